@@ -1,0 +1,41 @@
+# Two commands that need nothing but make and Python >= 3.11:
+#   make demo   asks the shipped model about the shipped page and draws where it looked
+#   make test   runs the whole test suite
+# The virtual environment is .venv; PYTHON chooses the interpreter it is made from.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PAGE := examples/invoice.png
+QUESTION := What is the total?
+PYTEST_ARGS ?=
+
+.PHONY: demo test install install-dev clean
+
+demo: install
+	$(BIN)/slime ask $(PAGE) -q "$(QUESTION)" --show demo/overlay.png
+	@echo "Where it looked: demo/overlay.png"
+
+test: install-dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+install: $(VENV)/.installed
+install-dev: $(VENV)/.installed-dev
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python >= 3.11 is needed, $(PYTHON) is older: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+# Installs more than .installed asks for, so that one is then done, too.
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[train,dev]"
+	@touch $(VENV)/.installed $@
+
+clean:
+	rm -rf $(VENV) build dist demo

@@ -1,0 +1,123 @@
+"""Draws docs/figures/pipeline.png, the README's figure: python docs/figures/pipeline.py (needs matplotlib).
+
+Every box names the file that does it; tests/test_readme.py checks that these files exist.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+BLUE, ORANGE, GREEN, GREY, VIOLET = "#dbe9f8", "#fde6cc", "#dcf1de", "#eeeeee", "#e8def5"
+
+
+WIDTH, HEIGHT = 3.35, 1.5
+COLUMN, ROW = 3.75, 2.05
+
+
+@dataclass(frozen=True)
+class Box:
+    """One step: its column and row, what it does, its files and what leaves it."""
+
+    column: int
+    row: int
+    title: str
+    files: tuple[str, ...]
+    detail: str
+    colour: str
+
+    @property
+    def x(self) -> float:
+        return self.column * COLUMN
+
+    @property
+    def y(self) -> float:
+        return -self.row * ROW
+
+
+QUERY_ATTENTION = "model/query_attention.py"
+BOXES = {
+    "image": Box(0, 0, "picture, any size", ("inputs.py",), "upright 8-bit RGB", GREY),
+    "tiling": Box(
+        0,
+        1,
+        "slice into tiles",
+        ("model/tiling.py", "model/image_processing_slime.py"),
+        "1 whole view, 2-7 tiles",
+        BLUE,
+    ),
+    "question": Box(
+        0, 2, "question", ("model/processing_slime.py", "model/conversation.py"), "chat template, token ids", GREY
+    ),
+    "vision": Box(1, 1, "vision encoder", ("model/vision_encoder.py",), "576 features a view", BLUE),
+    "global": Box(
+        2, 0, "two adapters, gated", ("model/global_adapters.py", QUERY_ATTENTION), "whole view: 576 tokens", ORANGE
+    ),
+    "local": Box(
+        2, 1, "compress, stitch", ("model/local_compressor.py", QUERY_ATTENTION), "each tile: 144 tokens", ORANGE
+    ),
+    "selector": Box(3, 1, "select by question", ("model/question_selector.py",), "keeps some local tokens", GREEN),
+    "merge": Box(3, 0, "one sequence", ("model/merge.py",), "global | separator | kept | text", GREEN),
+    "llm": Box(4, 0, "language model", ("model/modeling_slime.py",), "loss, generate", VIOLET),
+    "answer": Box(4, 1, "answer, heat map", ("answering.py", "overlay.py"), "slime ask --show", GREY),
+}
+ARROWS = [
+    ("image", "tiling"),
+    ("tiling", "vision"),
+    ("vision", "global"),
+    ("vision", "local"),
+    ("global", "merge"),
+    ("local", "selector"),
+    ("selector", "merge"),
+    ("merge", "llm"),
+    ("llm", "answer"),
+]
+
+
+def draw(target: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.patches import FancyBboxPatch
+
+    figure, axes = plt.subplots(figsize=(17.5, 5), dpi=110)
+    axes.set_xlim(-0.1, 4 * COLUMN + WIDTH + 0.1)
+    axes.set_ylim(-2 * ROW - 0.1, HEIGHT + 0.1)
+    axes.axis("off")
+    for box in BOXES.values():
+        outline = "round,pad=0,rounding_size=0.12"
+        axes.add_patch(
+            FancyBboxPatch(
+                (box.x, box.y), WIDTH, HEIGHT, outline, facecolor=box.colour, edgecolor="#555555", linewidth=1.2
+            )
+        )
+        place = {"ha": "center", "va": "center"}
+        middle = box.x + WIDTH / 2
+        axes.text(middle, box.y + HEIGHT - 0.27, box.title, fontsize=12.5, weight="bold", **place)
+        names = "\n".join(box.files)
+        axes.text(middle, box.y + HEIGHT / 2 - 0.04, names, fontsize=9, family="monospace", color="#1f4e8c", **place)
+        axes.text(middle, box.y + 0.2, box.detail, fontsize=10, color="#444444", **place)
+    style = {"arrowstyle": "-|>", "color": "#333333", "linewidth": 1.5}
+    for start, end in ARROWS:
+        tail, head = _ends(BOXES[start], BOXES[end])
+        axes.annotate("", xy=head, xytext=tail, arrowprops=style)
+    # The question reaches the selector from below, around the other boxes.
+    question, selector = BOXES["question"], BOXES["selector"]
+    corner = (selector.x + WIDTH / 2, question.y + HEIGHT / 2)
+    axes.plot([question.x + WIDTH, corner[0]], [corner[1]] * 2, color="#333333", linewidth=1.5)
+    axes.annotate("", xy=(corner[0], selector.y), xytext=corner, arrowprops={**style, "shrinkA": 0})
+    figure.savefig(target, bbox_inches="tight", pad_inches=0.08, facecolor="white")
+    plt.close(figure)
+
+
+def _ends(start: Box, end: Box) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Leaves and enters boxes at the sides that face each other."""
+    if start.column == end.column:
+        x, down = start.x + WIDTH / 2, start.row < end.row
+        return (x, start.y if down else start.y + HEIGHT), (x, end.y + HEIGHT if down else end.y)
+    return (start.x + WIDTH, start.y + HEIGHT / 2), (end.x, end.y + HEIGHT / 2)
+
+
+if __name__ == "__main__":
+    draw(Path(__file__).with_suffix(".png"))

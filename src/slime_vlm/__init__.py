@@ -1,0 +1,45 @@
+"""SliME: a vision-language model for high-resolution images (arXiv 2406.08487)."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from slime_vlm.loading import load
+    from slime_vlm.model.configuration_slime import SlimeConfig
+    from slime_vlm.model.image_processing_slime import SlimeImageProcessor
+    from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration, SlimeModel
+    from slime_vlm.model.processing_slime import SlimeProcessor
+
+__version__ = "0.1.0"
+
+# Imported on first use: torch and transformers take seconds, and `slime --help` must not pay for them.
+_LAZY = {
+    "load": "slime_vlm.loading",
+    "SlimeConfig": "slime_vlm.model.configuration_slime",
+    "SlimeProcessor": "slime_vlm.model.processing_slime",
+    "SlimeImageProcessor": "slime_vlm.model.image_processing_slime",
+    "SlimeModel": "slime_vlm.model.modeling_slime",
+    "SlimeForConditionalGeneration": "slime_vlm.model.modeling_slime",
+}
+
+__all__ = [
+    "SlimeConfig",
+    "SlimeForConditionalGeneration",
+    "SlimeImageProcessor",
+    "SlimeModel",
+    "SlimeProcessor",
+    "__version__",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

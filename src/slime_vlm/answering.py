@@ -1,0 +1,256 @@
+"""Answering questions about a picture: encode it once, ask as often as you like, and see what each answer looked at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import TextStreamer
+
+from slime_vlm.errors import InputError
+from slime_vlm.inputs import to_rgb
+from slime_vlm.model.chat_marks import mark_messages, parse_marks
+from slime_vlm.model.conversation import Segment
+from slime_vlm.model.outputs import VisionTokens
+from slime_vlm.model.text_encoding import encode_segments
+from slime_vlm.model.tiling import TileGrid, choose_grid
+from slime_vlm.overlay import LocalSelection, draw_overlay
+
+if TYPE_CHECKING:
+    from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
+    from slime_vlm.model.processing_slime import SlimeProcessor
+
+OnText = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer and what it was made from; per-token arrays are in picture order, row by row over the whole picture.
+
+    Attributes:
+        question: the question as asked.
+        text: the answer.
+        grid: tiles of the picture.
+        tile_side: local tokens along one side of a tile.
+        num_global: global tokens that the language model read.
+        kept: bool [L], the local tokens that the language model read.
+        scores: float [L], the selector's scores; None without a selector.
+        probabilities: float [L], the scores as probabilities; None without a selector.
+        gates: float [N, 2], the weights of the two global adapters; None when one stands alone.
+        seconds: time by step: select, prefill, decode, and for the first question of a picture preprocess and encode.
+    """
+
+    question: str
+    text: str
+    grid: TileGrid
+    tile_side: int
+    num_global: int
+    kept: np.ndarray
+    scores: np.ndarray | None
+    probabilities: np.ndarray | None
+    gates: np.ndarray | None
+    seconds: dict[str, float]
+
+    @property
+    def num_local(self) -> int:
+        """Local tokens of the picture before selection."""
+        return self.kept.size
+
+    @property
+    def num_kept(self) -> int:
+        """Local tokens that the language model read."""
+        return int(self.kept.sum())
+
+    @property
+    def kept_indices(self) -> np.ndarray:
+        """Places of the kept local tokens, int [k]."""
+        return np.flatnonzero(self.kept)
+
+    def draw(self, image: Image.Image) -> Image.Image:
+        """Draws tiles and kept tokens over the picture that was asked about, see `overlay.draw_overlay`."""
+        selection = LocalSelection(self.grid, self.tile_side, self.kept, self.scores)
+        return draw_overlay(image, selection, self.question, self.text)
+
+
+@dataclass
+class EncodedPicture:
+    """A picture after the vision encoder, ready for any number of questions; made by `encode`.
+
+    Attributes:
+        model: the model that encoded it and will answer.
+        processor: the model's processor.
+        grid: tiles of the picture.
+        tokens: its tokens before selection.
+        seconds: time of the steps `preprocess` and `encode`; they are told with the first answer.
+    """
+
+    model: SlimeForConditionalGeneration
+    processor: SlimeProcessor
+    grid: TileGrid
+    tokens: VisionTokens
+    seconds: dict[str, float]
+
+    def ask(self, question: str, *, max_new_tokens: int = 256, on_text: OnText | None = None) -> Answer:
+        """Answers one question, greedily.
+
+        Args:
+            question: the question, without image placeholders.
+            max_new_tokens: longest answer.
+            on_text: called with each piece of the answer as soon as it is certain.
+
+        Raises:
+            InputError: the question is empty or contains the image placeholder.
+        """
+        clock = _Clock()
+        prompt = _encode_question(self.processor, question, self.grid)
+        prompt = {name: value.to(self.model.device) for name, value in prompt.items()}
+        with torch.inference_mode():
+            selection = self.model.select([self.tokens], **prompt)
+            kept = torch.ones(self.tokens.num_local_tokens, dtype=torch.bool, device=self.model.device)
+            if selection is not None:
+                kept = selection.kept[0]
+            clock.tick("select")
+            streamer = _TimedStreamer(self.processor.tokenizer, on_text)
+            generated = self.model.generate(
+                **prompt,
+                vision_tokens=[self.tokens],
+                kept_local_tokens=[kept],
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                streamer=streamer,
+            )
+        clock.tick("prefill", until=streamer.first_token)
+        clock.tick("decode")
+        new_tokens = generated[0, prompt["input_ids"].shape[1] :]
+        text = self.processor.tokenizer.decode(new_tokens, skip_special_tokens=True).strip()
+
+        scored = selection is not None and self.model.config.selector != "none"
+        shared, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
+        return Answer(
+            question=question,
+            text=text,
+            grid=self.grid,
+            tile_side=self.processor.token_layout.tile_side,
+            num_global=0 if self.tokens.global_tokens is None else self.tokens.global_tokens.shape[0],
+            kept=self._in_picture_order(kept),
+            scores=self._in_picture_order(selection.scores[0]) if selection is not None and scored else None,
+            probabilities=self._in_picture_order(selection.probs[0]) if selection is not None and scored else None,
+            gates=None if self.tokens.gates is None else self.tokens.gates.float().cpu().numpy(),
+            seconds={**shared, **clock.seconds},
+        )
+
+    def _in_picture_order(self, values: Tensor) -> np.ndarray:
+        """Brings one value a local token [L] from the order of merging into that of the picture."""
+        array = (values if values.dtype == torch.bool else values.float()).cpu().numpy()
+        if self.model.config.local_merge == "spatial" or not array.size:
+            return array
+        side = self.processor.token_layout.tile_side
+        return array.reshape(self.grid.rows, self.grid.cols, side, side).swapaxes(1, 2).reshape(-1)
+
+
+def encode(model: SlimeForConditionalGeneration, processor: SlimeProcessor, image: Image.Image) -> EncodedPicture:
+    """Encodes a picture once.
+
+    Args:
+        model: a SliME model; `slime_vlm.load` gives it with its processor.
+        processor: its processor.
+        image: a picture of any size and mode; `inputs.open_image` opens files.
+    """
+    clock = _Clock()
+    image = to_rgb(image)
+    settings = processor.image_processor
+    grid = choose_grid(image.height, image.width, settings.view_size, settings.max_tiles)
+    views = settings(images=[image], return_tensors="pt")
+    clock.tick("preprocess")
+    with torch.inference_mode():
+        pixels = views["pixel_values"].to(model.device, model.dtype)
+        tokens = model.encode_image(pixels, (grid.rows, grid.cols))
+    clock.tick("encode")
+    return EncodedPicture(model, processor, grid, tokens, clock.seconds)
+
+
+def ask(
+    model: SlimeForConditionalGeneration,
+    processor: SlimeProcessor,
+    image: Image.Image,
+    questions: str | Sequence[str],
+    *,
+    max_new_tokens: int = 256,
+) -> list[Answer]:
+    """Asks one or more questions about a picture, which is encoded once.
+
+    Args:
+        model: see `encode`.
+        processor: see `encode`.
+        image: see `encode`.
+        questions: one question, or several.
+        max_new_tokens: longest answer.
+
+    Returns:
+        One answer for each question, in their order.
+
+    Raises:
+        InputError: a question is empty or contains the image placeholder.
+    """
+    asked = [questions] if isinstance(questions, str) else list(questions)
+    picture = encode(model, processor, image)
+    return [picture.ask(question, max_new_tokens=max_new_tokens) for question in asked]
+
+
+def _encode_question(processor: SlimeProcessor, question: str, grid: TileGrid) -> dict[str, Tensor]:
+    """Writes the prompt of a question about a picture whose pixels are not needed again: input tensors [1, S]."""
+    if not question.strip():
+        raise InputError("the question is empty, expected some text")
+    if processor.image_token in question:
+        raise InputError(f"the question contains {processor.image_token}, which stands for the picture; leave it out")
+    content = [{"type": "image"}, {"type": "text", "text": question}]
+    messages = mark_messages([{"role": "user", "content": content}], answers=False)
+    prompt = processor.apply_chat_template(messages, add_generation_prompt=True)
+    segments = parse_marks(prompt, processor.tokenizer) or [Segment(prompt, "question")]
+    row = encode_segments(
+        processor.tokenizer, segments, processor.image_token_id, image_token=processor.image_token
+    ).expand_images(processor.image_token_id, [processor.token_layout.num_image_tokens(grid.rows, grid.cols)])
+    return {
+        "input_ids": torch.tensor([row.input_ids]),
+        "attention_mask": torch.ones(1, len(row.input_ids), dtype=torch.long),
+        "question_mask": torch.tensor([row.question_mask]),
+    }
+
+
+class _Clock:
+    """Seconds by step; a step begins where the one before it ended."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def tick(self, step: str, until: float | None = None) -> None:
+        now = time.perf_counter() if until is None else until
+        self.seconds[step] = now - self._last
+        self._last = now
+
+
+class _TimedStreamer(TextStreamer):
+    """Passes text on as it becomes certain, and remembers when the first token came: the end of the prefill."""
+
+    def __init__(self, tokenizer: Any, on_text: OnText | None) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self.first_token: float | None = None
+        self._on_text = on_text
+
+    def put(self, value: Tensor) -> None:
+        # The prompt comes first and is skipped by the base class.
+        if not self.next_tokens_are_prompt and self.first_token is None:
+            self.first_token = time.perf_counter()
+        super().put(value)
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        if self._on_text is not None and text:
+            self._on_text(text)

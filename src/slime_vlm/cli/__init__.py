@@ -1,0 +1,5 @@
+"""The command `slime`: thin functions over library calls; nothing heavy is imported before a command runs."""
+
+from slime_vlm.cli.app import app, main
+
+__all__ = ["app", "main"]

@@ -1,0 +1,129 @@
+"""`slime ask`: questions about pictures, answered as they come."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from slime_vlm.cli.terminal import busy, quiet_transformers
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from slime_vlm.answering import Answer
+
+
+def ask(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Picture files of any size.")],
+    questions: Annotated[
+        list[str], typer.Option("--question", "-q", help="A question; several are asked of every picture.")
+    ],
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="nano (shipped), a folder, or a hub id; native or published layout.")
+    ] = "nano",
+    show: Annotated[
+        Path | None,
+        typer.Option("--show", help="Draw where the model looked; with several answers the files are numbered."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line for each answer.")] = False,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer in tokens.")] = 256,
+    max_local_tokens: Annotated[
+        int | None, typer.Option("--max-local-tokens", min=1, help="Keep exactly the best so many local tokens.")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, … [default: cuda if there is one]")] = None,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="float32, bfloat16, … [default: float32 on CPU, bfloat16 on GPU]")
+    ] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option("--max-pixels", min=1, help="Largest picture to open [default: 200 million pixels]")
+    ] = None,
+) -> None:
+    """Ask questions about one or more pictures; each picture is encoded once.
+
+    Example: slime ask invoice.png -q "What is the total?" -q "due date" --show overlay.png
+    """
+    # Everything a user can get wrong is found before the model is loaded.
+    from slime_vlm.errors import InputError
+    from slime_vlm.inputs import MAX_PIXELS, open_image
+
+    if not all(question.strip() for question in questions):
+        raise InputError('a question is empty, expected some text; ask like -q "What is the total?"')
+    for path in images:
+        if not path.exists():
+            raise InputError(f"{path}: no such file")
+    if show is not None:
+        _check_target(show)
+    limit = MAX_PIXELS if max_pixels is None else max_pixels
+    start = time.perf_counter()
+    image = open_image(images[0], limit)
+    opening = time.perf_counter() - start
+
+    with busy(f"loading {model}"):
+        start = time.perf_counter()
+        from slime_vlm import load
+        from slime_vlm.answering import encode
+
+        quiet_transformers()
+        overrides = {} if max_local_tokens is None else {"max_local_tokens": max_local_tokens}
+        network, processor = load(model, device=device, dtype=dtype, **overrides)
+        loading = time.perf_counter() - start
+
+    several = len(images) * len(questions) > 1
+    for number, path in enumerate(images):
+        if number:
+            start = time.perf_counter()
+            image = open_image(path, limit)
+            opening = time.perf_counter() - start
+        with busy(f"looking at {path.name}"):
+            picture = encode(network, processor, image)
+        for index, question in enumerate(questions):
+            place = number * len(questions) + index + 1
+            if several and not as_json:
+                name = f"{path.name}: " if len(images) > 1 else ""
+                typer.secho(f"{name}{question.strip()}", dim=True)
+            answer = picture.ask(question, max_new_tokens=max_new_tokens, on_text=None if as_json else _write)
+            if as_json:
+                typer.echo(json.dumps(_record(path, answer, loading, opening), ensure_ascii=False))
+            else:
+                typer.echo()
+            if show is not None:
+                _save(answer.draw(image), show.with_stem(f"{show.stem}-{place}") if several else show)
+            # What is reused costs no time again.
+            loading = opening = 0.0
+
+
+def _record(path: Path, answer: Answer, loading: float, opening: float) -> dict[str, Any]:
+    seconds = {"load": loading, "open": opening, **answer.seconds}
+    return {
+        "image": str(path),
+        "question": answer.question,
+        "answer": answer.text,
+        "grid": [answer.grid.rows, answer.grid.cols],
+        "tokens": {"global": answer.num_global, "local": answer.num_local, "kept": answer.num_kept},
+        "seconds": {step: round(value, 4) for step, value in seconds.items()},
+    }
+
+
+def _write(piece: str) -> None:
+    typer.echo(piece, nl=False)
+
+
+def _check_target(path: Path) -> None:
+    from PIL import Image
+
+    from slime_vlm.errors import InputError
+
+    if path.is_dir():
+        raise InputError(f"--show {path}: this is a folder, a file name is expected")
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        ending = path.suffix or "a name without ending"
+        raise InputError(f"--show {path}: {ending} is no picture format; end the name in .png or .jpg")
+
+
+def _save(image: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)

@@ -1,0 +1,23 @@
+"""Errors of the package: every message says what was found, what was expected and what to do, in one line."""
+
+from __future__ import annotations
+
+
+class SlimeError(Exception):
+    """Base of every error that the package raises on purpose."""
+
+
+class ConfigError(SlimeError, ValueError):
+    """A configuration field has a value that no model can be built from."""
+
+
+class DataError(SlimeError):
+    """A training or evaluation record cannot be used."""
+
+
+class CheckpointError(SlimeError):
+    """A checkpoint is missing, damaged or of another layout."""
+
+
+class InputError(SlimeError, ValueError):
+    """The inputs of a model or processor do not fit together."""

@@ -1,0 +1,13 @@
+"""The SliME model, one file per block of the paper, in data-flow order.
+
+Files: tiling, image_processing_slime, processing_slime (with conversation, text_encoding, chat_marks, collation),
+vision_encoder, query_attention, global_adapters (and visual_vocabulary), local_compressor, question_selector,
+page_positions, merge, slime_model (composes them), modeling_slime (head and registration), generation.
+
+Shape letters used in every docstring:
+    B  rows of a batch          I  images of a batch        V  views of the whole batch (global views and tiles)
+    T  tiles                    N  vision tokens of a view  Q  learnable queries of a tile
+    L  local tokens of an image S  sequence length          D  width of the language model
+    C  width of the vision encoder                          K  slots of the visual vocabulary
+Sizes are (height, width) everywhere; grids are (rows, columns).
+"""

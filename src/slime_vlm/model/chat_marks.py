@@ -1,0 +1,108 @@
+"""Marks that carry questions and answers through any chat template.
+
+A chat template turns messages into one string, and who said what is lost. So texts are wrapped in marks before they are
+rendered, and the marks are taken out again afterwards: no template has to be understood for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from slime_vlm.model.conversation import Kind, Segment
+
+# Unicode noncharacters: reserved for use inside a program, so no honest text has them.
+_OPEN_QUESTION, _CLOSE_QUESTION, _OPEN_ANSWER, _CLOSE_ANSWER = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3"
+_KINDS: dict[str, tuple[str, Kind]] = {
+    _OPEN_QUESTION: (_CLOSE_QUESTION, "question"),
+    _OPEN_ANSWER: (_CLOSE_ANSWER, "answer"),
+}
+_MARKS = re.compile("[\ufdd0-\ufdd3]")
+_ENDS_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "</s>")
+
+
+def mark_messages(conversation: Any, *, answers: bool) -> Any:
+    """Wrap what the last user said, or with `answers` what every user and assistant said, in marks; returns a copy.
+
+    Marks stand inside the blanks around a text, so that templates that strip blanks still strip them.
+
+    Args:
+        conversation: Messages, or a list of conversations.
+        answers: Whether to mark all turns, answers among them.
+    """
+    if not isinstance(conversation, (list, tuple)):
+        return conversation
+    if not all(isinstance(message, Mapping) for message in conversation):
+        return [mark_messages(part, answers=answers) for part in conversation]
+    last = max((index for index, message in enumerate(conversation) if message.get("role") == "user"), default=-1)
+    return [
+        _mark_message(message, answers) if answers or index == last else message
+        for index, message in enumerate(conversation)
+    ]
+
+
+def _mark_message(message: Mapping[str, Any], answers: bool) -> dict[str, Any]:
+    opening = {"user": _OPEN_QUESTION, "assistant": _OPEN_ANSWER if answers else None}.get(str(message.get("role")))
+    content = message.get("content")
+    if isinstance(content, str):
+        content = _wrap(content, opening)
+    elif isinstance(content, (list, tuple)):
+        content = [
+            {**block, "text": _wrap(block["text"], opening)}
+            if isinstance(block, Mapping) and block.get("type") == "text" and isinstance(block.get("text"), str)
+            else block
+            for block in content
+        ]
+    return {**message, "content": content}
+
+
+def _wrap(text: str, opening: str | None) -> str:
+    text = _MARKS.sub("", text)
+    core = text.strip()
+    if opening is None or not core:
+        return text
+    start = text.index(core)
+    return text[:start] + opening + core + _KINDS[opening][0] + text[start + len(core) :]
+
+
+def parse_marks(text: str, tokenizer: Any, closing: str | None = None) -> list[Segment] | None:
+    """Take the marks out of a rendered text; None when it has none.
+
+    An answer is widened over the blanks around it and over the end of turn that follows it, which are the model's to
+    write as well.
+
+    Args:
+        text: Rendered text.
+        tokenizer: Tokenizer whose end-of-text token ends an answer, beside those of well-known templates.
+        closing: Text that ends an answer in the style of the conversation.
+    """
+    if not _MARKS.search(text):
+        return None
+    segments: list[Segment] = []
+    position = 0
+    for match in re.finditer(f"{_OPEN_QUESTION}[^{_CLOSE_QUESTION}]*|{_OPEN_ANSWER}[^{_CLOSE_ANSWER}]*", text):
+        kind = _KINDS[match.group()[0]][1]
+        segments += [Segment(text[position : match.start()], "template"), Segment(match.group()[1:], kind)]
+        position = match.end() + 1
+    segments.append(Segment(text[position:], "template"))
+    segments = [Segment(_MARKS.sub("", segment.text), segment.kind) for segment in segments]
+    ends = (closing, tokenizer.eos_token, *_ENDS_OF_TURN)
+    return [segment for segment in _widen_answers(segments, ends) if segment.text]
+
+
+def _widen_answers(segments: Sequence[Segment], ends: Sequence[str | None]) -> list[Segment]:
+    pattern = re.compile(rf"\s*(?:{'|'.join(re.escape(end) for end in ends if end)})")
+    widened = list(segments)
+    for index in range(1, len(widened) - 1):
+        if widened[index].kind != "answer":
+            continue
+        before, answer, after = widened[index - 1].text, widened[index].text, widened[index + 1].text
+        # Only a single blank: a prompt such as `ASSISTANT:` leaves it to the model, line ends belong to the template.
+        lead = " " if before.endswith(" ") and not before.endswith("\n ") else ""
+        found = pattern.match(after)
+        tail = found.group() if found else ""
+        widened[index - 1] = Segment(before[: len(before) - len(lead)], "template")
+        widened[index] = Segment(lead + answer + tail, "answer")
+        widened[index + 1] = Segment(after[len(tail) :], "template")
+    return widened

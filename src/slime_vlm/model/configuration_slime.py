@@ -1,0 +1,225 @@
+"""Configuration of a SliME model: what its weights mean. How a run is made is a recipe, not part of this."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+from transformers import AutoConfig, PretrainedConfig
+
+from slime_vlm.errors import ConfigError
+from slime_vlm.model.tiling import TokenLayout
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "vision_feature_select_strategy": ("default", "full"),
+    "projector_type": ("gated", "mlp", "query_attention"),
+    "gate": ("mixture", "mlp", "attention"),
+    "views": ("both", "global", "local"),
+    "local_merge": ("spatial", "flat"),
+    "selector": ("cosine", "attention", "none"),
+    "selector_text": ("prompt", "all", "question"),
+}
+
+
+def _sub_config(value: dict[str, Any] | PretrainedConfig | None, default_model_type: str) -> PretrainedConfig:
+    if isinstance(value, PretrainedConfig):
+        return value
+    fields = dict(value or {})
+    model_type = fields.pop("model_type", default_model_type)
+    return AutoConfig.for_model(model_type, **fields)
+
+
+class SlimeConfig(PretrainedConfig):
+    """Every choice of the paper and of the published implementation, with the published default.
+
+    Attributes:
+        vision_config: Config of the vision encoder, any AutoModel type; default CLIP ViT-L/14 at 336 pixels.
+        text_config: Config of the language model, any AutoModel type; default Llama.
+        image_token_id: Id of the image placeholder; it may lie outside the language model's vocabulary.
+        separator_token_id: Token whose embedding stands between global and local tokens (paper section 3.4).
+        view_size: Side of a view in pixels; default that of the vision encoder.
+        patch_size: Pixels per vision token along a side; default that of the vision encoder.
+        vision_feature_layer: Index into the hidden states of the vision encoder.
+        vision_feature_select_strategy: "default" drops the class token, "full" keeps all tokens.
+        projector_type: "gated" (the paper), "mlp" (MLP_proj without any gate or attention adapter) or
+            "query_attention" (one resampler without MLP_proj; needs equal widths). The last two are published variants.
+        projector_bias: Whether the layers of MLP_proj have biases.
+        gate: "mixture" of both adapters, or one of them alone (stages 1a and 1b).
+        gate_noise: Whether training adds noise to the gate's logits.
+        views: "both", or only the "global" view or the "local" tiles.
+        local_compression: False sends every tile through the gated projector, without compressor and selector.
+        num_local_queries: Queries Q of a tile; a square number.
+        query_attention_head_dim: Width of a head in the query attentions.
+        local_merge: "spatial" stitches the tiles' token maps into one raster, "flat" keeps tile after tile.
+        max_tiles: Largest number of tiles of an image.
+        selector: How local tokens are scored against the question; "none" keeps all.
+        selector_text: Text the selector sees. "prompt" leaves answers out, "all" is the published training
+            behaviour (the answer is seen), "question" uses only the tokens marked by the processor.
+        selector_top_p: Probability mass of local tokens to keep; 1.0 keeps all. (A plain `top_p` in a model config is
+            taken by transformers for the sampling parameter of the same name.)
+        selector_temperature: Temperature of the selector's softmax.
+        selector_noise: Standard deviation of the noise that training adds to the scores.
+        max_local_tokens: Fixed budget: keep exactly the best k local tokens (all where there are fewer), whatever
+            selector_top_p says, so that the sequence length is known beforehand.
+        max_sequence_length: Cut every row to this many tokens after the images are inserted. None, the default,
+            never cuts; the published code cuts at 2048, which can remove the question.
+        views_per_chunk: Views that the vision encoder takes at once.
+        projector_vocabulary: Sizes of the slots of a visual vocabulary, see `visual_vocabulary`. None: plain MLP.
+        page_positions: Whether local tokens carry their place on the page, see `page_positions`.
+        keep_position_ids: Whether kept local tokens, and the text after them, keep the position ids that they would
+            have had if no local token had been dropped.
+    """
+
+    model_type = "slime"
+    sub_configs: ClassVar[dict[str, Any]] = {"vision_config": AutoConfig, "text_config": AutoConfig}
+    keys_to_ignore_at_inference: ClassVar[list[str]] = [
+        "past_key_values",
+        "attention_mask",
+        "position_ids",
+        "labels",
+        "token_index",
+        "adapter_weights",
+        "selection_scores",
+        "selection_probs",
+        "kept_local_tokens",
+        "vision_tokens",
+    ]
+
+    # Given as configs, dicts or nothing; always configs once __post_init__ has run.
+    vision_config: Any = None
+    text_config: Any = None
+    image_token_id: int = 32000
+    separator_token_id: int = 29892
+    view_size: int = None  # type: ignore[assignment]  # filled in by __post_init__
+    patch_size: int = None  # type: ignore[assignment]
+    vision_feature_layer: int = -2
+    vision_feature_select_strategy: str = "default"
+    projector_type: str = "gated"
+    projector_bias: bool = True
+    gate: str = "mixture"
+    gate_noise: bool = True
+    views: str = "both"
+    local_compression: bool = True
+    num_local_queries: int = 144
+    query_attention_head_dim: int = 128
+    local_merge: str = "spatial"
+    max_tiles: int = 7
+    selector: str = "cosine"
+    selector_text: str = "prompt"
+    selector_top_p: float = 0.95
+    selector_temperature: float = 1.0
+    selector_noise: float = 0.1
+    max_local_tokens: int | None = None
+    max_sequence_length: int | None = None
+    views_per_chunk: int = 32
+    projector_vocabulary: list[int] | None = None
+    page_positions: bool = False
+    keep_position_ids: bool = False
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if "top_p" in kwargs:
+            raise ConfigError("top_p is a sampling parameter, expected selector_top_p for the selector's share")
+        if self.vision_config is None:
+            self.vision_config = {
+                "hidden_size": 1024,
+                "intermediate_size": 4096,
+                "num_hidden_layers": 24,
+                "num_attention_heads": 16,
+                "image_size": 336,
+                "patch_size": 14,
+                "projection_dim": 768,
+            }
+        self.vision_config = _sub_config(self.vision_config, "clip_vision_model")
+        self.text_config = _sub_config(self.text_config, "llama")
+        self.tie_word_embeddings = self.tie_word_embeddings or bool(
+            getattr(self.text_config, "tie_word_embeddings", False)
+        )
+        # A hierarchical encoder's image_size and patch_size describe its first stage, not the features we read.
+        hierarchical = getattr(self.vision_config, "hidden_sizes", None) is not None
+        if self.view_size is None:
+            side = None if hierarchical else getattr(self.vision_config, "image_size", None)
+            self.view_size = side if isinstance(side, int) else 336
+        if self.patch_size is None:
+            side = None if hierarchical else getattr(self.vision_config, "patch_size", None)
+            if hierarchical:
+                raise ConfigError(
+                    f"patch_size is not set for a {self.vision_config.model_type} vision encoder, "
+                    "expected the stride of the features that vision_feature_layer selects"
+                )
+            self.patch_size = side if isinstance(side, int) else 14
+        self.check()
+        super().__post_init__(**kwargs)
+
+    def check(self) -> None:
+        """Check the fields against each other.
+
+        Raises:
+            ConfigError: A field has a value that no model can be built from.
+        """
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}")
+        if self.view_size % self.patch_size:
+            raise ConfigError(
+                f"view_size {self.view_size} is not a multiple of patch_size {self.patch_size}, choose a multiple"
+            )
+        if math.isqrt(self.num_local_queries) ** 2 != self.num_local_queries:
+            raise ConfigError(f"num_local_queries is {self.num_local_queries}, expected a square such as 64 or 144")
+        if self.max_tiles < 1:
+            raise ConfigError(f"max_tiles is {self.max_tiles}, expected at least 1")
+        if not 0.0 <= self.selector_top_p <= 1.0:
+            raise ConfigError(f"selector_top_p is {self.selector_top_p}, expected a probability between 0 and 1")
+        if self.selector_temperature <= 0:
+            raise ConfigError(f"selector_temperature is {self.selector_temperature}, expected a positive number")
+        for name in ("max_local_tokens", "max_sequence_length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}, expected at least 1, or None for no limit")
+        if self.projector_type == "query_attention" and self.vision_width != self.text_config.hidden_size:
+            raise ConfigError(
+                f"projector_type is 'query_attention' with widths {self.vision_width} and "
+                f"{self.text_config.hidden_size}, expected equal widths of vision encoder and language model"
+            )
+        if self.projector_vocabulary is not None and self.projector_type == "query_attention":
+            raise ConfigError("projector_vocabulary needs MLP_proj, but projector_type is 'query_attention'")
+
+    @property
+    def vision_width(self) -> int:
+        """Width C of the selected vision features."""
+        sizes = getattr(self.vision_config, "hidden_sizes", None)
+        if sizes is None:
+            return self.vision_config.hidden_size
+        # Hidden states may begin with the stem's output, so stages are counted from the end.
+        if not -len(sizes) <= self.vision_feature_layer < 0:
+            raise ConfigError(
+                f"vision_feature_layer is {self.vision_feature_layer} for an encoder of {len(sizes)} stages, "
+                f"expected -{len(sizes)} to -1"
+            )
+        return sizes[self.vision_feature_layer]
+
+    @property
+    def feature_side(self) -> int:
+        """Side of the square map of vision features of a view."""
+        return self.view_size // self.patch_size
+
+    @property
+    def num_global_tokens(self) -> int:
+        """Vision tokens N of a view."""
+        return self.feature_side**2
+
+    @property
+    def num_tile_tokens(self) -> int:
+        """Tokens of one tile after compression and projection."""
+        if self.local_compression and self.projector_type != "query_attention":
+            return self.num_local_queries
+        return self.num_global_tokens
+
+    @property
+    def token_layout(self) -> TokenLayout:
+        """How many tokens each part of an image takes before selection."""
+        return TokenLayout(
+            num_global_tokens=0 if self.views == "local" else self.num_global_tokens,
+            num_tile_tokens=0 if self.views == "global" else self.num_tile_tokens,
+            num_separators=int(self.views == "both" and self.local_compression),
+        )

@@ -1,0 +1,366 @@
+"""Conversations: from turns to text, and which part of the text is the question or the answer (paper section 3.4, 4.1).
+
+A conversation becomes a list of `Segment`s whose texts joined are the prompt. Every mask follows from the kinds of the
+segments, so no mask depends on how a tokenizer happens to split a prompt.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from slime_vlm.errors import ConfigError, DataError
+
+IMAGE_PLACEHOLDER = "<image>"
+END_OF_CONVERSATION = "<|eot_conversation|>"
+"""Literal text that the published llama3 template puts after every answer."""
+
+_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+
+Kind = Literal["template", "question", "answer"]
+_WRITTEN: tuple[Kind, Kind] = ("question", "answer")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of a prompt.
+
+    Attributes:
+        text: The piece; image placeholders stand in it literally.
+        kind: `template` (given by the style, and system text), `question` (what a user wrote) or `answer` (what the
+            model has to write, with the token that ends it).
+    """
+
+    text: str
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message.
+
+    Attributes:
+        role: `system`, `user` or `assistant`.
+        text: What is said. Placeholders in it stay where they are.
+        images: Number of images put before the text.
+    """
+
+    role: str
+    text: str
+    images: int = 0
+
+
+@dataclass(frozen=True)
+class ConversationStyle:
+    """How turns become text.
+
+    Attributes:
+        name: Name in processor configs and recipes.
+        user_open: Text before a question.
+        user_close: Text after a question.
+        assistant_open: Text before an answer; a prompt for generation ends with it.
+        answer_lead: Text between `assistant_open` and an answer that the model writes itself.
+        assistant_close: Text that ends an answer, written by the model.
+        system_open: Text before a system message.
+        system_close: Text after a system message.
+        default_system: System message of conversations that have none; None = no system turn.
+        image_close: Text between the images and the text of a question.
+        keep_question: False leaves out everything a user wrote but the images (`plain`).
+        published_tail: Text that the published code leaves after every answer of a prompt.
+        drops_empty_answer: True where the published code writes nothing for an empty answer, not even its end.
+    """
+
+    name: str
+    user_open: str = ""
+    user_close: str = ""
+    assistant_open: str = ""
+    answer_lead: str = ""
+    assistant_close: str = ""
+    system_open: str = ""
+    system_close: str = ""
+    default_system: str | None = None
+    image_close: str = "\n"
+    keep_question: bool = True
+    published_tail: str = ""
+    drops_empty_answer: bool = False
+
+
+STYLES: dict[str, ConversationStyle] = {
+    style.name: style
+    for style in (
+        ConversationStyle(
+            name="llama3",
+            user_open="<|start_header_id|>user<|end_header_id|>\n\n",
+            user_close="<|eot_id|>",
+            assistant_open="<|start_header_id|>assistant<|end_header_id|>\n\n",
+            assistant_close="<|eot_id|>",
+            system_open="<|start_header_id|>system<|end_header_id|>\n\n",
+            system_close="<|eot_id|>",
+            published_tail=END_OF_CONVERSATION,
+        ),
+        ConversationStyle(
+            name="v1",
+            user_open="USER: ",
+            user_close=" ",
+            assistant_open="ASSISTANT:",
+            # The prompt ends at the colon, so the space is the model's to write.
+            answer_lead=" ",
+            assistant_close="</s>",
+            system_close=" ",
+            default_system=(
+                "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
+                "detailed, and polite answers to the user's questions."
+            ),
+            drops_empty_answer=True,
+        ),
+        # Stages 1 and 2 of the paper: image, caption, newline.
+        ConversationStyle(name="plain", assistant_close="\n", keep_question=False),
+        # The shipped small model: one token opens a turn, nothing else is template.
+        ConversationStyle(
+            name="pages", user_open="<user>", assistant_open="<assistant>", assistant_close="<eos>", image_close=""
+        ),
+    )
+}
+
+_ALIASES = {"vicuna_v1": "v1", "vicuna": "v1", "llama_3": "llama3"}
+
+
+def get_style(name: str | ConversationStyle | Mapping[str, Any]) -> ConversationStyle:
+    """Look up a conversation style by name, or build one from its fields.
+
+    Raises:
+        ConfigError: The name or a field is unknown.
+    """
+    if isinstance(name, ConversationStyle):
+        return name
+    if isinstance(name, Mapping):
+        try:
+            return ConversationStyle(**name)
+        except TypeError as error:
+            raise ConfigError(f"conversation style has a wrong field ({error}), see ConversationStyle") from None
+    found = STYLES.get(_ALIASES.get(name, name))
+    if found is None:
+        raise ConfigError(f"conversation style '{name}' is unknown, expected one of {', '.join(STYLES)}")
+    return found
+
+
+def turns_from_record(conversations: Sequence[Mapping[str, str]], num_images: int | None = None) -> list[Turn]:
+    """Read the turns of a training record in the published form, `[{"from": "human", "value": ...}, ...]`.
+
+    As published, the placeholder of a turn moves to its front, several in one turn become one, and an answer that
+    comes before the first question is left out.
+
+    Args:
+        conversations: Turns of the record; `role` / `content` are taken as well as `from` / `value`.
+        num_images: Images of the record. When it equals the number of placeholders, a turn keeps all of its own.
+
+    Raises:
+        DataError: A role is unknown, roles do not alternate, or the placeholders do not fit `num_images`.
+    """
+    turns = []
+    for index, message in enumerate(conversations):
+        role = _ROLES.get(str(message.get("from", message.get("role"))))
+        value = message.get("value", message.get("content"))
+        if role is None or not isinstance(value, str):
+            raise DataError(
+                f"turn {index} is {dict(message)!r:.120}, expected 'from' (human or gpt) and 'value' (text); "
+                "fix the record"
+            )
+        if role == "user":
+            count = value.count(IMAGE_PLACEHOLDER)
+            turns.append(Turn(role, value.replace(IMAGE_PLACEHOLDER, "").strip() if count else value, count))
+        else:
+            turns.append(Turn(role, value))
+    first_question = next((index for index, turn in enumerate(turns) if turn.role == "user"), len(turns))
+    turns = [turn for turn in turns[:first_question] if turn.role == "system"] + turns[first_question:]
+    roles = [turn.role for turn in turns if turn.role != "system"]
+    if not roles:
+        raise DataError("the conversation has no question, expected at least one human turn; leave the record out")
+    if any(role != ("user", "assistant")[index % 2] for index, role in enumerate(roles)):
+        raise DataError(f"roles come as {', '.join(roles):.120}, expected user and assistant in turn; fix the record")
+    if num_images is None or sum(turn.images for turn in turns) != num_images:
+        turns = [Turn(turn.role, turn.text, min(turn.images, 1)) for turn in turns]
+    found = sum(turn.images for turn in turns)
+    if num_images is not None and found != num_images:
+        raise DataError(f"the conversation has {found} image placeholder(s) for {num_images} image(s); fix the record")
+    return turns
+
+
+def turns_from_messages(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:
+    """Read chat messages, `[{"role": "user", "content": text or blocks}, ...]`; images come before the text of a turn.
+
+    Raises:
+        DataError: A role or a block type is unknown.
+    """
+    turns = []
+    for message in messages:
+        role = message.get("role")
+        if role not in ("system", "user", "assistant"):
+            raise DataError(f"a message has the role '{role}', expected system, user or assistant")
+        content = message.get("content") or ""
+        if isinstance(content, str):
+            turns.append(Turn(role, content))
+            continue
+        unknown = {block.get("type") for block in content} - {"text", "image", "image_url"}
+        if unknown:
+            raise DataError(f"a message has content of type {sorted(map(str, unknown))}, expected text or image")
+        text = "".join(block["text"] for block in content if block["type"] == "text")
+        turns.append(Turn(role, text, sum(block["type"] != "text" for block in content)))
+    return turns
+
+
+def read_turns(conversation: Sequence[Turn | Mapping[str, Any]]) -> list[Turn]:
+    """Read the turns of one conversation given as `Turn`s, a published record or chat messages."""
+    if all(isinstance(turn, Turn) for turn in conversation):
+        return [turn for turn in conversation if isinstance(turn, Turn)]
+    mappings = [turn for turn in conversation if isinstance(turn, Mapping)]
+    if mappings and all("role" in turn and "content" in turn for turn in mappings):
+        return turns_from_messages(mappings)
+    return turns_from_record(mappings)
+
+
+def build_segments(
+    turns: Sequence[Turn],
+    style: ConversationStyle,
+    *,
+    add_generation_prompt: bool = False,
+    published: bool = False,
+) -> list[Segment]:
+    """Write turns in a style.
+
+    Args:
+        turns: Messages in order.
+        style: The style.
+        add_generation_prompt: Ends with what stands before an answer.
+        published: Writes what the published code writes, defects included: `<|eot_conversation|>` after every answer
+            (llama3), and nothing at all, not even the end of turn, for an empty answer (v1).
+    """
+    segments: list[Segment] = []
+
+    def add(text: str, kind: Kind = "template") -> None:
+        if text:
+            segments.append(Segment(text, kind))
+
+    if style.default_system is not None and not (turns and turns[0].role == "system"):
+        turns = [Turn("system", style.default_system), *turns]
+    for turn in turns:
+        if turn.role == "system":
+            add(style.system_open + turn.text + style.system_close)
+        elif turn.role == "user":
+            text = turn.text if style.keep_question else IMAGE_PLACEHOLDER * turn.text.count(IMAGE_PLACEHOLDER)
+            images = "\n".join([IMAGE_PLACEHOLDER] * turn.images)
+            add(style.user_open)
+            add(images + (style.image_close if images and text else ""))
+            add(text, "question")
+            add(style.user_close)
+        else:
+            add(style.assistant_open)
+            # Deviation: the published v1 prompt has no end of turn for an empty answer; here saying nothing is learnt.
+            if turn.text or not (published and style.drops_empty_answer):
+                lead = style.answer_lead if turn.text else ""
+                add(lead + turn.text + style.assistant_close, "answer")
+            # Deviation: the published llama3 prompt leaves a literal <|eot_conversation|>, which training never saw.
+            add(style.published_tail if published else "")
+    if add_generation_prompt:
+        add(style.assistant_open)
+    return segments
+
+
+def build_prompt(
+    turns: Sequence[Turn], style: ConversationStyle, *, add_generation_prompt: bool = True, published: bool = False
+) -> str:
+    """Write turns as one string, see `build_segments`. The tokenizer adds the beginning-of-text token."""
+    segments = build_segments(turns, style, add_generation_prompt=add_generation_prompt, published=published)
+    return "".join(segment.text for segment in segments)
+
+
+def write_chat_template(style: ConversationStyle) -> str:
+    """Write a style as a Jinja chat template that renders messages exactly as `build_segments` does.
+
+    The variable `published` (default false) switches the published defects on; answers stand in generation blocks, so
+    `return_assistant_tokens_mask` works.
+    """
+
+    def put(text: str) -> str:
+        return "{{- " + json.dumps(text, ensure_ascii=False) + " -}}" if text else ""
+
+    image = json.dumps(IMAGE_PLACEHOLDER)
+    lines = []
+    if style.default_system is not None:
+        system = put(style.system_open + style.default_system + style.system_close)
+        lines.append("{%- if not messages or messages[0]['role'] != 'system' -%}" + system + "{%- endif -%}")
+    lines += [
+        "{%- for message in messages -%}",
+        # A for loop has its own scope in Jinja; only a namespace carries values out of the loop over blocks.
+        "{%- set part = namespace(text='', images=0) -%}",
+        "{%- if message['content'] is string -%}{%- set part.text = message['content'] -%}",
+        "{%- elif message['content'] -%}",
+        "{%- for block in message['content'] -%}",
+        "{%- if block['type'] == 'text' -%}{%- set part.text = part.text + block['text'] -%}",
+        "{%- else -%}{%- set part.images = part.images + 1 -%}{%- endif -%}",
+        "{%- endfor -%}",
+        "{%- endif -%}",
+        "{%- if message['role'] == 'system' -%}",
+        put(style.system_open) + "{{- part.text -}}" + put(style.system_close),
+        "{%- elif message['role'] == 'user' -%}",
+        *([] if style.keep_question else [_ONLY_IMAGES % (image, image)]),
+        put(style.user_open),
+        "{%- if part.images -%}{{- ([" + image + "] * part.images) | join('\\n') -}}",
+        "{%- if part.text -%}" + put(style.image_close) + "{%- endif -%}{%- endif -%}",
+        "{{- part.text -}}",
+        put(style.user_close),
+        "{%- elif message['role'] == 'assistant' -%}",
+        put(style.assistant_open),
+        "{%- generation -%}",
+        "{%- if part.text -%}" + put(style.answer_lead) + "{{- part.text -}}" + put(style.assistant_close),
+        "{%- elif not (published is defined and published"
+        + (")" if style.drops_empty_answer else " and false)")
+        + " -%}"
+        + put(style.assistant_close)
+        + "{%- endif -%}",
+        "{%- endgeneration -%}",
+        *(
+            ["{%- if published is defined and published -%}" + put(style.published_tail) + "{%- endif -%}"]
+            if style.published_tail
+            else []
+        ),
+        "{%- else -%}{{- raise_exception('role ' ~ message['role'] ~ ' is unknown') -}}",
+        "{%- endif -%}",
+        "{%- endfor -%}",
+        "{%- if add_generation_prompt -%}" + put(style.assistant_open) + "{%- endif -%}",
+    ]
+    return "\n".join(line for line in lines if line) + "\n"
+
+
+_ONLY_IMAGES = "{%%- set part.text = %s * (part.text.split(%s) | length - 1) -%%}"
+
+
+def find_segments(prompt: str, style: ConversationStyle, *, add_generation_prompt: bool = True) -> list[Segment]:
+    """Find questions and answers in a prompt that was written as text, by the marks of a style.
+
+    A prompt without the marks of the style is one question as a whole.
+    """
+    if not (style.user_open and style.assistant_open):
+        return [Segment(prompt, "question")]
+    pattern = re.compile(
+        re.escape(style.user_open)
+        + "(?P<question>.*?)"
+        + re.escape(style.user_close + style.assistant_open)
+        + "(?P<answer>.*?"
+        + (re.escape(style.assistant_close) if style.assistant_close else "")
+        + "|)",
+        re.DOTALL,
+    )
+    segments: list[Segment] = []
+    position = 0
+    for match in pattern.finditer(prompt):
+        for kind in _WRITTEN:
+            start, end = match.span(kind)
+            segments += [Segment(prompt[position:start], "template"), Segment(prompt[start:end], kind)]
+            position = end
+    if not segments:
+        return [Segment(prompt, "question")]
+    return [segment for segment in [*segments, Segment(prompt[position:], "template")] if segment.text]

@@ -1,0 +1,126 @@
+"""Images to views: the global view and the tiles of every image, scaled, cut and normalised (paper section 3.1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from transformers.image_processing_backends import PilBackend
+from transformers.image_processing_utils import BatchFeature
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, ImageInput, PILImageResampling
+from transformers.processing_utils import ImagesKwargs, Unpack
+
+from slime_vlm.errors import InputError
+from slime_vlm.model.tiling import TileGrid, choose_grid
+
+
+class SlimeImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
+    """Options of the image processor beyond those of every image processor.
+
+    Attributes:
+        view_size: Side of a view in pixels.
+        max_tiles: Largest number of tiles of an image.
+    """
+
+    view_size: int
+    max_tiles: int
+
+
+def to_rgb(image: Any) -> Image.Image:
+    """Make a PIL RGB image of a PIL image, an array or a tensor; arrays are [H, W], [H, W, C] or [C, H, W].
+
+    Raises:
+        InputError: The array has no image shape.
+    """
+    if not isinstance(image, Image.Image):
+        array = np.asarray(image)
+        if array.ndim == 3 and array.shape[-1] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
+            array = np.moveaxis(array, 0, -1)
+        if array.ndim == 3 and array.shape[-1] == 1:
+            array = array[..., 0]
+        if array.ndim not in (2, 3):
+            raise InputError(f"an image array has shape {list(array.shape)}, expected [H, W], [H, W, C] or [C, H, W]")
+        if np.issubdtype(array.dtype, np.floating):
+            # Floating point images are taken as 0..1, the convention of tensors.
+            array = (array.clip(0.0, 1.0) * 255.0).round()
+        image = Image.fromarray(array.astype(np.uint8))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def cut_views(image: Image.Image, grid: TileGrid, resample: int) -> np.ndarray:
+    """Cut an RGB image into its views.
+
+    Returns:
+        [1 + T, P, P, 3] uint8: the whole image squashed to a square, then the tiles row by row.
+    """
+    side = grid.view_size
+    views = np.empty((grid.num_views, side, side, 3), dtype=np.uint8)
+    views[0] = np.asarray(image.resize((side, side), resample))
+    canvas = np.zeros((*grid.canvas_size, 3), dtype=np.uint8)
+    scaled = np.asarray(image.resize((grid.scaled_width, grid.scaled_height), resample))
+    canvas[grid.top : grid.top + grid.scaled_height, grid.left : grid.left + grid.scaled_width] = scaled
+    tiles = canvas.reshape(grid.rows, side, grid.cols, side, 3).transpose(0, 2, 1, 3, 4)
+    views[1:] = tiles.reshape(grid.num_tiles, side, side, 3)
+    return views
+
+
+class SlimeImageProcessor(PilBackend):
+    """Slices images of any size into views.
+
+    Returns `pixel_values` [V, 3, P, P], all views of all images one after the other (global view first), and
+    `image_grids` [I, 2], the (rows, columns) of every image.
+    """
+
+    model_input_names = ["pixel_values", "image_grids"]  # noqa: RUF012  (the base class's attribute)
+    valid_kwargs = SlimeImageProcessorKwargs
+
+    resample = PILImageResampling.BICUBIC
+    image_mean = OPENAI_CLIP_MEAN
+    image_std = OPENAI_CLIP_STD
+    do_rescale = True
+    do_normalize = True
+    view_size = 336
+    max_tiles = 7
+
+    def __init__(self, **kwargs: Unpack[SlimeImageProcessorKwargs]) -> None:
+        super().__init__(**kwargs)
+
+    def grid(self, height: int, width: int) -> TileGrid:
+        """Grid that an image of this size is cut into."""
+        return choose_grid(height, width, self.view_size, self.max_tiles)
+
+    def process_image(self, image: ImageInput, **kwargs: Any) -> Image.Image:
+        """Make one image RGB; unlike other processors this one works on PIL images until they are cut."""
+        return to_rgb(image)
+
+    def _preprocess(
+        self,
+        images: list[Image.Image],
+        view_size: int,
+        max_tiles: int,
+        resample: int,
+        do_rescale: bool,
+        rescale_factor: float,
+        do_normalize: bool,
+        image_mean: tuple[float, ...],
+        image_std: tuple[float, ...],
+        return_tensors: str | None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        if not images:
+            raise InputError("got no image to process, expected at least one; leave images out for text alone")
+        grids = [choose_grid(image.height, image.width, view_size, max_tiles) for image in images]
+        pixels = np.concatenate(
+            [cut_views(image, grid, resample) for image, grid in zip(images, grids, strict=True)]
+        ).astype(np.float32)
+        if do_rescale:
+            pixels *= np.float32(rescale_factor)
+        if do_normalize:
+            pixels -= np.asarray(image_mean, dtype=np.float32)
+            pixels /= np.asarray(image_std, dtype=np.float32)
+        data = {
+            "pixel_values": np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)),
+            "image_grids": np.asarray([(grid.rows, grid.cols) for grid in grids], dtype=np.int64),
+        }
+        return BatchFeature(data=data, tensor_type=return_tensors)

@@ -1,0 +1,124 @@
+"""SliME with its language modelling head, and its registration with transformers' Auto classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageTextToText
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.generation import SlimeGenerationMixin
+from slime_vlm.model.image_processing_slime import SlimeImageProcessor
+from slime_vlm.model.outputs import SlimeCausalLMOutput, VisionTokens
+from slime_vlm.model.question_selector import Selection
+from slime_vlm.model.slime_model import SlimeModel, SlimePreTrainedModel
+
+__all__ = ["SlimeForConditionalGeneration", "SlimeModel", "SlimePreTrainedModel"]
+
+
+class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
+    """SliME with its language modelling head: loss, logits and generation."""
+
+    _tied_weights_keys = {  # noqa: RUF012  (the base class's attribute)
+        "lm_head.weight": "model.language_model.embed_tokens.weight"
+    }
+
+    def __init__(self, config: SlimeConfig) -> None:
+        super().__init__(config)
+        self.model = SlimeModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Token embeddings of the language model."""
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embeddings of the language model."""
+        self.model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The language modelling head."""
+        return self.lm_head
+
+    def encode_image(self, pixel_values: Tensor, grid: tuple[int, int]) -> VisionTokens:
+        """See `SlimeModel.encode_image`."""
+        return self.model.encode_image(pixel_values, grid)
+
+    def encode_images(self, pixel_values: Tensor, image_grids: Tensor) -> list[VisionTokens]:
+        """See `SlimeModel.encode_images`."""
+        return self.model.encode_images(pixel_values, image_grids)
+
+    def select(self, *args: Any, **kwargs: Any) -> Selection | None:
+        """See `SlimeModel.select`."""
+        return self.model.select(*args, **kwargs)
+
+    def get_image_features(
+        self, pixel_values: Tensor, image_grids: Tensor, **kwargs: Any
+    ) -> BaseModelOutputWithPooling:
+        """See `SlimeModel.get_image_features`."""
+        return self.model.get_image_features(pixel_values, image_grids, **kwargs)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_grids: Tensor | None = None,
+        question_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        vision_tokens: Sequence[VisionTokens] | None = None,
+        kept_local_tokens: Sequence[Tensor] | None = None,
+        padding_side: str | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> SlimeCausalLMOutput:
+        """Logits [B, S, vocabulary] of the merged rows, and the loss when labels are given.
+
+        The loss is the token mean of the shifted cross-entropy over the whole batch. Arguments: see
+        `SlimeModel.forward`; `logits_to_keep` limits the logits to the last positions (0: all) or to given ones.
+        """
+        kwargs.pop("return_dict", None)
+        num_items_in_batch = kwargs.pop("num_items_in_batch", None)
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            pixel_values=pixel_values,
+            image_grids=image_grids,
+            question_mask=question_mask,
+            labels=labels,
+            vision_tokens=vision_tokens,
+            kept_local_tokens=kept_local_tokens,
+            padding_side=padding_side,
+            **kwargs,
+        )
+        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        # With labels all positions are needed whatever the caller keeps.
+        hidden = outputs.last_hidden_state if labels is not None else outputs.last_hidden_state[:, keep]
+        logits = self.lm_head(hidden)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits,
+                labels=outputs.labels,
+                vocab_size=self.config.text_config.vocab_size,
+                num_items_in_batch=num_items_in_batch,
+            )
+        passed_on = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
+        return SlimeCausalLMOutput(loss=loss, logits=logits, **passed_on)
+
+
+AutoConfig.register("slime", SlimeConfig, exist_ok=True)
+AutoModel.register(SlimeConfig, SlimeModel, exist_ok=True)
+AutoModelForImageTextToText.register(SlimeConfig, SlimeForConditionalGeneration, exist_ok=True)
+AutoImageProcessor.register(SlimeConfig, image_processor_classes={"pil": SlimeImageProcessor}, exist_ok=True)

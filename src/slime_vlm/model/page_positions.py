@@ -1,0 +1,45 @@
+"""Position of every local token on the stitched page.
+
+Deviation: not in the paper. An option for small language models, which do not infer a token's place on the page from
+its place in the sequence.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from slime_vlm.model.local_compressor import stitch_tiles
+from slime_vlm.model.query_attention import sincos_positions
+
+
+class PagePositions(nn.Module):
+    """A fixed sine-cosine code of (row, column) on the stitched map, then a learned linear layer.
+
+    Args:
+        dim: Width D of the language model.
+    """
+
+    def __init__(self, *, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, rows: int, cols: int, tile_side: int, order: str = "spatial") -> Tensor:
+        """Positions of all local tokens of a grid of tiles, in the order in which their tokens are merged.
+
+        Args:
+            rows: Tiles from top to bottom.
+            cols: Tiles from left to right.
+            tile_side: Local tokens along the side of a tile.
+            order: See `stitch_tiles`.
+
+        Returns:
+            [L, D].
+        """
+        weight = self.linear.weight
+        tile_rows, tile_cols, local_rows, local_cols = torch.meshgrid(
+            *(torch.arange(n, device=weight.device) for n in (rows, cols, tile_side, tile_side)), indexing="ij"
+        )
+        places = torch.stack([tile_rows * tile_side + local_rows, tile_cols * tile_side + local_cols], dim=-1)
+        places = stitch_tiles(places.reshape(rows * cols, tile_side**2, 2), rows, cols, order)
+        return self.linear(sincos_positions(places[:, 0], places[:, 1], weight.shape[1]).to(weight.dtype))

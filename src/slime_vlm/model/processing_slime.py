@@ -1,0 +1,399 @@
+"""The processor: conversations and images in, everything the model takes out (paper section 3.1, 3.4).
+
+Each image placeholder is repeated as often as the image has tokens before selection (`tiling.TokenLayout`); the model
+shortens the rows once it knows which local tokens a question keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoProcessor, BatchFeature
+from transformers.processing_utils import MultiModalData, ProcessorMixin
+
+from slime_vlm.errors import ConfigError, InputError
+from slime_vlm.inputs import open_image
+from slime_vlm.model.chat_marks import mark_messages, parse_marks
+from slime_vlm.model.collation import match_images, pad_rows, padded_length
+from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.conversation import (
+    IMAGE_PLACEHOLDER,
+    ConversationStyle,
+    Segment,
+    Turn,
+    find_segments,
+    get_style,
+    read_turns,
+    write_chat_template,
+)
+from slime_vlm.model.image_processing_slime import SlimeImageProcessor
+from slime_vlm.model.text_encoding import EncodedText, encode_conversation, encode_segments
+from slime_vlm.model.tiling import TokenLayout, choose_grid
+
+
+class SlimeProcessor(ProcessorMixin):
+    """Image processor, tokenizer and conversation style of a SliME model.
+
+    Args:
+        image_processor: Cuts images into views.
+        tokenizer: A fast tokenizer; `image_token` is added to it where it has none.
+        chat_template: Jinja template; default: the one of `conversation_style`, else the tokenizer's.
+        image_token: Text that stands for an image.
+        conversation_style: `llama3`, `v1`, `plain`, `pages`, the fields of a `ConversationStyle`, or None for a
+            model that is described by its chat template alone.
+        num_global_tokens: Tokens of the global view (N), 0 when the model leaves it out.
+        num_tile_tokens: Tokens of one tile (Q), 0 when the model leaves tiles out.
+        num_separators: 1 when the model puts a separator between the two, else 0.
+
+    Raises:
+        ConfigError: The conversation style is unknown, or the image token is more than one token.
+    """
+
+    def __init__(
+        self,
+        image_processor: Any = None,
+        tokenizer: Any = None,
+        chat_template: str | dict[str, str] | None = None,
+        image_token: str = IMAGE_PLACEHOLDER,
+        conversation_style: str | dict[str, Any] | None = None,
+        num_global_tokens: int = 576,
+        num_tile_tokens: int = 144,
+        num_separators: int = 1,
+    ) -> None:
+        self.image_token = image_token
+        self.conversation_style = conversation_style
+        self.num_global_tokens = num_global_tokens
+        self.num_tile_tokens = num_tile_tokens
+        self.num_separators = num_separators
+        self.style: ConversationStyle | None = None if conversation_style is None else get_style(conversation_style)
+        if image_token not in tokenizer.get_vocab():
+            tokenizer.add_tokens([image_token], special_tokens=True)
+        self.image_token_id: int = tokenizer.convert_tokens_to_ids(image_token)
+        if chat_template is None:
+            chat_template = write_chat_template(self.style) if self.style else getattr(tokenizer, "chat_template", None)
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)
+
+    @classmethod
+    def from_config(
+        cls,
+        config: SlimeConfig,
+        tokenizer: Any,
+        conversation_style: str | dict[str, Any] | None = None,
+        image_processor: Any = None,
+        chat_template: str | None = None,
+    ) -> SlimeProcessor:
+        """Build the processor that fits a model's config; sets `config.image_token_id` to the tokenizer's."""
+        image_processor = image_processor or SlimeImageProcessor()
+        processor = cls(image_processor, tokenizer, chat_template, conversation_style=conversation_style)
+        config.image_token_id = processor.image_token_id
+        return processor.follow(config)
+
+    def follow(self, config: SlimeConfig) -> SlimeProcessor:
+        """Take over what a config says about views and token counts; returns the processor itself.
+
+        Raises:
+            ConfigError: The config has another image token than the tokenizer.
+        """
+        if config.image_token_id != self.image_token_id:
+            raise ConfigError(
+                f"the config's image_token_id is {config.image_token_id}, the tokenizer's {self.image_token} is "
+                f"{self.image_token_id}; take the tokenizer that belongs to the model"
+            )
+        layout = config.token_layout
+        self.num_global_tokens = layout.num_global_tokens
+        self.num_tile_tokens = layout.num_tile_tokens
+        self.num_separators = layout.num_separators
+        self.image_processor.view_size = config.view_size
+        self.image_processor.max_tiles = config.max_tiles
+        return self
+
+    @property
+    def token_layout(self) -> TokenLayout:
+        """How many tokens each part of an image takes before selection."""
+        return TokenLayout(self.num_global_tokens, self.num_tile_tokens, self.num_separators)
+
+    @property
+    def _closing(self) -> str | None:
+        return self.style.assistant_close if self.style else None
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Names of everything `__call__` may return for the model."""
+        return ["input_ids", "attention_mask", "pixel_values", "image_grids", "question_mask"]
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: str | Sequence[str] | None = None,
+        return_labels: bool = False,
+        image_grids: Sequence[Sequence[int]] | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Process prompts that are already written, and their images.
+
+        Questions (and answers) are found by the marks of the conversation style; a prompt without them is one question.
+        `apply_chat_template` and `encode_conversations` know them exactly.
+
+        Args:
+            images: Images of all prompts in the order of their placeholders: one, a list, or a list per prompt.
+                Each a PIL image, array, path or URL.
+            text: One prompt or several, with one `<image>` per image.
+            return_labels: Adds `labels`, and marks the question of every turn rather than the last one.
+            image_grids: (rows, columns) of every image, in place of `images` when the model has encoded them already
+                (`VisionTokens`); nothing is computed of the pixels.
+            **kwargs: `padding` (default True), `padding_side` (default: the tokenizer's, right with labels),
+                `max_length`, `truncation`, `return_tensors` (default "pt"), `add_special_tokens`, and those of the
+                image processor.
+
+        Returns:
+            `input_ids`, `attention_mask`, `question_mask` [B, S], `labels` [B, S] when asked; with images also
+            `pixel_values` [V, 3, H, W] and `image_grids` [I, 2] (rows, columns).
+
+        Raises:
+            InputError: There is no text, a text is empty, or placeholders and images do not fit.
+        """
+        if text is None:
+            raise InputError("there is no text, expected one prompt or a list of prompts; pass text=")
+        rows = [text] if isinstance(text, str) else list(text)
+        segments = []
+        for index, row in enumerate(rows):
+            if not isinstance(row, str):
+                raise InputError(f"prompt {index} is of type {type(row).__name__}, expected text")
+            found = parse_marks(row, self.tokenizer, self._closing)
+            if found is None:
+                found = find_segments(row, self.style) if self.style else [Segment(row, "question")]
+                found = found if return_labels else _only_last_question(found)
+            segments.append(found)
+        merged = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
+        text_kwargs = merged["text_kwargs"]
+        if kwargs.get("sanitize_control_tokens"):
+            raise InputError("sanitize_control_tokens is not supported, remove special tokens from the text beforehand")
+        add_special_tokens = text_kwargs.get("add_special_tokens", True)
+        encoded = []
+        for index, row_segments in enumerate(segments):
+            if not "".join(segment.text for segment in row_segments).strip():
+                raise InputError(f"prompt {index} is empty, expected a question")
+            encoded.append(
+                encode_segments(
+                    self.tokenizer,
+                    row_segments,
+                    self.image_token_id,
+                    image_token=self.image_token,
+                    add_special_tokens=add_special_tokens,
+                )
+            )
+        return self._assemble(
+            encoded,
+            images,
+            return_labels=return_labels,
+            image_grids=image_grids,
+            images_kwargs=merged["images_kwargs"],
+            padding=text_kwargs.get("padding", True),
+            padding_side=kwargs.get("padding_side", kwargs.get("text_kwargs", {}).get("padding_side")),
+            max_length=text_kwargs.get("max_length"),
+            truncation=bool(text_kwargs.get("truncation", False)),
+            return_tensors=kwargs.get("return_tensors", text_kwargs.get("return_tensors", "pt")),
+            extras={
+                "offset_mapping": text_kwargs.get("return_offsets_mapping", False),
+                "text_replacement_offsets": merged.get("return_text_replacement_offsets", False),
+                "mm_token_type_ids": merged.get("return_mm_token_type_ids", False),
+            },
+        )
+
+    def encode_conversations(
+        self,
+        conversations: Sequence[Sequence[Turn | Mapping[str, Any]]],
+        images: Any = None,
+        *,
+        return_labels: bool = True,
+        label_rule: str = "answers",
+        style: str | ConversationStyle | None = None,
+        max_length: int | None = None,
+        padding: bool | str = True,
+        padding_side: str | None = None,
+        return_tensors: str | None = "pt",
+    ) -> BatchFeature:
+        """Process whole conversations for training.
+
+        Args:
+            conversations: Rows; a row is a list of `Turn`s, of published records (`from`, `value`) or of messages
+                (`role`, `content`).
+            images: As in `__call__`.
+            return_labels: Adds `labels`: answers with their end of turn, -100 elsewhere.
+            label_rule: `answers` or `published`, see `text_encoding.encode_conversation`.
+            style: Another conversation style than the processor's (`plain` in stages 1 and 2).
+            max_length: Cuts rows without an image.
+            padding: Whether to pad.
+            padding_side: `left` or `right`; default right with labels.
+            return_tensors: Type of the result.
+
+        Raises:
+            DataError: A conversation has roles or placeholders that do not fit.
+            InputError: Placeholders and images do not fit, or there is no style.
+        """
+        wanted = self.style if style is None else get_style(style)
+        encoded = []
+        for conversation in conversations:
+            turns = read_turns(conversation)
+            if wanted is None:
+                encoded.append(self._encode_by_template(turns))
+            else:
+                encoded.append(
+                    encode_conversation(
+                        self.tokenizer, turns, wanted, self.image_token_id, label_rule=label_rule, max_length=max_length
+                    )
+                )
+        return self._assemble(
+            encoded,
+            images,
+            return_labels=return_labels,
+            padding=padding,
+            padding_side=padding_side,
+            return_tensors=return_tensors,
+        )
+
+    def _encode_by_template(self, turns: Sequence[Turn]) -> EncodedText:
+        """Encode turns of a model that is described by its chat template alone."""
+        messages = [
+            {
+                "role": turn.role,
+                "content": [{"type": "image"}] * turn.images + [{"type": "text", "text": turn.text}],
+            }
+            for turn in turns
+        ]
+        text = self.apply_chat_template(mark_messages(messages, answers=True))
+        segments = parse_marks(text, self.tokenizer, self._closing)
+        assert segments is not None
+        return encode_segments(self.tokenizer, segments, self.image_token_id, image_token=self.image_token)
+
+    def apply_chat_template(self, conversation: Any, *args: Any, tokenize: bool = False, **kwargs: Any) -> Any:
+        """Write messages by the chat template, and process them when `tokenize` is set.
+
+        Works as `ProcessorMixin.apply_chat_template`; with `tokenize` the question mask (and with
+        `processor_kwargs={"return_labels": True}` the labels) come from the messages themselves. The end of an answer
+        without text is not labelled here; `encode_conversations` labels it.
+        """
+        if tokenize and not kwargs.get("return_assistant_tokens_mask"):
+            answers = bool((kwargs.get("processor_kwargs") or {}).get("return_labels"))
+            conversation = mark_messages(conversation, answers=answers)
+        return super().apply_chat_template(conversation, *args, tokenize=tokenize, **kwargs)
+
+    def _assemble(
+        self,
+        rows: list[EncodedText],
+        images: Any,
+        *,
+        return_labels: bool,
+        padding: bool | str,
+        padding_side: str | None,
+        return_tensors: str | None,
+        image_grids: Sequence[Sequence[int]] | None = None,
+        images_kwargs: dict[str, Any] | None = None,
+        max_length: int | None = None,
+        truncation: bool = False,
+        extras: Mapping[str, bool] | None = None,
+    ) -> BatchFeature:
+        """Cut the images, expand their placeholders and pad the rows."""
+        per_row = [row.input_ids.count(self.image_token_id) for row in rows]
+        known = images is None and image_grids is not None
+        flat = match_images(list(range(len(image_grids or ()))) if known else images, per_row, self.image_token)
+        data: dict[str, Any] = {}
+        if flat and not known:
+            images_kwargs = {key: value for key, value in (images_kwargs or {}).items() if key != "return_tensors"}
+            data = dict(self.image_processor(images=self._open(flat), return_tensors="pt", **images_kwargs))
+        grids = {"image_grids": image_grids} if known else data
+        counts = [len(self.replace_image_token(grids, index)) // len(self.image_token) for index in range(len(flat))]
+        expanded, first, replaced = [], 0, []
+        for row, number in zip(rows, per_row, strict=True):
+            row_counts = counts[first : first + number]
+            expanded.append(row.expand_images(self.image_token_id, row_counts))
+            replaced.append(self._replacements(row, row_counts))
+            first += number
+        if truncation and max_length is not None:
+            expanded = [self._truncate(row, max_length, index) for index, row in enumerate(expanded)]
+        side = padding_side or ("right" if return_labels else self.tokenizer.padding_side)
+        extras = extras or {}
+        pad_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        text = pad_rows(expanded, padded_length(expanded, padding, max_length), side, pad_id)
+        if not return_labels:
+            del text["labels"]
+        if not extras.get("offset_mapping"):
+            del text["offset_mapping"]
+        if extras.get("text_replacement_offsets"):
+            text["text_replacement_offsets"] = replaced
+        if extras.get("mm_token_type_ids"):
+            text["mm_token_type_ids"] = [[int(i == self.image_token_id) for i in row] for row in text["input_ids"]]
+        if return_tensors is not None and len({len(ids) for ids in text["input_ids"]}) > 1:
+            raise InputError("rows of different lengths cannot be one tensor, pass padding=True or return_tensors=None")
+        skip = ["text_replacement_offsets"]
+        return BatchFeature({**text, **data}, tensor_type=return_tensors, skip_tensor_conversion=skip)
+
+    def _open(self, images: list[Any]) -> list[Any]:
+        """Open what is a file here by our own rules; the rest (URLs, base64) is fetched by transformers."""
+        opened: list[Any] = []
+        for image in images:
+            if isinstance(image, Path) or (isinstance(image, str) and len(image) < 4096 and Path(image).is_file()):
+                opened.append(open_image(image))
+            else:
+                opened.append(image)
+        return list(self.image_processor.fetch_images(opened))
+
+    def _replacements(self, row: EncodedText, counts: Sequence[int]) -> list[dict[str, Any]]:
+        """Where the placeholders of a row were and are, in the form that transformers' assistant masks use."""
+        found, shift = [], 0
+        spans = [span for token, span in zip(row.input_ids, row.offsets, strict=True) if token == self.image_token_id]
+        for (start, end), count in zip(spans, counts, strict=True):
+            replacement = self.image_token * count
+            found.append(
+                {
+                    "type": "image",
+                    "span": (start, end),
+                    "new_span": (start + shift, start + shift + len(replacement)),
+                    "text": self.image_token,
+                    "replacement": replacement,
+                }
+            )
+            shift += len(replacement) - (end - start)
+        return found
+
+    def _truncate(self, row: EncodedText, max_length: int, index: int) -> EncodedText:
+        if self.image_token_id in row.input_ids[max_length:]:
+            raise InputError(
+                f"row {index} has {len(row.input_ids)} tokens and max_length {max_length} would cut through its "
+                "images; raise max_length or set truncation=False"
+            )
+        return row.cut(max_length)
+
+    def replace_image_token(self, image_inputs: Mapping[str, Any], image_idx: int, **kwargs: Any) -> str:
+        """Text that a placeholder becomes: the image token once for each of the image's tokens before selection."""
+        rows, cols = (int(side) for side in image_inputs["image_grids"][image_idx])
+        return self.image_token * self.token_layout.num_image_tokens(rows, cols)
+
+    def _get_num_multimodal_tokens(
+        self, image_sizes: Sequence[tuple[int, int]] | None = None, **kwargs: Any
+    ) -> MultiModalData:
+        """Count tokens and views of images of given (height, width) without looking at a pixel."""
+        if image_sizes is None:
+            return MultiModalData()
+        view_size = kwargs.get("view_size", self.image_processor.view_size)
+        max_tiles = kwargs.get("max_tiles", self.image_processor.max_tiles)
+        grids = [choose_grid(int(height), int(width), view_size, max_tiles) for height, width in image_sizes]
+        return MultiModalData(
+            num_image_tokens=[self.token_layout.num_image_tokens(grid.rows, grid.cols) for grid in grids],
+            num_image_patches=[grid.num_views for grid in grids],
+        )
+
+
+def _only_last_question(segments: Sequence[Segment]) -> list[Segment]:
+    last = max((index for index, segment in enumerate(segments) if segment.kind == "question"), default=-1)
+    return [
+        Segment(segment.text, "template") if segment.kind == "question" and index != last else segment
+        for index, segment in enumerate(segments)
+    ]
+
+
+AutoProcessor.register(SlimeConfig, SlimeProcessor)
+
+__all__ = ["SlimeProcessor"]

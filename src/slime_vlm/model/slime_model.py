@@ -1,0 +1,431 @@
+"""The SliME model without its head: every block of the paper, from pixels to hidden states (paper section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModel
+from transformers import initialization as init
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_utils import PreTrainedModel
+
+from slime_vlm.errors import InputError
+from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.global_adapters import GlobalAdapter, VisionProjector
+from slime_vlm.model.local_compressor import LocalCompressor, stitch_tiles
+from slime_vlm.model.merge import (
+    IGNORED_LABEL,
+    MergedRows,
+    fill_placeholders,
+    image_rows,
+    merge_rows,
+    padding_side_of,
+)
+from slime_vlm.model.outputs import SlimeModelOutput, VisionTokens
+from slime_vlm.model.page_positions import PagePositions
+from slime_vlm.model.query_attention import QueryAttention, initial_position_table
+from slime_vlm.model.question_selector import QuestionSelector, Selection
+from slime_vlm.model.vision_encoder import build_vision_encoder, encode_views
+from slime_vlm.model.visual_vocabulary import VisualVocabulary
+
+
+class SlimePreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialisation shared by both model classes."""
+
+    config: SlimeConfig
+    config_class = SlimeConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["QueryAttention", "AttentionScorer"]  # noqa: RUF012  (the base class's attribute)
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_attention_backend = True
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, QueryAttention):
+            init.normal_(module.query, std=0.02)
+            init.copy_(module.position_table, initial_position_table(*module.query.shape))
+        elif isinstance(module, GlobalAdapter):
+            init.zeros_(module.gate_weight)
+        elif isinstance(module, VisualVocabulary):
+            init.normal_(module.table, std=0.02)
+
+
+class SlimeModel(SlimePreTrainedModel):
+    """SliME without its language modelling head."""
+
+    def __init__(self, config: SlimeConfig) -> None:
+        super().__init__(config)
+        vision_dim, dim = config.vision_width, config.text_config.hidden_size
+        heads = max(1, vision_dim // config.query_attention_head_dim)
+        self.vision_tower = build_vision_encoder(config.vision_config)
+        self.projector: nn.Module | None = None
+        self.global_adapter: GlobalAdapter | None = None
+        self.local_compressor: LocalCompressor | None = None
+        self.selector: QuestionSelector | None = None
+        self.page_positions: PagePositions | None = None
+        if config.projector_type == "query_attention":
+            pass
+        elif config.projector_vocabulary is not None:
+            self.projector = VisualVocabulary(
+                vision_dim=vision_dim,
+                dim=dim,
+                slot_sizes=config.projector_vocabulary,
+                bias=config.projector_bias,
+            )
+        else:
+            self.projector = VisionProjector(vision_dim=vision_dim, dim=dim, bias=config.projector_bias)
+        if config.projector_type != "mlp":
+            self.global_adapter = GlobalAdapter(
+                num_tokens=config.num_global_tokens, vision_dim=vision_dim, num_heads=heads
+            )
+        if config.local_compression:
+            self.local_compressor = LocalCompressor(
+                num_queries=config.num_local_queries, dim=vision_dim, num_heads=heads
+            )
+            self.selector = QuestionSelector(
+                kind=config.selector, dim=dim, num_heads=max(1, dim // config.query_attention_head_dim)
+            )
+        if config.page_positions:
+            self.page_positions = PagePositions(dim=dim)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Token embeddings of the language model."""
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embeddings of the language model."""
+        self.language_model.set_input_embeddings(value)
+
+    # Images ------------------------------------------------------------------------------------------------------
+
+    def encode_views(self, pixel_values: Tensor) -> Tensor:
+        """Vision features of all views of a batch, in bounded chunks: [V, 3, H, W] -> [V, N, C] (section 3.1)."""
+        return encode_views(
+            self.vision_tower,
+            pixel_values,
+            layer=self.config.vision_feature_layer,
+            select=self.config.vision_feature_select_strategy,
+            num_tokens=self.config.num_global_tokens,
+            views_per_chunk=self.config.views_per_chunk,
+        )
+
+    def project(self, features: Tensor) -> Tensor:
+        """Project views or compressed tiles into the language model's space: [V, n, C] -> [V, n, D]."""
+        if self.projector is not None:
+            return self.projector(features)
+        assert self.global_adapter is not None
+        return self.global_adapter.query_attention(features)
+
+    def adapt_global(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Tokens [V, N, D] and gates [V, N, 2] of whole views from their features [V, N, C] (section 3.2)."""
+        if self.config.projector_type != "gated":
+            return self.project(features), None
+        assert self.global_adapter is not None
+        return self.global_adapter(features, self.project, gate=self.config.gate, gate_noise=self.config.gate_noise)
+
+    def compress_tiles(self, features: Tensor) -> Tensor:
+        """Local tokens [T, Q, D] of tiles from their features [T, N, C] (section 3.3)."""
+        if self.local_compressor is None:
+            return self.adapt_global(features)[0]
+        return self.project(self.local_compressor(features))
+
+    def encode_image(self, pixel_values: Tensor, grid: tuple[int, int]) -> VisionTokens:
+        """Encode one image once, for many questions: its views [1 + T, 3, H, W] and its (rows, columns) of tiles."""
+        return self.encode_images(pixel_values, torch.tensor([tuple(grid)]))[0]
+
+    def encode_images(self, pixel_values: Tensor, image_grids: Tensor) -> list[VisionTokens]:
+        """Encode all images of a batch in one call of the vision encoder.
+
+        Args:
+            pixel_values: [V, 3, H, W] views of all images, the global view of an image before its tiles; with
+                views "global", the global views alone will do.
+            image_grids: [I, 2] (rows, columns) of every image.
+
+        Returns:
+            Tokens of every image before selection.
+
+        Raises:
+            InputError: The number of views does not fit the grids.
+        """
+        grids = [(int(rows), int(cols)) for rows, cols in image_grids.tolist()]
+        num_tiles = [rows * cols for rows, cols in grids]
+        views = self.config.views
+        if views == "global" and pixel_values.shape[0] == len(grids):
+            is_global = torch.ones(len(grids), dtype=torch.bool)
+        else:
+            expected = len(grids) + sum(num_tiles)
+            if pixel_values.shape[0] != expected:
+                raise InputError(
+                    f"pixel_values hold {pixel_values.shape[0]} views, expected {expected} for the grids {grids}: "
+                    "pass pixel_values and image_grids of the same processor call"
+                )
+            is_global = torch.cat([torch.arange(1 + tiles) == 0 for tiles in num_tiles])
+        is_global = is_global.to(pixel_values.device)
+        wanted = is_global if views == "global" else ~is_global if views == "local" else torch.ones_like(is_global)
+        features = self.encode_views(pixel_values[wanted])
+        is_global = is_global[wanted]
+
+        global_tokens: Sequence[Tensor | None] = [None] * len(grids)
+        gates: Sequence[Tensor | None] = [None] * len(grids)
+        local_tokens: Sequence[Tensor | None] = [None] * len(grids)
+        if views != "local":
+            adapted, weights = self.adapt_global(features[is_global])
+            global_tokens = adapted.unbind()
+            gates = gates if weights is None else weights.unbind()
+        if views != "global":
+            tiles = self.compress_tiles(features[~is_global]).split(num_tiles)
+            local_tokens = [
+                stitch_tiles(tokens, rows, cols, self.config.local_merge)
+                for tokens, (rows, cols) in zip(tiles, grids, strict=True)
+            ]
+        return [VisionTokens(*parts) for parts in zip(grids, gates, global_tokens, local_tokens, strict=True)]
+
+    def get_image_features(
+        self, pixel_values: Tensor, image_grids: Tensor, **kwargs: Any
+    ) -> BaseModelOutputWithPooling:
+        """Features of every image as they enter the sequence when no local token is dropped.
+
+        Returns:
+            An output whose `pooler_output` is a list with one [n, D] tensor per image.
+        """
+        vision_tokens = self.encode_images(pixel_values, image_grids)
+        return BaseModelOutputWithPooling(pooler_output=[self._image_block(tokens) for tokens in vision_tokens])
+
+    def page_position_embeddings(self, rows: int, cols: int) -> Tensor:
+        """Position of every local token of a rows x cols grid of tiles, [L, D] in the order of merging.
+
+        Raises:
+            InputError: The model has no page positions.
+        """
+        if self.page_positions is None:
+            raise InputError("this model has no page positions, set page_positions=True in its config")
+        return self.page_positions(rows, cols, self.config.token_layout.tile_side, self.config.local_merge)
+
+    def _image_block(self, tokens: VisionTokens) -> Tensor:
+        """All tokens of an image in the order of the sequence: global, separator, local (section 3.4)."""
+        parts = [] if tokens.global_tokens is None else [tokens.global_tokens]
+        if self.config.token_layout.num_separators:
+            separator = torch.tensor([self.config.separator_token_id], device=self.language_model.device)
+            parts.append(self.get_input_embeddings()(separator))
+        if tokens.local_tokens is not None:
+            local = tokens.local_tokens
+            if self.page_positions is not None:
+                local = local + self.page_position_embeddings(*tokens.grid).to(local)
+            parts.append(local)
+        return torch.cat([part.to(parts[0]) for part in parts])
+
+    # Text --------------------------------------------------------------------------------------------------------
+
+    def embed_text(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings [B, S, D] of token ids [B, S], and the mask [B, S] of image placeholders among them."""
+        placeholders = input_ids == self.config.image_token_id
+        # The placeholder's id may lie outside the vocabulary; its embedding is replaced anyway.
+        return self.get_input_embeddings()(input_ids.masked_fill(placeholders, 0)), placeholders
+
+    def _selector_text_mask(self, visible: Tensor, labels: Tensor | None, question_mask: Tensor | None) -> Tensor:
+        if self.config.selector_text == "question":
+            if question_mask is None:
+                raise InputError(
+                    "question_mask is missing, expected the processor's mask of question tokens: pass it, or set "
+                    "selector_text='prompt'"
+                )
+            return visible & question_mask.to(visible.device).bool()
+        if self.config.selector_text == "prompt" and labels is not None:
+            # Deviation: the published training lets the selector read the answer, which inference cannot do.
+            return visible & (labels == IGNORED_LABEL)
+        return visible
+
+    def _select(
+        self, vision_tokens: Sequence[VisionTokens], text: Tensor, text_mask: Tensor, rows: Tensor
+    ) -> Selection:
+        assert self.selector is not None
+        local_tokens = [tokens.local_tokens.to(text) for tokens in vision_tokens if tokens.local_tokens is not None]
+        # Columns without any selector text (image placeholders above all) would only cost memory.
+        columns = text_mask.any(dim=0)
+        return self.selector(
+            pad_sequence(local_tokens, batch_first=True),
+            text[:, columns][rows],
+            text_mask[:, columns][rows],
+            torch.tensor([len(tokens) for tokens in local_tokens], device=text.device),
+            temperature=self.config.selector_temperature,
+            noise_std=self.config.selector_noise,
+            top_p=self.config.selector_top_p,
+            max_tokens=self.config.max_local_tokens,
+        )
+
+    def select(
+        self,
+        vision_tokens: Sequence[VisionTokens],
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        question_mask: Tensor | None = None,
+    ) -> Selection | None:
+        """Select local tokens for a prompt without running the language model (section 3.3).
+
+        Args:
+            vision_tokens: Tokens of every image of the batch, see `encode_images`.
+            input_ids: [B, S] with the placeholders of these images.
+            attention_mask: [B, S].
+            labels: [B, S]; tokens with a label are answers.
+            question_mask: [B, S] 1 on the tokens of the question.
+
+        Returns:
+            Scores, probabilities and kept tokens of every image, or None when the model selects nothing (local tokens
+            left out, or no selector).
+        """
+        text, placeholders = self.embed_text(input_ids)
+        if self.selector is None or self.config.views == "global":
+            return None
+        rows = image_rows(placeholders, self._placeholder_counts(vision_tokens, input_ids.device))
+        visible = ~placeholders if attention_mask is None else ~placeholders & (attention_mask != 0)
+        return self._select(vision_tokens, text, self._selector_text_mask(visible, labels, question_mask), rows)
+
+    def _placeholder_counts(self, vision_tokens: Sequence[VisionTokens], device: torch.device) -> Tensor:
+        layout = self.config.token_layout
+        return torch.tensor([layout.num_image_tokens(*tokens.grid) for tokens in vision_tokens], device=device)
+
+    def _merge(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        vision_tokens: Sequence[VisionTokens],
+        kept_local_tokens: Sequence[Tensor] | None,
+        labels: Tensor | None,
+        question_mask: Tensor | None,
+        position_ids: Tensor | None,
+        padding_side: str | None,
+    ) -> tuple[MergedRows, dict[str, Any]]:
+        embeddings, placeholders = self.embed_text(input_ids)
+        layout = self.config.token_layout
+        kept = torch.ones_like(placeholders)
+        seen: dict[str, Any] = {}
+        counts = self._placeholder_counts(vision_tokens, input_ids.device)
+        rows = image_rows(placeholders, counts) if vision_tokens or placeholders.any() else counts
+        if vision_tokens:
+            seen["vision_tokens"] = tuple(vision_tokens)
+            if vision_tokens[0].gates is not None:
+                seen["adapter_weights"] = tuple(tokens.gates for tokens in vision_tokens)
+            if kept_local_tokens is None and self.selector is not None and self.config.views != "global":
+                visible = ~placeholders & (attention_mask != 0)
+                text_mask = self._selector_text_mask(visible, labels, question_mask)
+                selection = self._select(vision_tokens, embeddings, text_mask, rows)
+                spans = [tokens.num_local_tokens for tokens in vision_tokens]
+                seen["selection_scores"] = tuple(s[:n] for s, n in zip(selection.scores, spans, strict=True))
+                seen["selection_probs"] = tuple(p[:n] for p, n in zip(selection.probs, spans, strict=True))
+                kept_local_tokens = tuple(k[:n] for k, n in zip(selection.kept, spans, strict=True))
+            if kept_local_tokens is not None:
+                seen["kept_local_tokens"] = tuple(kept_local_tokens)
+                always = torch.ones(
+                    layout.num_global_tokens + layout.num_separators, dtype=torch.bool, device=kept.device
+                )
+                marks = [part for mask in kept_local_tokens for part in (always, mask.to(kept.device))]
+                kept = kept.masked_scatter(placeholders, torch.cat(marks))
+            features = torch.cat([self._image_block(tokens) for tokens in vision_tokens])
+            embeddings = fill_placeholders(embeddings, placeholders, features)
+        merged = merge_rows(
+            embeddings,
+            attention_mask,
+            kept,
+            padding_side=padding_side or padding_side_of(attention_mask),
+            labels=None if labels is None else labels.masked_fill(placeholders, IGNORED_LABEL),
+            position_ids=position_ids,
+            keep_position_ids=self.config.keep_position_ids,
+            max_length=self.config.max_sequence_length,
+        )
+        return merged, seen
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_grids: Tensor | None = None,
+        question_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        vision_tokens: Sequence[VisionTokens] | None = None,
+        kept_local_tokens: Sequence[Tensor] | None = None,
+        padding_side: str | None = None,
+        **kwargs: Any,
+    ) -> SlimeModelOutput:
+        """Run the model on a batch that may mix images of any size and rows of text alone.
+
+        Args:
+            input_ids: [B, S] with one placeholder per image token before selection, images in the order of rows.
+            attention_mask: [B, S] 1 on real tokens; all are real when it is left out.
+            position_ids: [B, S] positions of the tokens of `input_ids`, or of the merged rows when they are shorter;
+                counted over real tokens when left out.
+            past_key_values: Cache of the language model; images enter only with an empty one.
+            inputs_embeds: [B, S, D] in place of `input_ids`, for text alone.
+            pixel_values: [V, 3, H, W] views of all images.
+            image_grids: [I, 2] (rows, columns) of every image.
+            question_mask: [B, S] 1 on question tokens, for selector_text "question".
+            labels: [B, S] token ids to predict, -100 elsewhere.
+            vision_tokens: Tokens of every image in place of its pixels, see `encode_images`.
+            kept_local_tokens: [L] bool per image: keep these local tokens instead of asking the selector.
+            padding_side: Side to pad the merged rows on; that of the input when left out.
+            **kwargs: Passed on to the language model.
+
+        Raises:
+            InputError: Inputs contradict each other.
+        """
+        filled = past_key_values is not None and past_key_values.get_seq_length() > 0
+        has_images = pixel_values is not None or vision_tokens is not None
+        if has_images and (filled or input_ids is None):
+            raise InputError("images came with a filled cache or without input_ids, expected them at the first step")
+        if (input_ids is None) == (inputs_embeds is None):
+            raise InputError("expected either input_ids or inputs_embeds, got both or neither")
+        seen: dict[str, Any] = {}
+        merged: MergedRows | None = None
+        if input_ids is not None and not filled and (attention_mask is None or attention_mask.ndim == 2):
+            if vision_tokens is None and pixel_values is not None:
+                if image_grids is None:
+                    raise InputError("image_grids is missing, expected the processor's [images, 2] with pixel_values")
+                vision_tokens = self.encode_images(pixel_values, image_grids)
+            before = position_ids is not None and position_ids.shape[-1] == input_ids.shape[1]
+            merged, seen = self._merge(
+                input_ids,
+                torch.ones_like(input_ids) if attention_mask is None else attention_mask,
+                vision_tokens or (),
+                kept_local_tokens,
+                labels,
+                question_mask,
+                position_ids if before else None,
+                padding_side,
+            )
+            if position_ids is None or before:
+                position_ids = merged.position_ids
+            inputs_embeds, attention_mask, labels = merged.inputs_embeds, merged.attention_mask, merged.labels
+        elif input_ids is not None:
+            inputs_embeds = self.embed_text(input_ids)[0]
+        outputs = self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            **kwargs,
+        )
+        if merged is not None:
+            seen.update(attention_mask=attention_mask, position_ids=position_ids, token_index=merged.token_index)
+        return SlimeModelOutput(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            labels=labels,
+            **seen,
+        )

@@ -1,0 +1,257 @@
+"""From the segments of a conversation to token ids, question masks and labels (paper section 3.4, 4.1).
+
+As published, a prompt is cut at its image placeholders and every part is tokenized by itself, so sentencepiece puts its
+leading space before each part. The masks follow from character offsets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from slime_vlm.errors import ConfigError, InputError
+from slime_vlm.model.conversation import (
+    END_OF_CONVERSATION,
+    IMAGE_PLACEHOLDER,
+    ConversationStyle,
+    Segment,
+    Turn,
+    build_segments,
+)
+
+IGNORE_INDEX = -100
+LABEL_RULES = ("answers", "published")
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """Tokens of one row.
+
+    Attributes:
+        input_ids: Token ids; one `image_token_id` for each image until `expand_images`.
+        question_mask: 1 on tokens of a question, else 0.
+        labels: The token's id where the model has to write it, else -100.
+        offsets: (first, last + 1) character of every token in the text.
+    """
+
+    input_ids: list[int]
+    question_mask: list[int]
+    labels: list[int]
+    offsets: list[tuple[int, int]]
+
+    def cut(self, length: int) -> EncodedText:
+        """Keep the first `length` tokens."""
+        return EncodedText(
+            self.input_ids[:length], self.question_mask[:length], self.labels[:length], self.offsets[:length]
+        )
+
+    def expand_images(self, image_token_id: int, counts: Sequence[int]) -> EncodedText:
+        """Repeat the placeholder of image i `counts[i]` times; offsets are those in the expanded text."""
+        ids: list[int] = []
+        question: list[int] = []
+        labels: list[int] = []
+        offsets: list[tuple[int, int]] = []
+        remaining = iter(counts)
+        shift = 0
+        for token, asked, label, (start, end) in zip(
+            self.input_ids, self.question_mask, self.labels, self.offsets, strict=True
+        ):
+            if token != image_token_id:
+                ids.append(token)
+                question.append(asked)
+                labels.append(label)
+                offsets.append((start + shift, end + shift))
+                continue
+            count, width = next(remaining), end - start
+            ids += [token] * count
+            question += [0] * count
+            labels += [IGNORE_INDEX] * count
+            offsets += [(start + shift + index * width, start + shift + (index + 1) * width) for index in range(count)]
+            shift += (count - 1) * width
+        return EncodedText(ids, question, labels, offsets)
+
+
+def encode_segments(
+    tokenizer: Any,
+    segments: Sequence[Segment],
+    image_token_id: int,
+    *,
+    image_token: str = IMAGE_PLACEHOLDER,
+    add_special_tokens: bool = True,
+) -> EncodedText:
+    """Tokenize segments; a token belongs to the question it touches and to the answer it starts in.
+
+    Args:
+        tokenizer: A tokenizer that knows character offsets.
+        segments: The row.
+        image_token_id: Id that stands for an image.
+        image_token: Text that stands for an image.
+        add_special_tokens: Begins with the beginning-of-text token where the tokenizer has the habit. It is never
+            doubled when the text has it already.
+
+    Raises:
+        ConfigError: The tokenizer has no character offsets.
+    """
+    text = "".join(segment.text for segment in segments)
+    is_question, is_answer = bytearray(len(text)), bytearray(len(text))
+    position = 0
+    for segment in segments:
+        end = position + len(segment.text)
+        if segment.kind == "question":
+            first = position
+            for piece in segment.text.split(image_token):
+                # Blanks around a question say nothing, and sentencepiece may glue them to the template.
+                core, lead = piece.strip(), len(piece) - len(piece.lstrip())
+                is_question[first + lead : first + lead + len(core)] = b"\x01" * len(core)
+                first += len(piece) + len(image_token)
+        elif segment.kind == "answer":
+            is_answer[position:end] = b"\x01" * len(segment.text)
+        position = end
+
+    special = set(tokenizer.all_special_ids) | {image_token_id}
+    ids: list[int] = []
+    question: list[int] = []
+    labels: list[int] = []
+    offsets: list[tuple[int, int]] = []
+
+    def put(token: int, start: int, end: int) -> None:
+        ids.append(token)
+        question.append(int(token not in special and any(is_question[start:end])))
+        # A token that starts before an answer is one that the model is never asked to write.
+        labels.append(token if start < len(text) and is_answer[start] else IGNORE_INDEX)
+        offsets.append((start, end))
+
+    start = 0
+    has_bos = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
+    if has_bos or (add_special_tokens and _adds_bos(tokenizer)):
+        # Written by hand: what follows a beginning-of-text token in the text would lose sentencepiece's leading space.
+        start = len(tokenizer.bos_token) if has_bos else 0
+        put(tokenizer.bos_token_id, 0, start)
+        labels[0] = IGNORE_INDEX
+    for index, part in enumerate(text[start:].split(image_token)):
+        if index:
+            put(image_token_id, start, start + len(image_token))
+            labels[-1] = IGNORE_INDEX
+            start += len(image_token)
+        if part:
+            for token, (first, last) in _tokenize(tokenizer, part):
+                put(token, start + first, start + last)
+        start += len(part)
+    return EncodedText(ids, question, labels, offsets)
+
+
+def _adds_bos(tokenizer: Any) -> bool:
+    return tokenizer.bos_token_id is not None and tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
+
+
+def _tokenize(tokenizer: Any, text: str) -> list[tuple[int, tuple[int, int]]]:
+    if not tokenizer.is_fast:
+        raise ConfigError(
+            f"the tokenizer {type(tokenizer).__name__} has no character offsets, expected a fast tokenizer; "
+            "load it from a tokenizer.json"
+        )
+    # verbose=False: a picture's tokens come later, so a warning about the length would be about the wrong length.
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    return list(zip(encoded["input_ids"], map(tuple, encoded["offset_mapping"]), strict=True))
+
+
+def encode_conversation(
+    tokenizer: Any,
+    turns: Sequence[Turn],
+    style: ConversationStyle,
+    image_token_id: int,
+    *,
+    label_rule: str = "answers",
+    max_length: int | None = None,
+) -> EncodedText:
+    """Tokenize a training conversation, images as one placeholder each.
+
+    Args:
+        tokenizer: Tokenizer with offsets.
+        turns: Messages.
+        style: Conversation style.
+        image_token_id: Id that stands for an image.
+        label_rule: `answers` supervises every answer with its end of turn, nothing else, always. `published` is the
+            rule of the published code: labels by counting the tokens of every round, and a sample whose count is off
+            is not supervised at all. Deviation: the default is `answers`.
+        max_length: Cuts conversations without an image, as published; those with images are cut after the image's
+            tokens are in place, by the model.
+
+    Raises:
+        ConfigError: `label_rule` is unknown.
+    """
+    if label_rule not in LABEL_RULES:
+        raise ConfigError(f"label_rule is '{label_rule}', expected one of {', '.join(LABEL_RULES)}")
+    segments = [
+        segment
+        for segment in build_segments(turns, style, published=label_rule == "published")
+        # The published training removes this tail again before tokenizing.
+        if segment.text != END_OF_CONVERSATION
+    ]
+    encoded = encode_segments(tokenizer, segments, image_token_id)
+    if max_length is not None and image_token_id not in encoded.input_ids:
+        encoded = encoded.cut(max_length)
+    if label_rule == "published":
+        labels = published_labels(tokenizer, turns, style, encoded.input_ids, image_token_id, max_length)
+        encoded = EncodedText(encoded.input_ids, encoded.question_mask, labels, encoded.offsets)
+    return encoded
+
+
+def published_labels(
+    tokenizer: Any,
+    turns: Sequence[Turn],
+    style: ConversationStyle,
+    input_ids: Sequence[int],
+    image_token_id: int,
+    max_length: int | None = None,
+) -> list[int]:
+    """Label a conversation as the published training code does, accidents included.
+
+    The prompt is split into rounds as text, the tokens of each round and of its instruction are counted apart, and
+    when the counts do not add up to the length of the sample, all of it is ignored.
+
+    Args:
+        tokenizer: Tokenizer of the sample.
+        turns: Messages of the sample.
+        style: `llama3`, `v1` or `plain`.
+        input_ids: Tokens of the sample, images as one placeholder each.
+        image_token_id: Id that stands for an image.
+        max_length: Samples at least this long are not checked.
+
+    Raises:
+        InputError: The style has no published rule.
+    """
+
+    def count(text: str) -> int:
+        return len(encode_segments(tokenizer, [Segment(text, "template")], image_token_id).input_ids)
+
+    labels = [IGNORE_INDEX if token == image_token_id else token for token in input_ids]
+    if style.name == "plain":
+        ignored = count(IMAGE_PLACEHOLDER)
+        return [IGNORE_INDEX] * ignored + labels[ignored:]
+    prompt = "".join(segment.text for segment in build_segments(turns, style, published=True))
+    if style.name == "llama3":
+        rounds, mark, length, surplus = prompt.split(END_OF_CONVERSATION), style.assistant_open, 0, 0
+        corrected = True
+    elif style.name == "v1":
+        # The mark ends in a space of its own, and the count of a round has a bos: two tokens that the sample lacks.
+        rounds, mark, length, surplus = prompt.split(style.assistant_close), " ASSISTANT: ", 1, 2
+        corrected = not getattr(tokenizer, "legacy", True)
+    else:
+        raise InputError(f"style '{style.name}' has no published label rule, expected llama3, v1 or plain")
+    labels[:length] = [IGNORE_INDEX] * length
+    for index, text in enumerate(rounds):
+        pieces = text.split(mark)
+        if len(pieces) != 2:
+            break
+        # Every round is tokenized as if it began the text; from the second on, one token is only there because of that.
+        extra = int(index > 0 and corrected)
+        instruction = count(pieces[0] + mark) - surplus - extra
+        labels[length : length + instruction] = [IGNORE_INDEX] * len(labels[length : length + instruction])
+        length += count(text) - extra
+    labels[length:] = [IGNORE_INDEX] * len(labels[length:])
+    present = sum(token != tokenizer.pad_token_id for token in input_ids)
+    if (max_length is None or length < max_length) and length != present:
+        return [IGNORE_INDEX] * len(labels)
+    return labels

@@ -1,0 +1,107 @@
+"""Vision features of views from any AutoModel encoder (paper section 3.1: CLIP ViT-L/14 at 336 pixels).
+
+Vision transformers give [V, 1 + N, C] hidden states, convolutional and hierarchical encoders [V, C, h, w]; both
+become [V, N, C].
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, PretrainedConfig
+
+from slime_vlm.errors import ConfigError, InputError
+
+
+class _LayerReached(Exception):
+    """Carries the wanted hidden state out of an encoder whose further layers are not needed."""
+
+    def __init__(self, hidden_states: Tensor) -> None:
+        super().__init__("the wanted layer was reached")
+        self.hidden_states = hidden_states
+
+
+def build_vision_encoder(config: PretrainedConfig) -> nn.Module:
+    """Build the encoder of a config; of two-tower models and their wrappers only the vision part."""
+    model: nn.Module = AutoModel.from_config(config)
+    return getattr(model, "vision_model", model)
+
+
+def _layers_of(encoder: nn.Module) -> nn.ModuleList | None:
+    body = getattr(encoder, "encoder", encoder)
+    for name in ("layers", "layer"):
+        layers = getattr(body, name, None)
+        if isinstance(layers, nn.ModuleList):
+            return layers
+    return None
+
+
+def _hidden_state(encoder: nn.Module, pixel_values: Tensor, layer: int) -> Tensor:
+    layers = _layers_of(encoder)
+    # Hidden state i is the input of layer i, so one that is not the last can be caught before the layers that are
+    # not wanted run (with the published layer -2 the last one would be computed and thrown away).
+    if layers is None or not -len(layers) <= layer + 1 < 0:
+        return encoder(pixel_values=pixel_values, output_hidden_states=True, return_dict=True).hidden_states[layer]
+
+    def stop(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        raise _LayerReached(args[0] if args else kwargs["hidden_states"])
+
+    hook = layers[layer + 1].register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        encoder(pixel_values=pixel_values, return_dict=True)
+    except _LayerReached as reached:
+        return reached.hidden_states
+    finally:
+        hook.remove()
+    raise ConfigError(f"layer {layer} of the vision encoder was never reached, choose another vision_feature_layer")
+
+
+def encode_views(
+    encoder: nn.Module,
+    pixel_values: Tensor,
+    *,
+    layer: int = -2,
+    select: str = "default",
+    num_tokens: int | None = None,
+    views_per_chunk: int = 32,
+) -> Tensor:
+    """Encode all views of a batch in bounded chunks.
+
+    Args:
+        encoder: A vision encoder; it runs without gradient when all of it is frozen.
+        pixel_values: [V, 3, H, W].
+        layer: Index into the encoder's hidden states.
+        select: "default" drops the class token of a vision transformer, "full" keeps all tokens.
+        num_tokens: Expected N; a mismatch is an error.
+        views_per_chunk: Views that go through the encoder at once.
+
+    Returns:
+        [V, N, C].
+
+    Raises:
+        InputError: There is no view.
+        ConfigError: The encoder gives another number of tokens than configured.
+    """
+    if pixel_values.ndim != 4 or pixel_values.shape[0] == 0:
+        raise InputError(f"pixel_values has shape {list(pixel_values.shape)}, expected [views, 3, height, width]")
+    parameter = next(encoder.parameters())
+    frozen = not any(p.requires_grad for p in encoder.parameters())
+    chunks = []
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+        for chunk in pixel_values.split(views_per_chunk):
+            features = _hidden_state(encoder, chunk.to(parameter.device, parameter.dtype), layer)
+            if features.ndim == 4:
+                features = features.flatten(2).transpose(1, 2)
+            elif select == "default" and math.isqrt(features.shape[1]) ** 2 != features.shape[1]:
+                features = features[:, 1:]
+            chunks.append(features)
+    features = torch.cat(chunks)
+    if num_tokens is not None and features.shape[1] != num_tokens:
+        raise ConfigError(
+            f"the vision encoder gives {features.shape[1]} tokens a view, expected {num_tokens}: "
+            "check view_size, patch_size and vision_feature_select_strategy"
+        )
+    return features

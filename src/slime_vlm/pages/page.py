@@ -1,0 +1,114 @@
+"""What a rendered page is: pieces of text with exact boxes, drawings behind them, and questions with their answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+Colour = tuple[int, int, int]
+
+ABSENT = "not on this page"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One piece of text on one line.
+
+    Attributes:
+        text: the characters as printed.
+        boxes: float32 [len(text), 4], x0, y0, x1, y1 of every character (spaces too) in page pixels; y0 and y1 are
+            those of the line, the same for all characters.
+        role: "key", "value", "row", "column", "cell", "label" or "other".
+        words: at most two words of `words()` that the run spells or belongs to; a vertex of a geometry page counts as
+            the word of its capital letter.
+        word_runs: for values, cells and labels the index of the run that spells each word, or () when the owner is a
+            drawing.
+    """
+
+    text: str
+    boxes: np.ndarray
+    role: str
+    words: tuple[str, ...] = ()
+    word_runs: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about one page with its exact answer.
+
+    Attributes:
+        text: the question as a person would type it.
+        answer: the text of the single run in `value_runs`, or `ABSENT`.
+        kind: kind of the page it was asked about.
+        key_runs: runs that name what is asked; () when a drawing does, or when it is absent.
+        value_runs: the run that answers; () when it is absent.
+    """
+
+    text: str
+    answer: str
+    kind: str
+    key_runs: tuple[int, ...] = ()
+    value_runs: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class TextStyle:
+    """How one run is drawn: font, size in whole page pixels, colour, baseline in page pixels."""
+
+    font: str
+    size: int
+    colour: Colour
+    baseline: int
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A shape under the text, in page pixels.
+
+    Attributes:
+        shape: "rectangle", "ellipse", "polygon" or "line".
+        points: corners; two of them for a rectangle and an ellipse.
+        fill: colour of the inside, None for none.
+        outline: colour of the border or of the line, None for none.
+        width: thickness of the border in page pixels.
+    """
+
+    shape: str
+    points: tuple[tuple[float, float], ...]
+    fill: Colour | None = None
+    outline: Colour | None = None
+    width: int = 1
+
+
+@dataclass
+class Page:
+    """Layout of a page, enough to draw it with `render`.
+
+    Attributes:
+        height: page height in pixels.
+        width: page width in pixels.
+        kind: what it shows, one of `kinds()`.
+        split: "train", "heldout" or "heldout_fonts".
+        seed: seed it was made from.
+        runs: every piece of text.
+        questions: questions with exact answers.
+        styles: how each run is drawn, in the order of `runs`.
+        drawings: shapes under the text, in drawing order.
+        paper: background colour.
+        noise: strength of the scan noise, 0 = none.
+        layout: name of the arrangement, to check that held-out arrangements are not seen in training.
+    """
+
+    height: int
+    width: int
+    kind: str
+    split: str
+    seed: int
+    runs: list[Run]
+    questions: list[Question]
+    styles: list[TextStyle] = field(default_factory=list)
+    drawings: list[Drawing] = field(default_factory=list)
+    paper: Colour = (255, 255, 255)
+    noise: float = 0.0
+    layout: str = ""

@@ -1,0 +1,211 @@
+"""What a checkpoint in the published layout (`llava_llama`) says beside its weights: config, tokenizer, encoder.
+
+A published folder has a flat config with `mm_*` fields, tokenizer files, and the name of its vision encoder: a folder
+beside the config or a hub id.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoTokenizer, CLIPVisionConfig, GenerationConfig, LlamaConfig, PretrainedConfig
+
+from slime_vlm.errors import CheckpointError, SlimeError
+from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.image_processing_slime import SlimeImageProcessor
+from slime_vlm.model.processing_slime import SlimeProcessor
+
+PUBLISHED_MODEL_TYPES = ("llava_llama",)
+
+_PROJECTORS = {"gated": "gated", "mlp2x_gelu": "mlp", "qformer": "query_attention"}
+_GATES = {-1: "mixture", 0: "mlp", 1: "attention"}
+_SELECTORS = {"cosine": "cosine", "qformer": "attention", "identity": "none", None: "none"}
+_FEATURES = {"patch": "default", "cls_patch": "full"}
+_MERGES = {"spatial": "spatial", "flat": "flat"}
+
+
+def is_published(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is of the published layout."""
+    return config.get("model_type") in PUBLISHED_MODEL_TYPES or "mm_vision_tower" in config
+
+
+def read_published(src: Path) -> tuple[SlimeConfig, SlimeProcessor]:
+    """Read everything but the weights of a published folder: the native config and the processor.
+
+    Raises:
+        CheckpointError: The folder is not of the published layout or cannot be read.
+    """
+    published = read_json(src / "config.json")
+    if published.get("model_type") not in PUBLISHED_MODEL_TYPES:
+        raise CheckpointError(
+            f"{src} is of model type '{published.get('model_type')}', expected the published layout "
+            f"({', '.join(PUBLISHED_MODEL_TYPES)})"
+        )
+    tokenizer = _tokenizer(src, published)
+    vocabulary = tokenizer.get_vocab()
+    style = "llama3" if {"<|start_header_id|>", "<|eot_id|>"} <= set(vocabulary) else "v1"
+    vision_config, preprocessing = _vision(src, published)
+    config = _config_of(src, published, vision_config)
+    image_processor = SlimeImageProcessor(
+        **{name: preprocessing[name] for name in ("image_mean", "image_std") if name in preprocessing}
+    )
+    return config, SlimeProcessor.from_config(config, tokenizer, style, image_processor)
+
+
+def slime_config(published: Mapping[str, Any], vision_config: PretrainedConfig) -> SlimeConfig:
+    """Map the fields of a published config to a native one.
+
+    Deviation: the published cut of every sequence at 2048 tokens is not taken over; it can remove the question.
+
+    Args:
+        published: The published config.json.
+        vision_config: Config of its vision encoder.
+
+    Raises:
+        CheckpointError: A field has a value that the published code has no released meaning for.
+    """
+
+    def choice(field: str, known: Mapping[Any, str], default: Any) -> str:
+        value = published.get(field, default)
+        if value not in known:
+            raise CheckpointError(
+                f"config.json has {field} {value!r}, expected one of {', '.join(map(repr, known))}; "
+                "checkpoints of this kind cannot be converted"
+            )
+        return known[value]
+
+    choice("image_aspect_ratio", {"anyres": "tiles", None: "tiles"}, None)
+    choice("mm_use_im_start_end", {False: "", None: ""}, None)
+    only_global, only_local = bool(published.get("use_global_only")), bool(published.get("use_local_only"))
+    if only_global and only_local:
+        raise CheckpointError("config.json has use_global_only and use_local_only, expected one of them at most")
+    resampler = published.get("mm_resampler_type")
+    selector = choice("mm_resampler_type", _SELECTORS, None)
+    try:
+        return SlimeConfig(
+            vision_config=vision_config,
+            text_config=_text_config(published),
+            separator_token_id=published["seperator"],
+            vision_feature_layer=published.get("mm_vision_select_layer", -2),
+            vision_feature_select_strategy=choice("mm_vision_select_feature", _FEATURES, "patch"),
+            projector_type=choice("mm_projector_type", _PROJECTORS, "gated"),
+            gate=choice("mm_learnable_gated", _GATES, -1),
+            views="global" if only_global else "local" if only_local else "both",
+            local_compression=resampler not in ("identity", None),
+            num_local_queries=published.get("mm_resampler_dim", 144),
+            local_merge=choice("mm_patch_merge_type", _MERGES, "spatial"),
+            selector=selector,
+            selector_top_p=published.get("mm_resampler_topp", 0.95),
+            selector_temperature=published.get("mm_resampler_temp", 1.0),
+            dtype=published.get("torch_dtype"),
+        )
+    except KeyError as error:
+        raise CheckpointError(f"config.json has no field {error}, expected a SliME checkpoint") from None
+
+
+def generation_config(src: Path, config: SlimeConfig, processor: SlimeProcessor) -> GenerationConfig:
+    """Greedy generation that ends at every end token that the checkpoint or its conversation style knows."""
+    path = src / "generation_config.json"
+    stored = read_json(path) if path.is_file() else {}
+    tokenizer = processor.tokenizer
+    ends: list[int] = []
+    for found in (
+        stored.get("eos_token_id"),
+        getattr(config.text_config, "eos_token_id", None),
+        tokenizer.eos_token_id,
+    ):
+        ends += found if isinstance(found, list) else [] if found is None else [found]
+    if processor.style is not None:
+        closing = tokenizer.get_vocab().get(processor.style.assistant_close)
+        ends += [] if closing is None else [closing]
+    ends = list(dict.fromkeys(ends))
+    return GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=ends[0] if len(ends) == 1 else ends,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        CheckpointError: The file is missing or is not a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path.parent} has no {path.name}, expected a checkpoint folder") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({one_line(error)}), expected JSON; fetch it again") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a JSON object")
+    return content
+
+
+def _config_of(src: Path, published: Mapping[str, Any], vision_config: PretrainedConfig) -> SlimeConfig:
+    try:
+        return slime_config(published, vision_config)
+    except SlimeError as error:
+        raise CheckpointError(f"{src}: {error}") from None
+
+
+def _text_config(published: Mapping[str, Any]) -> LlamaConfig:
+    known = {field.name for field in dataclasses.fields(LlamaConfig)}
+    fields = {name: value for name, value in published.items() if name in known}
+    for name in ("model_type", "architectures", "transformers_version", "dtype", "rope_parameters"):
+        fields.pop(name, None)
+    rope = {**(published.get("rope_scaling") or {}), "rope_theta": published.get("rope_theta", 10000.0)}
+    return LlamaConfig(**fields, rope_parameters=rope)
+
+
+def _tokenizer(src: Path, published: Mapping[str, Any]) -> Any:
+    try:
+        # The config given here keeps transformers from reading config.json, whose model type it does not know.
+        tokenizer = AutoTokenizer.from_pretrained(src, config=LlamaConfig())
+    except ImportError as error:
+        raise CheckpointError(f"{src}: the tokenizer needs a package ({one_line(error)}); install it") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{src}: the tokenizer cannot be read ({one_line(error)}); fetch it again") from None
+    if tokenizer.pad_token is None:
+        pad = published.get("pad_token_id")
+        tokenizer.pad_token = (
+            tokenizer.unk_token or tokenizer.eos_token if pad is None else tokenizer.convert_ids_to_tokens(pad)
+        )
+    # Deviation: published tokenizers pad on the right, where batch generation reads the padding.
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def _vision(src: Path, published: Mapping[str, Any]) -> tuple[PretrainedConfig, dict[str, Any]]:
+    """Config of the vision encoder and, where there is one, its preprocessor_config.json."""
+    name = published.get("mm_vision_tower") or published.get("vision_tower")
+    if not isinstance(name, str):
+        raise CheckpointError(f"{src}: config.json has no mm_vision_tower, expected a SliME checkpoint")
+    folder = next((path for path in (src / name, Path(name)) if path.is_dir()), None)
+    if folder is None and name.rstrip("/").endswith("clip-vit-large-patch14-336"):
+        # The encoder of every released checkpoint; known by heart, so that conversion needs no network.
+        return SlimeConfig().vision_config, {}
+    try:
+        config = AutoConfig.from_pretrained(folder or name)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{src}: the vision encoder's config '{name}' is neither a folder beside config.json nor on the hub "
+            f"({one_line(error)}); put it there"
+        ) from None
+    config = getattr(config, "vision_config", config)
+    # Where it was read from and its type on disk say nothing about the converted model.
+    config.name_or_path, config.dtype = "", None
+    if not isinstance(config, CLIPVisionConfig):
+        raise CheckpointError(f"{src}: the vision encoder is of type {config.model_type}, expected CLIP")
+    path = None if folder is None else folder / "preprocessor_config.json"
+    return config, read_json(path) if path is not None and path.is_file() else {}
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error of another library, short and in one line."""
+    return " ".join(str(error).split())[:160] or type(error).__name__

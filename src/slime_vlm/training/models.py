@@ -1,0 +1,181 @@
+"""The model that a recipe starts from: a checkpoint, a new SliME over two pretrained parts, or one from nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, set_seed
+
+from slime_vlm.errors import ConfigError
+from slime_vlm.loading import load, resolve
+from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
+from slime_vlm.model.processing_slime import SlimeProcessor
+from slime_vlm.model.query_attention import QueryAttention
+from slime_vlm.published import is_published, read_json, read_published
+from slime_vlm.training.page_labels import SlotVocabulary
+from slime_vlm.training.page_tokenizer import build_page_tokenizer
+from slime_vlm.training.recipe import Recipe
+from slime_vlm.training.stages import parameters_of
+
+STAGE_FILE = "stage.json"
+
+
+def page_vocabulary() -> SlotVocabulary:
+    """Slots of a projector that reads rendered pages."""
+    from slime_vlm.pages import characters, words
+
+    return SlotVocabulary(characters=characters(), words=tuple(words()))
+
+
+def recipe_config(recipe: Recipe, overrides: dict[str, Any]) -> SlimeConfig:
+    """The architecture of a recipe, without any weights; hub ids are asked for their config where the recipe does not state it.
+
+    Args:
+        recipe: the recipe.
+        overrides: SlimeConfig values of a stage.
+    """
+    source = recipe.model
+    fields = {**source.config, **overrides}
+    if source.path is not None:
+        folder = resolve(source.path)
+        published = is_published(read_json(folder / "config.json"))
+        config = read_published(folder)[0] if published else SlimeConfig.from_pretrained(folder)
+        for key, value in fields.items():
+            setattr(config, key, value)
+        config.check()
+        return config
+    if source.tokenizer == "pages":
+        vocabulary = page_vocabulary()
+        if fields.get("projector_vocabulary") == "pages":
+            fields["projector_vocabulary"] = vocabulary.sizes
+        tokenizer: Any = build_page_tokenizer(vocabulary.characters, vocabulary.words)
+        ids = tokenizer.convert_tokens_to_ids
+        special = {f"{name}_token_id": ids(f"<{name}>") for name in ("bos", "eos", "pad")}
+        fields["text_config"] = {**fields["text_config"], "vocab_size": len(tokenizer), **special}
+        fields |= {"image_token_id": ids("<image>"), "separator_token_id": ids(","), **special}
+        return SlimeConfig(**fields)
+    for key, name in (("vision_config", source.vision), ("text_config", source.llm)):
+        if key not in fields:
+            fields[key] = AutoConfig.from_pretrained(name)
+    return SlimeConfig(**fields)
+
+
+def new_page_model(recipe: Recipe, overrides: dict[str, Any]) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
+    """A small model from nothing, with the tokenizer of rendered pages."""
+    vocabulary = page_vocabulary()
+    tokenizer = build_page_tokenizer(vocabulary.characters, vocabulary.words)
+    config = recipe_config(recipe, overrides)
+    set_seed(recipe.seed)
+    model = SlimeForConditionalGeneration(config)
+    _start_local(model)
+    return model, SlimeProcessor.from_config(config, tokenizer, recipe.model.conversation)
+
+
+def _start_local(model: SlimeForConditionalGeneration) -> None:
+    """Let every query look at its own place from the start, each head at another part of it.
+
+    Found necessary for speed: with drawn projections the queries first have to discover that places correspond, and content
+    drowns the position code. Here content starts small, and a head compares positions alone, shifted by its offset.
+    """
+    for module in (model.model.local_compressor, model.model.global_adapter):
+        if module is not None:
+            start_local_attention(module.query_attention, model.config.num_global_tokens)
+
+
+def start_local_attention(attention: QueryAttention, num_inputs: int, sharpness: float = 35.0) -> None:
+    """Set the query and key projections of a query attention so that head h of query i attends to place(i) + offset(h).
+
+    Args:
+        attention: the layer.
+        num_inputs: features N that it reads.
+        sharpness: logit scale; larger looks at fewer places.
+    """
+    num_queries, dim = attention.query.shape
+    head_dim = dim // attention.num_heads
+    frequencies = 10000.0 ** (-torch.arange(head_dim // 4) / (dim // 4))
+    # In units of the queries' grid: the middles of the features under one query, then its neighbours.
+    part = 0.25 if num_inputs > num_queries else 0.0
+    offsets = [(-part, -part), (-part, part), (part, -part), (part, part), (0, 0.75), (0, -0.75), (0.75, 0), (-0.75, 0)]
+    with torch.no_grad():
+        for projection in (attention.q_proj, attention.k_proj):
+            projection.bias.zero_()
+            projection.weight.zero_()
+            for head in range(attention.num_heads):
+                shifts = offsets[head % len(offsets)] if projection is attention.q_proj else (0.0, 0.0)
+                for axis, shift in enumerate(reversed(shifts)):
+                    for i, frequency in enumerate(frequencies.tolist()):
+                        row = head * head_dim + 4 * i + 2 * axis
+                        sine, cosine = axis * 2 * (dim // 4) + i, (axis * 2 + 1) * (dim // 4) + i
+                        turn = torch.tensor(frequency * shift)
+                        projection.weight[row, sine], projection.weight[row, cosine] = turn.cos(), turn.sin()
+                        projection.weight[row + 1, sine], projection.weight[row + 1, cosine] = -turn.sin(), turn.cos()
+            projection.weight.mul_(sharpness**0.5)
+        attention.norm_query.weight.fill_(0.05)
+        attention.norm_input.weight.fill_(0.05)
+
+
+def start_model(recipe: Recipe, overrides: dict[str, Any]) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
+    """The model before the first stage.
+
+    Args:
+        recipe: the recipe.
+        overrides: SlimeConfig values of the stage.
+    """
+    source = recipe.model
+    if source.path is not None:
+        return load(source.path, device="cpu", dtype=torch.float32, **{**source.config, **overrides})
+    if source.tokenizer == "pages":
+        return new_page_model(recipe, overrides)
+    if source.vision and source.llm:
+        return new_model(recipe, overrides)
+    raise ConfigError("model: expected 'path', 'vision' and 'llm', or 'tokenizer: pages' with a 'config'")
+
+
+def new_model(recipe: Recipe, overrides: dict[str, Any]) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
+    """A new SliME over a pretrained vision encoder and language model; the parts between are drawn as published.
+
+    Raises:
+        ConfigError: a pretrained part has another shape than the recipe's config says.
+    """
+    source = recipe.model
+    vision, llm = AutoModel.from_pretrained(source.vision), AutoModelForCausalLM.from_pretrained(source.llm)
+    tokenizer = AutoTokenizer.from_pretrained(source.llm)
+    set_seed(recipe.seed)
+    config = recipe_config(recipe, overrides)
+    processor = SlimeProcessor.from_config(config, tokenizer, source.conversation)
+    separator = tokenizer.convert_tokens_to_ids(",")
+    if separator != tokenizer.unk_token_id:
+        config.separator_token_id = separator
+    model = SlimeForConditionalGeneration(config)
+    pairs = (
+        (model.model.vision_tower, getattr(vision, "vision_model", vision), source.vision),
+        (model.model.language_model, llm.get_decoder(), source.llm),
+        (model.lm_head, llm.get_output_embeddings(), source.llm),
+    )
+    for ours, theirs, name in pairs:
+        try:
+            ours.load_state_dict(theirs.state_dict())
+        except RuntimeError as error:
+            raise ConfigError(f"{name} does not fit the recipe's config: {' '.join(str(error).split())[:300]}") from error
+    return model, processor
+
+
+def stage_model(
+    folders: list[Path], overrides: dict[str, Any]
+) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
+    """The model after one or more stages: the weights of the first folder, then what each later one trained."""
+    model, processor = load(folders[0], device="cpu", dtype=torch.float32, **overrides)
+    for folder in folders[1:]:
+        trained = set(json.loads((folder / STAGE_FILE).read_text())["trained"])
+        weights = load_file(folder / "model.safetensors")
+        state = model.state_dict()
+        with torch.no_grad():
+            for name, value in weights.items():
+                if any(name.startswith(prefix) for prefix in trained):
+                    state[name].copy_(value)
+    return model, processor

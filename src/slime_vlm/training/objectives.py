@@ -1,0 +1,279 @@
+"""The losses of a stage. `answer` is the paper's; `read` and `oracle` make an eye and a language model from nothing.
+
+Deviation: the paper starts from a pretrained vision encoder and language model. The shipped small model has neither, so its recipe
+first teaches the eye to name what every token shows (`read`) and the language model to answer from such tokens (`oracle`), apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from slime_vlm.model.local_compressor import stitch_tiles
+from slime_vlm.model.outputs import VisionTokens
+
+if TYPE_CHECKING:
+    from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
+
+
+def slot_loss(logits: list[Tensor], labels: Tensor, blank_weight: float = 0.2) -> Tensor:
+    """Cross-entropy of every slot, blank tokens counted less.
+
+    Args:
+        logits: K tensors [..., size_k].
+        labels: int64 [..., K].
+        blank_weight: weight of a token that holds nothing.
+    """
+    flat = labels.reshape(-1, labels.shape[-1])
+    weight = torch.where(flat[:, -1] == 0, blank_weight, 1.0)
+    losses = [
+        (F.cross_entropy(logit.reshape(-1, logit.shape[-1]).float(), flat[:, k], reduction="none") * weight).sum()
+        for k, logit in enumerate(logits)
+    ]
+    return torch.stack(losses).sum() / weight.sum()
+
+
+def slot_accuracy(logits: list[Tensor], labels: Tensor) -> dict[str, float]:
+    """Share of tokens with text whose characters (all slots), offset and words are named right."""
+    with torch.no_grad():
+        right = torch.stack([logit.argmax(-1) for logit in logits], -1) == labels
+        text = labels[..., -1] > 0
+        shown = right[text]
+        return {
+            "read_characters": shown[:, :-4].all(-1).float().mean().item(),
+            "read_offset": shown[:, -4].float().mean().item(),
+            "read_words": shown[:, -3:-1].all(-1).float().mean().item(),
+            "read_blank": right[~text].all(-1).float().mean().item(),
+        }
+
+
+class ReadingHeads(nn.Module):
+    """Throw-away heads that name the character under every small cell, on the encoder's last two maps.
+
+    Args:
+        dims: widths of the last two stages, the second at half the side of the first.
+        characters: number of characters.
+    """
+
+    def __init__(self, dims: tuple[int, int], characters: int) -> None:
+        super().__init__()
+        self.fine = nn.Linear(dims[0], characters + 1)
+        self.coarse = nn.Linear(dims[1], 4 * (characters + 1))
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of all cells in raster order: maps [V, C, 2h, 2w] and [V, C', h, w] -> twice [V, 4hw, characters + 1]."""
+        views, _, height, width = coarse.shape
+        quarters = self.coarse(coarse.permute(0, 2, 3, 1)).reshape(views, height, width, 2, 2, -1)
+        return self.fine(fine.permute(0, 2, 3, 1)).flatten(1, 2), quarters.transpose(2, 3).flatten(1, 4)
+
+
+class ReadObjective:
+    """Name what every token shows: of tiles, patches and whole views, by what the stage trains.
+
+    Args:
+        model: gets throw-away heads (`reading_heads`) when its encoder is to learn; `finish` removes them.
+        characters: number of characters.
+        trains: parts that the stage trains.
+    """
+
+    def __init__(self, model: SlimeForConditionalGeneration, characters: int, trains: Sequence[str]) -> None:
+        self.encoder, self.local, self.whole = (
+            part in trains for part in ("vision_tower", "local_compressor", "global_adapter")
+        )
+        if self.encoder:
+            sizes = model.config.vision_config.hidden_sizes
+            model.reading_heads = ReadingHeads((sizes[-2], sizes[-1]), characters)
+
+    def finish(self, model: SlimeForConditionalGeneration) -> None:
+        """Take the heads off the model."""
+        if self.encoder:
+            del model.reading_heads
+
+    def __call__(self, model: SlimeForConditionalGeneration, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """Loss and what to log."""
+        slime: Any = model.model
+        is_global = batch["is_global"]
+        chosen = torch.ones_like(is_global) if self.whole else ~is_global
+        pixels, is_global = batch["pixel_values"][chosen], is_global[chosen]
+        loss, logs = pixels.new_zeros(()), {}
+        if self.encoder:
+            maps = slime.vision_tower(pixel_values=pixels, output_hidden_states=True).hidden_states
+            features = maps[-1].flatten(2).transpose(1, 2)
+            heads: Any = model.reading_heads
+            for name, logits in zip(("fine", "coarse"), heads(maps[-2][~is_global], maps[-1][~is_global]), strict=True):
+                part, right = cell_loss(logits, batch["cell_labels"])
+                loss, logs[f"cells_{name}"] = loss + 2.0 * part, right
+            logits = slime.projector.slot_logits(features)
+            loss = loss + 0.3 * slot_loss(logits, batch["patch_labels"][chosen])
+        else:
+            features = slime.encode_views(pixels)
+        if self.local:
+            logits = slime.projector.slot_logits(slime.local_compressor(features[~is_global]))
+            loss = loss + slot_loss(logits, batch["local_labels"])
+            logs |= slot_accuracy(logits, batch["local_labels"])
+        if self.whole:
+            logits = slime.projector.slot_logits(slime.global_adapter.query_attention(features[is_global]))
+            loss = loss + slot_loss(logits, batch["patch_labels"][batch["is_global"]])
+        return loss, logs
+
+
+def cell_loss(logits: Tensor, labels: Tensor, blank_weight: float = 0.1) -> tuple[Tensor, float]:
+    """Cross-entropy of cells [..., characters + 1], empty ones counted less, and the share of others named right."""
+    target = labels.flatten()
+    flat = logits.reshape(len(target), -1).float()
+    weight = torch.where(target > 0, 1.0, blank_weight)
+    loss = (F.cross_entropy(flat, target, reduction="none") * weight).sum() / weight.sum()
+    with torch.no_grad():
+        right = (flat.argmax(-1) == target)[target > 0].float().mean().item()
+    return loss, right
+
+
+def selector_loss(scores: Tensor, relevant: Tensor, local_mask: Tensor) -> Tensor:
+    """How little of the selection's probability falls on the tokens of the asked key and its value.
+
+    Args:
+        scores: [B, L, n] score over temperature of each token for each question.
+        relevant: bool [B, L, n].
+        local_mask: bool [B, L], real tokens.
+    """
+    log_probs = scores.float().masked_fill(~local_mask[..., None], -torch.inf).log_softmax(1)
+    asked = relevant.any(1)
+    mass = log_probs.masked_fill(~relevant, -torch.inf).transpose(1, 2)[asked].logsumexp(-1)
+    return -mass.mean() if len(mass) else scores.sum() * 0.0
+
+
+class OracleObjective:
+    """The language-model loss on tokens that are told what they hold."""
+
+    def __init__(self, selector_weight: float, word_dropout: float = 0.15, corruption: float = 0.05) -> None:
+        """Args: weight of the selector loss; share of words made unknown; share of character slots blurred."""
+        self.selector_weight, self.word_dropout, self.corruption = selector_weight, word_dropout, corruption
+
+    def _tokens(self, projector: Any, ids: Tensor) -> Tensor:
+        """Embed slot ids as an imperfect eye would: some words unknown, some characters in doubt."""
+        words = torch.rand(ids.shape[:-1], device=ids.device) < self.word_dropout
+        ids = ids.clone()
+        word_slots = ids[..., -3:-1]
+        word_slots[words] = torch.where(word_slots[words] > 0, 1, word_slots[words])
+        doubt = torch.rand(ids.shape, device=ids.device) < self.corruption
+        doubt[..., -4:] = False
+        other = torch.where(doubt & (ids > 0), torch.randint_like(ids, 1, 60), ids)
+        share = torch.rand((*ids.shape[:-1], 1), device=ids.device) * 0.5
+        right = projector.embed_ids(ids)
+        return right + share * (projector.embed_ids(other) - right)
+
+    def __call__(self, model: SlimeForConditionalGeneration, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """Loss and what to log."""
+        slime: Any = model.model
+        local = self._tokens(slime.projector, batch["slot_ids"])
+        text = model.get_input_embeddings()(batch["input_ids"])
+        logs: dict[str, float] = {}
+        aux = text.new_zeros((), dtype=torch.float32)
+        if self.selector_weight:
+            scores = question_scores(model, local, text, batch["question_of"], batch["relevant"].shape[-1])
+            aux = selector_loss(scores, batch["relevant"], batch["local_mask"])
+            logs["selector_loss"] = aux.item()
+        images = [tokens[mask] for tokens, mask in zip(local, batch["local_mask"], strict=True)]
+        outputs = slime(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            labels=batch["labels"],
+            vision_tokens=[
+                VisionTokens(grid=tuple(grid), local_tokens=tokens)
+                for grid, tokens in zip(batch["image_grids"].tolist(), images, strict=True)
+            ],
+            kept_local_tokens=[kept[mask] for kept, mask in zip(batch["kept"], batch["local_mask"], strict=True)],
+            padding_side="right",
+            use_cache=False,
+        )
+        loss, answer_logs = answer_loss(model, outputs.last_hidden_state, outputs.labels)
+        return loss + self.selector_weight * aux, {**logs, **answer_logs}
+
+
+class AnswerObjective:
+    """The language-model loss on rendered pages, with the reading and the selector loss beside it.
+
+    All local tokens of the asked keys and values stay, whatever the selector decides: a row with its answer dropped would teach
+    the model to invent one.
+    """
+
+    def __init__(self, selector_weight: float, reading_weight: float) -> None:
+        """Args: weights of the losses beside the answer's."""
+        self.selector_weight, self.reading_weight = selector_weight, reading_weight
+
+    def __call__(self, model: SlimeForConditionalGeneration, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """Loss and what to log."""
+        slime: Any = model.model
+        is_global, views = batch["is_global"], model.config.views
+        wanted = ~is_global if views == "local" else torch.ones_like(is_global)
+        features = slime.encode_views(batch["pixel_values"][wanted])
+        is_global = is_global[wanted]
+        logits = slime.projector.slot_logits(slime.local_compressor(features[~is_global]))
+        grids = [tuple(grid) for grid in batch["image_grids"].tolist()]
+        tiles = slime.projector.embed_probs([logit.softmax(-1) for logit in logits])
+        local = [
+            stitch_tiles(tokens, *grid, model.config.local_merge)
+            for tokens, grid in zip(tiles.split([rows * cols for rows, cols in grids]), grids, strict=True)
+        ]
+        whole = [None] * len(grids) if views == "local" else slime.adapt_global(features[is_global])[0].unbind()
+        vision_tokens = [
+            VisionTokens(grid=grid, global_tokens=g, local_tokens=t)
+            for grid, g, t in zip(grids, whole, local, strict=True)
+        ]
+        inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "question_mask", "labels")}
+        relevant = [r[m] for r, m in zip(batch["relevant"], batch["local_mask"], strict=True)]
+        with torch.no_grad():
+            selection = slime.select(vision_tokens, **inputs)
+        kept = [k[: len(r)] | r.any(-1) for k, r in zip(selection.kept, relevant, strict=True)]
+        outputs = slime(
+            **inputs, vision_tokens=vision_tokens, kept_local_tokens=kept, padding_side="right", use_cache=False
+        )
+        loss, logs = answer_loss(model, outputs.last_hidden_state, outputs.labels)
+        logs["kept"] = (torch.cat(kept).float().mean()).item()
+        if self.selector_weight:
+            text = model.get_input_embeddings()(batch["input_ids"])
+            padded = pad_sequence(local, batch_first=True)
+            scores = question_scores(model, padded, text, batch["question_of"], batch["relevant"].shape[-1])
+            aux = selector_loss(scores, batch["relevant"], batch["local_mask"])
+            loss, logs["selector_loss"] = loss + self.selector_weight * aux, aux.item()
+        if self.reading_weight:
+            aux = slot_loss(logits, batch["local_labels"])
+            loss, logs["reading_loss"] = loss + self.reading_weight * aux, aux.item()
+            logs |= slot_accuracy(logits, batch["local_labels"])
+        return loss, logs
+
+
+def question_scores(
+    model: SlimeForConditionalGeneration, local: Tensor, text: Tensor, question_of: Tensor, questions: int
+) -> Tensor:
+    """Cosine scores over temperature of every local token for every question of its row (paper section 3.3).
+
+    Args:
+        model: gives the selector's temperature.
+        local: [B, L, D].
+        text: [B, S, D] text embeddings.
+        question_of: int [B, S], 1 + the question that a text token belongs to, 0 = none.
+        questions: number of questions n.
+
+    Returns:
+        [B, L, n].
+    """
+    member = F.one_hot(question_of, questions + 1)[..., 1:].to(text.dtype)
+    wanted = member.transpose(1, 2) @ F.normalize(text, dim=-1)
+    return F.normalize(local, dim=-1) @ wanted.transpose(1, 2) / model.config.selector_temperature
+
+
+def answer_loss(model: SlimeForConditionalGeneration, hidden: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Cross-entropy over answer tokens only; logits are not computed elsewhere."""
+    target = labels[:, 1:]
+    asked = target != -100
+    logits = model.lm_head(hidden[:, :-1][asked]).float()
+    loss = F.cross_entropy(logits, target[asked])
+    with torch.no_grad():
+        right = (logits.argmax(-1) == target[asked]).float().mean().item()
+    return loss, {"answer_tokens_right": right}

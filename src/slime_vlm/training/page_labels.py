@@ -1,0 +1,214 @@
+"""What each visual token of a page holds: the dense labels that teach the shipped small model's eye to read.
+
+A page from `slime_vlm.pages` knows the box of every character. `token_labels` writes, for every token of a regular raster over
+the page, one small integer per vocabulary slot:
+
+    characters 1..n | offset of the first character in its run | up to two words the run spells or belongs to | role
+
+The projector with a visual vocabulary (`SlimeConfig.projector_vocabulary`) predicts exactly these slots, so the same labels
+serve to train the eye (pixels -> slots) and the language model (slots -> answers) apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from slime_vlm.model.tiling import TileGrid
+    from slime_vlm.pages import Page
+
+ROLES = ("blank", "key", "value", "row", "column", "cell", "label", "other")
+
+UNKNOWN_WORD = 1  # the run belongs to something that this tile does not show
+OFFSET_LIMIT = 20
+
+
+@dataclass(frozen=True)
+class SlotVocabulary:
+    """The vocabulary behind each slot of a reading projector.
+
+    Args:
+        characters: every character that a page may show.
+        words: every lower-case word that a run may belong to.
+        character_slots: how many characters one token can name.
+    """
+
+    characters: str
+    words: tuple[str, ...]
+    character_slots: int = 5
+    _character_id: dict[str, int] = field(init=False, repr=False, compare=False)
+    _word_id: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Build the look-up tables."""
+        object.__setattr__(self, "_character_id", {c: i + 1 for i, c in enumerate(self.characters)})
+        object.__setattr__(self, "_word_id", {w: i + 2 for i, w in enumerate(self.words)})
+
+    @property
+    def sizes(self) -> list[int]:
+        """Vocabulary size of every slot, in slot order (`SlimeConfig.projector_vocabulary`)."""
+        characters = [len(self.characters) + 1] * self.character_slots
+        return [*characters, 1 + 2 * OFFSET_LIMIT, len(self.words) + 2, len(self.words) + 2, len(ROLES)]
+
+    @property
+    def num_slots(self) -> int:
+        """Number of slots K."""
+        return self.character_slots + 4
+
+    def character_id(self, character: str) -> int:
+        """Id of a character within a character slot; 0 (nothing) for one outside the vocabulary."""
+        return self._character_id.get(character, 0)
+
+    def word_id(self, word: str) -> int:
+        """Id of a word within a word slot.
+
+        Raises:
+            KeyError: the word is not in the vocabulary.
+        """
+        return self._word_id[word]
+
+
+@dataclass
+class TokenLabels:
+    """Labels of a raster of tokens.
+
+    Attributes:
+        ids: int64 [rows, cols, K], 0 = nothing.
+        run: int64 [rows, cols], the run whose first character the token holds, -1 = none.
+    """
+
+    ids: np.ndarray
+    run: np.ndarray
+
+
+def _centres(page: Page, y_scale: float, x_scale: float, y_paste: float, x_paste: float) -> tuple[np.ndarray, ...]:
+    """Centres (y, x) of every character in raster pixels, with its run and its place in the run: four arrays [M]."""
+    lengths = [len(run.text) for run in page.runs]
+    boxes = np.concatenate([run.boxes for run in page.runs])
+    run = np.repeat(np.arange(len(lengths)), lengths)
+    place = np.concatenate([np.arange(n) for n in lengths])
+    y = (boxes[:, 1] + boxes[:, 3]) / 2 * y_scale + y_paste
+    x = (boxes[:, 0] + boxes[:, 2]) / 2 * x_scale + x_paste
+    return y, x, run, place
+
+
+def tile_token_labels(page: Page, grid: TileGrid, vocabulary: SlotVocabulary, *, side: int, view_size: int) -> TokenLabels:
+    """Label the stitched raster of a page's tiles.
+
+    Args:
+        page: the page.
+        grid: its tile grid (`choose_grid`).
+        vocabulary: slots and their vocabularies.
+        side: tokens along one side of a tile (8 for 64 local tokens, 16 for the patches of a 256 px view with stride 16).
+        view_size: side of a tile in pixels.
+
+    Returns:
+        Labels over (rows * side, cols * side) tokens. Offsets and words are told as far as the token's own tile shows them,
+        since the encoder sees one tile at a time.
+    """
+    raster = (grid.rows * side, grid.cols * side)
+    if not page.runs:
+        return TokenLabels(np.zeros((*raster, vocabulary.num_slots), np.int64), np.full(raster, -1))
+    y, x, run, place = _centres(
+        page, grid.scaled_height / page.height, grid.scaled_width / page.width, grid.top, grid.left
+    )
+    return _label(page, vocabulary, y, x, run, place, raster, view_size / side, view_size)
+
+
+def global_token_labels(
+    page: Page, vocabulary: SlotVocabulary, *, side: int, view_size: int, legible: float
+) -> TokenLabels:
+    """Label the squashed whole-page view: like `tile_token_labels`, but text smaller than `legible` pixels keeps its role only."""
+    raster = (side, side)
+    if not page.runs:
+        return TokenLabels(np.zeros((*raster, vocabulary.num_slots), np.int64), np.full(raster, -1))
+    y_scale, x_scale = view_size / page.height, view_size / page.width
+    y, x, run, place = _centres(page, y_scale, x_scale, 0.0, 0.0)
+    labels = _label(page, vocabulary, y, x, run, place, raster, view_size / side, view_size)
+    boxes = [r.boxes[0] for r in page.runs]
+    readable = np.array([(b[3] - b[1]) * y_scale >= legible and x_scale / y_scale > 0.6 for b in boxes] + [False])
+    labels.ids[..., :-1] *= readable[labels.run][..., None]
+    return labels
+
+
+def _label(
+    page: Page,
+    vocabulary: SlotVocabulary,
+    y: np.ndarray,
+    x: np.ndarray,
+    run: np.ndarray,
+    place: np.ndarray,
+    raster: tuple[int, int],
+    token_size: float,
+    view_size: int,
+) -> TokenLabels:
+    slots, characters = vocabulary.num_slots, vocabulary.character_slots
+    row = np.clip((y // token_size).astype(np.int64), 0, raster[0] - 1)
+    col = np.clip((x // token_size).astype(np.int64), 0, raster[1] - 1)
+    per_tile = int(round(view_size / token_size))
+    tile = (row // per_tile) * (raster[1] // per_tile) + col // per_tile
+
+    # The words of a run are known in a tile that shows the runs which spell them; drawings carry their words themselves.
+    tiles_of_run: list[set[int]] = [set() for _ in page.runs]
+    for r, t in zip(run.tolist(), tile.tolist(), strict=True):
+        tiles_of_run[r].add(t)
+
+    order = np.lexsort((place, x, col, row))
+    token = row * raster[1] + col
+    token, run, place, tile = token[order], run[order], place[order], tile[order]
+    first = np.r_[True, token[1:] != token[:-1]]
+    start = np.flatnonzero(first)
+    slot = np.arange(len(token)) - np.repeat(start, np.diff(np.r_[start, len(token)]))
+
+    ids = np.zeros((raster[0] * raster[1], slots), np.int64)
+    text = "".join(r.text for r in page.runs)
+    begin = np.cumsum([0, *[len(r.text) for r in page.runs]])[:-1]
+    char_ids = np.array([vocabulary.character_id(c) for c in text], np.int64)[begin[run] + place]
+    fits = slot < characters
+    ids[token[fits], slot[fits]] = char_ids[fits]
+
+    owner = np.full(raster[0] * raster[1], -1)
+    owner[token[start]] = run[start]
+    for i in start.tolist():
+        r, t, p = int(run[i]), int(tile[i]), int(place[i])
+        item = page.runs[r]
+        label = ids[token[i]]
+        if item.role != "other":
+            in_tile = (run == r) & (tile == t)
+            begins_here = bool((place[in_tile] == 0).any())
+            offset = p if begins_here else p - int(place[in_tile].min())
+            label[characters] = 1 + min(offset, OFFSET_LIMIT - 1) + (0 if begins_here else OFFSET_LIMIT)
+        for k, word in enumerate(item.words[:2]):
+            known = not item.word_runs or item.word_runs[k] == r or t in tiles_of_run[item.word_runs[k]]
+            label[characters + 1 + k] = vocabulary.word_id(word) if known else UNKNOWN_WORD
+        label[-1] = ROLES.index(item.role)
+    return TokenLabels(ids.reshape(*raster, slots), owner.reshape(raster))
+
+
+def cell_labels(page: Page, grid: TileGrid, vocabulary: SlotVocabulary, *, side: int, view_size: int) -> np.ndarray:
+    """Which character covers every small cell of the stitched tiles: int64 [rows * side, cols * side], 0 = none.
+
+    Much easier to learn than the slots of a token, and unambiguous: found to be what gets a fresh encoder to read at all.
+    """
+    cell = view_size / side
+    cells = np.zeros((grid.rows * side, grid.cols * side), np.int64)
+    y_scale, x_scale = grid.scaled_height / page.height, grid.scaled_width / page.width
+    for run in page.runs:
+        top, bottom = (float(run.boxes[0, i]) * y_scale + grid.top for i in (1, 3))
+        edges = np.append(run.boxes[:, 0], run.boxes[-1, 2]) * x_scale + grid.left
+        # The outer fifths of a line's box are mostly empty.
+        first_row, last_row = _covered(top + 0.2 * (bottom - top), bottom - 0.2 * (bottom - top), cell, cells.shape[0])
+        first_col, last_col = _covered(edges[0], edges[-1], cell, cells.shape[1])
+        columns = np.arange(first_col, last_col)
+        places = np.clip(np.searchsorted(edges, (columns + 0.5) * cell, side="right") - 1, 0, len(run.text) - 1)
+        ids = np.array([vocabulary.character_id(c) for c in run.text], np.int64)
+        cells[first_row:last_row, first_col:last_col] = ids[places]
+    return cells
+
+
+def _covered(start: float, end: float, cell: float, limit: int) -> tuple[int, int]:
+    """Range of cells whose middles lie between two places."""
+    return max(0, int(np.ceil(start / cell - 0.5))), min(limit, int(np.floor(end / cell - 0.5)) + 1)

@@ -1,0 +1,272 @@
+"""A recipe: how a run is made, read from YAML with every key checked.
+
+The architecture is described by `SlimeConfig` (`model.config` below); everything that belongs to the run and not to the weights
+stands here. Defaults live in these dataclasses and nowhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import yaml
+
+from slime_vlm.errors import ConfigError
+
+TRAINABLE_PARTS = (
+    "vision_tower",
+    "projector",
+    "projector_tables",
+    "gate",
+    "global_adapter",
+    "local_compressor",
+    "selector",
+    "page_positions",
+    "language_model",
+)
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where samples come from; exactly one of `pages` and `records` is set."""
+
+    pages: dict[str, Any] | None = None
+    """Settings of the page renderer (`slime_vlm.pages.PageSettings`)."""
+    records: str | None = None
+    """A JSON or JSONL file of published conversation records."""
+    images: str | None = None
+    """Folder that the records' image paths start from; default: the folder of the records file."""
+    conversation: str = "template"
+    """`template`: the model's chat template; `plain`: image, caption, newline (stages 1 and 2)."""
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank adapters on the language model."""
+
+    rank: int = 128
+    alpha: int = 256
+    dropout: float = 0.05
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: what trains, on which view, from which data, how fast."""
+
+    name: str
+    trains: list[str]
+    """Parts of the model (see `TRAINABLE_PARTS`); all else is frozen."""
+    data: DataSource
+    learning_rate: float
+    batch_size: int
+    """Samples in one optimizer step, over all processes and accumulation steps."""
+    objective: str = "answer"
+    """`answer`: the language-model loss. `read`: name the characters in every token (pages only). `oracle`: the language-model loss
+    on tokens that are told what they hold, without pixels (pages only)."""
+    micro_batch_size: int | None = None
+    """Samples in one forward pass; None = `batch_size` on one process."""
+    epochs: float = 1.0
+    steps: int | None = None
+    """Optimizer steps; None = `epochs`. Needed for pages, which have no end."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """SlimeConfig values during this stage (gate, views, top_p, ...)."""
+    start: list[str] | None = None
+    """Stages to start from: the weights of the first, then the parts that each later one trained. None = the stage before."""
+    part_learning_rates: dict[str, float] = field(default_factory=dict)
+    """Learning rate of single parts, in place of `learning_rate`."""
+    schedule: str = "cosine"
+    warmup_ratio: float = 0.03
+    weight_decay: float = 0.0
+    adam_beta2: float = 0.999
+    max_grad_norm: float = 1.0
+    gradient_checkpointing: bool = False
+    bf16: bool = True
+    max_sequence_length: int | None = 2048
+    lora: LoraSettings | None = None
+    selector_loss: float = 0.0
+    """Weight of the auxiliary loss that pulls up the tokens of the asked key and its value (pages only)."""
+    reading_loss: float = 0.0
+    """Weight of the reading loss beside the answer loss (pages only)."""
+    save_minutes: float = 4.0
+    """Minutes between checkpoints."""
+    seed: int = 0
+    source: str = ""
+    """Where the numbers of this stage come from."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """What the first stage starts from."""
+
+    path: str | None = None
+    """A SliME checkpoint (native, published or `nano`)."""
+    vision: str | None = None
+    """A vision encoder (folder or hub id) to put under a new SliME."""
+    llm: str | None = None
+    """A language model (folder or hub id) to put under a new SliME."""
+    tokenizer: str | None = None
+    """`pages`: a small word-and-character tokenizer for rendered pages, for a model from nothing."""
+    conversation: str | None = None
+    """Conversation style of a new SliME: `v1`, `llama3` or `pages`."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """SlimeConfig values."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole run."""
+
+    name: str
+    model: ModelSource
+    stages: list[Stage]
+    description: str = ""
+    seed: int = 0
+    tensorboard: bool = True
+
+
+def load_recipe(path: str | Path, overrides: dict[str, str] | None = None) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: YAML file.
+        overrides: dotted keys to YAML values, `{"stages.eye.steps": "20"}`; a stage is named by its name.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or has an unknown, missing or ill-typed key. All errors are told at once.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"no recipe at {path}: give the path of a YAML file, such as recipes/nano.yaml")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    for key, value in (overrides or {}).items():
+        _override(raw, key, yaml.safe_load(value))
+    problems: list[str] = []
+    recipe = _build(Recipe, raw, "", problems)
+    if not problems:
+        problems += _check(recipe)
+    if problems:
+        raise ConfigError(f"{path}: " + "; ".join(problems))
+    return recipe
+
+
+def recipe_dict(recipe: Recipe) -> dict[str, Any]:
+    """The resolved recipe as plain data, defaults filled in."""
+    return dataclasses.asdict(recipe)
+
+
+def _nearest(key: str, valid: list[str]) -> str:
+    close = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"valid keys: {', '.join(valid)}"
+
+
+def _override(raw: Any, key: str, value: Any) -> None:
+    node, parts = raw, key.split(".")
+    for depth, part in enumerate(parts):
+        last = depth == len(parts) - 1
+        if isinstance(node, list):
+            names = [str(item.get("name")) for item in node if isinstance(item, dict)]
+            if part not in names:
+                raise ConfigError(f"--set {key}: no stage '{part}'; {_nearest(part, names)}")
+            node = node[names.index(part)]
+        elif not isinstance(node, dict):
+            raise ConfigError(f"--set {key}: '{'.'.join(parts[:depth])}' has no keys of its own")
+        elif last:
+            node[part] = value
+        else:
+            if node.get(part) is None:
+                node[part] = {}
+            node = node[part]
+
+
+def _build(kind: Any, raw: Any, where: str, problems: list[str]) -> Any:
+    """Build dataclass `kind` from plain data; collects problems rather than stopping at the first."""
+    if not isinstance(raw, dict):
+        problems.append(f"'{where or 'the recipe'}' is {type(raw).__name__}, expected keys and values")
+        return None
+    hints, fields = get_type_hints(kind), {f.name: f for f in dataclasses.fields(kind)}
+    values: dict[str, Any] = {}
+    for key, value in raw.items():
+        name = f"{where}.{key}" if where else str(key)
+        if key not in fields:
+            problems.append(f"unknown key '{name}': {_nearest(str(key), list(fields))}")
+        else:
+            values[key] = _convert(hints[key], value, name, problems)
+    for name, item in fields.items():
+        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if required and name not in raw:
+            problems.append(f"missing key '{where + '.' if where else ''}{name}'")
+    return kind(**values) if not problems else None
+
+
+def _convert(hint: Any, value: Any, name: str, problems: list[str]) -> Any:
+    origin = get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        options = [o for o in get_args(hint) if o is not type(None)]
+        return None if value is None and len(options) < len(get_args(hint)) else _convert(options[0], value, name, problems)
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, name, problems)
+    if origin is list:
+        if not isinstance(value, list):
+            problems.append(f"'{name}' is {value!r}, expected a list")
+            return []
+        inner = get_args(hint)[0]
+        labels = [v.get("name", i) if isinstance(v, dict) else i for i, v in enumerate(value)]
+        return [_convert(inner, v, f"{name}.{label}", problems) for label, v in zip(labels, value, strict=True)]
+    if origin is dict:
+        if not isinstance(value, dict):
+            problems.append(f"'{name}' is {value!r}, expected keys and values")
+            return {}
+        return value
+    if hint is float and isinstance(value, str):
+        # YAML 1.1 reads 1e-3 (no dot) as text.
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        problems.append(f"'{name}' is {value!r}, expected {hint.__name__}")
+    return value
+
+
+def _check(recipe: Recipe) -> list[str]:
+    problems = []
+    names = [stage.name for stage in recipe.stages]
+    for name in {n for n in names if names.count(n) > 1}:
+        problems.append(f"two stages are named '{name}'")
+    for i, stage in enumerate(recipe.stages):
+        where = f"stages.{stage.name}"
+        for part in stage.trains:
+            if part not in TRAINABLE_PARTS:
+                problems.append(f"'{where}.trains' names '{part}': {_nearest(part, list(TRAINABLE_PARTS))}")
+        for part in stage.part_learning_rates:
+            if part not in stage.trains:
+                problems.append(f"'{where}.part_learning_rates' names '{part}', which this stage does not train")
+        if stage.objective not in ("answer", "read", "oracle"):
+            problems.append(f"'{where}.objective' is '{stage.objective}', expected answer, read or oracle")
+        if (stage.data.pages is None) == (stage.data.records is None):
+            problems.append(f"'{where}.data' needs exactly one of 'pages' and 'records'")
+        elif stage.data.pages is None and stage.objective != "answer":
+            problems.append(f"'{where}.objective: {stage.objective}' needs 'data.pages'")
+        elif stage.data.pages is not None and stage.steps is None:
+            problems.append(f"'{where}.steps' is needed, since pages have no end")
+        if stage.data.conversation not in ("template", "plain"):
+            problems.append(f"'{where}.data.conversation' is '{stage.data.conversation}', expected template or plain")
+        for start in stage.start or []:
+            if start not in names[:i]:
+                problems.append(f"'{where}.start' names '{start}', which is no earlier stage")
+        if stage.batch_size % (stage.micro_batch_size or stage.batch_size):
+            problems.append(f"'{where}.batch_size' {stage.batch_size} is no multiple of {stage.micro_batch_size}")
+    source = recipe.model
+    if source.path is None and not (source.vision and source.llm) and "text_config" not in source.config:
+        problems.append("'model' needs 'path', or 'vision' and 'llm', or a 'config' with vision_config and text_config")
+    return problems

@@ -1,0 +1,72 @@
+"""What trains in a stage, as data: parts of the model and the parameters they hold (paper section 3.4)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from slime_vlm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
+    from slime_vlm.training.recipe import Stage
+
+PART_PREFIXES: dict[str, tuple[str, ...]] = {
+    "vision_tower": ("model.vision_tower.",),
+    "projector": ("model.projector.",),
+    "projector_tables": ("model.projector.table",),
+    "gate": ("model.global_adapter.gate_weight",),
+    "global_adapter": ("model.global_adapter.query_attention.",),
+    "local_compressor": ("model.local_compressor.",),
+    "selector": ("model.selector.",),
+    "page_positions": ("model.page_positions.",),
+    "language_model": ("model.language_model.", "lm_head."),
+}
+
+
+def parameters_of(model: SlimeForConditionalGeneration, part: str) -> list[str]:
+    """Names of the parameters of one part of the model; empty where the model lacks the part."""
+    return [name for name, _ in model.named_parameters() if name.startswith(PART_PREFIXES[part])]
+
+
+def apply_stage(model: SlimeForConditionalGeneration, stage: Stage) -> dict[str, float]:
+    """Freeze everything, then open what the stage trains.
+
+    Returns:
+        Learning rate of every trainable parameter by name.
+
+    Raises:
+        ConfigError: a part that the stage names has no parameters in this model.
+    """
+    rates: dict[str, float] = {}
+    for part in stage.trains:
+        names = parameters_of(model, part)
+        # The cosine selector has nothing to learn; recipes still name it, since the paper's stage 3 trains every part.
+        if not names and part != "selector":
+            raise ConfigError(f"stage '{stage.name}' trains '{part}', which this model does not have")
+        for name in names:
+            rates[name] = stage.part_learning_rates.get(part, stage.learning_rate)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in rates)
+    return rates
+
+
+def frozen_modules(model: SlimeForConditionalGeneration, stage: Stage) -> list[str]:
+    """Children of the model without any trainable parameter: they stay in evaluation mode (their statistics must not move)."""
+    return [name for name, child in model.model.named_children() if not any(p.requires_grad for p in child.parameters())]
+
+
+def trainable_table(model: SlimeForConditionalGeneration, stage: Stage) -> Table:
+    """A table of all parts: parameters, trainable ones, learning rate."""
+    table = Table("part", "parameters", "trainable", "learning rate", title=f"stage {stage.name}")
+    for part in PART_PREFIXES:
+        if part == "projector_tables":
+            continue
+        names = set(parameters_of(model, part))
+        sizes = {n: (p.numel(), p.requires_grad) for n, p in model.named_parameters() if n in names}
+        total = sum(count for count, _ in sizes.values())
+        open_ = sum(count for count, trains in sizes.values() if trains)
+        rate = stage.part_learning_rates.get(part, stage.learning_rate)
+        table.add_row(part, f"{total:,}", f"{open_:,}" if open_ else "frozen", f"{rate:g}" if open_ else "")
+    return table

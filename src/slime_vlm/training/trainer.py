@@ -1,0 +1,101 @@
+"""The Trainer of all stages: transformers' own, with the stage's loss, learning rates and checkpoints by the clock."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+COMPLETE = "complete"
+"""Marker in a checkpoint folder that was written whole; one without it is a torn write of a killed run."""
+
+Objective = Callable[[Any, dict[str, Tensor]], tuple[Tensor, dict[str, float]]]
+
+
+class SlimeTrainer(Trainer):
+    """Trainer with one learning rate a parameter, a replaceable loss, and frozen parts kept in evaluation mode.
+
+    Args:
+        objective: (model, batch) -> (loss, logs); None uses the model's own loss.
+        rates: learning rate of every trainable parameter by name.
+        frozen: children of `model.model` to keep in evaluation mode.
+        kwargs: for Trainer.
+    """
+
+    def __init__(
+        self, *args: Any, objective: Objective | None, rates: dict[str, float], frozen: list[str], **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.objective, self.rates, self.frozen = objective, rates, frozen
+        if objective is not None:
+            # Objectives return means over the micro batch; Trainer then averages over the accumulation steps.
+            self.model_accepts_loss_kwargs = False
+        self._sums: dict[str, list[float]] = defaultdict(list)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW with a parameter group for each learning rate."""
+        if self.optimizer is None:
+            cls, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            by_rate: dict[float, list[nn.Parameter]] = defaultdict(list)
+            for name, parameter in self.model.named_parameters():
+                if parameter.requires_grad:
+                    by_rate[self.rates.get(name, self.args.learning_rate)].append(parameter)
+            options["weight_decay"] = self.args.weight_decay
+            self.optimizer = cls([{"params": group, "lr": rate} for rate, group in by_rate.items()], **options)
+        return self.optimizer
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Loss of the stage's objective."""
+        inner = self.accelerator.unwrap_model(model)
+        for name in self.frozen:
+            inner.get_submodule(f"model.{name}").eval()
+        if self.objective is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        with self.compute_loss_context_manager():
+            loss, logs = self.objective(inner, inputs)
+        for key, value in logs.items():
+            self._sums[key].append(value)
+        return (loss, logs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add the means of what the objective reported since the last log."""
+        if "loss" in logs:
+            logs |= {key: round(sum(values) / len(values), 4) for key, values in self._sums.items()}
+            self._sums.clear()
+        super().log(logs, *args, **kwargs)
+
+
+class ClockCheckpoints(TrainerCallback):
+    """Saves every few minutes, and marks what was written whole."""
+
+    def __init__(self, minutes: float) -> None:
+        self.seconds, self.last = minutes * 60, time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Ask for a checkpoint when it is time."""
+        if time.monotonic() - self.last >= self.seconds and state.global_step < state.max_steps:
+            control.should_save = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Mark the checkpoint as complete."""
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        self.last = time.monotonic()
+
+
+def last_complete_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written whole; torn ones are removed."""
+    for path in folder.glob("checkpoint-*"):
+        if not (path / COMPLETE).exists():
+            shutil.rmtree(path)
+    found: str | None = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    return found

@@ -1,0 +1,81 @@
+"""Names of the published checkpoints and of this package, both ways.
+
+The published attention layers hold query, key and value weights fused in one tensor; here they are three, so one
+published tensor may become several (stacked along the first dimension).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from torch import Tensor
+
+# Tried in order, the first match wins. A published tensor with several replacements is their concatenation.
+RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (r"lm_head\.(.+)", (r"lm_head.\1",)),
+    (r"model\.vision_tower\.vision_tower\.vision_model\.(.+)", (r"model.vision_tower.\1",)),
+    (r"model\.mm_projector\.w_gate", (r"model.global_adapter.gate_weight",)),
+    (r"model\.mm_projector\.(?:projection\.)?0\.(.+)", (r"model.projector.linear_1.\1",)),
+    (r"model\.mm_projector\.(?:projection\.)?2\.(.+)", (r"model.projector.linear_2.\1",)),
+    (
+        r"model\.sampler\.selector\.cross_attn\.in_proj_(weight|bias)",
+        tuple(rf"model.selector.scorer.{part}_proj.\1" for part in "qkv"),
+    ),
+    (r"model\.sampler\.selector\.cross_attn\.out_proj\.(.+)", (r"model.selector.scorer.out_proj.\1",)),
+    (r"model\.sampler\.selector\.ln_q\.(.+)", (r"model.selector.scorer.norm_query.\1",)),
+    (r"model\.sampler\.selector\.ln_kv\.(.+)", (r"model.selector.scorer.norm_input.\1",)),
+    (r"model\.sampler\.selector\.ln_post\.(.+)", (r"model.selector.scorer.norm_output.\1",)),
+    (r"model\.sampler\.selector\.prob_proj\.0\.(.+)", (r"model.selector.scorer.score_1.\1",)),
+    (r"model\.sampler\.selector\.prob_proj\.2\.(.+)", (r"model.selector.scorer.score_2.\1",)),
+    *(
+        (published + pattern, tuple(native + part for part in parts))
+        for published, native in (
+            # The published projector of type "qformer" is the resampler itself, without the inner "attn.".
+            (r"model\.mm_projector\.(?:attn\.)?(?=attn\.|ln_|query$|pos_embed$)", "model.global_adapter."),
+            (r"model\.sampler\.post_qformer\.", "model.local_compressor."),
+        )
+        for pattern, parts in (
+            (r"attn\.in_proj_(weight|bias)", tuple(rf"query_attention.{part}_proj.\1" for part in "qkv")),
+            (r"attn\.out_proj\.(.+)", (r"query_attention.out_proj.\1",)),
+            (r"ln_q\.(.+)", (r"query_attention.norm_query.\1",)),
+            (r"ln_kv\.(.+)", (r"query_attention.norm_input.\1",)),
+            (r"ln_post\.(.+)", (r"query_attention.norm_output.\1",)),
+            (r"query", ("query_attention.query",)),
+            (r"pos_embed", ("query_attention.position_table",)),
+        )
+    ),
+    (r"model\.(embed_tokens|layers|norm)\.(.+)", (r"model.language_model.\1.\2",)),
+)
+
+# Published tensors that no forward pass ever reads: noise weights and statistics of an abandoned gate, inner parts of
+# the attention selector, and tables that are computed.
+UNUSED: tuple[str, ...] = (
+    r"model\.mm_projector\.(w_noise|mean|std)",
+    r"model\.sampler\.selector\.(query|self_attn\..+)",
+    r"model\.vision_tower\.vision_tower\.vision_model\.embeddings\.position_ids",
+    r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",
+)
+
+
+def is_unused(published: str) -> bool:
+    """Whether a published tensor has no counterpart because nothing reads it."""
+    return any(re.fullmatch(pattern, published) for pattern in UNUSED)
+
+
+def native_names(published: str) -> list[str]:
+    """Names here of a published tensor, in the order of its rows; empty for an unknown or unused one."""
+    if is_unused(published):
+        return []
+    for pattern, replacements in RULES:
+        match = re.fullmatch(pattern, published)
+        if match:
+            return [match.expand(replacement) for replacement in replacements]
+    return []
+
+
+def native_tensors(published: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Rename one published tensor and split it where it is fused; yields nothing for an unknown or unused one."""
+    names = native_names(published)
+    if names:
+        yield from zip(names, tensor.chunk(len(names)), strict=True)

@@ -1,0 +1,95 @@
+"""Options and small models for all tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import CLIPVisionConfig, LlamaConfig
+
+from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
+
+IMAGE_TOKEN = 60
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare where parity data lie; here, so that the option is known however pytest is started."""
+    parser.addoption("--parity-root", default=None, help="folder with parity data (default: the committed subset)")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    # Tiny matrices gain nothing from threads, and machines with many cores lose minutes to them.
+    torch.set_num_threads(1)
+
+
+def tiny_config(**overrides: Any) -> SlimeConfig:
+    """A SliME of a few thousand parameters: views of 56 pixels, 16 vision tokens, 4 queries a tile."""
+    fields: dict[str, Any] = {
+        "vision_config": CLIPVisionConfig(
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            image_size=56,
+            patch_size=14,
+        ),
+        "text_config": LlamaConfig(
+            hidden_size=24,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=3,
+            num_key_value_heads=3,
+            vocab_size=64,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=0,
+        ),
+        "image_token_id": IMAGE_TOKEN,
+        "separator_token_id": 3,
+        "num_local_queries": 4,
+        "query_attention_head_dim": 8,
+    }
+    return SlimeConfig(**{**fields, **overrides})
+
+
+def tiny_model(seed: int = 0, **overrides: Any) -> SlimeForConditionalGeneration:
+    """A tiny model with weights large enough that every part matters to the logits."""
+    torch.manual_seed(seed)
+    model = SlimeForConditionalGeneration(tiny_config(**overrides)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.3)
+    return model
+
+
+def prompt_ids(config: SlimeConfig, *parts: list[int] | tuple[int, int]) -> list[int]:
+    """Token ids of a prompt: lists are text, a (rows, columns) tuple is an image of that grid."""
+    ids: list[int] = []
+    for part in parts:
+        if isinstance(part, tuple):
+            ids += [config.image_token_id] * config.token_layout.num_image_tokens(*part)
+        else:
+            ids += part
+    return ids
+
+
+def pad_batch(rows: list[list[int]], side: str = "right", pad: int = 0) -> dict[str, torch.Tensor]:
+    """Pad rows of token ids to one batch with its attention mask."""
+    length = max(len(row) for row in rows)
+    ids, mask = [], []
+    for row in rows:
+        gap = [0] * (length - len(row))
+        fill = [pad] * len(gap)
+        ids.append(fill + row if side == "left" else row + fill)
+        mask.append(gap + [1] * len(row) if side == "left" else [1] * len(row) + gap)
+    return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+
+
+@pytest.fixture
+def model() -> SlimeForConditionalGeneration:
+    """A tiny model of the published design."""
+    return tiny_model()

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from slime_vlm.errors import InputError
+from slime_vlm.model.image_processing_slime import SlimeImageProcessor, to_rgb
+from slime_vlm.model.tiling import TileGrid, TokenLayout, candidate_grids, choose_grid
+
+from ..conftest import tiny_model
+
+
+def test_worked_example() -> None:
+    # 640 x 480 has 2.7 tiles' worth of pixels: candidates 2, 3, 4; 2 x 2 loses no pixel and wastes least.
+    assert choose_grid(480, 640) == TileGrid(2, 2, 336, scaled_height=504, scaled_width=672, top=84, left=0)
+
+
+def test_candidates_by_hand() -> None:
+    assert candidate_grids(1, 7) == candidate_grids(2, 7) == [(2, 1), (1, 2), (3, 1), (1, 3)]
+    assert candidate_grids(99, 7) == [
+        *[(5, 1), (1, 5)],
+        *[(6, 1), (3, 2), (2, 3), (1, 6)],
+        *[(7, 1), (1, 7)],
+    ]
+
+
+@pytest.mark.parametrize("max_tiles", [1, 2, 3, 7, 12, 36])
+def test_grid_stays_within_the_limit(max_tiles: int) -> None:
+    for height, width in ((1, 1), (30, 5000), (336, 336), (3000, 2000), (4000, 4000)):
+        grid = choose_grid(height, width, max_tiles=max_tiles)
+        assert grid.num_tiles <= max_tiles
+        assert 1 <= grid.scaled_height <= grid.canvas_size[0]
+        assert 1 <= grid.scaled_width <= grid.canvas_size[1]
+        assert grid.scaled_height == grid.canvas_size[0] or grid.scaled_width == grid.canvas_size[1]
+
+
+def test_transposed_image_gets_transposed_canvas() -> None:
+    generator = np.random.default_rng(0)
+    for height, width in generator.integers(20, 3000, size=(200, 2)).tolist():
+        grid, turned = choose_grid(height, width), choose_grid(width, height)
+        if grid.rows != grid.cols:  # ties between a grid and its transpose may go either way
+            assert {grid.rows, grid.cols} == {turned.rows, turned.cols}
+
+
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (-1, 5)])
+def test_empty_image_is_an_error(size: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match="nothing to slice"):
+        choose_grid(*size)
+
+
+def test_max_tiles_below_one_is_an_error() -> None:
+    with pytest.raises(InputError, match="max_tiles is 0"):
+        choose_grid(10, 10, max_tiles=0)
+
+
+def test_token_layout_by_hand() -> None:
+    layout = TokenLayout(num_global_tokens=576, num_tile_tokens=144, num_separators=1)
+    assert layout.num_image_tokens(2, 2) == 576 + 1 + 4 * 144
+    assert layout.num_local_tokens(1, 7) == 1008
+    assert layout.tile_side == 12
+
+
+def test_views_by_hand() -> None:
+    # A picture of 8 x 16, left half white: with views of 8 pixels it fills one row of two tiles.
+    pixels = np.zeros((8, 16, 3), dtype=np.uint8)
+    pixels[:, :8] = 255
+    processor = SlimeImageProcessor(view_size=8, max_tiles=2, image_mean=[0.0] * 3, image_std=[1.0] * 3, resample=0)
+    out = processor(Image.fromarray(pixels), return_tensors="pt")
+    assert out["image_grids"].tolist() == [[1, 2]]
+    views = out["pixel_values"]
+    assert views.shape == (3, 3, 8, 8)
+    assert views[0, :, :, :4].eq(1).all()
+    assert views[0, :, :, 4:].eq(0).all()
+    assert views[1].eq(1).all()
+    assert views[2].eq(0).all()
+
+
+def test_border_is_black_before_normalisation() -> None:
+    out = SlimeImageProcessor(view_size=8)(Image.new("RGB", (8, 2), "white"), return_tensors="pt")
+    grid = choose_grid(2, 8, 8)
+    assert grid.top > 0
+    black = -torch.tensor(SlimeImageProcessor.image_mean) / torch.tensor(SlimeImageProcessor.image_std)
+    torch.testing.assert_close(out["pixel_values"][1, :, 0, 0], black)
+
+
+def test_images_of_a_batch_are_those_one_by_one() -> None:
+    processor = SlimeImageProcessor(view_size=28)
+    images = [Image.effect_noise(size, 90).convert("RGB") for size in ((30, 20), (90, 25), (10, 100))]
+    batch = processor(images, return_tensors="pt")
+    single = [processor(image, return_tensors="pt") for image in images]
+    assert torch.equal(batch["pixel_values"], torch.cat([out["pixel_values"] for out in single]))
+    assert torch.equal(batch["image_grids"], torch.cat([out["image_grids"] for out in single]))
+
+
+def test_image_types_agree() -> None:
+    image = Image.effect_noise((30, 20), 90).convert("RGB")
+    array = np.asarray(image)
+    for other in (array, array.transpose(2, 0, 1), torch.from_numpy(array.copy()), array / 255.0):
+        assert to_rgb(other).tobytes() == image.tobytes()
+    assert to_rgb(array[..., 0]).mode == "RGB"
+    with pytest.raises(InputError, match="shape"):
+        to_rgb(np.zeros(3))
+
+
+def test_processor_survives_saving(tmp_path: object) -> None:
+    processor = SlimeImageProcessor(view_size=56, max_tiles=3)
+    processor.save_pretrained(tmp_path)
+    again = SlimeImageProcessor.from_pretrained(tmp_path)
+    assert (again.view_size, again.max_tiles) == (56, 3)
+    image = Image.effect_noise((300, 80), 90)
+    out, expected = again(image, return_tensors="pt"), processor(image, return_tensors="pt")
+    assert torch.equal(out["pixel_values"], expected["pixel_values"])
+
+
+def test_no_image_is_an_error() -> None:
+    with pytest.raises(InputError, match="no image"):
+        SlimeImageProcessor()([])
+
+
+@pytest.mark.parametrize("views", ["both", "global", "local"])
+@pytest.mark.parametrize("local_compression", [True, False])
+def test_predicted_counts_are_the_features_produced(views: str, local_compression: bool) -> None:
+    model = tiny_model(views=views, local_compression=local_compression)
+    processor = SlimeImageProcessor(view_size=56)
+    generator = np.random.default_rng(1)
+    sizes = generator.integers(1, 400, size=(120, 2)).tolist()
+    grids = [choose_grid(height, width, 56) for height, width in sizes]
+    for grid in {(g.rows, g.cols): g for g in grids}.values():
+        pixels = torch.zeros(grid.num_views, 3, 56, 56)
+        with torch.no_grad():
+            features = model.get_image_features(pixels, torch.tensor([[grid.rows, grid.cols]])).pooler_output
+        assert len(features[0]) == model.config.token_layout.num_image_tokens(grid.rows, grid.cols)
+    for (height, width), grid in zip(sizes, grids, strict=True):
+        out = processor(Image.new("L", (width, height)), return_tensors="pt")
+        assert out["image_grids"].tolist() == [[grid.rows, grid.cols]]
+        assert len(out["pixel_values"]) == grid.num_views

@@ -1,0 +1,115 @@
+"""Encode once, ask many: equal to the plain path, and honest about what it kept and how long it took."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from slime_vlm import answering
+from slime_vlm.errors import InputError
+from tests.tiny_reader import tiny_reader
+
+QUESTION = "What is the total?"
+
+
+@pytest.fixture
+def picture() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (150, 90, 3), dtype=np.uint8))
+
+
+def answer_by_generate(model, processor, picture: Image.Image) -> str:
+    """The answer by transformers' own way, pixels and all."""
+    content = [{"type": "image", "image": picture}, {"type": "text", "text": QUESTION}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=True, return_dict=True, add_generation_prompt=True
+    )
+    generated = model.generate(**inputs, max_new_tokens=12, do_sample=False)
+    return processor.tokenizer.decode(generated[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"local_merge": "flat"},
+        {"views": "global"},
+        {"views": "local"},
+        {"selector": "none"},
+        {"selector": "attention"},
+        {"selector_text": "question", "max_local_tokens": 3},
+        {"local_compression": False},
+    ],
+    ids=str,
+)
+def test_answers_equal_those_of_generate(picture, overrides):
+    model, processor = tiny_reader(**overrides)
+    pieces: list[str] = []
+    answer = answering.encode(model, processor, picture).ask(QUESTION, max_new_tokens=12, on_text=pieces.append)
+    assert answer.text == answer_by_generate(model, processor, picture)
+    assert "".join(pieces).strip() == answer.text
+
+
+def test_an_answer_tells_what_was_read(picture):
+    model, processor = tiny_reader(max_local_tokens=5)
+    answer = answering.ask(model, processor, picture, QUESTION, max_new_tokens=3)[0]
+    config = model.config
+    assert answer.num_global == config.num_global_tokens
+    assert answer.num_local == answer.grid.num_tiles * config.num_local_queries
+    assert answer.num_kept == 5 == answer.kept_indices.size
+    assert answer.scores is not None
+    assert answer.probabilities is not None
+    assert answer.probabilities.sum() == pytest.approx(1, abs=1e-5)
+    assert answer.scores[answer.kept].min() >= answer.scores[~answer.kept].max()
+    assert answer.gates is not None
+    assert answer.gates.shape == (answer.num_global, 2)
+    assert answer.draw(picture).width >= 300
+
+
+def test_scores_come_in_picture_order(picture):
+    """With the same weights, merging tile after tile gives every place of the picture the same score."""
+    answers = []
+    for merge in ("spatial", "flat"):
+        model, processor = tiny_reader(local_merge=merge)
+        answers.append(answering.ask(model, processor, picture, QUESTION, max_new_tokens=1)[0])
+    spatial, flat = answers
+    assert spatial.grid.cols > 1
+    np.testing.assert_allclose(spatial.scores, flat.scores, atol=1e-5)
+    assert (spatial.kept == flat.kept).all()
+
+
+def test_a_picture_is_encoded_once(picture, monkeypatch):
+    model, processor = tiny_reader()
+    calls = []
+    original = type(model.model).encode_views
+    monkeypatch.setattr(
+        type(model.model), "encode_views", lambda self, pixels: calls.append(len(pixels)) or original(self, pixels)
+    )
+    answers = answering.ask(model, processor, picture, [QUESTION, "due date", QUESTION], max_new_tokens=4)
+    assert calls == [answers[0].grid.num_views]
+    assert answers[0].text == answers[2].text
+    assert answers[0].seconds["encode"] > 0
+    assert answers[1].seconds["encode"] == 0
+    assert list(answers[1].seconds) == ["preprocess", "encode", "select", "prefill", "decode"]
+    assert min(answers[1].seconds.values()) >= 0
+
+
+def test_pictures_of_other_modes():
+    model, processor = tiny_reader()
+    grey = Image.new("LA", (40, 70))
+    assert answering.ask(model, processor, grey, QUESTION, max_new_tokens=1)[0].question == QUESTION
+
+
+@pytest.mark.parametrize("question", ["", "  \n", "what is <image>?"])
+def test_bad_questions_are_refused(picture, question):
+    model, processor = tiny_reader()
+    with pytest.raises(InputError):
+        answering.ask(model, processor, picture, question)
+
+
+def test_nothing_is_left_to_train(picture):
+    model, processor = tiny_reader()
+    encoded = answering.encode(model, processor, picture)
+    assert not encoded.tokens.global_tokens.requires_grad
+    assert encoded.tokens.global_tokens.dtype == torch.float32

@@ -1,0 +1,236 @@
+"""The command line: it starts light, and every failure a user can cause is one line."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from slime_vlm.cli import main
+from slime_vlm.errors import InputError
+from tests.tiny_reader import save_tiny_reader
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from slime_vlm.cli import main; main()", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_help_lists_the_commands():
+    done = run("--help")
+    assert done.returncode == 0
+    for command in ("ask", "train", "pages", "convert"):
+        assert command in done.stdout
+
+
+def test_help_imports_nothing_heavy():
+    program = (
+        "import sys\n"
+        "from slime_vlm.cli import main\n"
+        "sys.argv = ['slime', '--help']\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'PIL', 'yaml'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {sorted(heavy)}' if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_version():
+    done = run("--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith("slime-vlm ")
+
+
+# `slime ask` on a tiny random model, in this process ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    return save_tiny_reader(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture
+def page(tmp_path) -> Path:
+    path = tmp_path / "page.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (150, 90, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def slime(monkeypatch, capsys):
+    """Runs the command line in this process: exit code, standard output, standard error."""
+    monkeypatch.delenv("SLIME_DEBUG", raising=False)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["slime", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        captured = capsys.readouterr()
+        return int(end.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+def failure_line(result: tuple[int, str, str], code: int = 2) -> str:
+    """Checks that a call failed with one line and nothing else, and gives that line."""
+    found, out, err = result
+    assert (found, out) == (code, "")
+    assert err.startswith("slime: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_ask_streams_one_answer(slime, checkpoint, page):
+    code, out, err = slime("ask", page, "-q", "What is the total?", "--model", checkpoint, "--max-new-tokens", 8)
+    assert (code, err) == (0, "")
+    assert out.count("\n") >= 1
+    expected = slime("ask", page, "-q", "What is the total?", "-m", checkpoint, "--max-new-tokens", 8, "--json")[1]
+    assert out.strip() == json.loads(expected)["answer"]
+
+
+def test_ask_json_has_a_line_for_each_picture_and_question(slime, checkpoint, page, tmp_path):
+    other = tmp_path / "ünï.png"
+    Image.new("L", (70, 40)).save(other)
+    code, out, _ = slime(
+        "ask",
+        page,
+        other,
+        "-q",
+        "a?",
+        "-q",
+        "b?",
+        "-m",
+        checkpoint,
+        "--json",
+        "--max-new-tokens",
+        3,
+        "--max-local-tokens",
+        5,
+    )
+    assert code == 0
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [(r["image"], r["question"]) for r in records] == [(str(i), q) for i in (page, other) for q in ("a?", "b?")]
+    for record in records:
+        assert list(record) == ["image", "question", "answer", "grid", "tokens", "seconds"]
+        rows, columns = record["grid"]
+        assert record["tokens"] == {"global": 16, "local": 4 * rows * columns, "kept": 5}
+        assert list(record["seconds"]) == ["load", "open", "preprocess", "encode", "select", "prefill", "decode"]
+    assert [r["seconds"]["encode"] > 0 for r in records] == [True, False, True, False]
+    assert [r["seconds"]["load"] > 0 for r in records] == [True, False, False, False]
+
+
+def test_ask_shows_where_it_looked(slime, checkpoint, page, tmp_path):
+    target = tmp_path / "new" / "overlay.png"
+    assert slime("ask", page, "-q", "a?", "-m", checkpoint, "--show", target, "--max-new-tokens", 2)[0] == 0
+    assert Image.open(target).width >= 300
+    code, out, _ = slime("ask", page, "-q", "a?", "-q", "b?", "-m", checkpoint, "--show", target, "--max-new-tokens", 2)
+    assert code == 0
+    assert "a?" in out
+    assert sorted(path.name for path in target.parent.iterdir()) == ["overlay-1.png", "overlay-2.png", "overlay.png"]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (30_000, 200)])
+def test_ask_takes_pictures_of_extreme_sizes(slime, checkpoint, tmp_path, size):
+    path = tmp_path / "extreme.png"
+    Image.new("RGB", size, "white").save(path)
+    show = tmp_path / "overlay.png"
+    assert slime("ask", path, "-q", "a?", "-m", checkpoint, "--max-new-tokens", 2, "--show", show)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("deep.tif", "I;16"), ("clear.png", "RGBA"), ("print.tif", "CMYK"), ("palette.gif", "P")]
+)
+def test_ask_takes_pictures_of_other_kinds(slime, checkpoint, tmp_path, name, mode):
+    Image.new(mode, (60, 90)).save(tmp_path / name)
+    assert slime("ask", tmp_path / name, "-q", "a?", "-m", checkpoint, "--max-new-tokens", 2)[0] == 0
+
+
+def test_bad_pictures_are_one_line(slime, page, tmp_path):
+    cut, text = tmp_path / "cut.jpg", tmp_path / "text.png"
+    Image.open(page).save(cut)
+    cut.write_bytes(cut.read_bytes()[:2000])
+    text.write_text("words\n")
+    assert "damaged or incomplete" in failure_line(slime("ask", cut, "-q", "a?"))
+    assert "not a picture" in failure_line(slime("ask", text, "-q", "a?"))
+    assert "no such file" in failure_line(slime("ask", page, tmp_path / "none.png", "-q", "a?"))
+    assert "folder" in failure_line(slime("ask", tmp_path, "-q", "a?"))
+    assert "--max-pixels 13500" in failure_line(slime("ask", page, "-q", "a?", "--max-pixels", 100))
+
+
+@pytest.mark.parametrize("question", ["", "  "])
+def test_an_empty_question_is_one_line(slime, page, question):
+    assert "question is empty" in failure_line(slime("ask", page, "-q", question))
+
+
+def test_bad_settings_are_one_line(slime, checkpoint, page, tmp_path):
+    asked = ("ask", page, "-q", "a?", "-m")
+    assert "no such folder" in failure_line(slime(*asked, "./nowhere"))
+    assert "nonsense" in failure_line(slime(*asked, checkpoint, "--device", "nonsense"))
+    assert "float7" in failure_line(slime(*asked, checkpoint, "--dtype", "float7"))
+    assert ".xyz is no picture format" in failure_line(slime(*asked, checkpoint, "--show", tmp_path / "a.xyz"))
+    assert "folder" in failure_line(slime(*asked, checkpoint, "--show", tmp_path))
+    assert "<image>" in failure_line(slime("ask", page, "-q", "what is <image>?", "-m", checkpoint))
+
+
+def test_wrong_usage_ends_with_two(slime, page):
+    assert slime("ask", page)[0] == 2
+    assert slime("ask", page, "-q", "a?", "--max-new-tokens", 0)[0] == 2
+    assert slime("aks")[0] == 2
+
+
+def test_other_failures(slime, monkeypatch, page):
+    def failing(error: BaseException):
+        def fail(*_: object) -> None:
+            raise error
+
+        return fail
+
+    asked = ("ask", page, "-q", "a?")
+    for error, code, words in [
+        (OSError(errno.ENOSPC, "No space left on device", "overlay.png"), 1, "the disk is full: overlay.png"),
+        (PermissionError(errno.EACCES, "Permission denied", "overlay.png"), 1, "Permission denied: overlay.png"),
+        (MemoryError(), 1, "out of memory"),
+        (ModuleNotFoundError("No module named 'yaml'", name="yaml"), 2, 'pip install "slime-vlm[train]"'),
+    ]:
+        monkeypatch.setattr("slime_vlm.inputs.open_image", failing(error))
+        assert words in failure_line(slime(*asked), code)
+    monkeypatch.setattr("slime_vlm.inputs.open_image", failing(KeyboardInterrupt()))
+    assert slime(*asked)[0] == 130
+
+
+def test_a_defect_and_debugging_show_the_traceback(monkeypatch, page):
+    monkeypatch.setattr(sys, "argv", ["slime", "ask", str(page), "-q", ""])
+    monkeypatch.setenv("SLIME_DEBUG", "1")
+    with pytest.raises(InputError):
+        main()
+    monkeypatch.setenv("SLIME_DEBUG", "0")
+    monkeypatch.setattr("slime_vlm.inputs.open_image", lambda *_: 1 / 0)
+    monkeypatch.setattr(sys, "argv", ["slime", "ask", str(page), "-q", "a?"])
+    with pytest.raises(ZeroDivisionError):
+        main()
+
+
+def test_pages_writes_records_and_pictures(slime, tmp_path):
+    code, out, _ = slime("pages", "--out", tmp_path / "pages", "-n", 2, "--kind", "form", "--split", "heldout")
+    assert code == 0
+    assert "2 pages" in out
+    records = [json.loads(line) for line in (tmp_path / "pages" / "pages.jsonl").read_text().splitlines()]
+    assert [(tmp_path / "pages" / record["image"]).exists() for record in records] == [True, True]
+    assert "nonsense" in failure_line(slime("pages", "--out", tmp_path / "pages", "--kind", "nonsense"))
+    assert "nonsense" in failure_line(slime("pages", "--out", tmp_path / "pages", "--split", "nonsense"))
+
+
+def test_convert_and_train_name_what_is_missing(slime, tmp_path):
+    assert str(tmp_path / "none") in failure_line(slime("convert", tmp_path / "none", tmp_path / "out"))
+    assert "none.yaml" in failure_line(slime("train", tmp_path / "none.yaml", "--dry-run"))

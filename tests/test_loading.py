@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import slime_vlm
+from slime_vlm import loading
+from slime_vlm.convert import convert
+from slime_vlm.errors import CheckpointError, ConfigError
+from slime_vlm.loading import load
+
+from .tiny_published import write_published
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("checkpoints")
+    published = write_published(root / "published")
+    convert(published, root / "native")
+    return {"published": published, "native": root / "native"}
+
+
+@pytest.mark.parametrize("kind", ["published", "native"])
+def test_load_answers(folders: dict[str, Path], kind: str):
+    model, processor = load(folders[kind], device="cpu")
+    assert model.dtype == torch.float32
+    assert not model.training
+    messages = [
+        {
+            "role": "user",
+            "content": [{"type": "image", "image": Image.new("RGB", (90, 60))}, {"type": "text", "text": "What?"}],
+        }
+    ]
+    inputs = processor.apply_chat_template(messages, tokenize=True, return_dict=True, add_generation_prompt=True)
+    new = model.generate(**inputs, max_new_tokens=3, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+    assert 1 <= new.shape[1] <= 3
+
+
+def test_published_and_native_agree(folders: dict[str, Path]):
+    image = Image.effect_noise((90, 60), 80).convert("RGB")
+    logits = []
+    for kind in ("published", "native"):
+        model, processor = load(str(folders[kind]), dtype="float32")
+        inputs = processor(text="<image>\nWhat?", images=image)
+        with torch.no_grad():
+            logits.append(model(**inputs).logits)
+    assert torch.equal(*logits)
+
+
+@pytest.mark.parametrize("kind", ["published", "native"])
+def test_overrides_reach_model_and_processor(folders: dict[str, Path], kind: str):
+    model, processor = load(folders[kind], views="global", selector_top_p=0.5, max_tiles=3)
+    assert (model.config.views, model.config.selector_top_p) == ("global", 0.5)
+    assert processor.num_tile_tokens == 0
+    assert processor.image_processor.max_tiles == 3
+    inputs = processor(text="<image>\nWhat?", images=Image.new("RGB", (90, 60)))
+    assert (inputs["input_ids"] == model.config.image_token_id).sum() == 16
+    with torch.no_grad():
+        assert model(**inputs).logits.shape[1] == inputs["input_ids"].shape[1]
+
+
+@pytest.mark.parametrize("name", ["top_p", "selector_topp", "vision_config", "hidden_size"])
+def test_unknown_override_names_the_nearest(folders: dict[str, Path], name: str):
+    with pytest.raises(ConfigError, match=rf"'{name}' is no config field.*did you mean '\w+'") as caught:
+        load(folders["native"], **{name: 1})
+    assert ("selector_top_p" in str(caught.value)) == name.startswith(("top_p", "selector_t"))
+
+
+@pytest.mark.parametrize("override", [{"views": "globl"}, {"selector_top_p": 2.0}, {"selector_top_p": "much"}])
+@pytest.mark.parametrize("kind", ["published", "native"])
+def test_override_with_a_wrong_value(folders: dict[str, Path], kind: str, override: dict[str, object]):
+    with pytest.raises(ConfigError):
+        load(folders[kind], **override)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nonsense", "nonsense: no such folder, expected nano, a checkpoint folder or a hub id"),
+        ("./nonsense/here", "no such folder"),
+        ("/nonsense", "no such folder"),
+        ("a/b/c", "no such folder"),
+        ("nobody/nothing", "neither a folder here nor on the hub"),
+    ],
+)
+def test_missing_checkpoint(name: str, message: str, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_file_and_other_folders(tmp_path: Path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CheckpointError, match="is a file"):
+        load(tmp_path / "file")
+    with pytest.raises(CheckpointError, match=r"has no config\.json"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(CheckpointError, match="type 'llama', expected 'slime'"):
+        load(tmp_path)
+
+
+def test_shipped_checkpoint_that_is_not_installed(tmp_path: Path, monkeypatch):
+    monkeypatch.setitem(loading.SHIPPED, "nano", tmp_path / "absent")
+    with pytest.raises(CheckpointError, match="'nano' is not in this installation"):
+        load("nano")
+
+
+def test_damaged_native_folder(folders: dict[str, Path], tmp_path: Path):
+    for file in folders["native"].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = tmp_path / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-500])
+    with pytest.raises(CheckpointError, match="damaged or incomplete") as caught:
+        load(tmp_path)
+    assert "\n" not in str(caught.value)
+    weights.write_bytes(whole)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match="damaged or incomplete"):
+        load(tmp_path)
+
+
+def test_native_folder_whose_weights_do_not_fit(folders: dict[str, Path], tmp_path: Path):
+    for file in folders["native"].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"page_positions": false', '"page_positions": true'))
+    with pytest.raises(CheckpointError, match="missing tensor"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [("bfloat16", torch.bfloat16), ("bf16", torch.bfloat16), (torch.float64, torch.float64)]
+)
+def test_dtype(folders: dict[str, Path], dtype: object, expected: torch.dtype):
+    assert load(folders["native"], dtype=dtype)[0].dtype == expected
+
+
+@pytest.mark.parametrize(("arguments", "message"), [({"dtype": "int8"}, "dtype"), ({"device": "abacus"}, "device")])
+def test_unknown_dtype_and_device(folders: dict[str, Path], arguments: dict[str, str], message: str):
+    with pytest.raises(ConfigError, match=f"{message} '.*' is unknown"):
+        load(folders["native"], **arguments)
+
+
+def test_load_is_exported():
+    assert slime_vlm.load is load

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from slime_vlm.errors import ConfigError, DataError
+from slime_vlm.errors import ConfigError, DataError, InputError
 from slime_vlm.model.conversation import (
     STYLES,
     ConversationStyle,
@@ -187,6 +187,29 @@ def test_default_labels_never_drop_a_sample(bos: bool):
     # Without a bos the published count of the second round is off by one, and the sample is lost.
     assert supervised(tokenizer, published) == ("Red.<|eot_id|>Yes.<|eot_id|>" if bos else "")
     assert published.input_ids == encoded.input_ids
+
+
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        (("<image>\nWhat?", "Red.", "Sure?", "Yes."), " Red.</s> Yes.</s>"),
+        (("What?", "It says ASSISTANT: hello."), ""),
+        (("What?", ""), ""),
+        (("What?", "Red.", "And now?"), ""),
+    ],
+)
+def test_published_v1_labels_lose_samples(values: tuple[str, ...], kept: str):
+    tokenizer, turns = byte_tokenizer(), turns_from_record(record(*values))
+    published = encode_conversation(tokenizer, turns, STYLES["v1"], IMAGE, label_rule="published")
+    assert supervised(tokenizer, published) == kept
+    default = encode_conversation(tokenizer, turns, STYLES["v1"], IMAGE)
+    answers = values[1::2]
+    assert supervised(tokenizer, default) == "".join(f" {answer}</s>" if answer else "</s>" for answer in answers)
+
+
+def test_style_without_a_published_rule():
+    with pytest.raises(InputError, match="'pages' has no published label rule"):
+        encode_conversation(byte_tokenizer(), [Turn("user", "a")], STYLES["pages"], IMAGE, label_rule="published")
 
 
 def test_unknown_label_rule():

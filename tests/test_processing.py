@@ -270,6 +270,24 @@ def test_two_images_in_one_prompt():
     assert inputs["pixel_values"].shape[0] == sum(counts["num_image_patches"])
 
 
+def test_record_of_two_images():
+    processor, images = tiny_processor(), [picture(), picture(30, 300, seed=1)]
+    record = [{"from": "human", "value": "<image><image>\nCompare."}, {"from": "gpt", "value": "Equal."}]
+    inputs = processor.encode_conversations([record], images=[images])
+    assert inputs["image_grids"].shape == (2, 2)
+    assert supervised(processor, inputs) == "Equal.<|eot_id|>"
+    with pytest.raises(InputError, match="1 <image> placeholder"):
+        # A flat list does not say whose the images are, so the published rule holds: several become one.
+        processor.encode_conversations([record], images=images)
+
+
+def test_no_message_and_no_label_rule():
+    with pytest.raises(InputError, match="there is no message"):
+        tiny_processor().apply_chat_template([], tokenize=True)
+    with pytest.raises(ConfigError, match="needs a conversation style"):
+        tiny_processor(None, chat_template=GENERIC_TEMPLATE).encode_conversations([], label_rule="published")
+
+
 def test_counts_without_pixels_equal_counts_with_pixels():
     processor = tiny_processor()
     rng = np.random.default_rng(0)

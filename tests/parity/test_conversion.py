@@ -95,7 +95,7 @@ def test_prompts_of_the_cases(root: ParityRoot) -> None:
     for case in root.cases.values():
         if not case.get("prompt"):
             continue
-        turns = [text for pair in case["history"] or () for text in pair]
+        turns = [text for pair in case.get("history") or () for text in pair]
         question = case["question"] if turns or not case.get("images") else f"<image>\n{case['question']}"
         roles = ("user", "assistant")
         messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate([*turns, question])]

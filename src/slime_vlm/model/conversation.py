@@ -212,14 +212,14 @@ def turns_from_messages(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:
     return turns
 
 
-def read_turns(conversation: Sequence[Turn | Mapping[str, Any]]) -> list[Turn]:
-    """Read the turns of one conversation given as `Turn`s, a published record or chat messages."""
+def read_turns(conversation: Sequence[Turn | Mapping[str, Any]], num_images: int | None = None) -> list[Turn]:
+    """Read the turns of one conversation given as `Turn`s, a published record (of `num_images`) or chat messages."""
     if all(isinstance(turn, Turn) for turn in conversation):
         return [turn for turn in conversation if isinstance(turn, Turn)]
     mappings = [turn for turn in conversation if isinstance(turn, Mapping)]
     if mappings and all("role" in turn and "content" in turn for turn in mappings):
         return turns_from_messages(mappings)
-    return turns_from_record(mappings)
+    return turns_from_record(mappings, num_images)
 
 
 def build_segments(

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationMixin
+from transformers import GenerationConfig, GenerationMixin
 from transformers.utils import ModelOutput
 
 from slime_vlm.model.merge import image_rows
@@ -20,6 +20,15 @@ _IMAGE_INPUTS = ("pixel_values", "image_grids", "question_mask", "vision_tokens"
 
 class SlimeGenerationMixin(GenerationMixin):
     """`generate` with images: any padding side, cached or not, beams and several answers per prompt."""
+
+    def generate(
+        self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, **kwargs: Any
+    ) -> Any:
+        """Generate as every transformers model does, but never the image placeholder, which is no text."""
+        if self.config.image_token_id < self.config.text_config.vocab_size:
+            given = kwargs.get("suppress_tokens") or (generation_config or self.generation_config).suppress_tokens or []
+            kwargs["suppress_tokens"] = [*given, self.config.image_token_id]
+        return super().generate(inputs, generation_config, **kwargs)
 
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, is_first_iteration: bool | None = False, **kwargs: Any

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+# Not from `transformers` itself: older versions hide the class there unless torchvision is installed.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.generation import SlimeGenerationMixin

@@ -6,6 +6,7 @@ shortens the rows once it knows which local tokens a question keeps.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -220,7 +221,7 @@ class SlimeProcessor(ProcessorMixin):
         Args:
             conversations: Rows; a row is a list of `Turn`s, of published records (`from`, `value`) or of messages
                 (`role`, `content`).
-            images: As in `__call__`.
+            images: As in `__call__`; with a list per row, a record may have several images in a turn.
             return_labels: Adds `labels`: answers with their end of turn, -100 elsewhere.
             label_rule: `answers` or `published`, see `text_encoding.encode_conversation`.
             style: Another conversation style than the processor's (`plain` in stages 1 and 2).
@@ -231,12 +232,17 @@ class SlimeProcessor(ProcessorMixin):
 
         Raises:
             DataError: A conversation has roles or placeholders that do not fit.
-            InputError: Placeholders and images do not fit, or there is no style.
+            InputError: Placeholders and images do not fit.
+            ConfigError: A style or label rule is unknown.
         """
         wanted = self.style if style is None else get_style(style)
+        if wanted is None and label_rule != "answers":
+            raise ConfigError(f"label_rule '{label_rule}' needs a conversation style, this model has only a template")
+        nested = isinstance(images, (list, tuple)) and all(isinstance(row, (list, tuple)) for row in images)
+        numbers = [len(row) for row in images] if nested and len(images) == len(conversations) else None
         encoded = []
-        for conversation in conversations:
-            turns = read_turns(conversation)
+        for index, conversation in enumerate(conversations):
+            turns = read_turns(conversation, numbers[index] if numbers else None)
             if wanted is None:
                 encoded.append(self._encode_by_template(turns))
             else:
@@ -257,10 +263,7 @@ class SlimeProcessor(ProcessorMixin):
     def _encode_by_template(self, turns: Sequence[Turn]) -> EncodedText:
         """Encode turns of a model that is described by its chat template alone."""
         messages = [
-            {
-                "role": turn.role,
-                "content": [{"type": "image"}] * turn.images + [{"type": "text", "text": turn.text}],
-            }
+            {"role": turn.role, "content": [{"type": "image"}] * turn.images + [{"type": "text", "text": turn.text}]}
             for turn in turns
         ]
         text = self.apply_chat_template(mark_messages(messages, answers=True))
@@ -275,6 +278,8 @@ class SlimeProcessor(ProcessorMixin):
         `processor_kwargs={"return_labels": True}` the labels) come from the messages themselves. The end of an answer
         without text is not labelled here; `encode_conversations` labels it.
         """
+        if not conversation:
+            raise InputError("there is no message, expected at least one from the user")
         if tokenize and not kwargs.get("return_assistant_tokens_mask"):
             answers = bool((kwargs.get("processor_kwargs") or {}).get("return_labels"))
             conversation = mark_messages(conversation, answers=answers)
@@ -309,7 +314,7 @@ class SlimeProcessor(ProcessorMixin):
         for row, number in zip(rows, per_row, strict=True):
             row_counts = counts[first : first + number]
             expanded.append(row.expand_images(self.image_token_id, row_counts))
-            replaced.append(self._replacements(row, row_counts))
+            replaced.append(row.image_replacements(self.image_token_id, self.image_token, row_counts))
             first += number
         if truncation and max_length is not None:
             expanded = [self._truncate(row, max_length, index) for index, row in enumerate(expanded)]
@@ -327,36 +332,18 @@ class SlimeProcessor(ProcessorMixin):
             text["mm_token_type_ids"] = [[int(i == self.image_token_id) for i in row] for row in text["input_ids"]]
         if return_tensors is not None and len({len(ids) for ids in text["input_ids"]}) > 1:
             raise InputError("rows of different lengths cannot be one tensor, pass padding=True or return_tensors=None")
-        skip = ["text_replacement_offsets"]
-        return BatchFeature({**text, **data}, tensor_type=return_tensors, skip_tensor_conversion=skip)
+        return BatchFeature(
+            {**text, **data}, tensor_type=return_tensors, skip_tensor_conversion=self.skip_tensor_conversion
+        )
 
     def _open(self, images: list[Any]) -> list[Any]:
         """Open what is a file here by our own rules; the rest (URLs, base64) is fetched by transformers."""
         opened: list[Any] = []
         for image in images:
-            if isinstance(image, Path) or (isinstance(image, str) and len(image) < 4096 and Path(image).is_file()):
-                opened.append(open_image(image))
-            else:
-                opened.append(image)
+            # os.path, unlike pathlib, takes a base64 string for what it is: no file.
+            local = isinstance(image, Path) or (isinstance(image, str) and os.path.isfile(image))
+            opened.append(open_image(image) if local else image)
         return list(self.image_processor.fetch_images(opened))
-
-    def _replacements(self, row: EncodedText, counts: Sequence[int]) -> list[dict[str, Any]]:
-        """Where the placeholders of a row were and are, in the form that transformers' assistant masks use."""
-        found, shift = [], 0
-        spans = [span for token, span in zip(row.input_ids, row.offsets, strict=True) if token == self.image_token_id]
-        for (start, end), count in zip(spans, counts, strict=True):
-            replacement = self.image_token * count
-            found.append(
-                {
-                    "type": "image",
-                    "span": (start, end),
-                    "new_span": (start + shift, start + shift + len(replacement)),
-                    "text": self.image_token,
-                    "replacement": replacement,
-                }
-            )
-            shift += len(replacement) - (end - start)
-        return found
 
     def _truncate(self, row: EncodedText, max_length: int, index: int) -> EncodedText:
         if self.image_token_id in row.input_ids[max_length:]:
@@ -394,6 +381,6 @@ def _only_last_question(segments: Sequence[Segment]) -> list[Segment]:
     ]
 
 
-AutoProcessor.register(SlimeConfig, SlimeProcessor)
+AutoProcessor.register(SlimeConfig, SlimeProcessor, exist_ok=True)
 
 __all__ = ["SlimeProcessor"]

@@ -71,6 +71,24 @@ class EncodedText:
             shift += (count - 1) * width
         return EncodedText(ids, question, labels, offsets)
 
+    def image_replacements(self, image_token_id: int, image_token: str, counts: Sequence[int]) -> list[dict[str, Any]]:
+        """Where placeholders are and come to lie by `expand_images`, in the form of transformers' assistant masks."""
+        found, shift = [], 0
+        spans = [span for token, span in zip(self.input_ids, self.offsets, strict=True) if token == image_token_id]
+        for (start, end), count in zip(spans, counts, strict=True):
+            replacement = image_token * count
+            found.append(
+                {
+                    "type": "image",
+                    "span": (start, end),
+                    "new_span": (start + shift, start + shift + len(replacement)),
+                    "text": image_token,
+                    "replacement": replacement,
+                }
+            )
+            shift += len(replacement) - (end - start)
+        return found
+
 
 def encode_segments(
     tokenizer: Any,

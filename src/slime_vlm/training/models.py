@@ -73,7 +73,27 @@ def new_page_model(recipe: Recipe, overrides: dict[str, Any]) -> tuple[SlimeForC
     set_seed(recipe.seed)
     model = SlimeForConditionalGeneration(config)
     _start_local(model)
+    _start_small(model, tokenizer, vocabulary)
     return model, SlimeProcessor.from_config(config, tokenizer, recipe.model.conversation)
+
+
+def _start_small(model: SlimeForConditionalGeneration, tokenizer: Any, vocabulary: SlotVocabulary) -> None:
+    """Let visual tokens begin on the scale of text, a word on a page as the same word in a question.
+
+    Positions of full size would drown what a token holds: the language model then stays for minutes on a plateau.
+    """
+    embeddings = model.get_input_embeddings().weight
+    with torch.no_grad():
+        embeddings.normal_(std=0.02)
+        if model.model.page_positions is not None:
+            model.model.page_positions.linear.weight.mul_(0.08)
+        if model.config.projector_vocabulary != vocabulary.sizes:
+            return
+        begin = [sum(vocabulary.sizes[:k]) for k in range(vocabulary.num_slots)]
+        for slot in begin[vocabulary.character_slots + 1 : vocabulary.character_slots + 3]:
+            for word in vocabulary.words:
+                token = tokenizer(word, add_special_tokens=False).input_ids[-1]
+                model.model.projector.table[slot + vocabulary.word_id(word)] = embeddings[token]
 
 
 def _start_local(model: SlimeForConditionalGeneration) -> None:

@@ -61,7 +61,8 @@ class SlimeTrainer(Trainer):
             inner.get_submodule(f"model.{name}").eval()
         if self.objective is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        with self.compute_loss_context_manager():
+        # Accelerate casts inside the model's own forward, which objectives go around.
+        with self.accelerator.autocast():
             loss, logs = self.objective(inner, inputs)
         for key, value in logs.items():
             self._sums[key].append(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -16,13 +16,11 @@ from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.processing_slime import SlimeProcessor
 from slime_vlm.model.query_attention import QueryAttention
-from slime_vlm.published import is_published, read_json, read_published
+from slime_vlm.published import is_published, one_line, read_json, read_published
 from slime_vlm.training.page_labels import SlotVocabulary
 from slime_vlm.training.page_tokenizer import build_page_tokenizer
 from slime_vlm.training.recipe import Recipe
-from slime_vlm.training.stages import parameters_of
-
-STAGE_FILE = "stage.json"
+from slime_vlm.training.run_folder import STAGE_FILE
 
 
 def page_vocabulary() -> SlotVocabulary:
@@ -33,7 +31,9 @@ def page_vocabulary() -> SlotVocabulary:
 
 
 def recipe_config(recipe: Recipe, overrides: dict[str, Any]) -> SlimeConfig:
-    """The architecture of a recipe, without any weights; hub ids are asked for their config where the recipe does not state it.
+    """The architecture of a recipe, without any weights.
+
+    Hub ids are asked for their config only where the recipe does not state it.
 
     Args:
         recipe: the recipe.
@@ -82,25 +82,27 @@ def _start_small(model: SlimeForConditionalGeneration, tokenizer: Any, vocabular
 
     Positions of full size would drown what a token holds: the language model then stays for minutes on a plateau.
     """
-    embeddings = model.get_input_embeddings().weight
+    slime: Any = model.model
+    embeddings: Any = model.get_input_embeddings().weight
     with torch.no_grad():
         embeddings.normal_(std=0.02)
-        if model.model.page_positions is not None:
-            model.model.page_positions.linear.weight.mul_(0.08)
+        if slime.page_positions is not None:
+            slime.page_positions.linear.weight.mul_(0.08)
         if model.config.projector_vocabulary != vocabulary.sizes:
             return
         begin = [sum(vocabulary.sizes[:k]) for k in range(vocabulary.num_slots)]
         for slot in begin[vocabulary.character_slots + 1 : vocabulary.character_slots + 3]:
             for word in vocabulary.words:
                 token = tokenizer(word, add_special_tokens=False).input_ids[-1]
-                model.model.projector.table[slot + vocabulary.word_id(word)] = embeddings[token]
+                slime.projector.table[slot + vocabulary.word_id(word)] = embeddings[token]
 
 
 def _start_local(model: SlimeForConditionalGeneration) -> None:
     """Let every query look at its own place from the start, each head at another part of it.
 
-    Found necessary for speed: with drawn projections the queries first have to discover that places correspond, and content
-    drowns the position code. Here content starts small, and a head compares positions alone, shifted by its offset.
+    Found necessary for speed: with drawn projections the queries first have to discover that places correspond, and
+    content drowns the position code. Here content starts small, and a head compares positions alone, shifted by its
+    offset.
     """
     for module in (model.model.local_compressor, model.model.global_adapter):
         if module is not None:
@@ -165,6 +167,10 @@ def new_model(recipe: Recipe, overrides: dict[str, Any]) -> tuple[SlimeForCondit
     source = recipe.model
     vision, llm = AutoModel.from_pretrained(source.vision), AutoModelForCausalLM.from_pretrained(source.llm)
     tokenizer = AutoTokenizer.from_pretrained(source.llm)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    # For generation; training rows are padded on the right whatever stands here.
+    tokenizer.padding_side = "left"
     set_seed(recipe.seed)
     config = recipe_config(recipe, overrides)
     processor = SlimeProcessor.from_config(config, tokenizer, source.conversation)
@@ -181,13 +187,11 @@ def new_model(recipe: Recipe, overrides: dict[str, Any]) -> tuple[SlimeForCondit
         try:
             ours.load_state_dict(theirs.state_dict())
         except RuntimeError as error:
-            raise ConfigError(f"{name} does not fit the recipe's config: {' '.join(str(error).split())[:300]}") from error
+            raise ConfigError(f"{name} does not fit the recipe's config: {one_line(error)}") from error
     return model, processor
 
 
-def stage_model(
-    folders: list[Path], overrides: dict[str, Any]
-) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
+def stage_model(folders: list[Path], overrides: dict[str, Any]) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
     """The model after one or more stages: the weights of the first folder, then what each later one trained."""
     model, processor = load(folders[0], device="cpu", dtype=torch.float32, **overrides)
     for folder in folders[1:]:

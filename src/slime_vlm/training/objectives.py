@@ -1,7 +1,8 @@
 """The losses of a stage. `answer` is the paper's; `read` and `oracle` make an eye and a language model from nothing.
 
-Deviation: the paper starts from a pretrained vision encoder and language model. The shipped small model has neither, so its recipe
-first teaches the eye to name what every token shows (`read`) and the language model to answer from such tokens (`oracle`), apart.
+Deviation: the paper starts from a pretrained vision encoder and language model. The shipped small model has neither, so
+its recipe first teaches the eye to name what every token shows (`read`) and the language model to answer from such
+tokens (`oracle`), apart.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from slime_vlm.model.outputs import VisionTokens
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
+
+LossAndLogs = tuple[Tensor, dict[str, float]]
+"""What an objective returns: the loss, and numbers to log."""
 
 
 def slot_loss(logits: list[Tensor], labels: Tensor, blank_weight: float = 0.2) -> Tensor:
@@ -66,7 +70,7 @@ class ReadingHeads(nn.Module):
         self.coarse = nn.Linear(dims[1], 4 * (characters + 1))
 
     def forward(self, fine: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of all cells in raster order: maps [V, C, 2h, 2w] and [V, C', h, w] -> twice [V, 4hw, characters + 1]."""
+        """Logits of all cells in raster order: [V, C, 2h, 2w], [V, C', h, w] -> twice [V, 4hw, characters + 1]."""
         views, _, height, width = coarse.shape
         quarters = self.coarse(coarse.permute(0, 2, 3, 1)).reshape(views, height, width, 2, 2, -1)
         return self.fine(fine.permute(0, 2, 3, 1)).flatten(1, 2), quarters.transpose(2, 3).flatten(1, 4)
@@ -94,7 +98,7 @@ class ReadObjective:
         if self.encoder:
             del model.reading_heads
 
-    def __call__(self, model: SlimeForConditionalGeneration, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, model: SlimeForConditionalGeneration, batch: dict[str, Tensor]) -> LossAndLogs:
         """Loss and what to log."""
         slime: Any = model.model
         is_global = batch["is_global"]
@@ -167,7 +171,7 @@ class OracleObjective:
         right = projector.embed_ids(ids)
         return right + share * (projector.embed_ids(other) - right)
 
-    def __call__(self, model: SlimeForConditionalGeneration, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, model: SlimeForConditionalGeneration, batch: dict[str, Tensor]) -> LossAndLogs:
         """Loss and what to log."""
         slime: Any = model.model
         local = self._tokens(slime.projector, batch["slot_ids"])
@@ -198,15 +202,15 @@ class OracleObjective:
 class AnswerObjective:
     """The language-model loss on rendered pages, with the reading and the selector loss beside it.
 
-    All local tokens of the asked keys and values stay, whatever the selector decides: a row with its answer dropped would teach
-    the model to invent one.
+    Deviation: all local tokens of the asked keys and values stay, whatever the selector decides: a row with its answer
+    dropped would teach the model to invent one.
     """
 
     def __init__(self, selector_weight: float, reading_weight: float) -> None:
         """Args: weights of the losses beside the answer's."""
         self.selector_weight, self.reading_weight = selector_weight, reading_weight
 
-    def __call__(self, model: SlimeForConditionalGeneration, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, model: SlimeForConditionalGeneration, batch: dict[str, Tensor]) -> LossAndLogs:
         """Loss and what to log."""
         slime: Any = model.model
         is_global, views = batch["is_global"], model.config.views
@@ -214,7 +218,7 @@ class AnswerObjective:
         features = slime.encode_views(batch["pixel_values"][wanted])
         is_global = is_global[wanted]
         logits = slime.projector.slot_logits(slime.local_compressor(features[~is_global]))
-        grids = [tuple(grid) for grid in batch["image_grids"].tolist()]
+        grids = [(int(rows), int(cols)) for rows, cols in batch["image_grids"].tolist()]
         tiles = slime.projector.embed_probs([logit.softmax(-1) for logit in logits])
         local = [
             stitch_tiles(tokens, *grid, model.config.local_merge)
@@ -268,7 +272,7 @@ def question_scores(
     return F.normalize(local, dim=-1) @ wanted.transpose(1, 2) / model.config.selector_temperature
 
 
-def answer_loss(model: SlimeForConditionalGeneration, hidden: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]]:
+def answer_loss(model: SlimeForConditionalGeneration, hidden: Tensor, labels: Tensor) -> LossAndLogs:
     """Cross-entropy over answer tokens only; logits are not computed elsewhere."""
     target = labels[:, 1:]
     asked = target != -100

@@ -17,6 +17,7 @@ from slime_vlm.training.page_labels import SlotVocabulary, cell_labels, global_t
 if TYPE_CHECKING:
     from slime_vlm.model.processing_slime import SlimeProcessor
     from slime_vlm.pages import Page
+    from slime_vlm.training.recipe import OracleSettings
 
 IGNORED = -100
 
@@ -57,8 +58,8 @@ class PageShape:
 class ReadCollator:
     """Pages -> views with the labels of every token, for the `read` objective.
 
-    Returns pixel_values [V, 3, H, W] (global view first, then tiles, page after page), `is_global` [V], `local_labels` [T, Q, K],
-    `patch_labels` [V, N, K], `cell_labels` [T, 4 N].
+    Returns pixel_values [V, 3, H, W] (global view first, then tiles, page after page), `is_global` [V], `local_labels`
+    [T, Q, K], `patch_labels` [V, N, K], `cell_labels` [T, 4 N].
     """
 
     # Smaller letters cannot be told apart by a person either.
@@ -97,32 +98,36 @@ class ReadCollator:
 class OracleCollator:
     """Pages -> token contents and packed questions, for the `oracle` objective; no pixels are rendered.
 
-    A row is the beginning of a conversation, a placeholder for every local token, then question, answer, next question, ... Some
-    local tokens are marked to be left out, as a selector would: those of no question more often than not, blank ones most.
+    A row is the beginning of a conversation, a placeholder for every local token, then question, answer and so on.
+    Local tokens of no question are marked to be left out, as a selector would; how many stay is a setting.
 
     Returns `slot_ids` [B, L, K], `image_grids` [B, 2], `local_mask` [B, L], `kept` [B, L], `relevant` [B, L, n],
-    `input_ids`, `attention_mask`, `labels` and `question_of` (1 + the question a token belongs to, 0 = none) [B, S]; rows are padded
-    on the right.
+    `input_ids`, `attention_mask`, `labels` and `question_of` (1 + the question a token belongs to, 0 = none) [B, S];
+    rows are padded on the right.
     """
 
-    # One question a row is easiest to learn from; several behind one page are cheaper.
-    QUESTIONS = (1, 1, 2, 4, 8)
-
-    def __init__(self, processor: SlimeProcessor, shape: PageShape, vocabulary: SlotVocabulary, seed: int) -> None:
-        """Args: the processor, the token geometry, the slots, the seed of the choices made here."""
+    def __init__(
+        self,
+        processor: SlimeProcessor,
+        shape: PageShape,
+        vocabulary: SlotVocabulary,
+        settings: OracleSettings,
+        seed: int,
+    ) -> None:
+        """Args: the processor, token geometry, slots, what is left in a row, the seed of the choices made here."""
         self.tokenizer: Any = processor.tokenizer
-        self.shape, self.vocabulary, self.seed = shape, vocabulary, seed
+        self.shape, self.vocabulary, self.settings, self.seed = shape, vocabulary, settings, seed
 
     def __call__(self, pages: list[Page]) -> dict[str, torch.Tensor]:
         """Label and pack a list of pages."""
-        asked = int(np.random.default_rng([self.seed, pages[0].seed]).choice(self.QUESTIONS))
+        asked = int(np.random.default_rng([self.seed, pages[0].seed]).choice(self.settings.questions))
         rows = [self._row(page, asked) for page in pages]
         batch = {}
         for key in rows[0]:
             size = [max(row[key].shape[d] for row in rows) for d in range(rows[0][key].ndim)]
             stacked = np.full((len(rows), *size), IGNORED if key == "labels" else 0, rows[0][key].dtype)
-            for i, row in enumerate(rows):
-                stacked[(i, *(slice(0, n) for n in row[key].shape))] = row[key]
+            for place, row in zip(stacked, rows, strict=True):
+                place[tuple(slice(0, n) for n in row[key].shape)] = row[key]
             batch[key] = torch.from_numpy(stacked)
         return batch
 
@@ -137,9 +142,9 @@ class OracleCollator:
         relevant = np.zeros((length, len(questions)), bool)
         for q, question in enumerate(questions):
             relevant[np.isin(run, [*question.key_runs, *question.value_runs]), q] = True
-        # With the asked tokens alone copying is learnt, with more and more others finding them; together neither starts.
-        drop_blank, drop_text = rng.choice([rng.random(), 1.0, 1.0]), rng.choice([0.0, rng.random(), 1.0])
-        dropped = rng.random(length) < np.where(run < 0, drop_blank, drop_text)
+        (least_blank, most_blank), (least_text, most_text) = self.settings.blanks, self.settings.distractors
+        keep_blank, keep_text = rng.uniform(least_blank, most_blank), rng.uniform(least_text, most_text)
+        dropped = rng.random(length) >= np.where(run < 0, keep_blank, keep_text)
         kept = ~dropped | relevant.any(1)
 
         special: Any = self.tokenizer.convert_tokens_to_ids
@@ -173,8 +178,8 @@ class OracleCollator:
 class AnswerCollator:
     """Pages -> a batch as the model is used, with the labels of the losses beside the answer's.
 
-    Beside the processor's output: `is_global` [V], `local_labels` [T, Q, K], `local_mask` [B, L], `relevant` [B, L, n] in the order
-    of the stitched map, and `question_of` [B, S].
+    Beside the processor's output: `is_global` [V], `local_labels` [T, Q, K], `local_mask` [B, L], `relevant` [B, L, n]
+    in the order of the stitched map, and `question_of` [B, S].
     """
 
     def __init__(self, processor: SlimeProcessor, shape: PageShape, vocabulary: SlotVocabulary) -> None:

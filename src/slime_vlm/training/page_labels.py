@@ -1,12 +1,12 @@
 """What each visual token of a page holds: the dense labels that teach the shipped small model's eye to read.
 
-A page from `slime_vlm.pages` knows the box of every character. `token_labels` writes, for every token of a regular raster over
-the page, one small integer per vocabulary slot:
+A page from `slime_vlm.pages` knows the box of every character. `tile_token_labels` writes, for every token of a regular
+raster over the page, one small integer per vocabulary slot:
 
     characters 1..n | offset of the first character in its run | up to two words the run spells or belongs to | role
 
-The projector with a visual vocabulary (`SlimeConfig.projector_vocabulary`) predicts exactly these slots, so the same labels
-serve to train the eye (pixels -> slots) and the language model (slots -> answers) apart.
+The projector with a visual vocabulary (`SlimeConfig.projector_vocabulary`) predicts exactly these slots, so the same
+labels serve to train the eye (pixels -> slots) and the language model (slots -> answers) apart.
 """
 
 from __future__ import annotations
@@ -95,19 +95,21 @@ def _centres(page: Page, y_scale: float, x_scale: float, y_paste: float, x_paste
     return y, x, run, place
 
 
-def tile_token_labels(page: Page, grid: TileGrid, vocabulary: SlotVocabulary, *, side: int, view_size: int) -> TokenLabels:
+def tile_token_labels(
+    page: Page, grid: TileGrid, vocabulary: SlotVocabulary, *, side: int, view_size: int
+) -> TokenLabels:
     """Label the stitched raster of a page's tiles.
 
     Args:
         page: the page.
         grid: its tile grid (`choose_grid`).
         vocabulary: slots and their vocabularies.
-        side: tokens along one side of a tile (8 for 64 local tokens, 16 for the patches of a 256 px view with stride 16).
+        side: tokens along one side of a tile (8 for 64 local tokens, 16 for patches of a 256 px view at stride 16).
         view_size: side of a tile in pixels.
 
     Returns:
-        Labels over (rows * side, cols * side) tokens. Offsets and words are told as far as the token's own tile shows them,
-        since the encoder sees one tile at a time.
+        Labels over (rows * side, cols * side) tokens. Offsets and words are told as far as the token's own tile shows
+        them, since the encoder sees one tile at a time.
     """
     raster = (grid.rows * side, grid.cols * side)
     if not page.runs:
@@ -121,7 +123,7 @@ def tile_token_labels(page: Page, grid: TileGrid, vocabulary: SlotVocabulary, *,
 def global_token_labels(
     page: Page, vocabulary: SlotVocabulary, *, side: int, view_size: int, legible: float
 ) -> TokenLabels:
-    """Label the squashed whole-page view: like `tile_token_labels`, but text smaller than `legible` pixels keeps its role only."""
+    """Label the squashed whole-page view like a tile; text smaller than `legible` pixels keeps its role only."""
     raster = (side, side)
     if not page.runs:
         return TokenLabels(np.zeros((*raster, vocabulary.num_slots), np.int64), np.full(raster, -1))
@@ -148,10 +150,10 @@ def _label(
     slots, characters = vocabulary.num_slots, vocabulary.character_slots
     row = np.clip((y // token_size).astype(np.int64), 0, raster[0] - 1)
     col = np.clip((x // token_size).astype(np.int64), 0, raster[1] - 1)
-    per_tile = int(round(view_size / token_size))
+    per_tile = round(view_size / token_size)
     tile = (row // per_tile) * (raster[1] // per_tile) + col // per_tile
 
-    # The words of a run are known in a tile that shows the runs which spell them; drawings carry their words themselves.
+    # The words of a run are known in a tile that shows the runs which spell them; drawings carry their own.
     tiles_of_run: list[set[int]] = [set() for _ in page.runs]
     for r, t in zip(run.tolist(), tile.tolist(), strict=True):
         tiles_of_run[r].add(t)
@@ -191,7 +193,7 @@ def _label(
 def cell_labels(page: Page, grid: TileGrid, vocabulary: SlotVocabulary, *, side: int, view_size: int) -> np.ndarray:
     """Which character covers every small cell of the stitched tiles: int64 [rows * side, cols * side], 0 = none.
 
-    Much easier to learn than the slots of a token, and unambiguous: found to be what gets a fresh encoder to read at all.
+    Much easier to learn than the slots of a token, and unambiguous: found to be what gets a fresh encoder to read.
     """
     cell = view_size / side
     cells = np.zeros((grid.rows * side, grid.cols * side), np.int64)

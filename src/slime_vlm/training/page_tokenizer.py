@@ -1,7 +1,7 @@
 """A tokenizer for rendered pages: whole words for what questions are made of, single characters for values.
 
-Copying a value character by character needs one token a character; finding its key needs one token a word. A word is a token
-only where it stands alone, so that a random value never becomes a word by accident.
+Copying a value character by character needs one token a character; finding its key needs one token a word. A word is a
+token only where it stands alone, so that a random value never becomes a word by accident.
 """
 
 from __future__ import annotations

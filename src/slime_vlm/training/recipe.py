@@ -1,7 +1,7 @@
 """A recipe: how a run is made, read from YAML with every key checked.
 
-The architecture is described by `SlimeConfig` (`model.config` below); everything that belongs to the run and not to the weights
-stands here. Defaults live in these dataclasses and nowhere else.
+The architecture is described by `SlimeConfig` (`model.config` below); everything that belongs to the run and not to the
+weights stands here. Defaults live in these dataclasses and nowhere else.
 """
 
 from __future__ import annotations
@@ -43,11 +43,28 @@ class DataSource:
     """Folder that the records' image paths start from; default: the folder of the records file."""
     conversation: str = "template"
     """`template`: the model's chat template; `plain`: image, caption, newline (stages 1 and 2)."""
+    workers: int = 0
+    """Processes that prepare batches beside the one that trains."""
+
+
+@dataclass(frozen=True)
+class OracleSettings:
+    """What a row of the `oracle` objective holds.
+
+    Copying is learnt first, from the asked tokens alone, then finding them among others; together neither starts.
+    """
+
+    questions: list[int] = field(default_factory=lambda: [1])
+    """Numbers of questions of a row, drawn for every batch."""
+    distractors: list[float] = field(default_factory=lambda: [0.0, 1.0])
+    """Smallest and largest share of the tokens of no question that stay."""
+    blanks: list[float] = field(default_factory=lambda: [0.0, 0.3])
+    """Smallest and largest share of the blank tokens that stay."""
 
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """Low-rank adapters on the language model."""
+    """Low-rank adapters on the language model; they are merged into its weights at the end of the stage."""
 
     rank: int = 128
     alpha: int = 256
@@ -66,8 +83,8 @@ class Stage:
     batch_size: int
     """Samples in one optimizer step, over all processes and accumulation steps."""
     objective: str = "answer"
-    """`answer`: the language-model loss. `read`: name the characters in every token (pages only). `oracle`: the language-model loss
-    on tokens that are told what they hold, without pixels (pages only)."""
+    """`answer`: the language-model loss. `read`: name the characters in every token (pages only). `oracle`: the
+    language-model loss on tokens that are told what they hold, without pixels (pages only)."""
     micro_batch_size: int | None = None
     """Samples in one forward pass; None = `batch_size` on one process."""
     epochs: float = 1.0
@@ -76,7 +93,8 @@ class Stage:
     config: dict[str, Any] = field(default_factory=dict)
     """SlimeConfig values during this stage (gate, views, top_p, ...)."""
     start: list[str] | None = None
-    """Stages to start from: the weights of the first, then the parts that each later one trained. None = the stage before."""
+    """Stages to start from: the weights of the first, then the parts that each later one trained; None = the stage
+    before, [] = the recipe's model."""
     part_learning_rates: dict[str, float] = field(default_factory=dict)
     """Learning rate of single parts, in place of `learning_rate`."""
     schedule: str = "cosine"
@@ -88,6 +106,9 @@ class Stage:
     bf16: bool = True
     max_sequence_length: int | None = 2048
     lora: LoraSettings | None = None
+    """Train `language_model` by low-rank adapters rather than whole; other parts train whole."""
+    oracle: OracleSettings = field(default_factory=OracleSettings)
+    """Rows of the `oracle` objective."""
     selector_loss: float = 0.0
     """Weight of the auxiliary loss that pulls up the tokens of the asked key and its value (pages only)."""
     reading_loss: float = 0.0
@@ -137,7 +158,7 @@ def load_recipe(path: str | Path, overrides: dict[str, str] | None = None) -> Re
         overrides: dotted keys to YAML values, `{"stages.eye.steps": "20"}`; a stage is named by its name.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or has an unknown, missing or ill-typed key. All errors are told at once.
+        ConfigError: the file is missing or no YAML, or has unknown, missing or ill-typed keys; all are told at once.
     """
     path = Path(path)
     if not path.is_file():
@@ -210,7 +231,8 @@ def _convert(hint: Any, value: Any, name: str, problems: list[str]) -> Any:
     origin = get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         options = [o for o in get_args(hint) if o is not type(None)]
-        return None if value is None and len(options) < len(get_args(hint)) else _convert(options[0], value, name, problems)
+        optional = len(options) < len(get_args(hint))
+        return None if value is None and optional else _convert(options[0], value, name, problems)
     if dataclasses.is_dataclass(hint):
         return _build(hint, value, name, problems)
     if origin is list:
@@ -251,6 +273,8 @@ def _check(recipe: Recipe) -> list[str]:
         for part in stage.part_learning_rates:
             if part not in stage.trains:
                 problems.append(f"'{where}.part_learning_rates' names '{part}', which this stage does not train")
+        if stage.lora is not None and "language_model" not in stage.trains:
+            problems.append(f"'{where}.lora' needs 'language_model' among 'trains'")
         if stage.objective not in ("answer", "read", "oracle"):
             problems.append(f"'{where}.objective' is '{stage.objective}', expected answer, read or oracle")
         if (stage.data.pages is None) == (stage.data.records is None):

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 from rich.console import Console
-from transformers import TrainerCallback, TrainingArguments, set_seed
-from transformers.utils import logging as transformers_logging
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from slime_vlm.errors import ConfigError
-from slime_vlm.training.models import STAGE_FILE, page_vocabulary, recipe_config, stage_model, start_model
+from slime_vlm.training.lora import add_lora, merge_lora
+from slime_vlm.training.models import page_vocabulary, recipe_config, stage_model, start_model
 from slime_vlm.training.objectives import AnswerObjective, OracleObjective, ReadObjective
 from slime_vlm.training.page_data import AnswerCollator, OracleCollator, PageDataset, PageShape, ReadCollator
 from slime_vlm.training.plan import print_plan
-from slime_vlm.training.recipe import Recipe, Stage, load_recipe, recipe_dict
+from slime_vlm.training.progress import ProgressLines, quiet_transformers
+from slime_vlm.training.recipe import Recipe, Stage, load_recipe
 from slime_vlm.training.records import RecordCollator, RecordDataset
+from slime_vlm.training.run_folder import claim, is_finished, stage_folders, write_marker, writing
 from slime_vlm.training.stages import PART_PREFIXES, apply_stage, frozen_modules, trainable_table
 from slime_vlm.training.trainer import ClockCheckpoints, SlimeTrainer, last_complete_checkpoint
 
@@ -48,7 +49,7 @@ def train(
     Args:
         recipe_path: YAML file.
         out: folder of the run; default `runs/<name of the recipe>`.
-        stages: names of the stages to run; none = all. Independent stages may run at the same time in several processes.
+        stages: names of the stages to run; none = all. Independent ones may run at the same time in several processes.
         resume: continue unfinished stages; finished ones are kept.
         dry_run: print the plan and stop.
         overrides: `key=value` changes of the recipe.
@@ -57,10 +58,11 @@ def train(
         Folder of the last stage's model.
 
     Raises:
-        ConfigError: the recipe or the arguments do not fit.
+        ConfigError: the recipe or the arguments do not fit, or `out` holds a run of another recipe.
         DataError: the data cannot be read.
+        CheckpointError: `out` cannot be written.
+        KeyboardInterrupt: the run was interrupted; a checkpoint is written.
     """
-    console = Console(stderr=True)
     pairs = {}
     for item in overrides:
         key, equals, value = item.partition("=")
@@ -76,76 +78,90 @@ def train(
     if dry_run:
         print_plan(recipe, chosen)
         return Path()
+    # Of several processes one speaks.
+    console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
     out = out or Path("runs") / recipe.name
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "recipe.yaml").write_text(yaml.safe_dump(recipe_dict(recipe), sort_keys=False, allow_unicode=True))
-    final = out
+    final = out / chosen[-1].name / "model"
+    if resume and all(is_finished(out / stage.name / "model") for stage in chosen):
+        console.print(f"nothing to do: the run in {out} is finished, its model is {final}", soft_wrap=True)
+        return final
+    claim(out, recipe, [stage.name for stage in chosen])
     for stage in chosen:
-        final = _run_stage(recipe, stage, out, resume, console)
+        with quiet_transformers(), writing(out):
+            _run_stage(recipe, stage, out, resume, console)
+    console.print(f'finished: try it with slime ask IMAGE -q "..." --model {final}', soft_wrap=True)
     return final
 
 
-def stage_folders(recipe: Recipe, stage: Stage, out: Path) -> list[Path]:
-    """Model folders that a stage starts from; empty for the first."""
-    names = [s.name for s in recipe.stages]
-    index = names.index(stage.name)
-    before = stage.start if stage.start is not None else names[max(0, index - 1) : index]
-    return [out / name / "model" for name in before]
-
-
-def _run_stage(recipe: Recipe, stage: Stage, out: Path, resume: bool, console: Console) -> Path:
+def _run_stage(recipe: Recipe, stage: Stage, out: Path, resume: bool, console: Console) -> None:
     folder, model_folder = out / stage.name, out / stage.name / "model"
-    if (model_folder / STAGE_FILE).is_file():
+    if is_finished(model_folder):
         if not resume:
             raise ConfigError(f"{model_folder} is a finished stage: use --resume to keep it, or another --out")
         console.print(f"stage {stage.name}: finished before, kept")
-        return model_folder
+        return
     checkpoint = last_complete_checkpoint(folder)
     if checkpoint is not None and not resume:
         raise ConfigError(f"{folder} holds checkpoints of an unfinished run: use --resume to go on, or another --out")
 
     before = stage_folders(recipe, stage, out)
     for path in before:
-        if not (path / STAGE_FILE).is_file():
-            raise ConfigError(f"stage '{stage.name}' starts from {path}, which is not there: run stage '{path.parent.name}' first")
+        if not is_finished(path):
+            needed = path.parent.name
+            raise ConfigError(
+                f"stage '{stage.name}' starts from {path}, which is not there: run stage '{needed}' first"
+            )
     set_seed(recipe.seed + stage.seed)
     model, processor = stage_model(before, stage.config) if before else start_model(recipe, stage.config)
     if not torch.cuda.is_available():
         # Plain attention trains 1.5 times faster than the fused one in bfloat16 on a CPU (docs/log.md).
         model.model.language_model.set_attn_implementation("eager")
+    if stage.data.records is not None:
+        model.config.max_sequence_length = stage.max_sequence_length
+    if stage.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    lora = add_lora(model, stage.lora) if stage.lora else None
     rates = apply_stage(model, stage)
     console.print(trainable_table(model, stage))
 
     dataset, collator, objective = _data_and_loss(recipe, stage, model, processor)
-    arguments = _arguments(recipe, stage, folder, dataset)
-    transformers_logging.set_verbosity_error()
+    progress = ProgressLines(console, stage.name)
     trainer = SlimeTrainer(
         model=model,
-        args=arguments,
+        args=_arguments(recipe, stage, folder, dataset),
         train_dataset=dataset,
         data_collator=collator,
         objective=objective,
         rates=rates,
         frozen=frozen_modules(model, stage),
-        callbacks=[ClockCheckpoints(stage.save_minutes)],
+        callbacks=[ClockCheckpoints(stage.save_minutes), progress],
     )
-    with _finish_step_on_interrupt(trainer) as interrupted:
-        trainer.train(resume_from_checkpoint=checkpoint)
-    if interrupted():
-        console.print(f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}; go on with --resume")
-        raise KeyboardInterrupt
-    if isinstance(objective, ReadObjective):
-        objective.finish(model)
-    _save_stage(model, processor, recipe, stage, trainer, model_folder)
-    return model_folder
+    trainer.remove_callback(PrinterCallback)
+    if checkpoint is not None:
+        done = Path(checkpoint).name.rpartition("-")[2]
+        console.print(f"stage {stage.name}: going on after step {done} of {trainer.args.max_steps}")
+    with _finish_step_on_interrupt(trainer) as asked:
+        with progress.shown():
+            trainer.train(resume_from_checkpoint=checkpoint)
+        if asked and trainer.state.global_step < trainer.state.max_steps:
+            step, steps = trainer.state.global_step, trainer.state.max_steps
+            console.print(f"stopped after step {step} of {steps} of stage {stage.name}; go on with --resume")
+            raise KeyboardInterrupt
+        if isinstance(objective, ReadObjective):
+            objective.finish(model)
+        if lora is not None:
+            merge_lora(lora)
+        _save_stage(model, processor, recipe, stage, trainer, model_folder)
+        if asked:
+            console.print(f"stopped at the end of stage {stage.name}; go on with --resume")
+            raise KeyboardInterrupt
 
 
 def _data_and_loss(
     recipe: Recipe, stage: Stage, model: SlimeForConditionalGeneration, processor: SlimeProcessor
 ) -> tuple[Any, Any, Any]:
     """Dataset, collator and objective of a stage; an objective of None is the model's own loss."""
-    if stage.data.pages is None:
-        assert stage.data.records is not None
+    if stage.data.records is not None:
         dataset = RecordDataset(stage.data.records, stage.data.images)
         style = "plain" if stage.data.conversation == "plain" else None
         return dataset, RecordCollator(processor, style, stage.max_sequence_length), None
@@ -153,7 +169,7 @@ def _data_and_loss(
     from slime_vlm.pages import PageSettings
 
     config = model.config
-    settings = {"view_size": config.view_size, "max_tiles": config.max_tiles, **stage.data.pages}
+    settings = {"view_size": config.view_size, "max_tiles": config.max_tiles, **(stage.data.pages or {})}
     first_seed = (recipe.seed * 100 + stage.seed) * SEEDS_PER_STAGE
     pages = PageDataset(PageSettings.from_dict(settings), (stage.steps or 0) * stage.batch_size, first_seed)
     shape = PageShape(
@@ -165,14 +181,15 @@ def _data_and_loss(
     vocabulary = page_vocabulary()
     if config.projector_vocabulary != vocabulary.sizes:
         raise ConfigError(
-            f"stage '{stage.name}' trains on rendered pages, expected a model with projector_vocabulary {vocabulary.sizes}, "
-            f"found {config.projector_vocabulary}: set 'model.config.projector_vocabulary: pages'"
+            f"stage '{stage.name}' trains on rendered pages, expected a model with projector_vocabulary "
+            f"{vocabulary.sizes}, found {config.projector_vocabulary}: set 'model.config.projector_vocabulary: pages'"
         )
     if stage.objective == "read":
         reads = ReadObjective(model, len(vocabulary.characters), stage.trains)
         return pages, ReadCollator(processor, shape, vocabulary), reads
     if stage.objective == "oracle":
-        return pages, OracleCollator(processor, shape, vocabulary, stage.seed), OracleObjective(stage.selector_loss)
+        rows = OracleCollator(processor, shape, vocabulary, stage.oracle, stage.seed)
+        return pages, rows, OracleObjective(stage.selector_loss)
     return pages, AnswerCollator(processor, shape, vocabulary), AnswerObjective(stage.selector_loss, stage.reading_loss)
 
 
@@ -181,15 +198,15 @@ def _arguments(recipe: Recipe, stage: Stage, folder: Path, dataset: Any) -> Trai
     micro = stage.micro_batch_size or max(1, stage.batch_size // processes)
     if stage.batch_size % (micro * processes):
         raise ConfigError(
-            f"stage '{stage.name}': batch_size {stage.batch_size} is no multiple of micro_batch_size {micro} x {processes} processes"
+            f"stage '{stage.name}': batch_size {stage.batch_size} is no multiple of micro_batch_size {micro} x "
+            f"{processes} processes"
         )
-    accumulation = stage.batch_size // (micro * processes)
     steps = stage.steps or math.ceil(stage.epochs * math.ceil(len(dataset) / stage.batch_size))
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=accumulation,
+        gradient_accumulation_steps=stage.batch_size // (micro * processes),
         learning_rate=stage.learning_rate,
         lr_scheduler_type=stage.schedule,
         warmup_steps=math.ceil(stage.warmup_ratio * steps),
@@ -198,14 +215,17 @@ def _arguments(recipe: Recipe, stage: Stage, folder: Path, dataset: Any) -> Trai
         max_grad_norm=stage.max_grad_norm,
         bf16=stage.bf16,
         use_cpu=not torch.cuda.is_available(),
-        gradient_checkpointing=stage.gradient_checkpointing,
+        # A gate that stands on one adapter gets no gradient in stages 1a and 1b.
+        ddp_find_unused_parameters=True,
         # Pages are drawn anew at every index; records are shuffled.
         train_sampling_strategy="random" if stage.data.records else "sequential",
+        dataloader_num_workers=stage.data.workers,
         seed=recipe.seed + stage.seed,
         save_strategy="no",
         save_total_limit=2,
         logging_steps=max(1, min(50, steps // 20)),
         report_to=["tensorboard"] if recipe.tensorboard else [],
+        disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
     )
@@ -220,25 +240,33 @@ def _save_stage(
     folder: Path,
 ) -> None:
     """Write the stage's model with the recipe's own config, then the marker that it is finished."""
-    base = recipe_config(recipe, {})
-    for key in stage.config:
-        setattr(model.config, key, getattr(base, key))
-    processor.follow(model.config)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    record = {
-        "stage": stage.name,
-        "trained": [prefix for part in stage.trains for prefix in PART_PREFIXES[part]],
-        "steps": trainer.state.global_step,
-        "last": history[-1] if history else {},
-    }
-    (folder / STAGE_FILE).write_text(json.dumps(record, indent=1))
+    # Gathers the parts of a model that is spread over processes, so all of them take part.
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if trainer.args.should_save:
+        base = recipe_config(recipe, {})
+        for key in [*stage.config, "max_sequence_length"]:
+            setattr(model.config, key, getattr(base, key))
+        processor.follow(model.config)
+        model.save_pretrained(folder, state_dict=weights)
+        processor.save_pretrained(folder)
+        history = [entry for entry in trainer.state.log_history if "loss" in entry]
+        record = {
+            "stage": stage.name,
+            "trained": [prefix for part in stage.trains for prefix in PART_PREFIXES[part]],
+            "steps": trainer.state.global_step,
+            "last": history[-1] if history else {},
+        }
+        write_marker(folder, record)
+    trainer.accelerator.wait_for_everyone()
 
 
 @contextmanager
-def _finish_step_on_interrupt(trainer: SlimeTrainer) -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C (or SIGTERM) into: finish this step, write a checkpoint, stop."""
+def _finish_step_on_interrupt(trainer: SlimeTrainer) -> Iterator[list[int]]:
+    """Turn the first Ctrl-C (or SIGTERM) into: finish this step, write a checkpoint, stop; a second one stops at once.
+
+    Yields:
+        Signals that came.
+    """
     asked: list[int] = []
 
     class Stopper(TrainerCallback):
@@ -252,9 +280,13 @@ def _finish_step_on_interrupt(trainer: SlimeTrainer) -> Iterator[Callable[[], bo
         asked.append(number)
 
     trainer.add_callback(Stopper())
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread hears signals.
+        yield asked
+        return
     before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(asked) and trainer.state.global_step < trainer.state.max_steps
+        yield asked
     finally:
         for number, old in before.items():
             signal.signal(number, old)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from slime_vlm.errors import ConfigError
+from slime_vlm.training.lora import LORA_MARK
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
@@ -33,6 +34,10 @@ def parameters_of(model: SlimeForConditionalGeneration, part: str) -> list[str]:
 def apply_stage(model: SlimeForConditionalGeneration, stage: Stage) -> dict[str, float]:
     """Freeze everything, then open what the stage trains.
 
+    Args:
+        model: the model; with the stage's low-rank adapters in place, if it has some.
+        stage: what trains, and at which rates.
+
     Returns:
         Learning rate of every trainable parameter by name.
 
@@ -42,6 +47,8 @@ def apply_stage(model: SlimeForConditionalGeneration, stage: Stage) -> dict[str,
     rates: dict[str, float] = {}
     for part in stage.trains:
         names = parameters_of(model, part)
+        if part == "language_model" and stage.lora is not None:
+            names = [name for name in names if LORA_MARK in name]
         # The cosine selector has nothing to learn; recipes still name it, since the paper's stage 3 trains every part.
         if not names and part != "selector":
             raise ConfigError(f"stage '{stage.name}' trains '{part}', which this model does not have")
@@ -53,8 +60,14 @@ def apply_stage(model: SlimeForConditionalGeneration, stage: Stage) -> dict[str,
 
 
 def frozen_modules(model: SlimeForConditionalGeneration, stage: Stage) -> list[str]:
-    """Children of the model without any trainable parameter: they stay in evaluation mode (their statistics must not move)."""
-    return [name for name, child in model.model.named_children() if not any(p.requires_grad for p in child.parameters())]
+    """Children of the model that stay in evaluation mode, since nothing in them trains: their statistics must not move.
+
+    A frozen language model under gradient checkpointing is none of them, as layers checkpoint in training mode only.
+    """
+    frozen = [
+        name for name, child in model.model.named_children() if not any(p.requires_grad for p in child.parameters())
+    ]
+    return [name for name in frozen if not (stage.gradient_checkpointing and name == "language_model")]
 
 
 def trainable_table(model: SlimeForConditionalGeneration, stage: Stage) -> Table:

@@ -42,7 +42,7 @@ class SlimeTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with a parameter group for each learning rate."""
-        if self.optimizer is None:
+        if self.optimizer is None:  # type: ignore[has-type]
             cls, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             by_rate: dict[float, list[nn.Parameter]] = defaultdict(list)
             for name, parameter in self.model.named_parameters():

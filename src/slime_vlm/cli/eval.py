@@ -1,0 +1,98 @@
+"""`slime eval`: exact match on held-out rendered pages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Measure a model.")
+
+MODES: dict[str, dict[str, Any]] = {
+    "slime": {},
+    "all-local": {"selector": "none"},
+    "global": {"views": "global"},
+    "blind": {},
+}
+COLUMNS = ("key-value", "table", "scene", "chart", "geometry", "absent", "all")
+
+
+@app.callback()
+def _group() -> None:
+    """Measure a model."""
+
+
+@app.command()
+def pages(
+    model: Annotated[str, typer.Option("--model", help="nano, a checkpoint folder or a hub id.")] = "nano",
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Pages of every row of the table.")] = 60,
+    tiles: Annotated[
+        list[int] | None, typer.Option("--tiles", min=1, help="Tiles of a page; several make several tables [1, 2, 6].")
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="heldout, heldout_fonts or train.")] = "heldout",
+    mode: Annotated[
+        list[str] | None, typer.Option("--mode", help=f"One of {', '.join(MODES)}; may be given several times [all].")
+    ] = None,
+    budget: Annotated[
+        list[int] | None,
+        typer.Option("--budget", min=1, max=100, help="Adds a row that keeps this percentage of the local tokens."),
+    ] = None,
+    kind: Annotated[list[str] | None, typer.Option("--kind", help="Only these kinds of page.")] = None,
+    scale: Annotated[float, typer.Option("--scale", help="Page pixels for one pixel of the tile grid.")] = 1.0,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write every prediction to this JSONL file.")] = None,
+) -> None:
+    """Exact match by kind of page, with tokens and seconds a question, as a Markdown table.
+
+    One tile means pages of up to 256 x 256 pixels seen as one tile (max_tiles 1); the default slicing rule has no such grid.
+
+    Example: slime eval pages --model nano --tiles 6 --count 100
+    """
+    from rich.progress import track
+
+    import slime_vlm
+    from slime_vlm.errors import ConfigError
+    from slime_vlm.evaluation.pages import answer_pages, summarise
+    from slime_vlm.pages import PageSettings
+
+    for name in mode or []:
+        if name not in MODES:
+            raise ConfigError(f"--mode {name}: expected one of {', '.join(MODES)}")
+    rows: list[tuple[str, dict[str, Any], float | None]] = [(name, MODES[name], None) for name in mode or MODES]
+    rows += [(f"best {percent}%", {}, percent / 100) for percent in budget or []]
+    written = out.open("w", encoding="utf-8") if out else None
+    for number in tiles or [1, 2, 6]:
+        typer.echo(f"\n{number} tile{'s' * (number > 1)}, split {split}, {count} pages a row, model {model}\n")
+        typer.echo(f"| mode | {' | '.join(COLUMNS)} | global | local | kept | s a question |")
+        typer.echo("|" + " --- |" * (len(COLUMNS) + 5))
+        for name, overrides, share in rows:
+            extra = {"max_tiles": 1} if number == 1 else {}
+            loaded, processor = slime_vlm.load(model, **overrides, **extra)
+            config: Any = loaded.config
+            if share is not None:
+                config.max_local_tokens = max(1, round(share * number * config.token_layout.num_tile_tokens))
+            chosen: dict[str, Any] = {"kinds": dict.fromkeys(kind, 1.0)} if kind else {}
+            settings = PageSettings(
+                tiles=(number, number),
+                text_px=(20, 30),
+                page_scale=(0.8 * scale, 1.3 * scale),
+                view_size=config.view_size,
+                max_tiles=config.max_tiles,
+                split=split,
+                questions=4,
+                **chosen,
+            )
+            stream = answer_pages(loaded, processor, settings, count, blind=name == "blind")
+            answers = list(track(stream, description=name, total=count * 4, transient=True))
+            result = summarise(answers)
+            cells = [f"{result[c]['exact_match']:.2f} ({result[c]['questions']:.0f})" if c in result else "" for c in COLUMNS]
+            costs = [f"{result['all'][c]:.0f}" for c in ("global_tokens", "local_tokens", "kept_tokens")]
+            typer.echo(f"| {name} | {' | '.join([*cells, *costs])} | {result['all']['seconds']:.3f} |")
+            if written:
+                for answer in answers:
+                    line = {"mode": name, "tiles": number, "split": split, **answer.as_dict()}
+                    written.write(json.dumps(line, ensure_ascii=False) + "\n")
+    if written:
+        written.close()
+        typer.echo(f"\npredictions: {out}")

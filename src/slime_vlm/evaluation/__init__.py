@@ -1,0 +1,1 @@
+"""Measuring a model: pure metrics, and exact match on rendered pages."""

@@ -1,0 +1,151 @@
+"""The folder of a run: which recipe it belongs to, which of its stages are finished, and failures to write to it.
+
+recipe.yaml              the resolved recipe
+STAGE/checkpoint-N/      to resume from; complete when it holds the file `complete`
+STAGE/runs/              TensorBoard events
+STAGE/model/             the model after the stage; finished when it holds `stage.json`
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import SafetensorError
+
+from slime_vlm.errors import CheckpointError, ConfigError
+from slime_vlm.published import one_line
+from slime_vlm.training.recipe import Recipe, Stage, load_recipe, recipe_dict
+
+RECIPE_FILE = "recipe.yaml"
+STAGE_FILE = "stage.json"
+"""Written last into the model folder of a stage, so that it marks a finished one."""
+
+# What may change between a run and its continuation: none of it reaches a weight.
+_WITHOUT_EFFECT = {"description", "tensorboard", "source", "save_minutes"}
+
+_WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
+
+
+def stage_folders(recipe: Recipe, stage: Stage, out: Path) -> list[Path]:
+    """Model folders that a stage starts from; empty when it starts from the recipe's model."""
+    names = [s.name for s in recipe.stages]
+    index = names.index(stage.name)
+    before = stage.start if stage.start is not None else names[max(0, index - 1) : index]
+    return [out / name / "model" for name in before]
+
+
+def is_finished(model_folder: Path) -> bool:
+    """Whether a stage's model was written whole."""
+    return (model_folder / STAGE_FILE).is_file()
+
+
+def write_marker(model_folder: Path, record: dict[str, Any]) -> None:
+    """Mark a stage's model as finished, at once or not at all."""
+    _write_at_once(model_folder / STAGE_FILE, json.dumps(record, indent=1))
+
+
+def claim(out: Path, recipe: Recipe, stages: Collection[str]) -> None:
+    """Make the folder of a run, or check that it is of this recipe.
+
+    Stages that have not begun, and those that the chosen ones do not build on, may have changed.
+
+    Args:
+        out: folder of the run.
+        recipe: the recipe that is to run.
+        stages: names of the chosen stages.
+
+    Raises:
+        ConfigError: the folder holds a run of another recipe.
+        CheckpointError: it cannot be written.
+    """
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / RECIPE_FILE
+        if path.is_file():
+            begun = {name for name in _with_ancestors(recipe, stages) if (out / name).is_dir()}
+            changes = _changes(load_recipe(path), recipe, begun) if begun else []
+            if changes:
+                more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+                raise ConfigError(
+                    f"{out} holds a run of another recipe: {'; '.join(changes[:3])}{more}; use another --out, the "
+                    f"recipe as it was ({path}), or delete that file to go on all the same"
+                )
+        _write_at_once(path, yaml.safe_dump(recipe_dict(recipe), sort_keys=False, allow_unicode=True))
+
+
+def _with_ancestors(recipe: Recipe, stages: Collection[str]) -> set[str]:
+    """The named stages and all that they start from."""
+    by_name = {stage.name: stage for stage in recipe.stages}
+    found: set[str] = set()
+    waiting = list(stages)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += [folder.parent.name for folder in stage_folders(recipe, by_name[name], Path())]
+    return found
+
+
+def _changes(saved: Recipe, recipe: Recipe, begun: Collection[str]) -> list[str]:
+    before, now = _flat(saved, begun), _flat(recipe, begun)
+    return [
+        f"{key} was {before.get(key, 'not there')}, now {now.get(key, 'not there')}"
+        for key in dict.fromkeys([*before, *now])
+        if before.get(key) != now.get(key)
+    ]
+
+
+def _flat(recipe: Recipe, begun: Collection[str]) -> dict[str, Any]:
+    """What matters of a recipe by dotted names, as `--set` takes them."""
+    flat: dict[str, Any] = {}
+
+    def walk(value: Any, name: str) -> None:
+        if isinstance(value, dict) and value:
+            for key, inner in value.items():
+                if key not in _WITHOUT_EFFECT:
+                    walk(inner, f"{name}.{key}" if name else str(key))
+        else:
+            flat[name] = value
+
+    plain = recipe_dict(recipe)
+    walk({**plain, "stages": {stage["name"]: stage for stage in plain["stages"] if stage["name"] in begun}}, "")
+    return flat
+
+
+def _write_at_once(path: Path, text: str) -> None:
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Tell a failure to write in one line.
+
+    Raises:
+        CheckpointError: the disk is full, or the folder cannot be written.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if not _is_write_error(error):
+            raise
+        reason = error.strerror if isinstance(error, OSError) else one_line(error)
+        raise CheckpointError(
+            f"cannot write to {folder}: {reason}; make room or choose another --out, then go on with --resume"
+        ) from error
+
+
+def _is_write_error(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in _WRITE_ERRORS
+    # safetensors and torch wrap what the system said in errors of their own.
+    text = str(error)
+    return "os error" in text or "file write failed" in text or "unexpected pos" in text

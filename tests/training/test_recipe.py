@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from slime_vlm.errors import ConfigError
+from slime_vlm.training.recipe import load_recipe, recipe_dict
+
+from .mini import mini_recipe, write_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+def message_of(tmp_path: Path, recipe: Any, overrides: dict[str, str] | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(write_recipe(tmp_path, recipe), overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_every_recipe_of_the_repository_loads() -> None:
+    paths = sorted(RECIPES.glob("*.yaml"))
+    names = {path.stem for path in paths}
+    assert {"nano", "slime-vicuna-7b", "slime-vicuna-13b", "slime-llama3-8b", "slime-vicuna-7b-lora"} <= names
+    for path in paths:
+        recipe = load_recipe(path)
+        assert recipe.name == path.stem
+        assert all(stage.source for stage in recipe.stages), f"{path}: a stage does not say where its numbers are from"
+        assert path.read_text().startswith(("# slime train", "# torchrun"))
+
+
+@pytest.mark.parametrize("llm", ["vicuna-7b", "vicuna-13b", "llama3-8b"])
+def test_numbers_of_the_paper(llm: str) -> None:
+    vicuna = llm.startswith("vicuna")
+    stages = {stage.name: stage for stage in load_recipe(RECIPES / f"slime-{llm}.yaml").stages}
+    assert list(stages) == ["1a", "1b", "2", "3"]
+    for name in ("1a", "1b", "2"):
+        assert (stages[name].learning_rate, stages[name].batch_size) == (1e-3 if vicuna else 5e-4, 256)
+        assert stages[name].data.conversation == "plain"
+    assert (stages["3"].learning_rate, stages["3"].batch_size) == (2e-5 if vicuna else 1e-5, 128)
+    assert [stages[name].config.get("views") for name in stages] == ["global", "global", "local", "both"]
+    assert [stages[name].config.get("gate") for name in stages] == ["mlp", "attention", None, "mixture"]
+    assert [stages[name].config.get("selector_top_p") for name in stages] == [None, None, 1.0, 0.95]
+    for stage in stages.values():
+        assert (stage.schedule, stage.warmup_ratio, stage.weight_decay) == ("cosine", 0.03, 0.0)
+        assert (stage.epochs, stage.max_sequence_length, stage.bf16) == (1.0, 2048, True)
+
+    lora = load_recipe(RECIPES / f"slime-{llm}-lora.yaml").stages[-1]
+    assert lora.name == "3-lora"
+    assert lora.lora is not None
+    assert (lora.lora.rank, lora.lora.alpha, lora.learning_rate) == (128, 256, 1e-4)
+    assert set(lora.part_learning_rates.values()) == {2e-5}
+    assert set(lora.part_learning_rates) == set(lora.trains) - {"language_model"}
+
+
+def test_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:
+    recipe = mini_recipe()
+    recipe["stages"][0]["learning_rat"] = 1.0
+    assert "unknown key 'stages.eye.learning_rat': did you mean 'learning_rate'?" in message_of(tmp_path, recipe)
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    recipe = mini_recipe()
+    recipe["sed"] = 3
+    recipe["stages"][0]["steps"] = "many"
+    recipe["stages"][1]["bf16"] = 1
+    del recipe["stages"][2]["batch_size"]
+    message = message_of(tmp_path, recipe)
+    assert "did you mean 'seed'?" in message
+    assert "'stages.eye.steps' is 'many', expected int" in message
+    assert "'stages.lm.bf16' is 1, expected bool" in message
+    assert "missing key 'stages.both.batch_size'" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"trains": ["projektor"]}, "did you mean 'projector'?"),
+        ({"trains": "projector"}, "'stages.eye.trains' is 'projector', expected a list"),
+        ({"objective": "red"}, "expected answer, read or oracle"),
+        ({"steps": None}, "'stages.eye.steps' is needed, since pages have no end"),
+        ({"data": {}}, "needs exactly one of 'pages' and 'records'"),
+        ({"data": {"records": "a.json"}}, "'stages.eye.objective: read' needs 'data.pages'"),
+        ({"data": {"pages": {}, "conversation": "prose"}}, "expected template or plain"),
+        ({"start": ["lm"]}, "which is no earlier stage"),
+        ({"batch_size": 3, "micro_batch_size": 2}, "'stages.eye.batch_size' 3 is no multiple of 2"),
+        ({"part_learning_rates": {"gate": 1.0}}, "names 'gate', which this stage does not train"),
+        ({"lora": {}}, "'stages.eye.lora' needs 'language_model' among 'trains'"),
+        ({"lora": {"rang": 1}}, "unknown key 'stages.eye.lora.rang': did you mean 'rank'?"),
+        ({"name": "lm"}, "two stages are named 'lm'"),
+        ({"config": []}, "'stages.eye.config' is [], expected keys and values"),
+        ({"learning_rate": "fast"}, "expected float"),
+    ],
+)
+def test_problems_of_a_stage(tmp_path: Path, change: dict[str, Any], expected: str) -> None:
+    recipe = mini_recipe()
+    recipe["stages"][0] |= change
+    assert expected in message_of(tmp_path, recipe)
+
+
+def test_a_number_without_a_dot_is_a_number(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, mini_recipe())
+    path.write_text(path.read_text().replace("learning_rate: 0.001", "learning_rate: 1e-3", 1))
+    assert yaml.safe_load(path.read_text())["stages"][0]["learning_rate"] == "1e-3"
+    assert load_recipe(path).stages[0].learning_rate == 1e-3
+
+
+def test_overrides(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, mini_recipe())
+    recipe = load_recipe(path, {"stages.eye.steps": "20", "seed": "7", "stages.lm.data.pages.noise": "0.5"})
+    assert recipe.stages[0].steps == 20
+    assert recipe.seed == 7
+    assert recipe.stages[1].data.pages is not None
+    assert recipe.stages[1].data.pages["noise"] == 0.5
+    assert "no stage 'eyes'; did you mean 'eye'?" in message_of(tmp_path, mini_recipe(), {"stages.eyes.steps": "2"})
+    assert "'seed' has no keys" in message_of(tmp_path, mini_recipe(), {"seed.x": "2"})
+
+
+def test_a_resolved_recipe_reads_back_the_same(tmp_path: Path) -> None:
+    recipe = load_recipe(write_recipe(tmp_path, mini_recipe()))
+    (tmp_path / "resolved.yaml").write_text(yaml.safe_dump(recipe_dict(recipe)))
+    assert load_recipe(tmp_path / "resolved.yaml") == recipe
+
+
+def test_files_that_are_no_recipe(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no recipe at"):
+        load_recipe(tmp_path / "missing.yaml")
+    path = tmp_path / "broken.yaml"
+    path.write_text("name: [")
+    with pytest.raises(ConfigError, match="is not YAML"):
+        load_recipe(path)
+    path.write_text("just text")
+    with pytest.raises(ConfigError, match="expected keys and values"):
+        load_recipe(path)

@@ -17,9 +17,13 @@ from slime_vlm.errors import InputError
 from tests.tiny_reader import save_tiny_reader
 
 
+# The package imports torch at once unless the program is called `slime`, as the installed command is.
+AS_COMMAND = "import sys; sys.argv[0] = '/usr/bin/slime'; "
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from slime_vlm.cli import main; main()", *arguments],
+        [sys.executable, "-c", f"{AS_COMMAND}from slime_vlm.cli import main; main()", *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -35,9 +39,8 @@ def test_help_lists_the_commands():
 
 def test_help_imports_nothing_heavy():
     program = (
-        "import sys\n"
+        f"{AS_COMMAND}sys.argv.append('--help')\n"
         "from slime_vlm.cli import main\n"
-        "sys.argv = ['slime', '--help']\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'transformers', 'numpy', 'PIL', 'yaml'} & set(sys.modules)\n"
         "sys.exit(f'imported: {sorted(heavy)}' if heavy else 0)\n"
@@ -180,6 +183,8 @@ def test_bad_settings_are_one_line(slime, checkpoint, page, tmp_path):
     assert "float7" in failure_line(slime(*asked, checkpoint, "--dtype", "float7"))
     assert ".xyz is no picture format" in failure_line(slime(*asked, checkpoint, "--show", tmp_path / "a.xyz"))
     assert "folder" in failure_line(slime(*asked, checkpoint, "--show", tmp_path))
+    (tmp_path / "file").write_text("")
+    assert "nothing can be written" in failure_line(slime(*asked, checkpoint, "--show", tmp_path / "file" / "a.png"))
     assert "<image>" in failure_line(slime("ask", page, "-q", "what is <image>?", "-m", checkpoint))
 
 

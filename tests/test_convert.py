@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -250,3 +252,13 @@ def test_overwritten_weights_are_seen(source: Path, tmp_path: Path):
     convert(source, tmp_path / "native")
     native = load_file(tmp_path / "native" / "model.safetensors")
     assert torch.equal(native["model.global_adapter.gate_weight"], weights["model.mm_projector.w_gate"])
+
+
+@pytest.mark.parametrize("package", ["sentencepiece", "google.protobuf"])
+def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch, package: str):
+    source = write_published(tmp_path / "published")
+    (source / "tokenizer.json").unlink()
+    (source / "tokenizer.model").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(CheckpointError, match=re.escape(f'{package}, which is not installed: pip install "slime-vlm[')):
+        convert(source, tmp_path / "native")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Imported on first use: torch and transformers take seconds, and `slime --help` must not pay for them.
+# Imported on first use, see below.
 _LAZY = {
     "load": "slime_vlm.loading",
     "SlimeConfig": "slime_vlm.model.configuration_slime",
@@ -43,3 +45,10 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_LAZY})
+
+
+# Importing the package makes its classes known to transformers' Auto classes and pipelines. That imports torch, which
+# takes seconds; the command `slime` has to show its help at once, so there every subcommand imports what it needs.
+if Path(*sys.argv[:1]).stem != "slime":
+    importlib.import_module("slime_vlm.model.modeling_slime")
+    importlib.import_module("slime_vlm.model.processing_slime")

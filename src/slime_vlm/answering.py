@@ -15,10 +15,7 @@ from transformers import TextStreamer
 
 from slime_vlm.errors import InputError
 from slime_vlm.inputs import to_rgb
-from slime_vlm.model.chat_marks import mark_messages, parse_marks
-from slime_vlm.model.conversation import Segment
 from slime_vlm.model.outputs import VisionTokens
-from slime_vlm.model.text_encoding import encode_segments
 from slime_vlm.model.tiling import TileGrid, choose_grid
 from slime_vlm.overlay import LocalSelection, draw_overlay
 
@@ -211,17 +208,14 @@ def _encode_question(processor: SlimeProcessor, question: str, grid: TileGrid) -
     if processor.image_token in question:
         raise InputError(f"the question contains {processor.image_token}, which stands for the picture; leave it out")
     content = [{"type": "image"}, {"type": "text", "text": question}]
-    messages = mark_messages([{"role": "user", "content": content}], answers=False)
-    prompt = processor.apply_chat_template(messages, add_generation_prompt=True)
-    segments = parse_marks(prompt, processor.tokenizer) or [Segment(prompt, "question")]
-    row = encode_segments(
-        processor.tokenizer, segments, processor.image_token_id, image_token=processor.image_token
-    ).expand_images(processor.image_token_id, [processor.token_layout.num_image_tokens(grid.rows, grid.cols)])
-    return {
-        "input_ids": torch.tensor([row.input_ids]),
-        "attention_mask": torch.ones(1, len(row.input_ids), dtype=torch.long),
-        "question_mask": torch.tensor([row.question_mask]),
-    }
+    prompt = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        processor_kwargs={"image_grids": [(grid.rows, grid.cols)]},
+    )
+    return dict(prompt)
 
 
 class _Clock:

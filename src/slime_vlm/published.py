@@ -7,6 +7,7 @@ beside the config or a hub id.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -164,12 +165,18 @@ def _text_config(published: Mapping[str, Any]) -> LlamaConfig:
 
 
 def _tokenizer(src: Path, published: Mapping[str, Any]) -> Any:
+    if (src / "tokenizer.model").is_file() and not (src / "tokenizer.json").is_file():
+        # transformers would go on to take the file for one of another kind and blame that.
+        absent = [name for name in ("sentencepiece", "google.protobuf") if not _is_installed(name)]
+        if absent:
+            raise CheckpointError(
+                f"{src}: tokenizer.model is read with {absent[0]}, which is not installed: "
+                'pip install "slime-vlm[convert]"'
+            )
     try:
         # The config given here keeps transformers from reading config.json, whose model type it does not know.
         tokenizer = AutoTokenizer.from_pretrained(src, config=LlamaConfig())
-    except ImportError as error:
-        raise CheckpointError(f"{src}: the tokenizer needs a package ({one_line(error)}); install it") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ImportError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{src}: the tokenizer cannot be read ({one_line(error)}); fetch it again") from None
     if tokenizer.pad_token is None:
         pad = published.get("pad_token_id")
@@ -179,6 +186,14 @@ def _tokenizer(src: Path, published: Mapping[str, Any]) -> Any:
     # Deviation: published tokenizers pad on the right, where batch generation reads the padding.
     tokenizer.padding_side = "left"
     return tokenizer
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        # The parent package is missing, or the module is blocked.
+        return False
 
 
 def _vision(src: Path, published: Mapping[str, Any]) -> tuple[PretrainedConfig, dict[str, Any]]:

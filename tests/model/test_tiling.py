@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from slime_vlm.errors import InputError
-from slime_vlm.model.image_processing_slime import SlimeImageProcessor, to_rgb
+from slime_vlm.inputs import open_image
+from slime_vlm.model.image_processing_slime import SlimeImageProcessor, as_picture
 from slime_vlm.model.tiling import TileGrid, TokenLayout, candidate_grids, choose_grid
 
 from ..conftest import tiny_model
@@ -98,10 +101,23 @@ def test_image_types_agree() -> None:
     image = Image.effect_noise((30, 20), 90).convert("RGB")
     array = np.asarray(image)
     for other in (array, array.transpose(2, 0, 1), torch.from_numpy(array.copy()), array / 255.0):
-        assert to_rgb(other).tobytes() == image.tobytes()
-    assert to_rgb(array[..., 0]).mode == "RGB"
+        assert as_picture(other).tobytes() == image.tobytes()
+    assert as_picture(array[..., 0]).mode == "RGB"
     with pytest.raises(InputError, match="shape"):
-        to_rgb(np.zeros(3))
+        as_picture(np.zeros(3))
+
+
+def test_images_given_in_memory_are_treated_as_opened_files(tmp_path: Path) -> None:
+    clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    deep = np.linspace(0, 65535, 16).astype(np.uint16).reshape(4, 4)
+    for name, image in (("clear.png", clear), ("deep.png", Image.fromarray(deep))):
+        image.save(tmp_path / name)
+        assert as_picture(image).tobytes() == open_image(tmp_path / name).tobytes()
+    assert as_picture(np.asarray(clear)).getpixel((0, 0)) == (255, 255, 255)
+    assert as_picture(deep).tobytes() == as_picture(Image.fromarray(deep)).tobytes()
+    assert as_picture(deep).getextrema() == ((0, 255),) * 3
+    with pytest.raises(InputError, match="scale it first"):
+        as_picture(np.full((4, 4, 3), 300))
 
 
 def test_processor_survives_saving(tmp_path: object) -> None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -137,9 +138,7 @@ def write_records(folder: Path, as_lines: bool = False) -> Path:
         }
         for name, colour in (("a", "red"), ("b", "blue"))
     ]
-    records.append(
-        {"id": "text", "conversations": [{"from": "human", "value": "Two?"}, {"from": "gpt", "value": "2"}]}
-    )
+    records.append({"id": "text", "conversations": [{"from": "human", "value": "Two?"}, {"from": "gpt", "value": "2"}]})
     path = folder / ("records.jsonl" if as_lines else "records.json")
     path.write_text("\n".join(map(json.dumps, records)) if as_lines else json.dumps(records))
     return path
@@ -167,6 +166,7 @@ def write_parts(folder: Path) -> tuple[Path, Path]:
         eos_token_id=2,
         pad_token_id=0,
     )
+    torch.manual_seed(0)
     CLIPVisionModel(vision).save_pretrained(folder / "vision")
     LlamaForCausalLM(text).save_pretrained(folder / "llm")
     tokenizer.save_pretrained(folder / "llm")

@@ -27,7 +27,8 @@ app = typer.Typer(
 app.command(no_args_is_help=True)(ask)
 app.command(no_args_is_help=True)(train)
 app.command(no_args_is_help=True)(pages)
-app.command(no_args_is_help=True)(convert)app.add_typer(evaluate, name="eval")
+app.command(no_args_is_help=True)(convert)
+app.add_typer(evaluate, name="eval")
 
 # Distributions of the optional extras by the module they bring, to turn a failed import into advice.
 _EXTRA_OF_MODULE = {

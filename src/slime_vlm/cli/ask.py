@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -122,6 +123,10 @@ def _check_target(path: Path) -> None:
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         ending = path.suffix or "a name without ending"
         raise InputError(f"--show {path}: {ending} is no picture format; end the name in .png or .jpg")
+    # Missing folders are made when the picture is written, inside the nearest one that is there.
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    if not nearest.is_dir() or not os.access(path if path.exists() else nearest, os.W_OK):
+        raise InputError(f"--show {path}: nothing can be written to {nearest}; choose another place")
 
 
 def _save(image: Image.Image, path: Path) -> None:

@@ -45,7 +45,8 @@ def pages(
 ) -> None:
     """Exact match by kind of page, with tokens and seconds a question, as a Markdown table.
 
-    One tile means pages of up to 256 x 256 pixels seen as one tile (max_tiles 1); the default slicing rule has no such grid.
+    Pages are measured in tiles of 256 pixels. One tile means pages of up to 256 x 256 seen as one tile (max_tiles 1);
+    the default slicing rule has no such grid.
 
     Example: slime eval pages --model nano --tiles 6 --count 100
     """
@@ -67,26 +68,25 @@ def pages(
         typer.echo(f"| mode | {' | '.join(COLUMNS)} | global | local | kept | s a question |")
         typer.echo("|" + " --- |" * (len(COLUMNS) + 5))
         for name, overrides, share in rows:
-            extra = {"max_tiles": 1} if number == 1 else {}
-            loaded, processor = slime_vlm.load(model, **overrides, **extra)
-            config: Any = loaded.config
-            if share is not None:
-                config.max_local_tokens = max(1, round(share * number * config.token_layout.num_tile_tokens))
+            extra: dict[str, Any] = {"max_tiles": 1} if number == 1 else {}
+            loaded, processor = slime_vlm.load(model, None, None, **overrides, **extra)
             chosen: dict[str, Any] = {"kinds": dict.fromkeys(kind, 1.0)} if kind else {}
             settings = PageSettings(
                 tiles=(number, number),
                 text_px=(20, 30),
                 page_scale=(0.8 * scale, 1.3 * scale),
-                view_size=config.view_size,
-                max_tiles=config.max_tiles,
+                view_size=256,
+                max_tiles=max(7, number + 1) if number > 1 else 1,
                 split=split,
                 questions=4,
                 **chosen,
             )
-            stream = answer_pages(loaded, processor, settings, count, blind=name == "blind")
+            stream = answer_pages(loaded, processor, settings, count, blind=name == "blind", keep_share=share)
             answers = list(track(stream, description=name, total=count * 4, transient=True))
             result = summarise(answers)
-            cells = [f"{result[c]['exact_match']:.2f} ({result[c]['questions']:.0f})" if c in result else "" for c in COLUMNS]
+            cells = [
+                f"{result[c]['exact_match']:.2f} ({result[c]['questions']:.0f})" if c in result else "" for c in COLUMNS
+            ]
             costs = [f"{result['all'][c]:.0f}" for c in ("global_tokens", "local_tokens", "kept_tokens")]
             typer.echo(f"| {name} | {' | '.join([*cells, *costs])} | {result['all']['seconds']:.3f} |")
             if written:

@@ -78,6 +78,7 @@ def answer_pages(
     count: int,
     *,
     blind: bool = False,
+    keep_share: float | None = None,
     first_seed: int = FIRST_SEED,
 ) -> Iterator[PageAnswer]:
     """Ask every question of a number of pages, each with a conversation of its own.
@@ -88,12 +89,16 @@ def answer_pages(
         settings: which pages; `split` should be a held-out one.
         count: number of pages.
         blind: show an empty page of the same size instead: what can be guessed without seeing.
+        keep_share: keep this share of a page's local tokens, the best ones, in place of the model's own rule.
         first_seed: seed of the first page.
     """
+    rule = model.config.max_local_tokens
     for seed in range(first_seed, first_seed + count):
         page = make_page(seed, settings)
         image = Image.new("RGB", (page.width, page.height), page.paper) if blind else Image.fromarray(render(page))
         picture = encode(model, processor, image)
+        if keep_share is not None:
+            model.config.max_local_tokens = max(1, round(keep_share * picture.tokens.num_local_tokens))
         shared = sum(picture.seconds.values()) / len(page.questions)
         for question in page.questions:
             picture.seconds = {}
@@ -110,6 +115,7 @@ def answer_pages(
                 num_kept=given.num_kept,
                 seconds=shared + sum(given.seconds.values()),
             )
+    model.config.max_local_tokens = rule
 
 
 def summarise(answers: list[PageAnswer]) -> dict[str, dict[str, float]]:

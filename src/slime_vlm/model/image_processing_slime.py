@@ -12,6 +12,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, ImageInp
 from transformers.processing_utils import ImagesKwargs, Unpack
 
 from slime_vlm.errors import InputError
+from slime_vlm.inputs import to_rgb
 from slime_vlm.model.tiling import TileGrid, choose_grid
 
 
@@ -27,25 +28,33 @@ class SlimeImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call
     max_tiles: int
 
 
-def to_rgb(image: Any) -> Image.Image:
-    """Make a PIL RGB image of a PIL image, an array or a tensor; arrays are [H, W], [H, W, C] or [C, H, W].
+def as_picture(image: Any) -> Image.Image:
+    """Make an 8-bit PIL RGB image of a PIL image, an array or a tensor; arrays are [H, W], [H, W, C] or [C, H, W].
+
+    Floating point arrays hold 0..1, the convention of tensors. Modes and deep grey are treated as in opened files,
+    see `inputs.to_rgb`.
 
     Raises:
-        InputError: The array has no image shape.
+        InputError: The array has no image shape, or holds whole numbers beyond 8 bits in several channels.
     """
-    if not isinstance(image, Image.Image):
-        array = np.asarray(image)
-        if array.ndim == 3 and array.shape[-1] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
-            array = np.moveaxis(array, 0, -1)
-        if array.ndim == 3 and array.shape[-1] == 1:
-            array = array[..., 0]
-        if array.ndim not in (2, 3):
-            raise InputError(f"an image array has shape {list(array.shape)}, expected [H, W], [H, W, C] or [C, H, W]")
-        if np.issubdtype(array.dtype, np.floating):
-            # Floating point images are taken as 0..1, the convention of tensors.
-            array = (array.clip(0.0, 1.0) * 255.0).round()
-        image = Image.fromarray(array.astype(np.uint8))
-    return image if image.mode == "RGB" else image.convert("RGB")
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    array = np.asarray(image)
+    if array.ndim == 3 and array.shape[-1] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
+        array = np.moveaxis(array, 0, -1)
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3):
+        raise InputError(f"an image array has shape {list(array.shape)}, expected [H, W], [H, W, C] or [C, H, W]")
+    if np.issubdtype(array.dtype, np.floating):
+        array = (array.clip(0.0, 1.0) * 255.0).round()
+    elif array.size and not (array.min() >= 0 and array.max() <= 255):
+        if array.ndim == 3:
+            raise InputError(
+                f"an image array holds values from {array.min()} to {array.max()}, expected 0 to 255; scale it first"
+            )
+        return to_rgb(Image.fromarray(array.astype(np.int32)))
+    return to_rgb(Image.fromarray(array.astype(np.uint8)))
 
 
 def cut_views(image: Image.Image, grid: TileGrid, resample: int) -> np.ndarray:
@@ -92,7 +101,7 @@ class SlimeImageProcessor(PilBackend):
 
     def process_image(self, image: ImageInput, **kwargs: Any) -> Image.Image:
         """Make one image RGB; unlike other processors this one works on PIL images until they are cut."""
-        return to_rgb(image)
+        return as_picture(image)
 
     def _preprocess(
         self,

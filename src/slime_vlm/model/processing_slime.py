@@ -208,6 +208,7 @@ class SlimeProcessor(ProcessorMixin):
         conversations: Sequence[Sequence[Turn | Mapping[str, Any]]],
         images: Any = None,
         *,
+        image_grids: Sequence[Sequence[int]] | None = None,
         return_labels: bool = True,
         label_rule: str = "answers",
         style: str | ConversationStyle | None = None,
@@ -222,6 +223,7 @@ class SlimeProcessor(ProcessorMixin):
             conversations: Rows; a row is a list of `Turn`s, of published records (`from`, `value`) or of messages
                 (`role`, `content`).
             images: As in `__call__`; with a list per row, a record may have several images in a turn.
+            image_grids: As in `__call__`.
             return_labels: Adds `labels`: answers with their end of turn, -100 elsewhere.
             label_rule: `answers` or `published`, see `text_encoding.encode_conversation`.
             style: Another conversation style than the processor's (`plain` in stages 1 and 2).
@@ -254,6 +256,7 @@ class SlimeProcessor(ProcessorMixin):
         return self._assemble(
             encoded,
             images,
+            image_grids=image_grids,
             return_labels=return_labels,
             padding=padding,
             padding_side=padding_side,

@@ -87,7 +87,7 @@ def _start_small(model: SlimeForConditionalGeneration, tokenizer: Any, vocabular
     with torch.no_grad():
         embeddings.normal_(std=0.02)
         if slime.page_positions is not None:
-            slime.page_positions.linear.weight.mul_(0.08)
+            slime.page_positions.linear.weight.zero_()
         if model.config.projector_vocabulary != vocabulary.sizes:
             return
         begin = [sum(vocabulary.sizes[:k]) for k in range(vocabulary.num_slots)]
@@ -110,7 +110,10 @@ def _start_local(model: SlimeForConditionalGeneration) -> None:
 
 
 def start_local_attention(attention: QueryAttention, num_inputs: int, sharpness: float = 35.0) -> None:
-    """Set the query and key projections of a query attention so that head h of query i attends to place(i) + offset(h).
+    """Set the query and key projections of a query attention so that every head compares positions alone.
+
+    Of eight heads four look at the features under their query, two pool the row that the query lies in and two its
+    column: what a value belongs to stands left of it or above it.
 
     Args:
         attention: the layer.
@@ -120,16 +123,22 @@ def start_local_attention(attention: QueryAttention, num_inputs: int, sharpness:
     num_queries, dim = attention.query.shape
     head_dim = dim // attention.num_heads
     frequencies = 10000.0 ** (-torch.arange(head_dim // 4) / (dim // 4))
-    # In units of the queries' grid: the middles of the features under one query, then its neighbours.
+    # (y, x) in units of the queries' grid; None pools over the axis.
     part = 0.25 if num_inputs > num_queries else 0.0
-    offsets = [(-part, -part), (-part, part), (part, -part), (part, part), (0, 0.75), (0, -0.75), (0.75, 0), (-0.75, 0)]
+    places: list[tuple[float | None, float | None]] = [
+        *((y, x) for y in (-part, part) for x in (-part, part)),
+        *((y, None) for y in (-part, part)),
+        *((None, x) for x in (-part, part)),
+    ]
     with torch.no_grad():
         for projection in (attention.q_proj, attention.k_proj):
             projection.bias.zero_()
-            projection.weight.zero_()
+            projection.weight.normal_(std=0.005)
             for head in range(attention.num_heads):
-                shifts = offsets[head % len(offsets)] if projection is attention.q_proj else (0.0, 0.0)
-                for axis, shift in enumerate(reversed(shifts)):
+                for axis, place in enumerate(reversed(places[head % len(places)])):
+                    if place is None:
+                        continue
+                    shift = place if projection is attention.q_proj else 0.0
                     for i, frequency in enumerate(frequencies.tolist()):
                         row = head * head_dim + 4 * i + 2 * axis
                         sine, cosine = axis * 2 * (dim // 4) + i, (axis * 2 + 1) * (dim // 4) + i
@@ -166,11 +175,11 @@ def new_model(recipe: Recipe, overrides: dict[str, Any]) -> tuple[SlimeForCondit
     """
     source = recipe.model
     vision, llm = AutoModel.from_pretrained(source.vision), AutoModelForCausalLM.from_pretrained(source.llm)
-    tokenizer = AutoTokenizer.from_pretrained(source.llm)
+    # On the left for generation, and given here since tokenizers do not save a side that is set later; training rows
+    # are padded on the right whatever stands here.
+    tokenizer = AutoTokenizer.from_pretrained(source.llm, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    # For generation; training rows are padded on the right whatever stands here.
-    tokenizer.padding_side = "left"
     set_seed(recipe.seed)
     config = recipe_config(recipe, overrides)
     processor = SlimeProcessor.from_config(config, tokenizer, source.conversation)

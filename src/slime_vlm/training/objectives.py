@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from slime_vlm.model.local_compressor import stitch_tiles
+from slime_vlm.model.merge import fill_placeholders
 from slime_vlm.model.outputs import VisionTokens
+from slime_vlm.model.query_attention import sincos_positions
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
@@ -154,7 +155,7 @@ def selector_loss(scores: Tensor, relevant: Tensor, local_mask: Tensor) -> Tenso
 class OracleObjective:
     """The language-model loss on tokens that are told what they hold."""
 
-    def __init__(self, selector_weight: float, word_dropout: float = 0.15, corruption: float = 0.05) -> None:
+    def __init__(self, selector_weight: float, word_dropout: float = 0.05, corruption: float = 0.05) -> None:
         """Args: weight of the selector loss; share of words made unknown; share of character slots blurred."""
         self.selector_weight, self.word_dropout, self.corruption = selector_weight, word_dropout, corruption
 
@@ -182,20 +183,17 @@ class OracleObjective:
             scores = question_scores(model, local, text, batch["question_of"], batch["relevant"].shape[-1])
             aux = selector_loss(scores, batch["relevant"], batch["local_mask"])
             logs["selector_loss"] = aux.item()
-        images = [tokens[mask] for tokens, mask in zip(local, batch["local_mask"], strict=True)]
-        outputs = slime(
-            input_ids=batch["input_ids"],
+        if slime.page_positions is not None:
+            code = sincos_positions(*batch["coordinates"].reshape(-1, 2).unbind(1), dim=local.shape[-1])
+            local = local + slime.page_positions.linear(code.reshape(local.shape))
+        placeholders = batch["input_ids"] == model.config.image_token_id
+        hidden = slime.language_model(
+            inputs_embeds=fill_placeholders(text, placeholders, local[batch["kept"]]),
             attention_mask=batch["attention_mask"],
-            labels=batch["labels"],
-            vision_tokens=[
-                VisionTokens(grid=tuple(grid), local_tokens=tokens)
-                for grid, tokens in zip(batch["image_grids"].tolist(), images, strict=True)
-            ],
-            kept_local_tokens=[kept[mask] for kept, mask in zip(batch["kept"], batch["local_mask"], strict=True)],
-            padding_side="right",
+            position_ids=batch["position_ids"],
             use_cache=False,
-        )
-        loss, answer_logs = answer_loss(model, outputs.last_hidden_state, outputs.labels)
+        ).last_hidden_state
+        loss, answer_logs = answer_loss(model, hidden, batch["labels"])
         return loss + self.selector_weight * aux, {**logs, **answer_logs}
 
 
@@ -225,25 +223,24 @@ class AnswerObjective:
             for tokens, grid in zip(tiles.split([rows * cols for rows, cols in grids]), grids, strict=True)
         ]
         whole = [None] * len(grids) if views == "local" else slime.adapt_global(features[is_global])[0].unbind()
-        vision_tokens = [
+        pages = [
             VisionTokens(grid=grid, global_tokens=g, local_tokens=t)
             for grid, g, t in zip(grids, whole, local, strict=True)
         ]
+        vision_tokens = [pages[page] for page in batch["page_of"].tolist()]
         inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "question_mask", "labels")}
-        relevant = [r[m] for r, m in zip(batch["relevant"], batch["local_mask"], strict=True)]
-        with torch.no_grad():
-            selection = slime.select(vision_tokens, **inputs)
-        kept = [k[: len(r)] | r.any(-1) for k, r in zip(selection.kept, relevant, strict=True)]
+        selection = slime.select(vision_tokens, **inputs)
+        kept_mask = selection.kept | batch["relevant"]
+        kept = [k[: tokens.num_local_tokens] for k, tokens in zip(kept_mask, vision_tokens, strict=True)]
         outputs = slime(
             **inputs, vision_tokens=vision_tokens, kept_local_tokens=kept, padding_side="right", use_cache=False
         )
         loss, logs = answer_loss(model, outputs.last_hidden_state, outputs.labels)
-        logs["kept"] = (torch.cat(kept).float().mean()).item()
+        logs["kept"] = torch.cat(kept).float().mean().item()
         if self.selector_weight:
-            text = model.get_input_embeddings()(batch["input_ids"])
-            padded = pad_sequence(local, batch_first=True)
-            scores = question_scores(model, padded, text, batch["question_of"], batch["relevant"].shape[-1])
-            aux = selector_loss(scores, batch["relevant"], batch["local_mask"])
+            mask = torch.arange(kept_mask.shape[1]) < torch.tensor([len(k) for k in kept])[:, None]
+            scores = selection.scores / model.config.selector_temperature
+            aux = selector_loss(scores[..., None], batch["relevant"][..., None], mask.to(scores.device))
             loss, logs["selector_loss"] = loss + self.selector_weight * aux, aux.item()
         if self.reading_weight:
             aux = slot_loss(logits, batch["local_labels"])

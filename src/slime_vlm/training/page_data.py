@@ -12,7 +12,13 @@ from torch.utils.data import Dataset
 
 from slime_vlm.model.tiling import choose_grid
 from slime_vlm.pages import PageSettings, make_page, render
-from slime_vlm.training.page_labels import SlotVocabulary, cell_labels, global_token_labels, tile_token_labels
+from slime_vlm.training.page_labels import (
+    UNKNOWN_WORD,
+    SlotVocabulary,
+    cell_labels,
+    global_token_labels,
+    tile_token_labels,
+)
 
 if TYPE_CHECKING:
     from slime_vlm.model.processing_slime import SlimeProcessor
@@ -98,13 +104,17 @@ class ReadCollator:
 class OracleCollator:
     """Pages -> token contents and packed questions, for the `oracle` objective; no pixels are rendered.
 
-    A row is the beginning of a conversation, a placeholder for every local token, then question, answer and so on.
-    Local tokens of no question are marked to be left out, as a selector would; how many stay is a setting.
+    A row is the beginning of a conversation, a placeholder for every local token that a selector left, then question,
+    answer and so on. Tokens of the asked keys and values stay; of the others those that share a word with them half of
+    the time, and a share of all.
 
-    Returns `slot_ids` [B, L, K], `image_grids` [B, 2], `local_mask` [B, L], `kept` [B, L], `relevant` [B, L, n],
-    `input_ids`, `attention_mask`, `labels` and `question_of` (1 + the question a token belongs to, 0 = none) [B, S];
-    rows are padded on the right.
+    Returns `slot_ids` [B, L, K], `coordinates` [B, L, 2], `local_mask` [B, L], `kept` [B, L] and `relevant` [B, L, n] of
+    the kept tokens and some others for the selector to tell apart; `input_ids`, `attention_mask`, `position_ids`,
+    `labels` and `question_of` (1 + the question a token belongs to, 0 = none) [B, S]; rows are padded on the right.
     """
+
+    # Tokens that are left out of the row but still shown to the selector's loss.
+    REJECTED = 24
 
     def __init__(
         self,
@@ -132,43 +142,62 @@ class OracleCollator:
         return batch
 
     def _row(self, page: Page, asked: int) -> dict[str, np.ndarray]:
-        shape, vocabulary = self.shape, self.vocabulary
+        shape = self.shape
         rng = np.random.default_rng([self.seed, page.seed])
         grid = choose_grid(page.height, page.width, shape.view_size, shape.max_tiles)
-        labels = tile_token_labels(page, grid, vocabulary, side=shape.local_side, view_size=shape.view_size)
-        run = labels.run.reshape(-1)
-        length = len(run)
+        labels = tile_token_labels(page, grid, self.vocabulary, side=shape.local_side, view_size=shape.view_size)
+        run, cols = labels.run.reshape(-1), labels.run.shape[1]
+        slot_ids = labels.ids.reshape(len(run), -1)
         questions = [page.questions[i] for i in rng.permutation(len(page.questions))[:asked]]
-        relevant = np.zeros((length, len(questions)), bool)
-        for q, question in enumerate(questions):
-            relevant[np.isin(run, [*question.key_runs, *question.value_runs]), q] = True
-        (least_blank, most_blank), (least_text, most_text) = self.settings.blanks, self.settings.distractors
-        keep_blank, keep_text = rng.uniform(least_blank, most_blank), rng.uniform(least_text, most_text)
-        dropped = rng.random(length) >= np.where(run < 0, keep_blank, keep_text)
-        kept = ~dropped | relevant.any(1)
+        asked_runs = [[*question.key_runs, *question.value_runs] for question in questions]
+        relevant = np.stack([np.isin(run, runs) for runs in asked_runs], -1)
+        kept = relevant.any(1) | self._distractors(rng, page, run, asked_runs)
+        if rng.random() < self.settings.unknown:
+            # An encoder of small reach does not see which key a value stands beside; the language model then has to.
+            beside = np.array([bool(r.word_runs) for r in page.runs] + [False])[run]
+            slot_ids[beside, -3:-1] = np.where(slot_ids[beside, -3:-1] > 0, UNKNOWN_WORD, 0)
+        shown = kept.copy()
+        shown[rng.permutation(np.flatnonzero(~kept))[: self.REJECTED]] = True
+        place = np.flatnonzero(shown)
 
         special: Any = self.tokenizer.convert_tokens_to_ids
         # (ids, whether the model has to write them, 1 + question they ask)
         parts: list[tuple[list[int], bool, int]] = [([special("<bos>")], False, 0)]
         for q, question in enumerate(questions):
-            images = [special("<image>")] * length if q == 0 else []
+            images = [special("<image>")] * int(kept.sum()) if q == 0 else []
             parts.append(([special("<user>"), *images], False, 0))
             parts.append((self._text(question.text), False, q + 1))
             parts.append(([special("<assistant>")], False, 0))
             parts.append(([*self._text(question.answer), special("<eos>")], True, 0))
         ids = np.concatenate([part for part, _, _ in parts])
         answered = np.repeat([a for _, a, _ in parts], [len(p) for p, _, _ in parts])
+        after = np.arange(len(ids) - 2 - int(kept.sum()))
         return {
-            "slot_ids": labels.ids.reshape(length, -1),
-            "image_grids": np.array([grid.rows, grid.cols]),
-            "local_mask": np.ones(length, bool),
-            "relevant": relevant,
+            "slot_ids": slot_ids[place],
+            "coordinates": np.stack([place // cols, place % cols], 1),
+            "local_mask": np.ones(len(place), bool),
+            "kept": kept[place],
+            "relevant": relevant[place],
             "input_ids": ids,
             "attention_mask": np.ones(len(ids), np.int64),
+            # As with keep_position_ids: every token stands where it would if none had been dropped.
+            "position_ids": np.concatenate([[0, 1], 2 + np.flatnonzero(kept), 2 + len(run) + after]),
             "labels": np.where(answered, ids, IGNORED),
-            "kept": kept,
             "question_of": np.repeat([q for _, _, q in parts], [len(p) for p, _, _ in parts]),
         }
+
+    def _distractors(
+        self, rng: np.random.Generator, page: Page, run: np.ndarray, asked_runs: list[list[int]]
+    ) -> np.ndarray:
+        """Tokens of no question that stay in the row, bool [L]."""
+        (least_blank, most_blank), (least_text, most_text) = self.settings.blanks, self.settings.distractors
+        keep_blank, keep_text = rng.uniform(least_blank, most_blank), rng.uniform(least_text, most_text)
+        stays: np.ndarray = rng.random(len(run)) < np.where(run < 0, keep_blank, keep_text)
+        if most_text > 0 and rng.random() < 0.5:
+            words = {word for runs in asked_runs for r in runs for word in page.runs[r].words}
+            alike = [i for i, r in enumerate(page.runs) if words & set(r.words)]
+            stays |= np.isin(run, alike)
+        return stays
 
     def _text(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
@@ -176,10 +205,11 @@ class OracleCollator:
 
 
 class AnswerCollator:
-    """Pages -> a batch as the model is used, with the labels of the losses beside the answer's.
+    """Pages -> a batch as the model is used, one question a row, with the labels of the losses beside the answer's.
 
-    Beside the processor's output: `is_global` [V], `local_labels` [T, Q, K], `local_mask` [B, L], `relevant` [B, L, n]
-    in the order of the stitched map, and `question_of` [B, S].
+    Returns `pixel_values` [V, 3, H, W] and `image_grids` [I, 2] of the pages, `is_global` [V], `local_labels` [T, Q, K];
+    the processor's `input_ids`, `attention_mask`, `question_mask` and `labels` [B, S]; `page_of` [B], the page that a
+    row asks about, and `relevant` [B, L] in the order of the stitched map.
     """
 
     def __init__(self, processor: SlimeProcessor, shape: PageShape, vocabulary: SlotVocabulary) -> None:
@@ -188,40 +218,30 @@ class AnswerCollator:
 
     def __call__(self, pages: list[Page]) -> dict[str, torch.Tensor]:
         """Render, encode and label a list of pages."""
-        conversations = []
-        for page in pages:
-            turns: list[dict[str, Any]] = []
-            for i, question in enumerate(page.questions):
-                picture = [{"type": "image"}] if i == 0 else []
-                asked = {"type": "text", "text": question.text}
-                turns.append({"role": "user", "content": [*picture, asked]})
-                turns.append({"role": "assistant", "content": question.answer})
-            conversations.append(turns)
-        images = [[Image.fromarray(render(page))] for page in pages]
-        batch = dict(self.processor.encode_conversations(conversations, images=images, return_labels=True))
-        local_labels, relevant = [], []
-        for page in pages:
-            grid = choose_grid(page.height, page.width, self.shape.view_size, self.shape.max_tiles)
-            labels = tile_token_labels(
-                page, grid, self.vocabulary, side=self.shape.local_side, view_size=self.shape.view_size
-            )
-            local_labels.append(tile_order(labels.ids, self.shape.local_side))
-            run = labels.run.reshape(-1)
-            asked_runs = [[*q.key_runs, *q.value_runs] for q in page.questions]
-            relevant.append(np.stack([np.isin(run, runs) for runs in asked_runs], -1))
-        length, questions = (max(r.shape[d] for r in relevant) for d in (0, 1))
-        padded = np.zeros((len(pages), length, questions), bool)
-        mask = np.zeros((len(pages), length), bool)
-        for i, r in enumerate(relevant):
-            padded[i, : r.shape[0], : r.shape[1]], mask[i, : r.shape[0]] = r, True
-        asked_tokens = batch["question_mask"]
-        starts = torch.diff(asked_tokens, dim=1, prepend=torch.zeros_like(asked_tokens[:, :1])) > 0
+        side, view_size = self.shape.local_side, self.shape.view_size
+        views = self.processor.image_processor([Image.fromarray(render(page)) for page in pages], return_tensors="pt")
+        conversations, page_of, local_labels, relevant = [], [], [], []
+        for index, page in enumerate(pages):
+            grid = choose_grid(page.height, page.width, view_size, self.shape.max_tiles)
+            labels = tile_token_labels(page, grid, self.vocabulary, side=side, view_size=view_size)
+            local_labels.append(tile_order(labels.ids, side))
+            for question in page.questions:
+                asked = [{"type": "image"}, {"type": "text", "text": question.text}]
+                turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": question.answer}]
+                conversations.append(turns)
+                page_of.append(index)
+                relevant.append(np.isin(labels.run.reshape(-1), [*question.key_runs, *question.value_runs]))
+        grids = views["image_grids"].tolist()
+        rows = self.processor.encode_conversations(conversations, image_grids=[grids[page] for page in page_of])
+        padded = np.zeros((len(relevant), max(map(len, relevant))), bool)
+        for place, tokens in zip(padded, relevant, strict=True):
+            place[: len(tokens)] = tokens
         tiles = [len(labels) for labels in local_labels]
         return {
-            **batch,
+            **rows,
+            **views,
             "is_global": torch.cat([torch.arange(1 + n) == 0 for n in tiles]),
             "local_labels": torch.from_numpy(np.concatenate(local_labels)),
-            "local_mask": torch.from_numpy(mask),
+            "page_of": torch.tensor(page_of),
             "relevant": torch.from_numpy(padded),
-            "question_of": starts.long().cumsum(1) * asked_tokens,
         }

@@ -60,6 +60,8 @@ class OracleSettings:
     """Smallest and largest share of the tokens of no question that stay."""
     blanks: list[float] = field(default_factory=lambda: [0.0, 0.3])
     """Smallest and largest share of the blank tokens that stay."""
+    unknown: float = 0.5
+    """Share of rows in which no token tells which other text it belongs to: the language model has to find that out."""
 
 
 @dataclass(frozen=True)

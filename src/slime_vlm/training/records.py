@@ -40,7 +40,8 @@ class RecordDataset(Dataset):
         if not self.records:
             raise DataError(f"{path} holds no record")
         for index, record in enumerate(self.records):
-            if not isinstance(record, dict) or not record.get("conversations"):
+            turns = record.get("conversations") if isinstance(record, dict) else None
+            if not isinstance(turns, list) or not turns:
                 raise DataError(f"{path}: record {index} has no 'conversations', expected a list of turns")
 
     def __len__(self) -> int:

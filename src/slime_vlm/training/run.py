@@ -169,6 +169,12 @@ def _data_and_loss(
     from slime_vlm.pages import PageSettings
 
     config = model.config
+    vocabulary = page_vocabulary()
+    if config.projector_vocabulary != vocabulary.sizes:
+        raise ConfigError(
+            f"stage '{stage.name}' trains on rendered pages, expected a model with projector_vocabulary "
+            f"{vocabulary.sizes}, found {config.projector_vocabulary}: set 'model.config.projector_vocabulary: pages'"
+        )
     settings = {"view_size": config.view_size, "max_tiles": config.max_tiles, **(stage.data.pages or {})}
     first_seed = (recipe.seed * 100 + stage.seed) * SEEDS_PER_STAGE
     pages = PageDataset(PageSettings.from_dict(settings), (stage.steps or 0) * stage.batch_size, first_seed)
@@ -178,12 +184,6 @@ def _data_and_loss(
         local_side=config.token_layout.tile_side or math.isqrt(config.num_local_queries),
         patch_side=config.feature_side,
     )
-    vocabulary = page_vocabulary()
-    if config.projector_vocabulary != vocabulary.sizes:
-        raise ConfigError(
-            f"stage '{stage.name}' trains on rendered pages, expected a model with projector_vocabulary "
-            f"{vocabulary.sizes}, found {config.projector_vocabulary}: set 'model.config.projector_vocabulary: pages'"
-        )
     if stage.objective == "read":
         reads = ReadObjective(model, len(vocabulary.characters), stage.trains)
         return pages, ReadCollator(processor, shape, vocabulary), reads

@@ -70,7 +70,7 @@ def claim(out: Path, recipe: Recipe, stages: Collection[str]) -> None:
         path = out / RECIPE_FILE
         if path.is_file():
             begun = {name for name in _with_ancestors(recipe, stages) if (out / name).is_dir()}
-            changes = _changes(load_recipe(path), recipe, begun) if begun else []
+            changes = _changes(_saved(path), recipe, begun) if begun else []
             if changes:
                 more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
                 raise ConfigError(
@@ -78,6 +78,13 @@ def claim(out: Path, recipe: Recipe, stages: Collection[str]) -> None:
                     f"recipe as it was ({path}), or delete that file to go on all the same"
                 )
         _write_at_once(path, yaml.safe_dump(recipe_dict(recipe), sort_keys=False, allow_unicode=True))
+
+
+def _saved(path: Path) -> Recipe:
+    try:
+        return load_recipe(path)
+    except ConfigError as error:
+        raise ConfigError(f"{error} (written by another version? delete that file to go on all the same)") from error
 
 
 def _with_ancestors(recipe: Recipe, stages: Collection[str]) -> set[str]:

@@ -1,0 +1,52 @@
+"""`import slime_vlm` and nothing else makes transformers know the model."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from transformers import pipeline
+
+from tests.tiny_reader import save_tiny_reader
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_reader(tmp_path_factory.mktemp("checkpoint"))
+
+
+def test_one_import_is_enough(folder: Path) -> None:
+    program = (
+        "import sys, slime_vlm\n"
+        "from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageTextToText, AutoProcessor\n"
+        "for auto in (AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageTextToText, AutoProcessor):\n"
+        "    print(type(auto.from_pretrained(sys.argv[1])).__name__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == [
+        "SlimeConfig",
+        "SlimeImageProcessor",
+        "SlimeModel",
+        "SlimeForConditionalGeneration",
+        "SlimeProcessor",
+    ], done.stderr
+
+
+def test_pipeline_answers(folder: Path) -> None:
+    ask = pipeline("image-text-to-text", model=str(folder))
+    images = [Image.effect_noise(size, 90).convert("RGB") for size in ((90, 150), (40, 30))]
+    chats = [
+        [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": "What?"}]}]
+        for image in images
+    ]
+    options = {"max_new_tokens": 5, "do_sample": False}
+    together = ask(chats, batch_size=2, generate_kwargs=options, return_full_text=False)
+    for chat, answer in zip(chats, together, strict=True):
+        assert ask(chat, generate_kwargs=options, return_full_text=False)[0]["generated_text"] == (
+            answer[0]["generated_text"]
+        )
+    plain = ask(images=images[0], text="<image>\nWhat?", generate_kwargs=options, return_full_text=False)
+    assert isinstance(plain[0]["generated_text"], str)

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from slime_vlm.model.visual_vocabulary import VisualVocabulary
+from slime_vlm.training.models import start_model
+from slime_vlm.training.objectives import (
+    OracleObjective,
+    ReadingHeads,
+    ReadObjective,
+    answer_loss,
+    cell_loss,
+    question_scores,
+    selector_loss,
+    slot_accuracy,
+    slot_loss,
+)
+from slime_vlm.training.recipe import load_recipe
+
+from ..conftest import tiny_model
+from .mini import mini_recipe, write_recipe
+
+
+def test_slot_loss_by_hand() -> None:
+    # One token that holds something, one blank; two slots of 2 and 3 entries.
+    labels = torch.tensor([[[1, 2], [0, 0]]])
+    logits = [torch.zeros(1, 2, 2), torch.zeros(1, 2, 3)]
+    logits[1][0, 1, 0] = math.log(2)  # of the blank's second slot: 2, 1, 1 parts
+    something, blank = math.log(2) + math.log(3), math.log(2) + math.log(2)
+    expected = (something + 0.2 * blank) / 1.2
+    assert slot_loss(logits, labels).item() == pytest.approx(expected)
+    assert slot_loss(logits, labels, blank_weight=1.0).item() == pytest.approx((something + blank) / 2)
+
+
+def test_cell_loss_by_hand() -> None:
+    labels = torch.tensor([[0, 2]])
+    logits = torch.zeros(1, 2, 3)
+    logits[0, 1, 2] = math.log(2)
+    loss, right = cell_loss(logits, labels)
+    assert loss.item() == pytest.approx((0.1 * math.log(3) + math.log(2)) / 1.1)
+    assert right == 1.0
+
+
+def test_slot_accuracy_counts_tokens_with_text() -> None:
+    sizes = [3, 3, 4, 3, 3, 2]  # two characters, offset, two words, role
+    labels = torch.tensor([[1, 2, 1, 1, 0, 1], [1, 0, 2, 0, 0, 1], [0, 0, 0, 0, 0, 0]])
+    said = labels.clone()
+    said[1, 1], said[0, 3] = 2, 2
+    logits = [F.one_hot(said[:, k], size).float() for k, size in enumerate(sizes)]
+    assert slot_accuracy(logits, labels) == {
+        "read_characters": 0.5,
+        "read_offset": 1.0,
+        "read_words": 0.5,
+        "read_blank": 1.0,
+    }
+
+
+def test_selector_loss_by_hand() -> None:
+    scores = torch.tensor([[[0.0, 5.0], [0.0, 5.0], [9.0, 9.0]]])
+    mask = torch.tensor([[True, True, False]])
+    relevant = torch.zeros(1, 3, 2, dtype=torch.bool)
+    relevant[0, 0, 0] = True
+    # Question 0 has half of the probability on its token; question 1 is about nothing and padding counts nowhere.
+    assert selector_loss(scores, relevant, mask).item() == pytest.approx(math.log(2))
+    relevant[0, :2, 1] = True
+    assert selector_loss(scores, relevant, mask).item() == pytest.approx(math.log(2) / 2)
+    none = scores.clone().requires_grad_()
+    loss = selector_loss(none, torch.zeros_like(relevant), mask)
+    loss.backward()
+    assert loss.item() == 0.0
+
+
+def test_question_scores_are_sums_of_cosines() -> None:
+    model = tiny_model(selector_temperature=0.5)
+    local, text = torch.randn(1, 3, 24), torch.randn(1, 4, 24)
+    scores = question_scores(model, local, text, torch.tensor([[0, 1, 1, 2]]), 2)
+    for token in range(3):
+        one = sum(F.cosine_similarity(local[0, token], text[0, t], dim=0) for t in (1, 2))
+        two = F.cosine_similarity(local[0, token], text[0, 3], dim=0)
+        torch.testing.assert_close(scores[0, token], torch.stack([one, two]) / 0.5)
+
+
+def test_answer_loss_is_the_shifted_cross_entropy() -> None:
+    model = tiny_model()
+    hidden, labels = torch.randn(2, 5, 24), torch.randint(0, 64, (2, 5))
+    labels[:, :3] = -100
+    loss, logs = answer_loss(model, hidden, labels)
+    logits = model.lm_head(hidden)[:, :-1].flatten(0, 1)
+    torch.testing.assert_close(loss, F.cross_entropy(logits, labels[:, 1:].flatten()))
+    assert set(logs) == {"answer_tokens_right"}
+
+
+def test_reading_heads_name_cells_in_raster_order() -> None:
+    heads = ReadingHeads((3, 5), characters=2)
+    with torch.no_grad():
+        heads.coarse.weight.zero_()
+        # The quarter of a patch that a cell lies in, written into its first logit.
+        heads.coarse.bias.copy_(torch.arange(4.0).repeat_interleave(3))
+        heads.fine.weight.zero_()
+        heads.fine.weight[0, 0] = 1.0
+        heads.fine.bias.zero_()
+    fine = torch.arange(16.0).reshape(1, 1, 4, 4).repeat(1, 3, 1, 1)
+    by_fine, by_coarse = heads(fine, torch.zeros(1, 5, 2, 2))
+    assert by_fine[0, :, 0].tolist() == list(range(16))
+    assert by_coarse[0, :, 0].tolist() == [0, 1, 0, 1, 2, 3, 2, 3, 0, 1, 0, 1, 2, 3, 2, 3]
+
+
+def test_heads_are_thrown_away(tmp_path: Path) -> None:
+    model, _ = start_model(load_recipe(write_recipe(tmp_path, mini_recipe())), {})
+    names = set(model.state_dict())
+    objective = ReadObjective(model, 70, ["vision_tower"])
+    assert set(model.state_dict()) > names
+    objective.finish(model)
+    assert set(model.state_dict()) == names
+    fixed = ReadObjective(model, 70, ["global_adapter"])
+    assert set(model.state_dict()) == names
+    fixed.finish(model)
+
+
+def test_oracle_tokens_without_doubt_are_exact() -> None:
+    projector = VisualVocabulary(vision_dim=4, dim=8, slot_sizes=[80, 80, 41, 10, 10, 8])
+    ids = torch.randint(0, 8, (2, 5, 6))
+    exact = OracleObjective(0.0, word_dropout=0.0, corruption=0.0)._tokens(projector, ids)
+    torch.testing.assert_close(exact, projector.embed_ids(ids))
+    # Doubt never reaches offsets, words or roles; dropped words become the unknown word.
+    dropped = OracleObjective(0.0, word_dropout=1.0, corruption=0.0)._tokens(projector, ids)
+    unknown = ids.clone()
+    unknown[..., -3:-1] = (ids[..., -3:-1] > 0).long()
+    torch.testing.assert_close(dropped, projector.embed_ids(unknown))

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from slime_vlm.errors import ConfigError, DataError
+from slime_vlm.loading import load
+from slime_vlm.training.records import RecordCollator, RecordDataset
+from slime_vlm.training.run import train
+
+from ..tiny_reader import tiny_reader
+from .mini import losses, records_recipe, write_parts, write_recipe, write_records
+
+
+@pytest.mark.parametrize("as_lines", [False, True])
+def test_json_and_json_lines(tmp_path: Path, as_lines: bool) -> None:
+    dataset = RecordDataset(write_records(tmp_path, as_lines))
+    assert len(dataset) == 3
+    assert dataset[0]["image"].size == (70, 60)
+    assert dataset[0]["conversations"][1]["value"] == "red"
+    assert dataset[2]["image"] is None
+
+
+def test_images_may_lie_elsewhere(tmp_path: Path) -> None:
+    path = write_records(tmp_path / "images")
+    records = tmp_path / "records.json"
+    records.write_text(path.read_text())
+    assert RecordDataset(records, tmp_path / "images")[1]["image"] is not None
+    with pytest.raises(DataError, match="record 'blue'"):
+        RecordDataset(records)[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[{]", "is not JSON"),
+        ('{"id": 1}\n{"id": ', "is not JSON"),
+        ("[]", "holds no record"),
+        ("", "holds no record"),
+        ('[{"id": 1}]', "record 0 has no 'conversations', expected a list of turns"),
+        ("[1]", "record 0 has no 'conversations'"),
+        ('[{"conversations": "hello"}]', "record 0 has no 'conversations'"),
+        ('{"image": "a.png", "conversations": [{"from": "human", "value": "?"}]}\n[]', "record 1 has no"),
+    ],
+)
+def test_wrong_files(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "records.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=expected) as caught:
+        RecordDataset(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_and_missing_image(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no records at .*: expected a JSON or JSONL file"):
+        RecordDataset(tmp_path / "none.json")
+    path = write_records(tmp_path)
+    (tmp_path / "b.png").unlink()
+    with pytest.raises(DataError, match="record 'blue'") as caught:
+        RecordDataset(path)[1]
+    assert "\n" not in str(caught.value)
+
+
+def test_a_text_file_named_png(tmp_path: Path) -> None:
+    path = write_records(tmp_path)
+    (tmp_path / "a.png").write_text("no picture")
+    with pytest.raises(DataError, match="record 'red'"):
+        RecordDataset(path)[0]
+
+
+def test_turns_that_do_not_fit_are_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "records.json"
+    path.write_text(json.dumps([{"id": "x", "conversations": [{"from": "nobody", "value": "?"}]}]))
+    _, processor = tiny_reader()
+    with pytest.raises(DataError):
+        RecordCollator(processor, None, None)([RecordDataset(path)[0]])
+
+
+def test_batches_of_both_styles(tmp_path: Path) -> None:
+    dataset = RecordDataset(write_records(tmp_path))
+    _, processor = tiny_reader()
+    records = [dataset[0], dataset[2]]
+    batch = RecordCollator(processor, None, None)(records)
+    assert batch["image_grids"].shape == (1, 2)
+    assert batch["pixel_values"].shape[0] == 1 + int(batch["image_grids"].prod())
+    decode = processor.tokenizer.decode
+    assert "red" in decode(batch["input_ids"][0][batch["labels"][0] != -100])
+    plain = RecordCollator(processor, "plain", None)([dataset[0]])
+    assert decode(plain["input_ids"][0][plain["labels"][0] != -100]) == "red\n"
+    assert "Colour" not in decode(plain["input_ids"][0])
+
+
+def test_template_training_overfits(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path, records_recipe(tmp_path / "data", config={"selector_noise": 0.0}, steps=60))
+    folder = train(path, tmp_path / "run")
+    curve = losses(tmp_path / "run" / "3")
+    assert curve[60] < 0.2 * curve[3]
+    model, processor = load(folder, device="cpu")
+    # What held for the stage alone is not written into the model.
+    assert model.config.selector_noise == 0.1
+    assert model.config.max_sequence_length is None
+    assert processor.tokenizer.padding_side == "left"
+
+
+def test_alternating_stages_in_the_plain_style(tmp_path: Path) -> None:
+    recipe = records_recipe(tmp_path / "data")
+    common = {
+        "data": {"records": str(tmp_path / "data" / "pictures.json"), "conversation": "plain"},
+        "epochs": 15.0,
+        "steps": None,
+        "batch_size": 2,
+        "micro_batch_size": 1,
+        "learning_rate": 3e-2,
+        "bf16": False,
+    }
+    pictures = json.loads((tmp_path / "data" / "records.json").read_text())[:2]
+    (tmp_path / "data" / "pictures.json").write_text(json.dumps(pictures))
+    recipe["stages"] = [
+        {"name": "1a", "trains": ["projector", "gate"], "config": {"views": "global", "gate": "mlp"}, **common},
+        {
+            "name": "1b",
+            "trains": ["global_adapter", "gate"],
+            "config": {"views": "global", "gate": "attention"},
+            **common,
+        },
+        {
+            "name": "2",
+            "trains": ["local_compressor"],
+            "config": {"views": "local", "selector_top_p": 1.0},
+            **common,
+        },
+    ]
+    folder = train(write_recipe(tmp_path, recipe), tmp_path / "run")
+    curve = losses(tmp_path / "run" / "1a")
+    assert sorted(curve) == list(range(1, 16))
+    assert curve[15] < curve[1]
+    first, _ = load(tmp_path / "run" / "1a" / "model", device="cpu")
+    last, _ = load(folder, device="cpu")
+    assert last.config.views == "both"
+    assert last.config.gate == "mixture"
+    moved = {
+        name.split(".")[1]
+        for (name, before), after in zip(first.state_dict().items(), last.state_dict().values(), strict=True)
+        if not before.equal(after)
+    }
+    assert moved == {"global_adapter", "local_compressor"}
+
+
+def test_parts_that_do_not_fit_the_stated_config(tmp_path: Path) -> None:
+    recipe = records_recipe(tmp_path / "data")
+    vision, _ = write_parts(tmp_path / "data")
+    config = json.loads((vision / "config.json").read_text())
+    recipe["model"]["config"]["vision_config"] = {**config, "hidden_size": 24, "intermediate_size": 40}
+    with pytest.raises(ConfigError, match=r"vision does not fit the recipe's config") as caught:
+        train(write_recipe(tmp_path, recipe), tmp_path / "run")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,181 @@
+"""A run that is killed at any moment goes on as if nothing had happened (training/run.py, training/trainer.py)."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from slime_vlm.errors import CheckpointError, ConfigError
+from slime_vlm.training.run import train
+from slime_vlm.training.trainer import COMPLETE, last_complete_checkpoint
+
+from .mini import losses, mini_recipe, write_recipe
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe that writes a checkpoint at every step."""
+    values = mini_recipe()
+    for stage in values["stages"]:
+        stage["save_minutes"] = 0.0
+    return write_recipe(tmp_path_factory.mktemp("recipe"), values)
+
+
+@pytest.fixture(scope="module")
+def unbroken(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run that nothing happened to."""
+    out = tmp_path_factory.mktemp("unbroken")
+    torch.set_num_threads(1)
+    train(recipe, out)
+    return out
+
+
+def start(recipe: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+    """`slime train` in a process of its own, with one thread, so that sums come out the same."""
+    code = "import torch; torch.set_num_threads(1); from slime_vlm.cli import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "train", str(recipe), "--out", str(out), *options],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
+    """Wait until a complete checkpoint of at least this step is there."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        steps = [int(path.parent.name.split("-")[1]) for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
+        if max(steps, default=0) >= step:
+            return
+        if process.poll() is not None:
+            break
+        time.sleep(0.005)
+    raise AssertionError(f"no checkpoint came: {process.communicate()[1]}")
+
+
+def copy_up_to(stage: str, unbroken: Path, out: Path) -> None:
+    """The unbroken run as it was before a stage."""
+    shutil.copytree(unbroken, out)
+    names = ["eye", "lm", "both"]
+    for name in names[names.index(stage) :]:
+        shutil.rmtree(out / name)
+
+
+def assert_same_run(stage: str, ours: Path, unbroken: Path) -> None:
+    expected = losses(unbroken / stage)
+    assert sorted(expected) == list(range(1, 9))
+    assert losses(ours / stage) == expected
+    theirs = load_file(unbroken / stage / "model" / "model.safetensors")
+    weights = load_file(ours / stage / "model" / "model.safetensors")
+    assert weights.keys() == theirs.keys()
+    assert all(torch.equal(weights[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("stage", ["eye", "lm", "both"])
+def test_killed_in_a_stage(stage: str, recipe: Path, unbroken: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    copy_up_to(stage, unbroken, out)
+    process = start(recipe, out, "--stage", stage)
+    wait_for_step(process, out / stage, 2)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    process.communicate()
+    assert not (out / stage / "model" / "stage.json").exists(), "the stage was over before the signal came"
+
+    # What a kill in the middle of writing leaves behind: the newest checkpoint, without its mark.
+    torn = out / stage / "checkpoint-8"
+    torn.mkdir(exist_ok=True)
+    (torn / COMPLETE).unlink(missing_ok=True)
+    (torn / "model.safetensors").write_bytes(b"half of")
+
+    train(recipe, out, [stage], resume=True)
+    assert_same_run(stage, out, unbroken)
+
+
+def test_interrupted_and_resumed(recipe: Path, unbroken: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start(recipe, out, "--stage", "eye")
+    wait_for_step(process, out / "eye", 2)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("stopped after step")
+    assert last.endswith("of 8 of stage eye; go on with --resume")
+    step = int(last.split()[3])
+    assert last_complete_checkpoint(out / "eye") == str(out / "eye" / f"checkpoint-{step}")
+
+    with pytest.raises(ConfigError, match="unfinished run: use --resume"):
+        train(recipe, out, ["eye"])
+    process = start(recipe, out, "--stage", "eye", "--resume")
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert f"stage eye: going on after step {step} of 8" in said
+    assert_same_run("eye", out, unbroken)
+
+
+def test_a_finished_run_says_so(
+    recipe: Path, unbroken: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert train(recipe, unbroken, resume=True) == unbroken / "both" / "model"
+    assert "nothing to do" in capfd.readouterr().err
+    with pytest.raises(ConfigError, match="finished stage: use --resume to keep it"):
+        train(recipe, unbroken)
+
+
+def test_a_stage_killed_while_its_model_was_written(recipe: Path, unbroken: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    copy_up_to("lm", unbroken, out)
+    shutil.copytree(unbroken / "lm", out / "lm")
+    (out / "lm" / "model" / "stage.json").unlink()
+    (out / "lm" / "model" / "model.safetensors").write_bytes(b"half of")
+    shutil.rmtree(out / "lm" / "runs")
+    train(recipe, out, ["lm"], resume=True)
+    weights = load_file(out / "lm" / "model" / "model.safetensors")
+    theirs = load_file(unbroken / "lm" / "model" / "model.safetensors")
+    assert all(torch.equal(weights[name], theirs[name]) for name in theirs)
+
+
+def test_a_full_disk_is_one_line(recipe: Path, tmp_path: Path) -> None:
+    code = "from slime_vlm.training.run import train; from pathlib import Path; train(Path({!r}), Path({!r}), ['eye'])"
+
+    def limit() -> None:
+        # Writing beyond the limit fails as on a full disk.
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+
+    done = subprocess.run(
+        [sys.executable, "-c", code.format(str(recipe), str(tmp_path / "run"))],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("slime_vlm.errors.CheckpointError: cannot write to"), done.stderr
+    assert last.endswith("go on with --resume")
+    # The torn checkpoint is not taken for one.
+    assert last_complete_checkpoint(tmp_path / "run" / "eye") is None
+
+
+def test_an_unwritable_folder_is_one_line(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match=r"cannot write to .*Not a directory") as caught:
+        train(recipe, tmp_path / "file" / "run")
+    assert "\n" not in str(caught.value)

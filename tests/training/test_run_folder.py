@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slime_vlm.errors import CheckpointError, ConfigError
+from slime_vlm.training.recipe import Recipe, load_recipe
+from slime_vlm.training.run_folder import claim, stage_folders, writing
+from slime_vlm.training.trainer import COMPLETE, last_complete_checkpoint
+
+from .mini import mini_recipe, write_recipe
+
+ALL = ("eye", "lm", "both")
+
+
+def changed(tmp_path: Path, stage: int | None = None, **values: Any) -> Recipe:
+    """The mini recipe with some values of a stage (or its own) replaced."""
+    recipe = mini_recipe()
+    (recipe if stage is None else recipe["stages"][stage]).update(values)
+    return load_recipe(write_recipe(tmp_path / "changed", recipe))
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Folder of a run of the mini recipe whose first stage has begun."""
+    claim(tmp_path / "run", changed(tmp_path), ALL)
+    (tmp_path / "run" / "eye").mkdir()
+    return tmp_path / "run"
+
+
+def test_what_a_stage_starts_from(tmp_path: Path) -> None:
+    recipe = changed(tmp_path)
+    eye, lm, both = (stage_folders(recipe, stage, Path("out")) for stage in recipe.stages)
+    assert eye == lm == []
+    assert both == [Path("out/lm/model"), Path("out/eye/model")]
+    recipe = changed(tmp_path, 1, start=None)
+    assert stage_folders(recipe, recipe.stages[1], Path("out")) == [Path("out/eye/model")]
+
+
+def test_the_same_recipe_is_let_in(out: Path, tmp_path: Path) -> None:
+    claim(out, changed(tmp_path), ALL)
+
+
+@pytest.mark.parametrize(
+    ("stage", "values", "expected"),
+    [
+        (0, {"steps": 9}, "stages.eye.steps was 8, now 9"),
+        (0, {"data": {"pages": {"tiles": [2, 3]}}}, "stages.eye.data.pages.tiles was [2, 2], now [2, 3]"),
+        (None, {"seed": 5}, "seed was 1, now 5"),
+        (None, {"name": "other"}, "name was mini, now other"),
+    ],
+)
+def test_another_recipe_is_refused(
+    out: Path, tmp_path: Path, stage: int | None, values: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(ConfigError, match="holds a run of another recipe") as caught:
+        claim(out, changed(tmp_path, stage, **values), ALL)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+    # Nothing was written over, and taking the file away is the way out.
+    with pytest.raises(ConfigError):
+        claim(out, changed(tmp_path, stage, **values), ALL)
+    (out / "recipe.yaml").unlink()
+    claim(out, changed(tmp_path, stage, **values), ALL)
+
+
+def test_what_does_not_matter_may_change(out: Path, tmp_path: Path) -> None:
+    claim(out, changed(tmp_path, 1, steps=100), ALL)  # has not begun
+    claim(out, changed(tmp_path, 0, save_minutes=1.0, source="here"), ALL)
+    claim(out, changed(tmp_path, None, description="new", tensorboard=False), ALL)
+    claim(out, changed(tmp_path, 0, steps=100), ["lm"])  # lm does not build on eye
+
+
+def test_a_recipe_of_another_version_is_one_line(out: Path, tmp_path: Path) -> None:
+    path = out / "recipe.yaml"
+    path.write_text(path.read_text() + "strange: 1\n")
+    with pytest.raises(ConfigError, match=r"unknown key 'strange'.*delete that file"):
+        claim(out, changed(tmp_path), ALL)
+
+
+def test_failures_to_write_become_one_line(tmp_path: Path) -> None:
+    failures = (
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"),
+    )
+    for failure in failures:
+        with pytest.raises(CheckpointError, match=r"cannot write to .*--resume"), writing(tmp_path):
+            raise failure
+    for failure in (RuntimeError("shapes do not match"), OSError(errno.ENOENT, "No such file")):
+        with pytest.raises(type(failure)), writing(tmp_path):
+            raise failure
+
+
+def test_torn_checkpoints_are_removed(tmp_path: Path) -> None:
+    assert last_complete_checkpoint(tmp_path / "missing") is None
+    for step in (2, 10, 30):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    for step in (2, 10):
+        (tmp_path / f"checkpoint-{step}" / COMPLETE).touch()
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert not (tmp_path / "checkpoint-30").exists()

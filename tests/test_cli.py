@@ -16,7 +16,6 @@ from slime_vlm.cli import main
 from slime_vlm.errors import InputError
 from tests.tiny_reader import save_tiny_reader
 
-
 # The package imports torch at once unless the program is called `slime`, as the installed command is.
 AS_COMMAND = "import sys; sys.argv[0] = '/usr/bin/slime'; "
 

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from slime_vlm.model.outputs import VisionTokens
+from slime_vlm.model.tiling import choose_grid
 from slime_vlm.model.visual_vocabulary import VisualVocabulary
-from slime_vlm.training.models import start_model
+from slime_vlm.pages import PageSettings, make_page, render
+from slime_vlm.training.models import page_vocabulary, start_model
 from slime_vlm.training.objectives import (
     OracleObjective,
     ReadingHeads,
@@ -20,10 +24,12 @@ from slime_vlm.training.objectives import (
     slot_accuracy,
     slot_loss,
 )
-from slime_vlm.training.recipe import load_recipe
+from slime_vlm.training.page_data import OracleCollator, PageShape
+from slime_vlm.training.page_labels import tile_token_labels
+from slime_vlm.training.recipe import OracleSettings, load_recipe
 
 from ..conftest import tiny_model
-from .mini import mini_recipe, write_recipe
+from .mini import PAGES, mini_recipe, write_recipe
 
 
 def test_slot_loss_by_hand() -> None:
@@ -132,3 +138,38 @@ def test_oracle_tokens_without_doubt_are_exact() -> None:
     unknown = ids.clone()
     unknown[..., -3:-1] = (ids[..., -3:-1] > 0).long()
     torch.testing.assert_close(dropped, projector.embed_ids(unknown))
+
+
+def test_oracle_rows_are_what_the_model_makes_of_them(tmp_path: Path) -> None:
+    """The packed rows of the oracle give the loss of the model's own selection and merging."""
+    model, processor = start_model(load_recipe(write_recipe(tmp_path, mini_recipe())), {"views": "local"})
+    vocabulary, shape = page_vocabulary(), PageShape(view_size=256, max_tiles=7, local_side=8, patch_side=16)
+    page = make_page(7, PageSettings.from_dict(PAGES))
+    settings = OracleSettings(questions=[1], distractors=[0.3, 0.3], blanks=[0.1, 0.1], unknown=0.0)
+    batch = OracleCollator(processor, shape, vocabulary, settings, seed=1)([page])
+    slime: Any = model.model
+    with torch.no_grad():
+        slime.page_positions.linear.weight.normal_(std=0.1)
+    loss, _ = OracleObjective(0.0, word_dropout=0.0, corruption=0.0)(model, batch)
+
+    grid = choose_grid(page.height, page.width, 256, 7)
+    labels = tile_token_labels(page, grid, vocabulary, side=8, view_size=256)
+    kept = torch.zeros(labels.run.shape, dtype=torch.bool)
+    places = batch["coordinates"][0][batch["kept"][0]]
+    kept[places[:, 0], places[:, 1]] = True
+    tokens = slime.projector.embed_ids(torch.from_numpy(labels.ids).flatten(0, 1))
+    asked = processor.tokenizer.decode(batch["input_ids"][0][batch["question_of"][0] == 1])
+    answer = next(question.answer for question in page.questions if question.text == asked)
+    turns = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": asked}]},
+        {"role": "assistant", "content": answer},
+    ]
+    inputs = processor.encode_conversations([turns], images=[[render(page)]])
+    inputs.pop("pixel_values")
+    outputs = model(
+        **inputs,
+        vision_tokens=[VisionTokens(grid=(grid.rows, grid.cols), local_tokens=tokens)],
+        kept_local_tokens=[kept.flatten()],
+    )
+    assert int(kept.sum()) < kept.numel()
+    torch.testing.assert_close(loss, outputs.loss, atol=1e-5, rtol=1e-5)

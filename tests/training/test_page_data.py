@@ -46,10 +46,6 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> SlimeProcessor:
     ]
 
 
-def answers(page: Page) -> set[str]:
-    return {question.answer for question in page.questions}
-
-
 def text_of(processor: SlimeProcessor, ids: torch.Tensor) -> str:
     tokenizer: Any = processor.tokenizer
     return tokenizer.decode(ids)
@@ -95,6 +91,25 @@ def test_batches_to_read(local: SlimeProcessor, pages: list[Page]) -> None:
     assert batch["cell_labels"].any()
 
 
+def turns_of(questions: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Messages that ask one question after the other about one picture."""
+    turns: list[dict[str, Any]] = []
+    for q, (asked, answered) in enumerate(questions):
+        picture = [{"type": "image"}] if q == 0 else []
+        turns.append({"role": "user", "content": [*picture, {"type": "text", "text": asked}]})
+        turns.append({"role": "assistant", "content": answered})
+    return turns
+
+
+def asked_in(processor: SlimeProcessor, batch: dict[str, torch.Tensor], row: int) -> list[tuple[str, str]]:
+    """Questions and answers of a row, read back from its tokens."""
+    ids, labels, asks = batch["input_ids"][row], batch["labels"][row], batch["question_of"][row]
+    written = [text_of(processor, ids[span]) for span in runs_of(labels != -100)]
+    assert all(text.endswith("<eos>") for text in written)
+    spoken = [text_of(processor, ids[asks == q + 1]) for q in range(len(written))]
+    return [(question, text.removesuffix("<eos>")) for question, text in zip(spoken, written, strict=True)]
+
+
 @pytest.mark.parametrize("asked", [1, 3])
 def test_oracle_rows(local: SlimeProcessor, pages: list[Page], asked: int) -> None:
     vocabulary = page_vocabulary()
@@ -103,44 +118,35 @@ def test_oracle_rows(local: SlimeProcessor, pages: list[Page], asked: int) -> No
     rows, length = batch["local_mask"].shape
     assert rows == len(pages)
     assert batch["slot_ids"].shape == (rows, length, vocabulary.num_slots)
+    assert batch["coordinates"].shape == (rows, length, 2)
     assert batch["relevant"].shape == (rows, length, asked)
     assert batch["input_ids"].shape == batch["labels"].shape == batch["question_of"].shape
     image = local.image_token_id
     for row, page in enumerate(pages):
-        mask = batch["local_mask"][row]
         ids = batch["input_ids"][row][batch["attention_mask"][row] == 1]
-        assert int((ids == image).sum()) == int(mask.sum()) == int(batch["image_grids"][row].prod()) * 64
-        # Every asked token stays; of the others some go.
         relevant, kept = batch["relevant"][row].any(1), batch["kept"][row]
+        # Every asked token stays, some are shown that do not, and there is a placeholder for each that stays.
         assert (kept | ~relevant).all()
-        assert not kept[mask].all()
-        assert not kept[~mask].any()
+        assert not kept[batch["local_mask"][row]].all()
+        assert not kept[~batch["local_mask"][row]].any()
+        assert int((ids == image).sum()) == int(kept.sum())
 
-        labels = batch["labels"][row]
-        assert (labels[labels != -100] == batch["input_ids"][row][labels != -100]).all()
-        written = [text_of(local, batch["input_ids"][row][span]) for span in runs_of(labels != -100)]
-        assert len(written) == asked
-        assert all(text.endswith("<eos>") for text in written)
+        questions = asked_in(local, batch, row)
         by_text = {question.text: question for question in page.questions}
-        turns: list[dict[str, Any]] = []
-        for q, text in enumerate(written):
-            spoken = text_of(local, batch["input_ids"][row][batch["question_of"][row] == q + 1])
-            assert by_text[spoken].answer == text.removesuffix("<eos>")
-            asks_for_something = bool(by_text[spoken].value_runs)
-            assert bool(batch["relevant"][row, :, q].any()) == asks_for_something
-            picture = [{"type": "image"}] if q == 0 else []
-            turns.append({"role": "user", "content": [*picture, {"type": "text", "text": spoken}]})
-            turns.append({"role": "assistant", "content": text.removesuffix("<eos>")})
+        assert len(questions) == asked
+        for q, (spoken, answered) in enumerate(questions):
+            assert by_text[spoken].answer == answered
+            assert bool(batch["relevant"][row, :, q].any()) == bool(by_text[spoken].value_runs)
 
         # What is packed here is what the processor makes of the same conversation, and what its template writes.
-        size = (page.height, page.width)
-        picture = np.full((*size, 3), 255, np.uint8)
-        encoded = local.encode_conversations([turns], images=[[picture]])
-        assert encoded["input_ids"][0].tolist() == ids.tolist()
-        assert encoded["labels"][0].tolist() == labels[: len(ids)].tolist()
+        picture = np.full((page.height, page.width, 3), 255, np.uint8)
+        encoded = local.encode_conversations([turns_of(questions)], images=[[picture]])
+        text = encoded["input_ids"][0] != image
+        assert encoded["input_ids"][0][text].tolist() == ids[ids != image].tolist()
+        assert encoded["labels"][0][text].tolist() == batch["labels"][row][: len(ids)][ids != image].tolist()
         tokenizer: Any = local.tokenizer
-        template = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)
-        assert [i for i in template if i != image] == [i for i in ids.tolist() if i != image]
+        template = tokenizer.apply_chat_template(turns_of(questions), tokenize=True, return_dict=False)
+        assert [i for i in template if i != image] == ids[ids != image].tolist()
 
 
 def test_oracle_rows_depend_on_nothing_but_the_page(local: SlimeProcessor, pages: list[Page]) -> None:
@@ -155,15 +161,17 @@ def test_oracle_rows_depend_on_nothing_but_the_page(local: SlimeProcessor, pages
 def test_batches_to_answer(processor: SlimeProcessor, pages: list[Page]) -> None:
     batch = AnswerCollator(processor, SHAPE, page_vocabulary())(pages)
     tiles = [int(grid.prod()) for grid in batch["image_grids"]]
+    assert len(tiles) == len(pages)
     assert batch["pixel_values"].shape[0] == len(batch["is_global"]) == len(pages) + sum(tiles)
     assert batch["local_labels"].shape[:2] == (sum(tiles), 64)
-    for row, page in enumerate(pages):
-        assert int(batch["local_mask"][row].sum()) == tiles[row] * 64
-        labels = batch["labels"][row]
-        written = [text_of(processor, labels[span]).removesuffix("<eos>") for span in runs_of(labels != -100)]
-        assert written == [question.answer for question in page.questions]
-        for q, question in enumerate(page.questions):
-            spoken = text_of(processor, batch["input_ids"][row][batch["question_of"][row] == q + 1])
-            assert spoken == question.text
-            assert bool(batch["relevant"][row, :, q].any()) == bool(question.value_runs)
-        assert int(batch["question_of"][row].max()) == len(page.questions)
+    asked = [(index, question) for index, page in enumerate(pages) for question in page.questions]
+    assert batch["page_of"].tolist() == [index for index, _ in asked]
+    layout = processor.token_layout
+    for row, (index, question) in enumerate(asked):
+        ids, labels = batch["input_ids"][row], batch["labels"][row]
+        assert text_of(processor, labels[labels != -100]) == question.answer + "<eos>"
+        assert text_of(processor, ids[batch["question_mask"][row] == 1]) == question.text
+        placeholders = int((ids == processor.image_token_id).sum())
+        assert placeholders == layout.num_image_tokens(*batch["image_grids"][index].tolist())
+        assert bool(batch["relevant"][row].any()) == bool(question.value_runs)
+        assert not batch["relevant"][row][tiles[index] * 64 :].any()

@@ -104,6 +104,7 @@ def merge_rows(
     """
     real = attention_mask != 0
     if position_ids is None and keep_position_ids:
+        # Deviation: not in the paper. For small language models, so that dropping a token moves no other.
         position_ids = real.long().cumsum(dim=1) - 1
     kept = kept & real
     if max_length is not None:

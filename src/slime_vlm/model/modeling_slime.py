@@ -17,8 +17,9 @@ from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.generation import SlimeGenerationMixin
 from slime_vlm.model.image_processing_slime import SlimeImageProcessor
 from slime_vlm.model.outputs import SlimeCausalLMOutput, VisionTokens
+from slime_vlm.model.pretrained import SlimePreTrainedModel
 from slime_vlm.model.question_selector import Selection
-from slime_vlm.model.slime_model import SlimeModel, SlimePreTrainedModel
+from slime_vlm.model.slime_model import SlimeModel
 
 __all__ = ["SlimeForConditionalGeneration", "SlimeModel", "SlimePreTrainedModel"]
 

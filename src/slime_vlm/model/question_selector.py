@@ -109,9 +109,10 @@ def keep_most_probable(probs: Tensor, lengths: Tensor, top_p: float, max_tokens:
     """
     ordered, order = probs.sort(dim=-1, descending=True, stable=True)
     if max_tokens is not None:
+        # Deviation: not in the paper, whose selection has a length of its own for every question.
         counts = torch.full_like(lengths, max_tokens)
     elif top_p >= 1.0:
-        # The cumulative sum may pass 1.0 early in float32; keeping all is what is meant.
+        # Deviation: the published rule drops the tail when the cumulative sum passes 1.0 early in float32.
         counts = lengths
     else:
         counts = (ordered.cumsum(dim=-1) <= top_p).sum(dim=-1) + 1

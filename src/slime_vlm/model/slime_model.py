@@ -9,10 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel
-from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.modeling_utils import PreTrainedModel
 
 from slime_vlm.errors import InputError
 from slime_vlm.model.configuration_slime import SlimeConfig
@@ -28,35 +26,10 @@ from slime_vlm.model.merge import (
 )
 from slime_vlm.model.outputs import SlimeModelOutput, VisionTokens
 from slime_vlm.model.page_positions import PagePositions
-from slime_vlm.model.query_attention import QueryAttention, initial_position_table
+from slime_vlm.model.pretrained import SlimePreTrainedModel
 from slime_vlm.model.question_selector import QuestionSelector, Selection
 from slime_vlm.model.vision_encoder import build_vision_encoder, encode_views
 from slime_vlm.model.visual_vocabulary import VisualVocabulary
-
-
-class SlimePreTrainedModel(PreTrainedModel):
-    """Loading, saving and initialisation shared by both model classes."""
-
-    config: SlimeConfig
-    config_class = SlimeConfig
-    base_model_prefix = "model"
-    input_modalities = ("image", "text")
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["QueryAttention", "AttentionScorer"]  # noqa: RUF012  (the base class's attribute)
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
-    _supports_flash_attn = True
-    _supports_sdpa = True
-    _supports_attention_backend = True
-
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, QueryAttention):
-            init.normal_(module.query, std=0.02)
-            init.copy_(module.position_table, initial_position_table(*module.query.shape))
-        elif isinstance(module, GlobalAdapter):
-            init.zeros_(module.gate_weight)
-        elif isinstance(module, VisualVocabulary):
-            init.normal_(module.table, std=0.02)
 
 
 class SlimeModel(SlimePreTrainedModel):

@@ -95,6 +95,7 @@ def encode_views(
             features = _hidden_state(encoder, chunk.to(parameter.device, parameter.dtype), layer)
             if features.ndim == 4:
                 features = features.flatten(2).transpose(1, 2)
+            # A square number of tokens is a whole map already: encoders such as SigLIP have no class token to drop.
             elif select == "default" and math.isqrt(features.shape[1]) ** 2 != features.shape[1]:
                 features = features[:, 1:]
             chunks.append(features)

@@ -103,7 +103,8 @@ class ReadObjective:
         """Loss and what to log."""
         slime: Any = model.model
         is_global = batch["is_global"]
-        chosen = torch.ones_like(is_global) if self.whole else ~is_global
+        tiles = self.encoder or self.local
+        chosen = (is_global & self.whole) | (~is_global & tiles)
         pixels, is_global = batch["pixel_values"][chosen], is_global[chosen]
         loss, logs = pixels.new_zeros(()), {}
         if self.encoder:
@@ -184,7 +185,8 @@ class OracleObjective:
             aux = selector_loss(scores, batch["relevant"], batch["local_mask"])
             logs["selector_loss"] = aux.item()
         if slime.page_positions is not None:
-            code = sincos_positions(*batch["coordinates"].reshape(-1, 2).unbind(1), dim=local.shape[-1])
+            rows, cols = batch["coordinates"].reshape(-1, 2).unbind(1)
+            code = sincos_positions(rows, cols, local.shape[-1])
             local = local + slime.page_positions.linear(code.reshape(local.shape))
         placeholders = batch["input_ids"] == model.config.image_token_id
         hidden = slime.language_model(

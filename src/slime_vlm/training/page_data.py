@@ -108,7 +108,7 @@ class OracleCollator:
     answer and so on. Tokens of the asked keys and values stay; of the others those that share a word with them half of
     the time, and a share of all.
 
-    Returns `slot_ids` [B, L, K], `coordinates` [B, L, 2], `local_mask` [B, L], `kept` [B, L] and `relevant` [B, L, n] of
+    Returns `slot_ids` [B, L, K], `coordinates` [B, L, 2], `local_mask`, `kept` [B, L] and `relevant` [B, L, n] of
     the kept tokens and some others for the selector to tell apart; `input_ids`, `attention_mask`, `position_ids`,
     `labels` and `question_of` (1 + the question a token belongs to, 0 = none) [B, S]; rows are padded on the right.
     """
@@ -207,7 +207,7 @@ class OracleCollator:
 class AnswerCollator:
     """Pages -> a batch as the model is used, one question a row, with the labels of the losses beside the answer's.
 
-    Returns `pixel_values` [V, 3, H, W] and `image_grids` [I, 2] of the pages, `is_global` [V], `local_labels` [T, Q, K];
+    Returns `pixel_values` [V, 3, H, W], `image_grids` [I, 2] of the pages, `is_global` [V], `local_labels` [T, Q, K];
     the processor's `input_ids`, `attention_mask`, `question_mask` and `labels` [B, S]; `page_of` [B], the page that a
     row asks about, and `relevant` [B, L] in the order of the stitched map.
     """
@@ -220,15 +220,16 @@ class AnswerCollator:
         """Render, encode and label a list of pages."""
         side, view_size = self.shape.local_side, self.shape.view_size
         views = self.processor.image_processor([Image.fromarray(render(page)) for page in pages], return_tensors="pt")
-        conversations, page_of, local_labels, relevant = [], [], [], []
+        conversations: list[list[dict[str, Any]]] = []
+        page_of, local_labels, relevant = [], [], []
         for index, page in enumerate(pages):
             grid = choose_grid(page.height, page.width, view_size, self.shape.max_tiles)
             labels = tile_token_labels(page, grid, self.vocabulary, side=side, view_size=view_size)
             local_labels.append(tile_order(labels.ids, side))
             for question in page.questions:
                 asked = [{"type": "image"}, {"type": "text", "text": question.text}]
-                turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": question.answer}]
-                conversations.append(turns)
+                turns: list[dict[str, Any]] = [{"role": "user", "content": asked}]
+                conversations.append([*turns, {"role": "assistant", "content": question.answer}])
                 page_of.append(index)
                 relevant.append(np.isin(labels.run.reshape(-1), [*question.key_runs, *question.value_runs]))
         grids = views["image_grids"].tolist()

@@ -75,6 +75,10 @@ def test_selector_loss_by_hand() -> None:
     assert selector_loss(scores, relevant, mask).item() == pytest.approx(math.log(2))
     relevant[0, :2, 1] = True
     assert selector_loss(scores, relevant, mask).item() == pytest.approx(math.log(2) / 2)
+    # All of the mass on the key while the value gets nothing is no success.
+    key_alone = torch.tensor([[[20.0, 0.0], [0.0, 0.0], [0.0, 0.0]]])
+    relevant[0, :2, 0] = True
+    assert selector_loss(key_alone, relevant, mask).item() > 4
     none = scores.clone().requires_grad_()
     loss = selector_loss(none, torch.zeros_like(relevant), mask)
     loss.backward()

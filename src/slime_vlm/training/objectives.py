@@ -140,7 +140,10 @@ def cell_loss(logits: Tensor, labels: Tensor, blank_weight: float = 0.1) -> tupl
 
 
 def selector_loss(scores: Tensor, relevant: Tensor, local_mask: Tensor) -> Tensor:
-    """How little of the selection's probability falls on the tokens of the asked key and its value.
+    """How far the selection's probability is from being spread evenly over the tokens of the asked key and its value.
+
+    The mass on all of them together is no good aim: the key alone, which the question spells, can take it all, and the
+    value is then dropped.
 
     Args:
         scores: [B, L, n] score over temperature of each token for each question.
@@ -148,9 +151,11 @@ def selector_loss(scores: Tensor, relevant: Tensor, local_mask: Tensor) -> Tenso
         local_mask: bool [B, L], real tokens.
     """
     log_probs = scores.float().masked_fill(~local_mask[..., None], -torch.inf).log_softmax(1)
-    asked = relevant.any(1)
-    mass = log_probs.masked_fill(~relevant, -torch.inf).transpose(1, 2)[asked].logsumexp(-1)
-    return -mass.mean() if len(mass) else scores.sum() * 0.0
+    counts = relevant.sum(1)
+    mean = log_probs.masked_fill(~relevant, 0.0).sum(1) / counts.clamp(min=1)
+    asked = counts > 0
+    # The entropy of an even spread is taken off, so that 0 is the best.
+    return -(mean + counts.clamp(min=1).log())[asked].mean() if asked.any() else scores.sum() * 0.0
 
 
 class OracleObjective:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 import slime_vlm
+from slime_vlm.evaluation.reading import read_pages
 from slime_vlm.loading import SHIPPED
-from slime_vlm.pages import PageSettings, make_page
+from slime_vlm.pages import PageSettings
 from slime_vlm.training.models import page_vocabulary
-from slime_vlm.training.objectives import slot_accuracy
-from slime_vlm.training.page_data import PageShape, ReadCollator
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +37,6 @@ def test_eye_reads_held_out_pages(nano) -> None:
     """A floor well under the measured 0.885: it catches a broken checkpoint or path, not a percent."""
     model, processor = nano
     settings = PageSettings(tiles=(2, 4), text_px=(20, 30), page_scale=(0.8, 1.3), split="heldout")
-    config = model.config
-    collate = ReadCollator(processor, PageShape(config.view_size, config.max_tiles, 8, 16), page_vocabulary())
-    batch = collate([make_page(7_100_000_000_000 + seed, settings) for seed in range(6)])
-    with torch.inference_mode():
-        features = model.model.encode_views(batch["pixel_values"][~batch["is_global"]])
-        logits = model.model.projector.slot_logits(model.model.local_compressor(features))
-    right = slot_accuracy(logits, batch["local_labels"])
+    right = read_pages(model, processor, settings, count=6, first_seed=7_100_000_000_000)
     assert right["read_characters"] > 0.7
     assert right["read_blank"] > 0.9

@@ -96,3 +96,24 @@ def pages(
     if written:
         written.close()
         typer.echo(f"\npredictions: {out}")
+
+
+@app.command()
+def reading(
+    model: Annotated[str, typer.Option("--model", help="nano, or another model that reads pages.")] = "nano",
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many pages.")] = 20,
+    split: Annotated[str, typer.Option("--split", help="heldout, heldout_fonts or train.")] = "heldout",
+) -> None:
+    """How well the eye alone reads: the share of tokens with text whose characters, offset and words are named right.
+
+    Example: slime eval reading --model nano -n 20
+    """
+    import slime_vlm
+    from slime_vlm.evaluation.pages import FIRST_SEED
+    from slime_vlm.evaluation.reading import read_pages
+    from slime_vlm.pages import PageSettings
+
+    loaded, processor = slime_vlm.load(model)
+    settings = PageSettings(tiles=(2, 7), text_px=(20, 30), page_scale=(0.8, 1.3), view_size=256, split=split)
+    for name, share in read_pages(loaded, processor, settings, count, FIRST_SEED).items():
+        typer.echo(f"{name} {share:.3f}")

@@ -89,6 +89,9 @@ def test_commands_parse(line):
     group = typer.main.get_command(app)
     context = group.make_context("slime", arguments, resilient_parsing=False)
     name, command, rest = group.resolve_command(context, arguments)
+    if hasattr(command, "commands"):
+        # A group, as `slime eval`: its own command follows.
+        name, command, rest = command.resolve_command(command.make_context(name, list(rest)), list(rest))
     assert command.make_context(name, list(rest)).params
 
 

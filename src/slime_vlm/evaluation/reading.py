@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from slime_vlm.errors import ConfigError
 from slime_vlm.pages import PageSettings, make_page
 from slime_vlm.training.models import page_vocabulary
 from slime_vlm.training.objectives import slot_accuracy
@@ -30,9 +29,7 @@ def read_pages(
     Raises:
         ConfigError: the model has no vocabulary of rendered pages.
     """
-    config, vocabulary = model.config, page_vocabulary()
-    if config.projector_vocabulary != vocabulary.sizes:
-        raise ConfigError("this model does not read rendered pages: its projector_vocabulary is another")
+    config, vocabulary = model.config, page_vocabulary(model.config.projector_vocabulary or [])
     shape = PageShape(config.view_size, config.max_tiles, math.isqrt(config.num_local_queries), config.feature_side)
     collate, slime = ReadCollator(processor, shape, vocabulary), model.model
     pages: list[dict[str, float]] = []

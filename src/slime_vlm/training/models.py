@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,28 @@ from slime_vlm.training.recipe import Recipe
 from slime_vlm.training.run_folder import STAGE_FILE
 
 
-def page_vocabulary() -> SlotVocabulary:
-    """Slots of a projector that reads rendered pages."""
+def page_vocabulary(slot_sizes: Sequence[int] | None = None) -> SlotVocabulary:
+    """Slots of a projector that reads rendered pages.
+
+    Args:
+        slot_sizes: `projector_vocabulary` of an existing model; None for a new one.
+
+    Raises:
+        ConfigError: a model with these slots does not read rendered pages.
+    """
     from slime_vlm.pages import characters, words
 
-    return SlotVocabulary(characters=characters(), words=tuple(words()))
+    new = SlotVocabulary(characters=characters(), words=tuple(words()))
+    if slot_sizes is None:
+        return new
+    # Models may name more or fewer characters in a token.
+    vocabulary = replace(new, character_slots=new.character_slots + len(slot_sizes) - new.num_slots)
+    if vocabulary.sizes != list(slot_sizes):
+        raise ConfigError(
+            f"this model does not read rendered pages: its projector_vocabulary is {list(slot_sizes)}, expected "
+            f"{new.sizes}, which a recipe gives it by 'projector_vocabulary: pages'"
+        )
+    return vocabulary
 
 
 def recipe_config(recipe: Recipe, overrides: dict[str, Any]) -> SlimeConfig:

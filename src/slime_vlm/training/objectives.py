@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from slime_vlm.model.local_compressor import stitch_tiles
-from slime_vlm.model.merge import fill_placeholders
 from slime_vlm.model.outputs import VisionTokens
 from slime_vlm.model.query_attention import sincos_positions
+from slime_vlm.training.packed_rows import PackedImage, merge_packed
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
@@ -158,12 +159,66 @@ def selector_loss(scores: Tensor, relevant: Tensor, local_mask: Tensor) -> Tenso
     return -(mean + counts.clamp(min=1).log())[asked].mean() if asked.any() else scores.sum() * 0.0
 
 
-class OracleObjective:
-    """The language-model loss on tokens that are told what they hold."""
+def pointing_loss(attentions: Sequence[Tensor], answer_columns: Tensor) -> tuple[Tensor, float]:
+    """Cross-entropy of some attention heads against the image tokens where an answer is read.
 
-    def __init__(self, selector_weight: float, word_dropout: float = 0.05, corruption: float = 0.05) -> None:
-        """Args: weight of the selector loss; share of words made unknown; share of character slots blurred."""
-        self.selector_weight, self.word_dropout, self.corruption = selector_weight, word_dropout, corruption
+    Finding is most of the work of a small language model, and the answer's loss alone says little about where to look.
+    Half of the heads of the two layers after the middle take part.
+
+    Args:
+        attentions: [B, H, S, S] of every layer.
+        answer_columns: [B, S], where the token of this place is read, -1 for none.
+
+    Returns:
+        The loss, and the share of the attention that lies where it should.
+    """
+    middle = len(attentions) // 2
+    heads = [attention[:, : attention.shape[1] // 2, :-1].float() for attention in attentions[middle : middle + 2]]
+    attention = torch.cat(heads, 1)
+    target = answer_columns[:, None, 1:].expand(-1, attention.shape[1], -1)
+    asked = target >= 0
+    probs = attention.gather(-1, target.clamp(min=0)[..., None])[..., 0][asked]
+    if not len(probs):
+        return attention.sum() * 0.0, 0.0
+    return -probs.clamp(min=1e-6).log().mean(), probs.mean().item()
+
+
+class OracleObjective:
+    """The language-model loss on tokens that are told what they hold.
+
+    Half-way up, a throw-away head names the words that every token belongs to: what a value stands beside, which the
+    token itself may not tell, is the first half of finding an answer.
+
+    Args:
+        model: gets the head when `context_weight` is above 0; `finish` removes it.
+        num_words: size of a word slot.
+        selector_weight: weight of the selector loss.
+        context_weight: weight of the loss of the head.
+        pointing_weight: weight of `pointing_loss`.
+        word_dropout: share of words made unknown.
+        corruption: share of character slots blurred.
+    """
+
+    def __init__(
+        self,
+        model: SlimeForConditionalGeneration,
+        num_words: int,
+        selector_weight: float,
+        context_weight: float,
+        pointing_weight: float,
+        word_dropout: float = 0.05,
+        corruption: float = 0.05,
+    ) -> None:
+        self.selector_weight, self.context_weight = selector_weight, context_weight
+        self.pointing_weight = pointing_weight
+        self.word_dropout, self.corruption = word_dropout, corruption
+        if context_weight:
+            model.context_head = nn.Linear(model.config.text_config.hidden_size, 2 * num_words)
+
+    def finish(self, model: SlimeForConditionalGeneration) -> None:
+        """Take the head off the model."""
+        if self.context_weight:
+            del model.context_head
 
     def _tokens(self, projector: Any, ids: Tensor) -> Tensor:
         """Embed slot ids as an imperfect eye would: some words unknown, some characters in doubt."""
@@ -185,23 +240,37 @@ class OracleObjective:
         text = model.get_input_embeddings()(batch["input_ids"])
         logs: dict[str, float] = {}
         aux = text.new_zeros((), dtype=torch.float32)
+        questions = batch["relevant"].shape[-1]
         if self.selector_weight:
-            scores = question_scores(model, local, text, batch["question_of"], batch["relevant"].shape[-1])
+            scores = question_scores(model, local, text, batch)
             aux = selector_loss(scores, batch["relevant"], batch["local_mask"])
             logs["selector_loss"] = aux.item()
         if slime.page_positions is not None:
             rows, cols = batch["coordinates"].reshape(-1, 2).unbind(1)
             code = sincos_positions(rows, cols, local.shape[-1])
             local = local + slime.page_positions.linear(code.reshape(local.shape))
-        placeholders = batch["input_ids"] == model.config.image_token_id
-        hidden = slime.language_model(
-            inputs_embeds=fill_placeholders(text, placeholders, local[batch["kept"]]),
-            attention_mask=batch["attention_mask"],
-            position_ids=batch["position_ids"],
-            use_cache=False,
-        ).last_hidden_state
-        loss, answer_logs = answer_loss(model, hidden, batch["labels"])
-        return loss + self.selector_weight * aux, {**logs, **answer_logs}
+        kept = batch["kept"]
+        images = [
+            PackedImage(tokens[k], places[k], int(n), int(n), torch.ones(int(k.sum()), questions, dtype=torch.bool))
+            for tokens, places, k, n in zip(local, batch["places"], kept, batch["length"], strict=True)
+        ]
+        packed = merge_packed(text, batch, images)
+        outputs = run_packed(model, packed, self.context_weight > 0, self.pointing_weight > 0)
+        loss, answer_logs = answer_loss(model, outputs.last_hidden_state, packed["labels"])
+        loss = loss + self.selector_weight * aux
+        if self.pointing_weight:
+            aux, logs["pointing"] = pointing_loss(outputs.attentions, packed["answer_columns"])
+            loss = loss + self.pointing_weight * aux
+        if self.context_weight:
+            middle = outputs.hidden_states[len(outputs.hidden_states) // 2][packed["is_image"]]
+            told, words = batch["words_told"][kept], batch["words"][kept]
+            head: Any = model.context_head
+            logits = head(middle[told]).float().unflatten(-1, (2, -1)).flatten(0, 1)
+            words = words[told].flatten()
+            loss = loss + self.context_weight * F.cross_entropy(logits, words)
+            with torch.no_grad():
+                logs["context"] = (logits.argmax(-1) == words)[words > 0].float().mean().item()
+        return loss, {**logs, **answer_logs}
 
 
 class AnswerObjective:
@@ -211,9 +280,10 @@ class AnswerObjective:
     dropped would teach the model to invent one.
     """
 
-    def __init__(self, selector_weight: float, reading_weight: float) -> None:
+    def __init__(self, selector_weight: float, reading_weight: float, pointing_weight: float) -> None:
         """Args: weights of the losses beside the answer's."""
         self.selector_weight, self.reading_weight = selector_weight, reading_weight
+        self.pointing_weight = pointing_weight
 
     def __call__(self, model: SlimeForConditionalGeneration, batch: dict[str, Tensor]) -> LossAndLogs:
         """Loss and what to log."""
@@ -234,20 +304,27 @@ class AnswerObjective:
             VisionTokens(grid=grid, global_tokens=g, local_tokens=t)
             for grid, g, t in zip(grids, whole, local, strict=True)
         ]
-        vision_tokens = [pages[page] for page in batch["page_of"].tolist()]
-        inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "question_mask", "labels")}
-        selection = slime.select(vision_tokens, **inputs)
-        kept_mask = selection.kept | batch["relevant"]
-        kept = [k[: tokens.num_local_tokens] for k, tokens in zip(kept_mask, vision_tokens, strict=True)]
-        outputs = slime(
-            **inputs, vision_tokens=vision_tokens, kept_local_tokens=kept, padding_side="right", use_cache=False
-        )
-        loss, logs = answer_loss(model, outputs.last_hidden_state, outputs.labels)
-        logs["kept"] = torch.cat(kept).float().mean().item()
+        lengths = torch.tensor([len(tokens) for tokens in local])
+        stacked, text = pad_sequence(local, batch_first=True), model.get_input_embeddings()(batch["input_ids"])
+        scores, kept = select_packed(model, stacked, lengths, text, batch)
+        kept = kept | batch["relevant"]
+        images = []
+        for tokens, seen, length in zip(pages, kept, lengths.tolist(), strict=True):
+            block = slime._image_block(tokens)
+            before = len(block) - length
+            seen = torch.cat([seen.new_ones(before, seen.shape[1]), seen[:length]])
+            places = seen.any(1).nonzero()[:, 0]
+            images.append(PackedImage(block[places], places, len(block), length, seen[places]))
+        packed = merge_packed(text, batch, images)
+        outputs = run_packed(model, packed, hidden_states=False, attentions=self.pointing_weight > 0)
+        loss, logs = answer_loss(model, outputs.last_hidden_state, packed["labels"])
+        if self.pointing_weight:
+            aux, logs["pointing"] = pointing_loss(outputs.attentions, packed["answer_columns"])
+            loss = loss + self.pointing_weight * aux
+        mask = torch.arange(stacked.shape[1]) < lengths[:, None]
+        logs["kept"] = kept.any(-1)[mask].float().mean().item()
         if self.selector_weight:
-            mask = torch.arange(kept_mask.shape[1]) < torch.tensor([len(k) for k in kept])[:, None]
-            scores = selection.scores / model.config.selector_temperature
-            aux = selector_loss(scores[..., None], batch["relevant"][..., None], mask.to(scores.device))
+            aux = selector_loss(scores, batch["relevant"], mask.to(scores.device))
             loss, logs["selector_loss"] = loss + self.selector_weight * aux, aux.item()
         if self.reading_weight:
             aux = slot_loss(logits, batch["local_labels"])
@@ -257,7 +334,7 @@ class AnswerObjective:
 
 
 def question_scores(
-    model: SlimeForConditionalGeneration, local: Tensor, text: Tensor, question_of: Tensor, questions: int
+    model: SlimeForConditionalGeneration, local: Tensor, text: Tensor, batch: dict[str, Tensor]
 ) -> Tensor:
     """Cosine scores over temperature of every local token for every question of its row (paper section 3.3).
 
@@ -265,15 +342,61 @@ def question_scores(
         model: gives the selector's temperature.
         local: [B, L, D].
         text: [B, S, D] text embeddings.
-        question_of: int [B, S], 1 + the question that a text token belongs to, 0 = none.
-        questions: number of questions n.
+        batch: `question_of` and `question_mask` [B, S], `relevant` [B, L, Q].
 
     Returns:
-        [B, L, n].
+        [B, L, Q].
     """
-    member = F.one_hot(question_of, questions + 1)[..., 1:].to(text.dtype)
+    asking = batch["question_of"] * batch["question_mask"]
+    member = F.one_hot(asking, batch["relevant"].shape[-1] + 1)[..., 1:].to(text.dtype)
     wanted = member.transpose(1, 2) @ F.normalize(text, dim=-1)
     return F.normalize(local, dim=-1) @ wanted.transpose(1, 2) / model.config.selector_temperature
+
+
+def select_packed(
+    model: SlimeForConditionalGeneration, local: Tensor, lengths: Tensor, text: Tensor, batch: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The model's own selection for every question of packed rows.
+
+    Args:
+        model: the model.
+        local: [B, L, D], padded.
+        lengths: [B] real tokens of each row.
+        text: [B, S, D] text embeddings.
+        batch: `question_of` and `question_mask` [B, S], `relevant` [B, L, Q].
+
+    Returns:
+        Scores over temperature, and the tokens that are kept; nothing is for a question that a row does not have. Both
+        [B, L, Q].
+    """
+    config, count = model.config, batch["relevant"].shape[-1]
+    asking = batch["question_of"] * batch["question_mask"]
+    masks = torch.stack([asking == q + 1 for q in range(count)], 1)
+    selector: Any = model.model.selector
+    selection = selector(
+        local.repeat_interleave(count, 0),
+        text.repeat_interleave(count, 0),
+        masks.flatten(0, 1),
+        lengths.repeat_interleave(count),
+        temperature=config.selector_temperature,
+        noise_std=config.selector_noise,
+        top_p=config.selector_top_p,
+        max_tokens=config.max_local_tokens,
+    )
+
+    def by_row(values: Tensor) -> Tensor:
+        return values.unflatten(0, (-1, count)).transpose(1, 2)
+
+    return by_row(selection.scores) / config.selector_temperature, by_row(selection.kept) & masks.any(-1)[:, None]
+
+
+def run_packed(
+    model: SlimeForConditionalGeneration, packed: dict[str, Tensor], hidden_states: bool, attentions: bool
+) -> Any:
+    """Output of the language model on what `merge_packed` gives, with its hidden states and attentions where asked."""
+    inputs = {key: packed[key] for key in ("inputs_embeds", "attention_mask", "position_ids")}
+    options = {"output_hidden_states": hidden_states, "output_attentions": attentions, "use_cache": False}
+    return model.model.language_model(**inputs, **options)
 
 
 def answer_loss(model: SlimeForConditionalGeneration, hidden: Tensor, labels: Tensor) -> LossAndLogs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from torch.utils.data import Dataset
 
 from slime_vlm.model.tiling import choose_grid
 from slime_vlm.pages import PageSettings, make_page, render
+from slime_vlm.training.packed_rows import pack_questions, pad_rows
 from slime_vlm.training.page_labels import (
     UNKNOWN_WORD,
     SlotVocabulary,
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from slime_vlm.model.processing_slime import SlimeProcessor
     from slime_vlm.pages import Page
     from slime_vlm.training.recipe import OracleSettings
-
-IGNORED = -100
 
 
 class PageDataset(Dataset):
@@ -104,13 +104,13 @@ class ReadCollator:
 class OracleCollator:
     """Pages -> token contents and packed questions, for the `oracle` objective; no pixels are rendered.
 
-    A row is the beginning of a conversation, a placeholder for every local token that a selector left, then question,
-    answer and so on. Tokens of the asked keys and values stay; of the others those that share a word with them half of
-    the time, and a share of all.
+    Tokens of the asked keys and values stay; of the others those that share a word with them half of the time, and a
+    share of all.
 
-    Returns `slot_ids` [B, L, K], `coordinates` [B, L, 2], `local_mask`, `kept` [B, L] and `relevant` [B, L, n] of
-    the kept tokens and some others for the selector to tell apart; `input_ids`, `attention_mask`, `position_ids`,
-    `labels` and `question_of` (1 + the question a token belongs to, 0 = none) [B, S]; rows are padded on the right.
+    Returns `slot_ids` [B, L, K], `coordinates` [B, L, 2], `places` [B, L] in an image of `length` [B, 1] tokens,
+    `local_mask`, `kept` [B, L], `words` [B, L, 2] (what a token spells or belongs to; `words_told` [B, L] where the row
+    tells it) and `relevant` [B, L, Q] of the kept tokens and of some others for the selector to tell apart; and the
+    text of `pack_questions`.
     """
 
     # Tokens that are left out of the row but still shown to the selector's loss.
@@ -121,25 +121,19 @@ class OracleCollator:
         processor: SlimeProcessor,
         shape: PageShape,
         vocabulary: SlotVocabulary,
+        questions: Sequence[int],
         settings: OracleSettings,
         seed: int,
     ) -> None:
-        """Args: the processor, token geometry, slots, what is left in a row, the seed of the choices made here."""
+        """Args: the processor, token geometry, slots, numbers of questions a row, what is left in it, a seed."""
         self.tokenizer: Any = processor.tokenizer
-        self.shape, self.vocabulary, self.settings, self.seed = shape, vocabulary, settings, seed
+        self.shape, self.vocabulary, self.settings = shape, vocabulary, settings
+        self.questions, self.seed = questions, seed
 
     def __call__(self, pages: list[Page]) -> dict[str, torch.Tensor]:
         """Label and pack a list of pages."""
-        asked = int(np.random.default_rng([self.seed, pages[0].seed]).choice(self.settings.questions))
-        rows = [self._row(page, asked) for page in pages]
-        batch = {}
-        for key in rows[0]:
-            size = [max(row[key].shape[d] for row in rows) for d in range(rows[0][key].ndim)]
-            stacked = np.full((len(rows), *size), IGNORED if key == "labels" else 0, rows[0][key].dtype)
-            for place, row in zip(stacked, rows, strict=True):
-                place[tuple(slice(0, n) for n in row[key].shape)] = row[key]
-            batch[key] = torch.from_numpy(stacked)
-        return batch
+        asked = int(np.random.default_rng([self.seed, pages[0].seed]).choice(self.questions))
+        return pad_rows([self._row(page, asked) for page in pages])
 
     def _row(self, page: Page, asked: int) -> dict[str, np.ndarray]:
         shape = self.shape
@@ -160,31 +154,34 @@ class OracleCollator:
         shown[rng.permutation(np.flatnonzero(~kept))[: self.REJECTED]] = True
         place = np.flatnonzero(shown)
 
-        special: Any = self.tokenizer.convert_tokens_to_ids
-        # (ids, whether the model has to write them, 1 + question they ask)
-        parts: list[tuple[list[int], bool, int]] = [([special("<bos>")], False, 0)]
-        for q, question in enumerate(questions):
-            images = [special("<image>")] * int(kept.sum()) if q == 0 else []
-            parts.append(([special("<user>"), *images], False, 0))
-            parts.append((self._text(question.text), False, q + 1))
-            parts.append(([special("<assistant>")], False, 0))
-            parts.append(([*self._text(question.answer), special("<eos>")], True, 0))
-        ids = np.concatenate([part for part, _, _ in parts])
-        answered = np.repeat([a for _, a, _ in parts], [len(p) for p, _, _ in parts])
-        after = np.arange(len(ids) - 2 - int(kept.sum()))
+        words, told = self._words(page, run, kept, slot_ids)
         return {
             "slot_ids": slot_ids[place],
+            "words": words[place],
+            "words_told": told[place],
             "coordinates": np.stack([place // cols, place % cols], 1),
+            "places": place,
+            "length": np.array([len(run)]),
             "local_mask": np.ones(len(place), bool),
             "kept": kept[place],
             "relevant": relevant[place],
-            "input_ids": ids,
-            "attention_mask": np.ones(len(ids), np.int64),
-            # As with keep_position_ids: every token stands where it would if none had been dropped.
-            "position_ids": np.concatenate([[0, 1], 2 + np.flatnonzero(kept), 2 + len(run) + after]),
-            "labels": np.where(answered, ids, IGNORED),
-            "question_of": np.repeat([q for _, _, q in parts], [len(p) for p, _, _ in parts]),
+            **pack_questions(self.tokenizer, questions, labels.places),
         }
+
+    def _words(
+        self, page: Page, run: np.ndarray, kept: np.ndarray, slot_ids: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Words [L, 2] that every token's run spells or belongs to, and whether the row's kept tokens tell them [L]."""
+        words = np.zeros((len(page.runs) + 1, 2), np.int64)
+        spelled_by = np.tile(np.arange(len(page.runs) + 1)[:, None], 2)
+        for i, item in enumerate(page.runs):
+            for k, word in enumerate(item.words[:2]):
+                words[i, k] = self.vocabulary.word_id(word)
+                if item.word_runs:
+                    spelled_by[i, k] = item.word_runs[k]
+        whole = np.array([bool(kept[run == i].all()) for i in range(len(page.runs))] + [False])
+        known = whole[spelled_by[run]] | (slot_ids[:, -3:-1] != UNKNOWN_WORD)
+        return words[run], kept & (run >= 0) & known.all(1)
 
     def _distractors(
         self, rng: np.random.Generator, page: Page, run: np.ndarray, asked_runs: list[list[int]]
@@ -199,50 +196,43 @@ class OracleCollator:
             stays |= np.isin(run, alike)
         return stays
 
-    def _text(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
-        return ids
-
 
 class AnswerCollator:
-    """Pages -> a batch as the model is used, one question a row, with the labels of the losses beside the answer's.
+    """Pages -> views and packed questions, with the labels of the losses beside the answer's.
 
-    Returns `pixel_values` [V, 3, H, W], `image_grids` [I, 2] of the pages, `is_global` [V], `local_labels` [T, Q, K];
-    the processor's `input_ids`, `attention_mask`, `question_mask` and `labels` [B, S]; `page_of` [B], the page that a
-    row asks about, and `relevant` [B, L] in the order of the stitched map.
+    Returns `pixel_values` [V, 3, H, W], `image_grids` [B, 2], `is_global` [V], `local_labels` [T, N, K], `relevant`
+    [B, L, Q] in the order of the stitched map, and the text of `pack_questions`.
     """
 
-    def __init__(self, processor: SlimeProcessor, shape: PageShape, vocabulary: SlotVocabulary) -> None:
-        """Args: the processor, the token geometry, the slots."""
+    def __init__(
+        self,
+        processor: SlimeProcessor,
+        shape: PageShape,
+        vocabulary: SlotVocabulary,
+        questions: Sequence[int],
+        seed: int,
+    ) -> None:
+        """Args: the processor, token geometry, slots, numbers of questions a row, a seed."""
         self.processor, self.shape, self.vocabulary = processor, shape, vocabulary
+        self.questions, self.seed = questions, seed
 
     def __call__(self, pages: list[Page]) -> dict[str, torch.Tensor]:
-        """Render, encode and label a list of pages."""
+        """Render and label a list of pages."""
         side, view_size = self.shape.local_side, self.shape.view_size
         views = self.processor.image_processor([Image.fromarray(render(page)) for page in pages], return_tensors="pt")
-        conversations: list[list[dict[str, Any]]] = []
-        page_of, local_labels, relevant = [], [], []
-        for index, page in enumerate(pages):
+        asked = int(np.random.default_rng([self.seed, pages[0].seed]).choice(self.questions))
+        rows, local_labels = [], []
+        for page in pages:
             grid = choose_grid(page.height, page.width, view_size, self.shape.max_tiles)
             labels = tile_token_labels(page, grid, self.vocabulary, side=side, view_size=view_size)
             local_labels.append(tile_order(labels.ids, side))
-            for question in page.questions:
-                asked = [{"type": "image"}, {"type": "text", "text": question.text}]
-                turns: list[dict[str, Any]] = [{"role": "user", "content": asked}]
-                conversations.append([*turns, {"role": "assistant", "content": question.answer}])
-                page_of.append(index)
-                relevant.append(np.isin(labels.run.reshape(-1), [*question.key_runs, *question.value_runs]))
-        grids = views["image_grids"].tolist()
-        rows = self.processor.encode_conversations(conversations, image_grids=[grids[page] for page in page_of])
-        padded = np.zeros((len(relevant), max(map(len, relevant))), bool)
-        for place, tokens in zip(padded, relevant, strict=True):
-            place[: len(tokens)] = tokens
-        tiles = [len(labels) for labels in local_labels]
+            questions = page.questions[:asked]
+            runs = [[*question.key_runs, *question.value_runs] for question in questions]
+            relevant = np.stack([np.isin(labels.run.reshape(-1), r) for r in runs], -1)
+            rows.append({"relevant": relevant, **pack_questions(self.processor.tokenizer, questions, labels.places)})
         return {
-            **rows,
+            **pad_rows(rows),
             **views,
-            "is_global": torch.cat([torch.arange(1 + n) == 0 for n in tiles]),
+            "is_global": torch.cat([torch.arange(1 + len(labels)) == 0 for labels in local_labels]),
             "local_labels": torch.from_numpy(np.concatenate(local_labels)),
-            "page_of": torch.tensor(page_of),
-            "relevant": torch.from_numpy(padded),
         }

@@ -38,7 +38,7 @@ class SlotVocabulary:
 
     characters: str
     words: tuple[str, ...]
-    character_slots: int = 5
+    character_slots: int = 3
     _character_id: dict[str, int] = field(init=False, repr=False, compare=False)
     _word_id: dict[str, int] = field(init=False, repr=False, compare=False)
 
@@ -78,10 +78,12 @@ class TokenLabels:
     Attributes:
         ids: int64 [rows, cols, K], 0 = nothing.
         run: int64 [rows, cols], the run whose first character the token holds, -1 = none.
+        places: for every run, the place in raster order of the token that holds each of its characters.
     """
 
     ids: np.ndarray
     run: np.ndarray
+    places: list[np.ndarray]
 
 
 def _centres(page: Page, y_scale: float, x_scale: float, y_paste: float, x_paste: float) -> tuple[np.ndarray, ...]:
@@ -113,7 +115,7 @@ def tile_token_labels(
     """
     raster = (grid.rows * side, grid.cols * side)
     if not page.runs:
-        return TokenLabels(np.zeros((*raster, vocabulary.num_slots), np.int64), np.full(raster, -1))
+        return TokenLabels(np.zeros((*raster, vocabulary.num_slots), np.int64), np.full(raster, -1), [])
     y, x, run, place = _centres(
         page, grid.scaled_height / page.height, grid.scaled_width / page.width, grid.top, grid.left
     )
@@ -126,7 +128,7 @@ def global_token_labels(
     """Label the squashed whole-page view like a tile; text smaller than `legible` pixels keeps its role only."""
     raster = (side, side)
     if not page.runs:
-        return TokenLabels(np.zeros((*raster, vocabulary.num_slots), np.int64), np.full(raster, -1))
+        return TokenLabels(np.zeros((*raster, vocabulary.num_slots), np.int64), np.full(raster, -1), [])
     y_scale, x_scale = view_size / page.height, view_size / page.width
     y, x, run, place = _centres(page, y_scale, x_scale, 0.0, 0.0)
     labels = _label(page, vocabulary, y, x, run, place, raster, view_size / side, view_size)
@@ -160,6 +162,7 @@ def _label(
 
     order = np.lexsort((place, x, col, row))
     token = row * raster[1] + col
+    places = np.split(token, np.cumsum([len(r.text) for r in page.runs])[:-1])
     token, run, place, tile = token[order], run[order], place[order], tile[order]
     first = np.r_[True, token[1:] != token[:-1]]
     start = np.flatnonzero(first)
@@ -187,7 +190,7 @@ def _label(
             known = not item.word_runs or item.word_runs[k] == r or t in tiles_of_run[item.word_runs[k]]
             label[characters + 1 + k] = vocabulary.word_id(word) if known else UNKNOWN_WORD
         label[-1] = ROLES.index(item.role)
-    return TokenLabels(ids.reshape(*raster, slots), owner.reshape(raster))
+    return TokenLabels(ids.reshape(*raster, slots), owner.reshape(raster), places)
 
 
 def cell_labels(page: Page, grid: TileGrid, vocabulary: SlotVocabulary, *, side: int, view_size: int) -> np.ndarray:

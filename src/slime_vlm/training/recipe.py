@@ -54,8 +54,6 @@ class OracleSettings:
     Copying is learnt first, from the asked tokens alone, then finding them among others; together neither starts.
     """
 
-    questions: list[int] = field(default_factory=lambda: [1])
-    """Numbers of questions of a row, drawn for every batch."""
     distractors: list[float] = field(default_factory=lambda: [0.0, 1.0])
     """Smallest and largest share of the tokens of no question that stay."""
     blanks: list[float] = field(default_factory=lambda: [0.0, 0.3])
@@ -109,10 +107,16 @@ class Stage:
     max_sequence_length: int | None = 2048
     lora: LoraSettings | None = None
     """Train `language_model` by low-rank adapters rather than whole; other parts train whole."""
+    questions: list[int] = field(default_factory=lambda: [8])
+    """Numbers of questions asked behind one page, drawn for every batch (pages only)."""
     oracle: OracleSettings = field(default_factory=OracleSettings)
     """Rows of the `oracle` objective."""
     selector_loss: float = 0.0
     """Weight of the auxiliary loss that pulls up the tokens of the asked key and its value (pages only)."""
+    context_loss: float = 0.0
+    """Weight of the loss that has the language model name, half-way up, what a visual token belongs to (`oracle`)."""
+    pointing_loss: float = 0.0
+    """Weight of the loss that has one attention head look where the answer's next character stands (pages only)."""
     reading_loss: float = 0.0
     """Weight of the reading loss beside the answer loss (pages only)."""
     save_minutes: float = 4.0

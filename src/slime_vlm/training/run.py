@@ -113,8 +113,9 @@ def _run_stage(recipe: Recipe, stage: Stage, out: Path, resume: bool, console: C
             )
     set_seed(recipe.seed + stage.seed)
     model, processor = stage_model(before, stage.config) if before else start_model(recipe, stage.config)
-    if not torch.cuda.is_available():
-        # Plain attention trains 1.5 times faster than the fused one in bfloat16 on a CPU (docs/log.md).
+    if not torch.cuda.is_available() or stage.pointing_loss:
+        # Plain attention shows its weights, and trains 1.5 times faster than the fused one in bfloat16 on a CPU
+        # (docs/log.md).
         model.model.language_model.set_attn_implementation("eager")
     if stage.data.records is not None:
         model.config.max_sequence_length = stage.max_sequence_length
@@ -147,7 +148,7 @@ def _run_stage(recipe: Recipe, stage: Stage, out: Path, resume: bool, console: C
             step, steps = trainer.state.global_step, trainer.state.max_steps
             console.print(f"stopped after step {step} of {steps} of stage {stage.name}; go on with --resume")
             raise KeyboardInterrupt
-        if isinstance(objective, ReadObjective):
+        if isinstance(objective, ReadObjective | OracleObjective):
             objective.finish(model)
         if lora is not None:
             merge_lora(lora)
@@ -169,12 +170,10 @@ def _data_and_loss(
     from slime_vlm.pages import PageSettings
 
     config = model.config
-    vocabulary = page_vocabulary()
-    if config.projector_vocabulary != vocabulary.sizes:
-        raise ConfigError(
-            f"stage '{stage.name}' trains on rendered pages, expected a model with projector_vocabulary "
-            f"{vocabulary.sizes}, found {config.projector_vocabulary}: set 'model.config.projector_vocabulary: pages'"
-        )
+    try:
+        vocabulary = page_vocabulary(config.projector_vocabulary or [])
+    except ConfigError as error:
+        raise ConfigError(f"stage '{stage.name}' trains on rendered pages, but {error}") from error
     settings = {"view_size": config.view_size, "max_tiles": config.max_tiles, **(stage.data.pages or {})}
     first_seed = (recipe.seed * 100 + stage.seed) * SEEDS_PER_STAGE
     pages = PageDataset(PageSettings.from_dict(settings), (stage.steps or 0) * stage.batch_size, first_seed)
@@ -188,9 +187,12 @@ def _data_and_loss(
         reads = ReadObjective(model, len(vocabulary.characters), stage.trains)
         return pages, ReadCollator(processor, shape, vocabulary), reads
     if stage.objective == "oracle":
-        rows = OracleCollator(processor, shape, vocabulary, stage.oracle, stage.seed)
-        return pages, rows, OracleObjective(stage.selector_loss)
-    return pages, AnswerCollator(processor, shape, vocabulary), AnswerObjective(stage.selector_loss, stage.reading_loss)
+        rows = OracleCollator(processor, shape, vocabulary, stage.questions, stage.oracle, stage.seed)
+        words = vocabulary.sizes[-2]
+        weights = (stage.selector_loss, stage.context_loss, stage.pointing_loss)
+        return pages, rows, OracleObjective(model, words, *weights)
+    answers = AnswerCollator(processor, shape, vocabulary, stage.questions, stage.seed)
+    return pages, answers, AnswerObjective(stage.selector_loss, stage.reading_loss, stage.pointing_loss)
 
 
 def _arguments(recipe: Recipe, stage: Stage, folder: Path, dataset: Any) -> TrainingArguments:

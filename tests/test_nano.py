@@ -36,7 +36,7 @@ def test_is_an_ordinary_slime(nano) -> None:
 def test_eye_reads_held_out_pages(nano) -> None:
     """A floor well under the measured 0.885: it catches a broken checkpoint or path, not a percent."""
     model, processor = nano
-    settings = PageSettings(tiles=(2, 4), text_px=(20, 30), page_scale=(0.8, 1.3), split="heldout")
+    settings = PageSettings(tiles=(2, 4), page_scale=(0.8, 1.3), split="heldout")
     right = read_pages(model, processor, settings, count=6, first_seed=7_100_000_000_000)
     assert right["read_characters"] > 0.7
     assert right["read_blank"] > 0.9

@@ -83,6 +83,7 @@ MINI: dict[str, Any] = {
             "learning_rate": 1e-3,
             "selector_loss": 0.2,
             "context_loss": 0.2,
+            "oracle": {"local_side": 12},
             "pointing_loss": 0.2,
         },
         {

@@ -248,7 +248,7 @@ def test_answers_are_read_where_their_characters_stand(tmp_path: Path) -> None:
     for label, column in zip(packed["labels"][0].tolist(), packed["answer_columns"][0].tolist(), strict=True):
         if column < 0 or label < 0:
             continue
-        held = [vocabulary.characters[i - 1] for i in flat[places[column - 2] - num_global, :3] if i]
+        held = [vocabulary.characters[i - 1] for i in flat[places[column - 2] - num_global, :5] if i]
         token = processor.tokenizer.convert_ids_to_tokens(label)
         if token not in ("<eos>", "\u2581"):
             followed += 1

@@ -17,7 +17,7 @@ from slime_vlm.training.page_labels import (
     tile_token_labels,
 )
 
-VOCABULARY = SlotVocabulary(characters="aemn12345678", words=("name", "total"), character_slots=5)
+VOCABULARY = SlotVocabulary(characters="aemn12345678", words=("name", "total"))
 NAME = 2  # ids 0 and 1 of a word slot are "no word" and "a word that this tile does not show"
 
 

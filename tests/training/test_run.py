@@ -53,7 +53,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
 def test_pages_need_a_model_that_reads(tmp_path: Path) -> None:
     recipe = records_recipe(tmp_path / "data")
     recipe["stages"][0]["data"] = {"pages": {}}
-    with pytest.raises(ConfigError, match=r"set 'model.config.projector_vocabulary: pages'"):
+    with pytest.raises(ConfigError, match=r"trains on rendered pages, but .* 'projector_vocabulary: pages'"):
         train(write_recipe(tmp_path, recipe), tmp_path / "run")
 
 

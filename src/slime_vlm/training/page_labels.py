@@ -38,7 +38,7 @@ class SlotVocabulary:
 
     characters: str
     words: tuple[str, ...]
-    character_slots: int = 3
+    character_slots: int = 5
     _character_id: dict[str, int] = field(init=False, repr=False, compare=False)
     _word_id: dict[str, int] = field(init=False, repr=False, compare=False)
 

@@ -60,6 +60,9 @@ class OracleSettings:
     """Smallest and largest share of the blank tokens that stay."""
     unknown: float = 0.5
     """Share of rows in which no token tells which other text it belongs to: the language model has to find that out."""
+    local_side: int | None = None
+    """Tokens along the side of a tile; None = those of the model. Smaller tokens hold fewer characters, and copying one
+    character a token is much easier to learn."""
 
 
 @dataclass(frozen=True)

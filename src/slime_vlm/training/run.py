@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -187,6 +188,7 @@ def _data_and_loss(
         reads = ReadObjective(model, len(vocabulary.characters), stage.trains)
         return pages, ReadCollator(processor, shape, vocabulary), reads
     if stage.objective == "oracle":
+        shape = replace(shape, local_side=stage.oracle.local_side or shape.local_side)
         rows = OracleCollator(processor, shape, vocabulary, stage.questions, stage.oracle, stage.seed)
         words = vocabulary.sizes[-2]
         weights = (stage.selector_loss, stage.context_loss, stage.pointing_loss)

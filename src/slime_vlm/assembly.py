@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import GenerationConfig, set_seed
+from transformers.utils import logging
 
 from slime_vlm.errors import CheckpointError, ConfigError
 from slime_vlm.loading import check_overrides
@@ -70,7 +71,9 @@ def assemble(
     tokenizer = read_tokenizer(llm)
     fields.setdefault("separator_token_id", separator_id(tokenizer))
     config = SlimeConfig(**fields)
-    processor = _processor(config, tokenizer, image_statistics(vision), conversation)
+    style, template = conversation_of(tokenizer) if conversation is None else (conversation, None)
+    image_processor = SlimeImageProcessor(**image_statistics(vision))
+    processor = SlimeProcessor.from_config(config, tokenizer, style, image_processor, template)
     ends = [
         *_as_list(getattr(config.text_config, "eos_token_id", None)),
         tokenizer.eos_token_id,
@@ -203,22 +206,20 @@ def new(
 # Conversation --------------------------------------------------------------------------------------------------------
 
 
-def _processor(
-    config: SlimeConfig, tokenizer: Any, statistics: dict[str, Any], conversation: str | None
-) -> SlimeProcessor:
-    style: str | dict[str, Any] | None = conversation
-    template = None
-    if conversation is None:
-        if {"<|start_header_id|>", "<|eot_id|>"} <= set(tokenizer.get_vocab()):
-            style = "llama3"
-        elif tokenizer.chat_template:
-            template = take_pictures(tokenizer.get_chat_template())
-        elif tokenizer.eos_token in (None, STYLES["v1"].assistant_close):
-            style = "v1"
-        else:
-            # A base model: Vicuna's words, and the end that this tokenizer knows.
-            style = {**asdict(STYLES["v1"]), "name": "v1-own-end", "assistant_close": tokenizer.eos_token}
-    return SlimeProcessor.from_config(config, tokenizer, style, SlimeImageProcessor(**statistics), template)
+def conversation_of(tokenizer: Any) -> tuple[str | dict[str, Any] | None, str | None]:
+    """Conversation that a language model was trained with, by its tokenizer.
+
+    Returns:
+        A conversation style and None, or None and a chat template that takes pictures.
+    """
+    if {"<|start_header_id|>", "<|eot_id|>"} <= set(tokenizer.get_vocab()):
+        return "llama3", None
+    if tokenizer.chat_template:
+        return None, take_pictures(tokenizer.get_chat_template())
+    if tokenizer.eos_token in (None, STYLES["v1"].assistant_close):
+        return "v1", None
+    # A base model: Vicuna's words, and the end that this tokenizer knows.
+    return {**asdict(STYLES["v1"]), "name": "v1-own-end", "assistant_close": tokenizer.eos_token}, None
 
 
 def _end_of_turn(processor: SlimeProcessor) -> int | None:
@@ -257,12 +258,17 @@ def _sample(tokenizer: Any, language: Any) -> tuple[Tensor, Tensor]:
 
 
 def _build(config: SlimeConfig, state: dict[str, Tensor], dtype: torch.dtype, name: str) -> Any:
+    # It would warn of every part that is not in `state`, and those are the new ones.
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
     try:
         model, info = SlimeForConditionalGeneration.from_pretrained(
             None, config=config, state_dict=state, dtype=dtype, output_loading_info=True
         )
     except RuntimeError as error:
         raise ConfigError(f"{name}: weights do not fit the config: {one_line(error)}") from error
+    finally:
+        logging.set_verbosity(verbosity)
     missing = sorted(key for key in info["missing_keys"] if not key.startswith(_DRAWN))
     wrong = missing + sorted(map(str, [*info["unexpected_keys"], *info["mismatched_keys"]]))
     if wrong:

@@ -144,7 +144,9 @@ def _check_complete(name: str, missing: Any) -> None:
 
 
 def read_tokenizer(llm: str) -> Any:
-    """Read the tokenizer of a language model. It pads on the left, without a padding token with the unknown or end token.
+    """Read the tokenizer of a language model, to pad on the left.
+
+    Where there is no padding token, the unknown one or else the end takes its place.
 
     Raises:
         CheckpointError: There is none, or it has no character offsets.

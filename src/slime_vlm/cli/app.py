@@ -35,6 +35,7 @@ app.add_typer(evaluate, name="eval")
 # Distributions of the optional extras by the module they bring, to turn a failed import into advice.
 _EXTRA_OF_MODULE = {
     "accelerate": "train",
+    "gguf": "gguf",
     "peft": "train",
     "tensorboard": "train",
     "yaml": "train",

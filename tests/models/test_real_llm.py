@@ -42,7 +42,8 @@ def slime(tmp_path_factory: pytest.TempPathFactory) -> tuple[SlimeForConditional
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     assert "the language model's chat template" in result.output
-    return slime_vlm.load(folder / "slime", device="cpu", dtype="bfloat16")
+    # In bfloat16 padding alone tips an answer of so small a model, with or without SliME around it.
+    return slime_vlm.load(folder / "slime", device="cpu", dtype="float32")
 
 
 def test_text_is_answered_sensibly(slime: tuple[SlimeForConditionalGeneration, SlimeProcessor]) -> None:

@@ -32,7 +32,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_lists_the_commands():
     done = run("--help")
     assert done.returncode == 0
-    for command in ("ask", "train", "pages", "convert"):
+    for command in ("ask", "train", "pages", "convert", "new"):
         assert command in done.stdout
 
 

@@ -12,6 +12,7 @@ import typer
 from slime_vlm.cli.ask import ask
 from slime_vlm.cli.convert import convert
 from slime_vlm.cli.eval import app as evaluate
+from slime_vlm.cli.new import new
 from slime_vlm.cli.pages import pages
 from slime_vlm.cli.train import train
 
@@ -28,11 +29,13 @@ app.command(no_args_is_help=True)(ask)
 app.command(no_args_is_help=True)(train)
 app.command(no_args_is_help=True)(pages)
 app.command(no_args_is_help=True)(convert)
+app.command(no_args_is_help=True)(new)
 app.add_typer(evaluate, name="eval")
 
 # Distributions of the optional extras by the module they bring, to turn a failed import into advice.
 _EXTRA_OF_MODULE = {
     "accelerate": "train",
+    "gguf": "gguf",
     "peft": "train",
     "tensorboard": "train",
     "yaml": "train",

@@ -1,8 +1,9 @@
 """The SliME model, one file per block of the paper, in data-flow order.
 
-Files: tiling, image_processing_slime, processing_slime (with conversation, text_encoding, chat_marks, collation),
-vision_encoder, query_attention, global_adapters (and visual_vocabulary), local_compressor, question_selector,
-page_positions, merge, pretrained, slime_model (composes them), modeling_slime (head and registration), generation.
+Files: tiling, image_processing_slime, processing_slime (with conversation, text_encoding, chat_marks,
+picture_template, collation), vision_encoder, query_attention, global_adapters (and visual_vocabulary),
+local_compressor, question_selector, page_positions, merge, pretrained, slime_model (composes them),
+modeling_slime (head and registration), generation.
 
 Shape letters used in every docstring:
     B  rows of a batch          I  images of a batch        V  views of the whole batch (global views and tiles)

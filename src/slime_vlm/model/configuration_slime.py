@@ -29,6 +29,25 @@ def _sub_config(value: dict[str, Any] | PretrainedConfig | None, default_model_t
     return AutoConfig.for_model(model_type, **fields)
 
 
+def side_of(value: Any) -> int | None:
+    """Side of a square that a config gives as a number or as (height, width); None for anything else."""
+    if isinstance(value, (list, tuple)) and len(value) == 2 and value[0] == value[1]:
+        value = value[0]
+    return value if isinstance(value, int) else None
+
+
+def _own_view_size(vision_config: PretrainedConfig, patch_size: int) -> int:
+    """Side of the views that a vision transformer was made for, 336 where its config does not say."""
+    side = side_of(getattr(vision_config, "image_size", None))
+    if side is None:
+        # SigLIP 2 for native sizes has no image size, but a table of positions.
+        patches = getattr(vision_config, "num_patches", None)
+        return 336 if patches is None else math.isqrt(patches) * patch_size
+    # An encoder such as SigLIP so400m (384 pixels by patches of 14) reads 27 whole patches and leaves 6 pixels out.
+    # Views of 378 give it the same 27, and no pixel is lost between tiles.
+    return side // patch_size * patch_size
+
+
 class SlimeConfig(PretrainedConfig):
     """Every choice of the paper and of the published implementation, with the published default.
 
@@ -37,10 +56,10 @@ class SlimeConfig(PretrainedConfig):
         text_config: Config of the language model, any AutoModel type; default Llama.
         image_token_id: Id of the image placeholder; it may lie outside the language model's vocabulary.
         separator_token_id: Token whose embedding stands between global and local tokens (paper section 3.4).
-        view_size: Side of a view in pixels; default that of the vision encoder.
+        view_size: Side of a view in pixels; default that of the vision encoder, in whole patches.
         patch_size: Pixels per vision token along a side; default that of the vision encoder.
         vision_feature_layer: Index into the hidden states of the vision encoder.
-        vision_feature_select_strategy: "default" drops the class token, "full" keeps all tokens.
+        vision_feature_select_strategy: "default" drops the class token and registers, "full" keeps all tokens.
         projector_type: "gated" (the paper), "mlp" (MLP_proj without any gate or attention adapter) or
             "query_attention" (one resampler without MLP_proj; needs equal widths). The last two are published variants.
         projector_bias: Whether the layers of MLP_proj have biases.
@@ -137,17 +156,15 @@ class SlimeConfig(PretrainedConfig):
         )
         # A hierarchical encoder's image_size and patch_size describe its first stage, not the features we read.
         hierarchical = getattr(self.vision_config, "hidden_sizes", None) is not None
-        if self.view_size is None:
-            side = None if hierarchical else getattr(self.vision_config, "image_size", None)
-            self.view_size = side if isinstance(side, int) else 336
         if self.patch_size is None:
-            side = None if hierarchical else getattr(self.vision_config, "patch_size", None)
             if hierarchical:
                 raise ConfigError(
                     f"patch_size is not set for a {self.vision_config.model_type} vision encoder, "
                     "expected the stride of the features that vision_feature_layer selects"
                 )
-            self.patch_size = side if isinstance(side, int) else 14
+            self.patch_size = side_of(getattr(self.vision_config, "patch_size", None)) or 14
+        if self.view_size is None:
+            self.view_size = 336 if hierarchical else _own_view_size(self.vision_config, self.patch_size)
         self.check()
         super().__post_init__(**kwargs)
 

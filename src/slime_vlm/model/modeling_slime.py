@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
 from transformers.cache_utils import Cache
@@ -110,6 +111,10 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
         # With labels all positions are needed whatever the caller keeps.
         hidden = outputs.last_hidden_state if labels is not None else outputs.last_hidden_state[:, keep]
         logits = self.lm_head(hidden)
+        bound = getattr(self.config.text_config, "final_logit_softcapping", None)
+        if bound is not None:
+            # Gemma 2 bounds its logits after the head: greedy answers do not show it, sampling and the loss do.
+            logits = bound * torch.tanh(logits / bound)
         loss = None
         if labels is not None:
             loss = self.loss_function(

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import AutoProcessor, BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 
-from slime_vlm.errors import ConfigError, InputError
+from slime_vlm.errors import ConfigError, DataError, InputError
 from slime_vlm.inputs import open_image
 from slime_vlm.model.chat_marks import mark_messages, parse_marks
 from slime_vlm.model.collation import match_images, pad_rows, padded_length
@@ -269,7 +270,10 @@ class SlimeProcessor(ProcessorMixin):
             {"role": turn.role, "content": [{"type": "image"}] * turn.images + [{"type": "text", "text": turn.text}]}
             for turn in turns
         ]
-        text = self.apply_chat_template(mark_messages(messages, answers=True))
+        try:
+            text = self.apply_chat_template(mark_messages(messages, answers=True))
+        except TemplateError as error:
+            raise DataError(f"the chat template does not take the conversation: {error}; fix the record") from None
         segments = parse_marks(text, self.tokenizer, self._closing)
         assert segments is not None
         return encode_segments(self.tokenizer, segments, self.image_token_id, image_token=self.image_token)

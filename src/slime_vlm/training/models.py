@@ -10,15 +10,17 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers import set_seed
 
+from slime_vlm.assembly import assemble
 from slime_vlm.errors import ConfigError
 from slime_vlm.loading import load, resolve
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.processing_slime import SlimeProcessor
 from slime_vlm.model.query_attention import QueryAttention
-from slime_vlm.published import is_published, one_line, read_json, read_published
+from slime_vlm.pretrained_parts import text_config_of, vision_config_of
+from slime_vlm.published import is_published, read_json, read_published
 from slime_vlm.training.page_labels import SlotVocabulary
 from slime_vlm.training.page_tokenizer import build_page_tokenizer
 from slime_vlm.training.recipe import Recipe
@@ -78,9 +80,10 @@ def recipe_config(recipe: Recipe, overrides: dict[str, Any]) -> SlimeConfig:
         fields["text_config"] = {**fields["text_config"], "vocab_size": len(tokenizer), **special}
         fields |= {"image_token_id": ids("<image>"), "separator_token_id": ids(","), **special}
         return SlimeConfig(**fields)
-    for key, name in (("vision_config", source.vision), ("text_config", source.llm)):
-        if key not in fields:
-            fields[key] = AutoConfig.from_pretrained(name)
+    if "vision_config" not in fields and source.vision:
+        fields["vision_config"] = vision_config_of(source.vision)
+    if "text_config" not in fields and source.llm:
+        fields["text_config"] = text_config_of(source.llm)
     return SlimeConfig(**fields)
 
 
@@ -193,30 +196,16 @@ def new_model(recipe: Recipe, overrides: dict[str, Any]) -> tuple[SlimeForCondit
         ConfigError: a pretrained part has another shape than the recipe's config says.
     """
     source = recipe.model
-    vision, llm = AutoModel.from_pretrained(source.vision), AutoModelForCausalLM.from_pretrained(source.llm)
-    # On the left for generation, and given here since tokenizers do not save a side that is set later; training rows
-    # are padded on the right whatever stands here.
-    tokenizer = AutoTokenizer.from_pretrained(source.llm, padding_side="left")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    set_seed(recipe.seed)
-    config = recipe_config(recipe, overrides)
-    processor = SlimeProcessor.from_config(config, tokenizer, source.conversation)
-    separator = tokenizer.convert_tokens_to_ids(",")
-    if separator != tokenizer.unk_token_id:
-        config.separator_token_id = separator
-    model = SlimeForConditionalGeneration(config)
-    pairs = (
-        (model.model.vision_tower, getattr(vision, "vision_model", vision), source.vision),
-        (model.model.language_model, llm.get_decoder(), source.llm),
-        (model.lm_head, llm.get_output_embeddings(), source.llm),
+    assert source.vision is not None
+    assert source.llm is not None
+    return assemble(
+        source.vision,
+        source.llm,
+        conversation=source.conversation,
+        dtype=torch.float32,
+        seed=recipe.seed,
+        fields={**source.config, **overrides},
     )
-    for ours, theirs, name in pairs:
-        try:
-            ours.load_state_dict(theirs.state_dict())
-        except RuntimeError as error:
-            raise ConfigError(f"{name} does not fit the recipe's config: {one_line(error)}") from error
-    return model, processor
 
 
 def stage_model(folders: list[Path], overrides: dict[str, Any]) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:

@@ -1,0 +1,199 @@
+"""The two pretrained parts of a new SliME, read from folders, hub ids and GGUF files, and checked before use."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PretrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
+from transformers.utils import cached_file
+
+from slime_vlm.errors import CheckpointError, ConfigError
+from slime_vlm.published import one_line, read_json
+
+# In how many ways transformers, tokenizers and gguf say that a folder or file is not what it should be.
+_READ_ERRORS = (
+    SafetensorError,
+    ImportError,
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    RuntimeError,
+)
+
+
+def vision_config_of(name: str) -> PretrainedConfig:
+    """Config of the vision encoder of a folder or hub id; of a model with two towers the vision part.
+
+    Raises:
+        CheckpointError: There is no such model, or it takes no pictures.
+    """
+    config = _read_config(name, "a vision encoder, such as CLIP, SigLIP or DINOv2", {})
+    config = getattr(config, "vision_config", config)
+    kind = MODEL_MAPPING.get(type(config), None)
+    if getattr(kind, "main_input_name", None) != "pixel_values":
+        raise CheckpointError(f"{name} is a model of type '{config.model_type}', expected a vision encoder")
+    if getattr(config, "vision_use_head", False):
+        # SigLIP's pooling head reads the last layer; nothing here does.
+        config.vision_use_head = False
+    return _unnamed(config)
+
+
+def text_config_of(name: str) -> PretrainedConfig:
+    """Config of the language model of a folder, hub id or GGUF file; of a model with several parts the text part.
+
+    Raises:
+        CheckpointError: There is no such model, or it writes no text.
+        ConfigError: A GGUF file needs a package that is not installed.
+    """
+    place, options = _language_source(name)
+    config = _read_config(place, "a language model, such as Llama or Qwen", options)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise CheckpointError(f"{name} is a model of type '{config.model_type}', expected a language model")
+    return _unnamed(config.get_text_config())
+
+
+def _read_config(name: str, expected: str, options: Mapping[str, str]) -> PretrainedConfig:
+    path = Path(name).expanduser()
+    if path.is_file():
+        raise CheckpointError(f"{name} is a file, expected a folder or hub id of {expected}")
+    if not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2):
+        raise CheckpointError(f"{name}: no such folder, expected a folder or hub id (owner/name) of {expected}")
+    try:
+        return AutoConfig.from_pretrained(str(path), **options)
+    except _READ_ERRORS as error:
+        raise CheckpointError(f"{name} is not {expected} ({one_line(error)})") from None
+
+
+def _unnamed(config: PretrainedConfig) -> PretrainedConfig:
+    """Where a part was read from and its type on disk say nothing about the model made of it."""
+    config.name_or_path, config.dtype = "", None
+    return config
+
+
+def _language_source(name: str) -> tuple[str, dict[str, str]]:
+    """Folder or hub id of a language model, and the options that reading it takes."""
+    path = Path(name).expanduser()
+    found = [path] if path.is_file() else []
+    if path.is_dir() and not (path / "config.json").is_file():
+        found = sorted(path.glob("*.gguf"))
+        if len(found) > 1:
+            raise CheckpointError(f"{name} holds {len(found)} GGUF files, expected one; give the file itself")
+    if not found:
+        return str(path), {}
+    if found[0].suffix.lower() != ".gguf":
+        raise CheckpointError(f"{name} is a file, expected a folder, a hub id or a file that ends in .gguf")
+    for package in ("gguf", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise ConfigError(f'{name} is read with {package}, which is not installed: pip install "slime-vlm[gguf]"')
+    return str(found[0].parent), {"gguf_file": found[0].name}
+
+
+def vision_weights(name: str) -> dict[str, Tensor]:
+    """Read the weights of a vision encoder; of a model with two towers the vision part, without its pooling head.
+
+    Raises:
+        CheckpointError: The weights are damaged or incomplete.
+    """
+    try:
+        whole, info = AutoModel.from_pretrained(str(Path(name).expanduser()), output_loading_info=True)
+    except _READ_ERRORS as error:
+        raise CheckpointError(f"{name} is damaged or incomplete ({one_line(error)}); fetch it again") from None
+    tower = getattr(whole, "vision_model", whole)
+    prefix = "" if tower is whole else "vision_model."
+    used = [key.removeprefix(prefix) for key in info["missing_keys"] if key.startswith(prefix)]
+    _check_complete(name, [key for key in used if not key.startswith(("head.", "pooler."))])
+    return {key: value for key, value in tower.state_dict().items() if not key.startswith("head.")}
+
+
+def read_language_model(name: str, dtype: torch.dtype | None) -> Any:
+    """Read a language model with its head.
+
+    Args:
+        name: Folder, hub id or GGUF file.
+        dtype: Type of the weights; None keeps the stored one (bfloat16 for GGUF).
+
+    Raises:
+        CheckpointError: The weights are damaged or incomplete.
+    """
+    place, options = _language_source(name)
+    settings: dict[str, Any] = {"dtype": dtype or "auto"}
+    if options:
+        settings = {"dtype": dtype or torch.bfloat16, "quantization_config": GgufConfig(dequantize=True), **options}
+    try:
+        language, info = AutoModelForCausalLM.from_pretrained(place, output_loading_info=True, **settings)
+    except _READ_ERRORS as error:
+        raise CheckpointError(f"{name} is damaged or incomplete ({one_line(error)}); fetch it again") from None
+    _check_complete(name, info["missing_keys"])
+    return language.eval()
+
+
+def _check_complete(name: str, missing: Any) -> None:
+    # transformers fills what is missing with random numbers and goes on.
+    if missing:
+        raise CheckpointError(f"{name} lacks {len(missing)} tensor(s), {min(missing)} among them; fetch it again")
+
+
+def read_tokenizer(llm: str) -> Any:
+    """Read the tokenizer of a language model, to pad on the left.
+
+    Where there is no padding token, the unknown one or else the end takes its place.
+
+    Raises:
+        CheckpointError: There is none, or it has no character offsets.
+    """
+    place, options = _language_source(llm)
+    try:
+        # On the left for generation, and given here since tokenizers do not save a side that is set later; training
+        # rows are padded on the right whatever stands here.
+        tokenizer = AutoTokenizer.from_pretrained(place, padding_side="left", **options)
+    except _READ_ERRORS as error:
+        raise CheckpointError(f"{llm}: the tokenizer cannot be read ({one_line(error)})") from None
+    if not tokenizer.is_fast:
+        raise CheckpointError(f"{llm}: the tokenizer has no character offsets, expected one with a tokenizer.json")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    return tokenizer
+
+
+def separator_id(tokenizer: Any) -> int:
+    """Id of the comma between global and local tokens (paper section 3.4), or of the last of its pieces."""
+    comma = tokenizer.convert_tokens_to_ids(",")
+    if comma is None or comma == tokenizer.unk_token_id:
+        comma = tokenizer(",", add_special_tokens=False).input_ids[-1]
+    return comma
+
+
+def image_statistics(vision: str) -> dict[str, Any]:
+    """Read the mean and standard deviation of colours that a vision encoder was trained with.
+
+    Raises:
+        CheckpointError: They are not beside the weights.
+    """
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        try:
+            found = cached_file(
+                str(Path(vision).expanduser()),
+                name,
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+            )
+        except OSError:
+            found = None
+        settings = {} if found is None else read_json(Path(found))
+        settings = settings.get("image_processor", settings)
+        if {"image_mean", "image_std"} <= set(settings):
+            return {key: settings[key] for key in ("image_mean", "image_std")}
+    raise CheckpointError(
+        f"{vision} has no preprocessor_config.json with image_mean and image_std, expected them beside the weights: "
+        "every family of encoders has its own"
+    )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -96,6 +98,16 @@ def test_a_config_alone_is_enough(tmp_path):
         read_config(tmp_path)
     with pytest.raises(InputError):
         describe(tiny_config(), (0, 5))
+
+
+def test_a_published_config_alone_is_enough(tmp_path):
+    source = Path(__file__).parent / "parity" / "data" / "checkpoints" / "tiny-llama3"
+    for name in ("config.json", "vision_tower/config.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(source / name, tmp_path / name)
+    found = describe(read_config(tmp_path), (480, 640))
+    assert found.parameters["vision encoder"] > 0
+    assert found.grid.num_tiles == 4
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import typer
 from slime_vlm.cli import app
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ["README.md", "docs/paper_map.md", "docs/training.md", "docs/results.md", "docs/log.md"]
+DOCUMENTS = ["README.md", "docs/paper_map.md", "docs/chat.md", "docs/training.md", "docs/results.md", "docs/log.md"]
 
 
 def text_of(name: str) -> str:

@@ -27,7 +27,7 @@ from slime_vlm.loading import check_overrides, resolve
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.tiling import TileGrid, choose_grid
-from slime_vlm.published import is_published, one_line, read_json, read_published
+from slime_vlm.published import is_published, one_line, read_json, read_published_config
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def read_config(name_or_path: str | Path, **overrides: Any) -> SlimeConfig:
         folder = resolve(name)
     fields = read_json(folder / "config.json")
     if is_published(fields):
-        config = read_published(folder)[0]
+        config = read_published_config(folder)
     elif fields.get("model_type") == SlimeConfig.model_type:
         try:
             config = SlimeConfig.from_pretrained(folder)

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from slime_vlm.model.tiling import choose_grid
-from slime_vlm.overlay import LocalSelection, draw_overlay
+from slime_vlm.overlay import LocalSelection, draw_overlay, drawing_copy, paint_selection, plot_selection
+from slime_vlm.side_panel import font_for, wrapped
 
 SIDE = 12
 
@@ -30,7 +31,7 @@ def test_kept_tokens_are_tinted_where_they_lie():
     row, col = 20, 5
     selection = selection_of(1008, 672, [row * 24 + col])
     assert (selection.grid.rows, selection.grid.cols) == (3, 2)
-    drawn = np.asarray(draw_overlay(image, selection, "q", "a"))
+    drawn = np.asarray(paint_selection(image, selection))
     for y in range(36):
         for x in range(24):
             assert is_grey(drawn[y * 28 + 14, x * 28 + 14]) == ((y, x) != (row, col)), (y, x)
@@ -41,21 +42,19 @@ def test_black_border_of_the_canvas_is_no_part_of_the_picture():
     image = Image.new("RGB", (1280, 960), "white")
     image = image.resize((640, 480))
     on_border = selection_of(480, 640, list(range(3 * 24)))
-    drawn = np.asarray(draw_overlay(image, on_border, "q", "a"))
-    height = 900 * 480 // 640
-    inner = drawn[4 : height - 4, 4:-4]
+    inner = np.asarray(paint_selection(image, on_border))[4:-4, 4:-4]
     tile_line = np.abs(inner.astype(int) - inner.mean(axis=-1, keepdims=True)).max(axis=-1) > 4
     # Only the two lines between the tiles have colour.
     assert tile_line.mean() < 0.02
     first_row = selection_of(480, 640, list(range(3 * 24, 4 * 24)))
-    drawn = np.asarray(draw_overlay(image, first_row, "q", "a"))
+    drawn = np.asarray(paint_selection(image, first_row))
     assert not is_grey(drawn[10, 100])
     assert is_grey(drawn[100, 100])
 
 
 def test_higher_scores_are_redder():
     selection = selection_of(1008, 672, list(range(36 * 24)))
-    drawn = np.asarray(draw_overlay(Image.new("RGB", (672, 1008), "white"), selection, "q", "a")).astype(int)
+    drawn = np.asarray(paint_selection(Image.new("RGB", (672, 1008), "white"), selection)).astype(int)
     first, last = drawn[14, 14], drawn[35 * 28 + 14, 23 * 28 + 14]
     assert first[1] > last[1] + 60
 
@@ -69,20 +68,68 @@ def test_any_size_is_legible(size, scores):
     assert min(drawn.size) >= 96
 
 
-def test_long_and_foreign_captions_do_not_fail():
-    selection = selection_of(400, 400, [1])
-    image = Image.new("RGB", (400, 400))
-    plain = draw_overlay(image, selection, "q", "a")
-    long = draw_overlay(image, selection, "word " * 400, "x" * 3000 + " žлш中文\n\n")
-    assert plain.width == long.width
-    assert plain.height < long.height < plain.height + 600
-    assert draw_overlay(image, selection, "", "").width == plain.width
+def ink_box(drawn: Image.Image) -> tuple[int, int, int, int]:
+    """Box around everything that is not paper."""
+    pixels = np.asarray(drawn).astype(int)
+    rows, columns = np.nonzero(np.abs(pixels - pixels[0, 0]).max(axis=-1) > 8)
+    return columns.min(), rows.min(), columns.max(), rows.max()
+
+
+@pytest.mark.parametrize("size", [(400, 400), (300, 2000), (2000, 300), (9000, 90)])
+@pytest.mark.parametrize("answer", ["", "word " * 400, "1. one\n\n\n2. žлш中文 €\n" + "x" * 3000])
+def test_nothing_is_cut_off(size, answer):
+    width, height = size
+    selection = selection_of(height, width, [1, 2, 3])
+    image = Image.new("RGB", size, "navy")
+    drawn = draw_overlay(image, selection, "why? " * 50, answer, title="a.png", by="what was asked first", num_global=9)
+    left, top, right, bottom = ink_box(drawn)
+    assert left >= 10
+    assert top >= 10
+    assert right <= drawn.width - 10
+    assert bottom <= drawn.height - 10
+    assert max(drawn.size) <= 3000
+
+
+def test_words_stand_beside_tall_pictures_and_below_wide_ones():
+    tall, wide = Image.new("RGB", (400, 900), "navy"), Image.new("RGB", (900, 400), "navy")
+    beside = draw_overlay(tall, selection_of(900, 400, [0]), "q", "a")
+    below = draw_overlay(wide, selection_of(400, 900, [0]), "q", "a")
+    assert beside.width > paint_selection(tall, selection_of(900, 400, [0])).width + 200
+    assert below.height > paint_selection(wide, selection_of(400, 900, [0])).height + 100
+
+
+def test_lines_fit_and_a_cut_text_ends_in_an_ellipsis():
+    for text in ("one two three " * 40, "x" * 500, "iiii " * 200):
+        lines = wrapped(text, 20, 200, 3)
+        assert len(lines) == 3
+        assert lines[-1].endswith("…")
+        assert max(font_for(20, text).getlength(line) for line in lines) <= 200
+    assert wrapped("a\nb c\n\nd", 20, 200, 5) == ["a", "b c", "d"]
+    assert wrapped("", 20, 200, 5) == []
+
+
+def test_a_drawing_copy_is_no_larger_than_a_drawing():
+    assert drawing_copy(Image.new("L", (6000, 3000))).size == (1800, 900)
+    assert drawing_copy(Image.new("RGB", (60, 30))).size == (60, 30)
+
+
+def test_a_matplotlib_axis_shows_the_picture_and_its_scale():
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    axes = figure.subplots()
+    image = Image.new("RGB", (672, 1008), "white")
+    plot_selection(axes, image, selection_of(1008, 672, [3, 4, 5]))
+    assert axes.get_title() == "3 of 864 local tokens kept (0%)"
+    assert len(figure.axes) == 2
+    figure.canvas.draw()
+    plot_selection(figure.add_subplot(), image, selection_of(1008, 672, [3], scores=False))
+    assert len(figure.axes) == 3
 
 
 def test_global_view_only_draws_the_picture_alone():
     empty = LocalSelection(choose_grid(900, 900), 0, np.zeros(0, bool))
-    drawn = np.asarray(draw_overlay(Image.new("RGB", (900, 900), "white"), empty, "q", "a"))
-    assert (drawn[:900] == 255).all()
+    image = Image.new("RGB", (900, 900), "white")
+    assert (np.asarray(paint_selection(image, empty)) == 255).all()
+    assert draw_overlay(image, empty, "q", "a").width > 900
 
 
 def test_wrong_number_of_tokens_is_refused():

@@ -15,7 +15,10 @@ import typer
 from slime_vlm.cli import app
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ["README.md", "docs/paper_map.md", "docs/training.md", "docs/models.md", "docs/results.md", "docs/log.md"]
+DOCUMENTS = [
+    "README.md",
+    *(f"docs/{name}.md" for name in ("paper_map", "models", "chat", "training", "results", "log")),
+]
 
 
 def text_of(name: str) -> str:

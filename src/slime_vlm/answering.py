@@ -72,7 +72,7 @@ class Answer:
     def draw(self, image: Image.Image) -> Image.Image:
         """Draws tiles and kept tokens over the picture that was asked about, see `overlay.draw_overlay`."""
         selection = LocalSelection(self.grid, self.tile_side, self.kept, self.scores)
-        return draw_overlay(image, selection, self.question, self.text)
+        return draw_overlay(image, selection, self.question, self.text, num_global=self.num_global)
 
 
 @dataclass
@@ -113,7 +113,7 @@ class EncodedPicture:
             if selection is not None:
                 kept = selection.kept[0]
             clock.tick("select")
-            streamer = _TimedStreamer(self.processor.tokenizer, on_text)
+            streamer = TimedStreamer(self.processor.tokenizer, on_text)
             generated = self.model.generate(
                 **prompt,
                 vision_tokens=[self.tokens],
@@ -136,14 +136,14 @@ class EncodedPicture:
             grid=self.grid,
             tile_side=self.processor.token_layout.tile_side,
             num_global=0 if self.tokens.global_tokens is None else self.tokens.global_tokens.shape[0],
-            kept=self._in_picture_order(kept),
-            scores=self._in_picture_order(selection.scores[0]) if selection is not None and scored else None,
-            probabilities=self._in_picture_order(selection.probs[0]) if selection is not None and scored else None,
+            kept=self.in_picture_order(kept),
+            scores=self.in_picture_order(selection.scores[0]) if selection is not None and scored else None,
+            probabilities=self.in_picture_order(selection.probs[0]) if selection is not None and scored else None,
             gates=None if self.tokens.gates is None else self.tokens.gates.float().cpu().numpy(),
             seconds={**shared, **clock.seconds},
         )
 
-    def _in_picture_order(self, values: Tensor) -> np.ndarray:
+    def in_picture_order(self, values: Tensor) -> np.ndarray:
         """Brings one value a local token [L] from the order of merging into that of the picture."""
         array = (values if values.dtype == torch.bool else values.float()).cpu().numpy()
         if self.model.config.local_merge == "spatial" or not array.size:
@@ -231,7 +231,7 @@ class _Clock:
         self._last = now
 
 
-class _TimedStreamer(TextStreamer):
+class TimedStreamer(TextStreamer):
     """Passes text on as it becomes certain, and remembers when the first token came: the end of the prefill."""
 
     def __init__(self, tokenizer: Any, on_text: OnText | None) -> None:
@@ -240,11 +240,13 @@ class _TimedStreamer(TextStreamer):
         self._on_text = on_text
 
     def put(self, value: Tensor) -> None:
+        """Takes the prompt, then every new token."""
         # The prompt comes first and is skipped by the base class.
         if not self.next_tokens_are_prompt and self.first_token is None:
             self.first_token = time.perf_counter()
         super().put(value)
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        """Passes a piece of text on."""
         if self._on_text is not None and text:
             self._on_text(text)

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from slime_vlm.model.tiling import TileGrid
+from slime_vlm.side_panel import INK, MUTED, PAPER, Column, Scale, Share, Words
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # Long side of the drawn picture, and the least short side: thinner pictures are stretched to be visible at all.
 _LONG_SIDE = (900, 1800)
 _SHORT_SIDE = 96
+# Pictures wider than this have the words below them instead of beside them.
+_WIDE = 1.5
 
 # From low to high score; all light enough that dark print stays readable under the tint.
 _SCALE = np.array([(255, 244, 170), (255, 213, 79), (255, 152, 0), (240, 84, 30), (214, 24, 70)], np.float32)
 _TINT = (0.35, 0.60)
 # Grey that dropped regions are mixed with.
-_DROPPED = 150
-_INK, _PAPER, _MUTED, _LINE = (28, 31, 38), (250, 250, 247), (110, 114, 122), (38, 110, 190)
+_DROPPED = 190
+_LINE = (38, 110, 190)
 
 
 @dataclass(frozen=True)
@@ -37,36 +44,158 @@ class LocalSelection:
     kept: np.ndarray
     scores: np.ndarray | None = None
 
+    def check(self) -> None:
+        """Checks the number of values.
 
-def draw_overlay(image: Image.Image, selection: LocalSelection, question: str, answer: str) -> Image.Image:
-    """Draws tile borders and the kept tokens over a picture, with the question and answer in a strip below.
+        Raises:
+            ValueError: `kept` or `scores` does not have one value for each local token of the grid.
+        """
+        grid = self.grid
+        expected = grid.num_tiles * self.tile_side**2
+        for name, values in (("kept", self.kept), ("scores", self.scores)):
+            if values is not None and values.shape != (expected,):
+                raise ValueError(
+                    f"{name} has shape {values.shape}, expected ({expected},) for {grid.rows} x {grid.cols} tiles"
+                )
+
+
+def drawing_copy(image: Image.Image) -> Image.Image:
+    """Copies a picture at a size that is enough to draw on, so that the original need not be kept."""
+    copy = image.convert("RGB")
+    copy.thumbnail((_LONG_SIDE[1], _LONG_SIDE[1]), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return copy
+
+
+def paint_selection(image: Image.Image, selection: LocalSelection) -> Image.Image:
+    """Draws tile borders and kept tokens over a picture.
 
     What was dropped is dimmed; kept tokens are tinted from pale yellow (low score) to red (high score). Tokens that lie
     wholly on the black border of the canvas have no place on the picture and are left out of the drawing.
 
     Args:
-        image: the RGB picture that was asked about.
+        image: the RGB picture that was asked about, or a copy of any size.
         selection: its tokens.
-        question: the question, for the caption.
-        answer: the answer, for the caption.
+
+    Returns:
+        A drawing whose long side has 900 to 1800 pixels.
 
     Raises:
         ValueError: `kept` or `scores` does not have one value for each local token of the grid.
     """
-    grid, side = selection.grid, selection.tile_side
-    expected = grid.num_tiles * side * side
-    for name, values in (("kept", selection.kept), ("scores", selection.scores)):
-        if values is not None and values.shape != (expected,):
-            raise ValueError(
-                f"{name} has shape {values.shape}, expected ({expected},) for {grid.rows} x {grid.cols} tiles"
-            )
+    selection.check()
     height, width = _drawn_size(image.height, image.width)
-    base = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS), np.float32)
-    pixels = _paint(base, selection) if expected else base
+    base = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+    if not selection.kept.size:
+        return base
+    pixels = _paint(np.asarray(base, np.float32), selection)
     drawn = Image.fromarray(pixels.round().clip(0, 255).astype(np.uint8))
-    if expected:
-        _draw_tile_borders(drawn, grid)
-    return _with_caption(drawn, selection, question, answer)
+    _draw_tile_borders(drawn, selection.grid)
+    return drawn
+
+
+def draw_overlay(
+    image: Image.Image,
+    selection: LocalSelection,
+    question: str,
+    answer: str,
+    *,
+    title: str = "",
+    by: str = "",
+    num_global: int | None = None,
+) -> Image.Image:
+    """Draws where the model looked, with question, answer and token counts beside the picture (below a wide one).
+
+    Args:
+        image: see `paint_selection`.
+        selection: see `paint_selection`.
+        question: the question.
+        answer: the answer; a very long one is cut with an ellipsis.
+        title: a line above the question, such as the picture's name.
+        by: the question that the tokens were selected for, told where it is another one.
+        num_global: global tokens of the picture, to be told beside the local ones.
+
+    Raises:
+        ValueError: see `paint_selection`.
+    """
+    drawn = paint_selection(image, selection)
+    size = max(16, min(32, max(drawn.size) // 54))
+    gap = round(size * 1.1)
+    beside = drawn.width <= _WIDE * drawn.height
+    width = 15 * size if beside else max(drawn.width, 30 * size)
+    lines = max(8, drawn.height // (3 * size)) if beside else 8
+    words = [Words(title, 0.8, MUTED, most=1)] if title else []
+    words += [Words("question", 0.7, MUTED, above=0.6), Words(question, 1.0, INK, most=8)]
+    words += [Words("answer", 0.7, MUTED, above=1.0), Words(answer or "(nothing)", 1.3, INK, most=lines)]
+    if by and by != question:
+        words += [Words("tokens were selected for", 0.7, MUTED, above=1.0), Words(by, 0.9, INK, most=4)]
+    counts = _counts(selection, num_global)
+    if beside:
+        columns = [Column([*words, *counts], size, width)]
+    else:
+        right = max(15 * size, round(width * 0.3))
+        columns = [Column(words, size, width - right - 2 * gap), Column(counts, size, right)]
+
+    panel = max(column.height for column in columns)
+    if beside:
+        canvas = Image.new("RGB", (drawn.width + width + 3 * gap, max(drawn.height, panel) + 2 * gap), PAPER)
+        x, y = drawn.width + 2 * gap, gap
+    else:
+        canvas = Image.new("RGB", (width + 2 * gap, drawn.height + panel + 3 * gap), PAPER)
+        x, y = gap, drawn.height + 2 * gap
+    canvas.paste(drawn, (gap, gap))
+    for column in columns:
+        column.draw(canvas, x, y)
+        x += column.width + 2 * gap
+    return canvas
+
+
+def plot_selection(axes: Axes, image: Image.Image, selection: LocalSelection, *, colorbar: bool = True) -> None:
+    """Draws where the model looked on a Matplotlib axis, with the counts as its title.
+
+    Args:
+        axes: the axis; its ticks are taken away.
+        image: see `paint_selection`.
+        selection: see `paint_selection`.
+        colorbar: whether to add the scale of scores, where there are scores.
+
+    Raises:
+        ValueError: see `paint_selection`.
+    """
+    drawn = paint_selection(image, selection)
+    axes.imshow(np.asarray(drawn), interpolation="antialiased")
+    axes.set_axis_off()
+    axes.set_title(_told(selection), fontsize="medium")
+    if not colorbar or selection.scores is None or not selection.kept.any() or axes.figure is None:
+        return
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, Normalize
+
+    colours = LinearSegmentedColormap.from_list("kept", _SCALE / 255)
+    low, high = _score_range(selection.scores[selection.kept])
+    axes.figure.colorbar(ScalarMappable(Normalize(low, high), colours), ax=axes, label="score", shrink=0.7)
+
+
+def _told(selection: LocalSelection) -> str:
+    total, kept = selection.kept.size, int(selection.kept.sum())
+    if not total:
+        return "global view only, no local tokens"
+    return f"{kept:,} of {total:,} local tokens kept ({kept / total:.0%})"
+
+
+def _counts(selection: LocalSelection, num_global: int | None) -> list[Words | Share | Scale]:
+    """What the panel tells about the tokens."""
+    grid, total, kept = selection.grid, selection.kept.size, int(selection.kept.sum())
+    counts: list[Words | Share | Scale] = [Words("tokens", 0.7, MUTED, above=1.0), Words(_told(selection), 0.9, INK)]
+    if total:
+        counts.append(Share(kept / total, _LINE))
+    facts = f"{grid.rows} x {grid.cols} tiles"
+    if num_global is not None:
+        facts += f", {num_global:,} global tokens"
+    counts.append(Words(facts, 0.9, INK))
+    if selection.scores is not None and kept:
+        colours = _colours(np.linspace(0, 1, 256)).round().astype(np.uint8)
+        counts.append(Scale(colours, "low score", "high", "grey: dropped"))
+    return counts
 
 
 def _drawn_size(height: int, width: int) -> tuple[int, int]:
@@ -89,11 +218,19 @@ def _paint(base: np.ndarray, selection: LocalSelection) -> np.ndarray:
     tint = (_TINT[0] + (_TINT[1] - _TINT[0]) * strength)[under][..., None]
     colours = _colours(strength)[under]
     kept = selection.kept[under][..., None]
-    # Multiplying keeps dark print readable on light pages; a dark picture shows a tint only when it is mixed in.
-    mixed = np.interp(base.mean(), [60, 160], [0.8, 0.3])
+    # Multiplying keeps dark print readable on light paper; a dark place shows a tint only when it is mixed in.
+    mixed = np.interp(_brightness(base), [60, 160], [0.8, 0.3])[..., None]
     tinted = (1 - mixed) * base * (1 - tint + tint * colours / 255) + mixed * (base * (1 - tint) + colours * tint)
-    dimmed = 0.45 * base.mean(axis=-1, keepdims=True) + 0.55 * _DROPPED
+    dimmed = 0.4 * base.mean(axis=-1, keepdims=True) + 0.6 * _DROPPED
     return np.where(kept, tinted, dimmed)
+
+
+def _brightness(base: np.ndarray) -> np.ndarray:
+    """Brightness around every pixel, [h, w]; letters are small against the neighbourhood."""
+    height, width = base.shape[:2]
+    grey = Image.fromarray(base.mean(axis=-1).round().astype(np.uint8))
+    coarse = grey.resize((max(1, width // 40), max(1, height // 40)), Image.Resampling.BOX)
+    return np.asarray(coarse.resize((width, height), Image.Resampling.BILINEAR), np.float32)
 
 
 def _colours(strength: np.ndarray) -> np.ndarray:
@@ -107,12 +244,16 @@ def _strength(selection: LocalSelection) -> np.ndarray:
     middle = np.full(selection.kept.shape, 0.5, np.float32)
     if selection.scores is None or not selection.kept.any():
         return middle
-    kept = selection.scores[selection.kept].astype(np.float32)
-    # Percentiles, so that one outlier does not wash out the rest of the map.
-    low, high = np.percentile(kept, [2, 98])
+    low, high = _score_range(selection.scores[selection.kept])
     if high - low < 1e-9:
         return middle
     return ((selection.scores.astype(np.float32) - low) / (high - low)).clip(0, 1)
+
+
+def _score_range(kept: np.ndarray) -> tuple[float, float]:
+    """Scores at the ends of the colour scale: percentiles, so that one outlier does not wash out the rest."""
+    low, high = np.percentile(kept.astype(np.float32), [2, 98])
+    return float(low), float(high)
 
 
 def _draw_tile_borders(drawn: Image.Image, grid: TileGrid) -> None:
@@ -129,92 +270,3 @@ def _draw_tile_borders(drawn: Image.Image, grid: TileGrid) -> None:
         if 0 < x < width:
             draw.line([(x, 0), (x, height)], fill=line, width=thick)
     draw.rectangle([(0, 0), (width - 1, height - 1)], outline=line, width=thick)
-
-
-def _with_caption(drawn: Image.Image, selection: LocalSelection, question: str, answer: str) -> Image.Image:
-    """Adds the strip with question, answer, counts and colour scale below the picture."""
-    size = max(16, min(34, max(drawn.size) // 48))
-    margin = size
-    width = max(drawn.width, 26 * size)
-    room = width - 2 * margin
-    lines = [
-        *((line, _font(size, line), _MUTED) for line in _wrapped(question, size, room)),
-        *((line, _font(round(size * 1.35), line), _INK) for line in _wrapped(answer, round(size * 1.35), room)),
-    ]
-    small = round(size * 0.8)
-    heights = [round(font.size * 1.35) for _, font, _ in lines]
-    strip = margin + sum(heights) + round(small * 2.2) + margin // 2
-
-    canvas = Image.new("RGB", (width, drawn.height + strip), _PAPER)
-    canvas.paste(drawn, ((width - drawn.width) // 2, 0))
-    draw = ImageDraw.Draw(canvas)
-    y = drawn.height + margin // 2
-    for (line, font, colour), step in zip(lines, heights, strict=True):
-        draw.text((margin, y), line, font=font, fill=colour)
-        y += step
-    y += small // 2
-    _draw_footer(draw, selection, margin, y, room, small)
-    return canvas
-
-
-def _draw_footer(
-    draw: ImageDraw.ImageDraw, selection: LocalSelection, left: int, top: int, room: int, size: int
-) -> None:
-    """Draws the counts on the left and the colour scale on the right."""
-    total, kept = selection.kept.size, int(selection.kept.sum())
-    grid = selection.grid
-    counts = (
-        f"{grid.rows} x {grid.cols} tiles, {kept} of {total} local tokens kept ({kept / total:.0%})"
-        if total
-        else "global view only, no local tokens"
-    )
-    font = _font(size, counts)
-    draw.text((left, top), counts, font=font, fill=_MUTED)
-    if selection.scores is None or not kept:
-        return
-    low, high = "low", "high score"
-    bar = size * 6
-    if draw.textlength(f"{counts}{low}{high}", font=font) + bar + 4 * size > room:
-        return
-    x = left + room - draw.textlength(high, font=font)
-    draw.text((x, top), high, font=font, fill=_MUTED)
-    x -= size // 2 + bar
-    for step, colour in enumerate(_colours(np.linspace(0, 1, bar)).round().astype(int).tolist()):
-        draw.line([(x + step, top + size // 5), (x + step, top + size)], fill=tuple(colour))
-    draw.text((x - size // 2 - draw.textlength(low, font=font), top), low, font=font, fill=_MUTED)
-
-
-def _wrapped(text: str, size: int, room: int, most: int = 4) -> list[str]:
-    """Breaks a text into at most `most` lines that fit `room` pixels; the last one ends in an ellipsis when cut."""
-    font = _font(size, text)
-    lines: list[str] = []
-    line = ""
-    for word in text[:600].split():  # more never fits
-        while font.getlength(word) > room:  # a word longer than the strip is cut wherever it must be
-            fits = next(n for n in range(len(word), 0, -1) if font.getlength(word[:n]) <= room or n == 1)
-            lines += [line, word[:fits]] if line else [word[:fits]]
-            line, word = "", word[fits:]
-        joined = f"{line} {word}".strip()
-        if font.getlength(joined) <= room:
-            line = joined
-        else:
-            lines.append(line)
-            line = word
-    lines += [line] if line else []
-    shown = lines[:most]
-    if len(lines) > most or len(text) > 600:
-        shown[-1] = shown[-1][:-1] + "…"
-    return shown
-
-
-def _font(size: int, text: str) -> ImageFont.FreeTypeFont:
-    """Pillow's own font; for text beyond Latin one with more letters, where the machine has it."""
-    if any(ord(letter) > 0x24F for letter in text):
-        for name in ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf"):
-            try:
-                return ImageFont.truetype(name, size)
-            except OSError:
-                continue
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont)
-    return font

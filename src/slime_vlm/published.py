@@ -131,6 +131,16 @@ def generation_config(src: Path, config: SlimeConfig, processor: SlimeProcessor)
     )
 
 
+def read_published_config(src: Path) -> SlimeConfig:
+    """Read the native config of a published folder and nothing else; its image token is that of no tokenizer.
+
+    Raises:
+        CheckpointError: The config is not of the published layout, or its vision encoder's is missing.
+    """
+    published = read_json(src / "config.json")
+    return _config_of(src, published, _vision(src, published)[0])
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 

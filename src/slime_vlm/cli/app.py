@@ -10,8 +10,11 @@ from typing import Annotated
 import typer
 
 from slime_vlm.cli.ask import ask
+from slime_vlm.cli.chat import chat
 from slime_vlm.cli.convert import convert
+from slime_vlm.cli.doctor import doctor
 from slime_vlm.cli.eval import app as evaluate
+from slime_vlm.cli.info import info
 from slime_vlm.cli.new import new
 from slime_vlm.cli.pages import pages
 from slime_vlm.cli.train import train
@@ -26,6 +29,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(no_args_is_help=True)(ask)
+app.command(no_args_is_help=True)(chat)
+app.command(no_args_is_help=True)(info)
+app.command()(doctor)
 app.command(no_args_is_help=True)(train)
 app.command(no_args_is_help=True)(pages)
 app.command(no_args_is_help=True)(convert)

@@ -57,7 +57,7 @@ def ask(
         if not path.exists():
             raise InputError(f"{path}: no such file")
     if show is not None:
-        _check_target(show)
+        check_target(show, "--show")
     limit = MAX_PIXELS if max_pixels is None else max_pixels
     start = time.perf_counter()
     image = open_image(images[0], limit)
@@ -86,13 +86,13 @@ def ask(
             if several and not as_json:
                 name = f"{path.name}: " if len(images) > 1 else ""
                 typer.secho(f"{name}{question.strip()}", dim=True)
-            answer = picture.ask(question, max_new_tokens=max_new_tokens, on_text=None if as_json else _write)
+            answer = picture.ask(question, max_new_tokens=max_new_tokens, on_text=None if as_json else write)
             if as_json:
                 typer.echo(json.dumps(_record(path, answer, loading, opening), ensure_ascii=False))
             else:
                 typer.echo()
             if show is not None:
-                _save(answer.draw(image), show.with_stem(f"{show.stem}-{place}") if several else show)
+                save(answer.draw(image), show.with_stem(f"{show.stem}-{place}") if several else show)
             # What is reused costs no time again.
             loading = opening = 0.0
 
@@ -109,26 +109,37 @@ def _record(path: Path, answer: Answer, loading: float, opening: float) -> dict[
     }
 
 
-def _write(piece: str) -> None:
+def write(piece: str) -> None:
+    """Writes a piece of an answer."""
     typer.echo(piece, nl=False)
 
 
-def _check_target(path: Path) -> None:
+def check_target(path: Path, option: str) -> None:
+    """Checks that a drawing can be written to a file.
+
+    Args:
+        path: the file.
+        option: what the user named it with, for the message.
+
+    Raises:
+        InputError: it is a folder, of no picture format, or lies where nothing can be written.
+    """
     from PIL import Image
 
     from slime_vlm.errors import InputError
 
     if path.is_dir():
-        raise InputError(f"--show {path}: this is a folder, a file name is expected")
+        raise InputError(f"{option} {path}: this is a folder, a file name is expected")
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         ending = path.suffix or "a name without ending"
-        raise InputError(f"--show {path}: {ending} is no picture format; end the name in .png or .jpg")
+        raise InputError(f"{option} {path}: {ending} is no picture format; end the name in .png or .jpg")
     # Missing folders are made when the picture is written, inside the nearest one that is there.
     nearest = next(folder for folder in path.absolute().parents if folder.exists())
     if not nearest.is_dir() or not os.access(path if path.exists() else nearest, os.W_OK):
-        raise InputError(f"--show {path}: nothing can be written to {nearest}; choose another place")
+        raise InputError(f"{option} {path}: nothing can be written to {nearest}; choose another place")
 
 
-def _save(image: Image.Image, path: Path) -> None:
+def save(image: Image.Image, path: Path) -> None:
+    """Writes a drawing, with the folders it needs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)

@@ -33,12 +33,18 @@ class SlimeGenerationMixin(GenerationMixin):
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, is_first_iteration: bool | None = False, **kwargs: Any
     ) -> dict[str, Any]:
-        """Give images to the first step only, or to every step when there is no cache."""
+        """Give images to the first step only, or to every step when there is no cache.
+
+        Images may come with a filled cache, in the next turn of a conversation: `input_ids` are then the new tokens
+        alone, and `attention_mask` covers the cached ones as well.
+        """
         images = {name: kwargs.pop(name, None) for name in _IMAGE_INPUTS}
         inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
         cache = kwargs.get("past_key_values")
-        whole_rows = cache is None or cache.get_seq_length() == 0
-        if whole_rows and (is_first_iteration or not kwargs.get("use_cache", True)):
+        filled = cache is not None and cache.get_seq_length() > 0
+        if filled and is_first_iteration and any(value is not None for value in images.values()):
+            inputs.update(images, attention_mask=kwargs.get("attention_mask"), padding_side="left")
+        elif not filled and (is_first_iteration or not kwargs.get("use_cache", True)):
             inputs.update(images)
             # Merging needs the plain mask and counts positions itself. The next token follows the last column, so
             # rows that were padded on the right (or not at all, but keep unequal numbers of tokens) move over.

@@ -341,8 +341,9 @@ class SlimeModel(SlimePreTrainedModel):
             input_ids: [B, S] with one placeholder per image token before selection, images in the order of rows.
             attention_mask: [B, S] 1 on real tokens; all are real when it is left out.
             position_ids: [B, S] positions of the tokens of `input_ids`, or of the merged rows when they are shorter;
-                counted over real tokens when left out.
-            past_key_values: Cache of the language model; images enter only with an empty one.
+                counted over real tokens when left out. With a filled cache and images, counting goes on from the first.
+            past_key_values: Cache of the language model. When it is filled, `input_ids` (with images or without) are
+                the tokens that follow, and `attention_mask` covers the cached tokens as well.
             inputs_embeds: [B, S, D] in place of `input_ids`, for text alone.
             pixel_values: [V, 3, H, W] views of all images.
             image_grids: [I, 2] (rows, columns) of every image.
@@ -356,23 +357,31 @@ class SlimeModel(SlimePreTrainedModel):
         Raises:
             InputError: Inputs contradict each other.
         """
-        filled = past_key_values is not None and past_key_values.get_seq_length() > 0
-        has_images = pixel_values is not None or vision_tokens is not None
-        if has_images and (filled or input_ids is None):
-            raise InputError("images came with a filled cache or without input_ids, expected them at the first step")
+        cached = 0 if past_key_values is None else past_key_values.get_seq_length()
+        has_images = pixel_values is not None or bool(vision_tokens)
+        if has_images and input_ids is None:
+            raise InputError("images came without input_ids, expected the ids that hold their placeholders")
         if (input_ids is None) == (inputs_embeds is None):
             raise InputError("expected either input_ids or inputs_embeds, got both or neither")
         seen: dict[str, Any] = {}
         merged: MergedRows | None = None
-        if input_ids is not None and not filled and (attention_mask is None or attention_mask.ndim == 2):
+        if (
+            input_ids is not None
+            and (has_images or not cached)
+            and (attention_mask is None or attention_mask.ndim == 2)
+        ):
             if vision_tokens is None and pixel_values is not None:
                 if image_grids is None:
                     raise InputError("image_grids is missing, expected the processor's [images, 2] with pixel_values")
                 vision_tokens = self.encode_images(pixel_values, image_grids)
-            before = position_ids is not None and position_ids.shape[-1] == input_ids.shape[1]
+            batch_size, length = input_ids.shape
+            if attention_mask is None:
+                attention_mask = input_ids.new_ones(batch_size, cached + length)
+            earlier = attention_mask[:, :-length]
+            before = not cached and position_ids is not None and position_ids.shape[-1] == length
             merged, seen = self._merge(
                 input_ids,
-                torch.ones_like(input_ids) if attention_mask is None else attention_mask,
+                attention_mask[:, -length:],
                 vision_tokens or (),
                 kept_local_tokens,
                 labels,
@@ -380,9 +389,13 @@ class SlimeModel(SlimePreTrainedModel):
                 position_ids if before else None,
                 padding_side,
             )
-            if position_ids is None or before:
+            if cached:
+                first = earlier.sum(dim=1, keepdim=True) if position_ids is None else position_ids[:, :1]
+                position_ids = (merged.position_ids + first) * merged.attention_mask
+            elif position_ids is None or before:
                 position_ids = merged.position_ids
-            inputs_embeds, attention_mask, labels = merged.inputs_embeds, merged.attention_mask, merged.labels
+            inputs_embeds, labels = merged.inputs_embeds, merged.labels
+            attention_mask = torch.cat([earlier, merged.attention_mask], dim=1)
         elif input_ids is not None:
             inputs_embeds = self.embed_text(input_ids)[0]
         outputs = self.language_model(

@@ -28,7 +28,7 @@ from slime_vlm.training.recipe import Recipe, Stage, load_recipe
 from slime_vlm.training.records import RecordCollator, RecordDataset
 from slime_vlm.training.run_folder import claim, is_finished, stage_folders, write_marker, writing
 from slime_vlm.training.stages import PART_PREFIXES, apply_stage, frozen_modules, trainable_table
-from slime_vlm.training.trainer import ClockCheckpoints, SlimeTrainer, last_complete_checkpoint
+from slime_vlm.training.trainer import ClockCheckpoints, SlimeTrainer, last_complete_checkpoint, on_any_process
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
@@ -275,7 +275,8 @@ def _finish_step_on_interrupt(trainer: SlimeTrainer) -> Iterator[list[int]]:
 
     class Stopper(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if asked:
+            if on_any_process(bool(asked)):
+                asked[:] = asked or [signal.SIGINT]
                 control.should_save = control.should_training_stop = True
 
     def handler(number: int, frame: FrameType | None) -> None:

@@ -76,6 +76,15 @@ class SlimeTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
 
+def on_any_process(flag: bool) -> bool:
+    """Whether a flag is set on any process of a run: what takes all processes to do must be decided by all at once."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return flag
+    flags: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(flags, flag)
+    return any(flags)
+
+
 class ClockCheckpoints(TrainerCallback):
     """Saves every few minutes, and marks what was written whole."""
 
@@ -84,7 +93,8 @@ class ClockCheckpoints(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Ask for a checkpoint when it is time."""
-        if time.monotonic() - self.last >= self.seconds and state.global_step < state.max_steps:
+        # The clocks of several processes do not agree to the step.
+        if on_any_process(time.monotonic() - self.last >= self.seconds) and state.global_step < state.max_steps:
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

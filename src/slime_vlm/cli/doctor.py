@@ -1,0 +1,31 @@
+"""`slime doctor`: what is installed, which devices there are, and what is missing for which feature."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list, an object for each finding.")] = False,
+) -> None:
+    """Look at versions, devices and optional packages, one line each.
+
+    Example: slime doctor
+    """
+    from slime_vlm.cli.terminal import busy
+
+    with busy("looking"):
+        from slime_vlm.doctor import as_dicts, examine
+
+        found = examine()
+    if as_json:
+        typer.echo(json.dumps(as_dicts(found)))
+        return
+    width = max(len(finding.topic) for finding in found)
+    colours = {"ok": typer.colors.GREEN, "missing": typer.colors.RED, "note": typer.colors.YELLOW}
+    for finding in found:
+        state = typer.style(f"{finding.state:<7}", fg=colours[finding.state])
+        typer.echo(f"{state}  {finding.topic:<{width}}  {finding.text}")

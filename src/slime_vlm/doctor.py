@@ -1,0 +1,184 @@
+"""What this machine can do: versions, devices, number types, and what is missing for which feature."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from packaging.requirements import InvalidRequirement, Requirement
+
+DISTRIBUTION = "slime-vlm"
+
+# What the extras are for; one that is not named here is told by its name alone.
+_PURPOSE = {
+    "train": "training by recipes",
+    "eval": "rendered pages and measuring",
+    "convert": "Vicuna's tokenizer",
+    "serve": "the server",
+    "dev": "tests and checks",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        topic: what it is about.
+        state: `ok`, `missing` (a feature cannot be used) or `note`.
+        text: what was found, and what to do about it.
+    """
+
+    topic: str
+    state: str
+    text: str
+
+
+def examine() -> list[Finding]:
+    """Looks at versions, devices, the shipped model and every extra; never fails, whatever is broken."""
+    found: list[Finding] = []
+    checks: list[tuple[str, Callable[[], list[Finding]]]] = [
+        ("versions", _versions),
+        ("devices", _devices),
+        ("models", _models),
+        ("extras", _extras),
+    ]
+    for topic, check in checks:
+        try:
+            found += check()
+        # A broken library must not keep the doctor from looking at the others, whatever it raises.
+        except Exception as error:
+            text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            found.append(Finding(topic, "missing", f"cannot be examined ({text})"))
+    return found
+
+
+def as_dicts(findings: list[Finding]) -> list[dict[str, str]]:
+    """The findings as JSON types."""
+    return [asdict(finding) for finding in findings]
+
+
+def _versions() -> list[Finding]:
+    found = [Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")]
+    for name in (DISTRIBUTION, "torch", "transformers", "tokenizers", "safetensors", "Pillow", "numpy"):
+        version = _version(name)
+        if version is not None:
+            found.append(Finding(name, "ok", version))
+        elif name == DISTRIBUTION:
+            found.append(Finding(name, "note", "runs from source, not installed: pip install -e ."))
+        else:
+            found.append(Finding(name, "missing", f"not installed: pip install {DISTRIBUTION}"))
+    return found
+
+
+def _devices() -> list[Finding]:
+    import torch
+
+    memory = ""
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        memory = f", {os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB of memory"
+    found = [Finding("cpu", "ok", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads in use{memory}")]
+    fast = any("bf16" in flag for flag in _cpu_flags())
+    told = "in hardware" if fast else "works, but slowly: no bf16 instructions; float32 is faster"
+    found.append(Finding("bf16 on cpu", "ok" if fast else "note", told))
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            device = torch.cuda.get_device_properties(index)
+            text = f"{device.name}, {device.total_memory / 2**30:.1f} GiB, capability {device.major}.{device.minor}"
+            found.append(Finding(f"cuda:{index}", "ok", text))
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        text = "in hardware" if bf16 else "not in hardware: use --dtype float16"
+        found.append(Finding("bf16 on cuda", "ok" if bf16 else "note", text))
+    elif torch.version.cuda is None:
+        found.append(Finding("cuda", "note", "torch is built without it; install a CUDA build of torch to use a GPU"))
+    else:
+        found.append(Finding("cuda", "note", f"torch has CUDA {torch.version.cuda}, but no GPU or driver is found"))
+    if torch.backends.mps.is_available():
+        found.append(Finding("mps", "ok", "available: --device mps"))
+    return found
+
+
+def _models() -> list[Finding]:
+    from slime_vlm.loading import SHIPPED
+
+    found = []
+    for name, folder in SHIPPED.items():
+        if (folder / "model.safetensors").is_file():
+            found.append(Finding(f"model {name}", "ok", "shipped with the package"))
+        else:
+            found.append(Finding(f"model {name}", "missing", "not in this installation; reinstall the package"))
+    return found
+
+
+def _extras() -> list[Finding]:
+    """One finding for each extra that the installed package declares, so that none is forgotten here."""
+    try:
+        declared = importlib.metadata.metadata(DISTRIBUTION)
+        requirements = [Requirement(text) for text in importlib.metadata.requires(DISTRIBUTION) or []]
+    except (importlib.metadata.PackageNotFoundError, InvalidRequirement):
+        return [Finding("extras", "note", "unknown, the package is not installed: pip install -e .")]
+    found = []
+    for extra in declared.get_all("Provides-Extra") or []:
+        if not any(_is_of(requirement, extra) for requirement in requirements):
+            found.append(Finding(f"extra {extra}", "note", "reserved, installs nothing yet"))
+            continue
+        lacking = missing_of(extra, requirements)
+        topic, purpose = f"extra {extra}", _PURPOSE.get(extra, "")
+        if lacking:
+            text = f"{', '.join(lacking)}; pip install '{DISTRIBUTION}[{extra}]'"
+            found.append(Finding(topic, "missing", f"{purpose}: {text}" if purpose else text))
+        else:
+            found.append(Finding(topic, "ok", purpose or "all there"))
+    return found
+
+
+def missing_of(extra: str, requirements: list[Requirement], seen: frozenset[str] = frozenset()) -> list[str]:
+    """What an extra needs and the machine lacks, as `name` or `name 1.0 (needs >=2)`.
+
+    Args:
+        extra: name of the extra.
+        requirements: all requirements of the package, with their markers.
+        seen: extras above this one, for extras that name others of the package.
+    """
+    lacking: list[str] = []
+    for requirement in requirements:
+        if not _is_of(requirement, extra):
+            continue
+        if requirement.name == DISTRIBUTION:
+            for other in sorted(requirement.extras - seen - {extra}):
+                lacking += missing_of(other, requirements, seen | {extra})
+            continue
+        version = _version(requirement.name)
+        if version is None:
+            lacking.append(requirement.name)
+        elif not requirement.specifier.contains(version, prereleases=True):
+            lacking.append(f"{requirement.name} {version} (needs {requirement.specifier})")
+    return list(dict.fromkeys(lacking))
+
+
+def _is_of(requirement: Requirement, extra: str) -> bool:
+    """Whether a requirement is there because of an extra; what the package needs in any case is not."""
+    marker = requirement.marker
+    return marker is not None and marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""})
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_flags() -> list[str]:
+    """Names of the processor's abilities, empty where the system does not tell."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if line.lower().startswith(("flags", "features")):
+                    return line.lower().split()
+    except OSError:
+        pass
+    return []

@@ -1,0 +1,326 @@
+"""What a model costs, from its config alone: parameters, tokens, memory and FLOPs of one question about one picture.
+
+The model is built on the meta device, where tensors have shapes but no numbers, and run there once: what its operations
+would compute and keep alive is counted, so the counts hold for any vision encoder and language model.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub import hf_hub_download
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from slime_vlm.errors import CheckpointError, InputError
+from slime_vlm.loading import check_overrides, resolve
+from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
+from slime_vlm.model.tiling import TileGrid, choose_grid
+from slime_vlm.published import is_published, one_line, read_json, read_published_config
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The plan of one question about one picture; a count, not a measurement.
+
+    Attributes:
+        parameters: parameters by part; a tied head counts with the language model.
+        image_size: (height, width) of the picture.
+        grid: its tiles.
+        text_tokens: tokens of prompt and question that were assumed.
+        tokens: global, separator, local, and the least and most local tokens that a question can keep.
+        sequence: least and most tokens that the language model reads.
+        limit: longest sequence of the language model, None where it has no limit.
+        weight_bytes: bytes of the weights by number type.
+        cache_bytes: bytes of keys and values for the longest sequence, in `dtype`.
+        activation_bytes: most bytes alive beside weights and cache while seeing and while reading, in `dtype`.
+        flops: floating point operations by part, reading both at its least and at its most.
+        dtype: number type of cache and activations.
+    """
+
+    parameters: dict[str, int]
+    image_size: tuple[int, int]
+    grid: TileGrid
+    text_tokens: int
+    tokens: dict[str, int]
+    sequence: tuple[int, int]
+    limit: int | None
+    weight_bytes: dict[str, int]
+    cache_bytes: int
+    activation_bytes: dict[str, int]
+    flops: dict[str, int]
+    dtype: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as JSON types."""
+        return {
+            "parameters": {**self.parameters, "total": sum(self.parameters.values())},
+            "image_size": list(self.image_size),
+            "grid": [self.grid.rows, self.grid.cols],
+            "view_size": self.grid.view_size,
+            "tokens": self.tokens,
+            "text_tokens": self.text_tokens,
+            "sequence": list(self.sequence),
+            "limit": self.limit,
+            "dtype": self.dtype,
+            "bytes": {"weights": self.weight_bytes, "cache": self.cache_bytes, "activations": self.activation_bytes},
+            "flops": self.flops,
+        }
+
+
+def read_config(name_or_path: str | Path, **overrides: Any) -> SlimeConfig:
+    """Reads the config of a model and nothing else: of a hub id only `config.json` is downloaded.
+
+    Args:
+        name_or_path: `nano` (shipped), a folder or a hub id, native or in the published layout.
+        **overrides: `SlimeConfig` fields to change.
+
+    Raises:
+        CheckpointError: there is no such config, or it is of another kind.
+        ConfigError: an override is unknown, or the fields do not fit together.
+    """
+    check_overrides(overrides)
+    name = str(name_or_path)
+    owner_and_name = len(Path(name).parts) == 2 and not name.startswith((".", "~", "/"))
+    if owner_and_name and not Path(name).exists():
+        try:
+            folder = Path(hf_hub_download(name, "config.json")).parent
+        # The hub client raises many kinds of errors (network, permissions, names), all of which mean the same here.
+        except Exception as error:
+            raise CheckpointError(f"{name}: neither a folder here nor on the hub ({one_line(error)})") from None
+    else:
+        folder = resolve(name)
+    fields = read_json(folder / "config.json")
+    if is_published(fields):
+        config = read_published_config(folder)
+    elif fields.get("model_type") == SlimeConfig.model_type:
+        try:
+            config = SlimeConfig.from_pretrained(folder)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(f"{folder}: config.json is of no SliME ({one_line(error)})") from None
+    else:
+        raise CheckpointError(
+            f"{folder} holds a model of type '{fields.get('model_type')}', expected '{SlimeConfig.model_type}'"
+        )
+    for field_name, value in overrides.items():
+        setattr(config, field_name, value)
+    config.check()
+    return config
+
+
+def describe(
+    config: SlimeConfig,
+    image_size: tuple[int, int] = (1080, 1920),
+    *,
+    text_tokens: int = 64,
+    dtype: torch.dtype = torch.bfloat16,
+) -> ModelInfo:
+    """Counts what one question about one picture takes.
+
+    Multiplications and additions count one each; of the attention all pairs of tokens are counted, although half of
+    them are masked while reading. Activations assume fused attention, which keeps no matrix of pairs.
+
+    Args:
+        config: the model; its weights are not needed.
+        image_size: (height, width) of the picture in pixels.
+        text_tokens: tokens of prompt and question.
+        dtype: number type of weights, cache and activations.
+
+    Raises:
+        InputError: the picture's size or `text_tokens` is not positive.
+    """
+    if text_tokens < 1:
+        raise InputError(f"{text_tokens} text tokens, expected at least 1")
+    grid = choose_grid(*image_size, config.view_size, config.max_tiles)
+    with torch.device("meta"):
+        model = SlimeForConditionalGeneration(config).eval().requires_grad_(False).to(dtype)
+    layout = config.token_layout
+    local = layout.num_local_tokens(grid.rows, grid.cols)
+    least, most = kept_bounds(config, local)
+    fixed = layout.num_global_tokens + layout.num_separators + text_tokens
+    sequence = (fixed + least, fixed + most)
+
+    parts = _count_seeing(model, grid)
+    seeing = max(part.peak_bytes for part in parts.values())
+    reading = [_count_reading(model, length) for length in sequence]
+    flops = {name: part.flops for name, part in parts.items()}
+    flops["prefill, fewest kept"], flops["prefill, most kept"] = (part.flops for part in reading)
+    flops["each answer token"] = _count_next_token(model, sequence[1]).flops
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return ModelInfo(
+        parameters=count_parameters(model),
+        image_size=image_size,
+        grid=grid,
+        text_tokens=text_tokens,
+        tokens={
+            "global": layout.num_global_tokens,
+            "separator": layout.num_separators,
+            "local": local,
+            "kept_least": least,
+            "kept_most": most,
+        },
+        sequence=sequence,
+        limit=getattr(config.text_config, "max_position_embeddings", None),
+        weight_bytes={"float32": 4 * total, "bfloat16": 2 * total, "int8": total},
+        cache_bytes=reading[1].cache_bytes,
+        activation_bytes={"seeing": seeing, "reading": reading[1].peak_bytes - reading[1].cache_bytes},
+        flops=flops,
+        dtype=str(dtype).removeprefix("torch."),
+    )
+
+
+def kept_bounds(config: SlimeConfig, num_local_tokens: int) -> tuple[int, int]:
+    """Least and most local tokens that a question can keep (paper section 3.3).
+
+    Sorted probabilities have a cumulative sum of at least k / L after k of L tokens, so at most floor(top_p L) of the
+    sums are <= top_p; one more token is kept. The least is one token that is more probable than top_p.
+    """
+    selects = config.local_compression and config.selector != "none" and config.views != "global"
+    if not selects or num_local_tokens == 0:
+        return num_local_tokens, num_local_tokens
+    if config.max_local_tokens is not None:
+        kept = min(config.max_local_tokens, num_local_tokens)
+        return kept, kept
+    if config.selector_top_p >= 1.0:
+        return num_local_tokens, num_local_tokens
+    return 1, min(int(config.selector_top_p * num_local_tokens) + 1, num_local_tokens)
+
+
+def count_parameters(model: SlimeForConditionalGeneration) -> dict[str, int]:
+    """Parameters by part of the paper, each counted once; parts that a model does without are left out."""
+    inner = model.model
+    body = inner.language_model
+    parts: dict[str, nn.Module | None] = {
+        "vision encoder": inner.vision_tower,
+        "projection (MLP)": inner.projector,
+        "global adapter": inner.global_adapter,
+        "local compressor": inner.local_compressor,
+        "selector": inner.selector,
+        "page positions": inner.page_positions,
+        "token embeddings": body.get_input_embeddings(),
+        "language model": body,
+        "head": model.lm_head,
+    }
+    seen: set[int] = set()
+    counted: dict[str, int] = {}
+    for name, part in parts.items():
+        new = [] if part is None else [p for p in part.parameters() if id(p) not in seen]
+        seen.update(map(id, new))
+        if new:
+            counted[name] = sum(parameter.numel() for parameter in new)
+    return counted
+
+
+@dataclass
+class _Count:
+    flops: int = 0
+    peak_bytes: int = 0
+    cache_bytes: int = 0
+
+
+def _count_seeing(model: SlimeForConditionalGeneration, grid: TileGrid) -> dict[str, _Count]:
+    config, inner = model.config, model.model
+    views = {"global": 1, "local": grid.num_tiles, "both": grid.num_views}[config.views]
+    pixels = torch.empty(views, 3, config.view_size, config.view_size, dtype=model.dtype, device="meta")
+    counts: dict[str, _Count] = {}
+    with _counting(model, counts, "vision encoder"):
+        # In chunks, as the model takes them: what one chunk needs is free again when the next one comes.
+        features = inner.encode_views(pixels)
+    if config.views != "local":
+        with _counting(model, counts, "global adapter"):
+            inner.adapt_global(features[:1])
+    if config.views != "global":
+        with _counting(model, counts, "local compressor"):
+            inner.compress_tiles(features[-grid.num_tiles :])
+    return counts
+
+
+def _count_reading(model: SlimeForConditionalGeneration, length: int) -> _Count:
+    counts: dict[str, _Count] = {}
+    with _counting(model, counts, "prefill"):
+        embeds = torch.empty(1, length, model.config.text_config.hidden_size, dtype=model.dtype, device="meta")
+        output = model(inputs_embeds=embeds, use_cache=True, logits_to_keep=1)
+    layers = [(layer.keys, layer.values) for layer in output.past_key_values.layers if layer.is_initialized]
+    counts["prefill"].cache_bytes = sum(tensor.nbytes for layer in layers for tensor in layer)
+    return counts["prefill"]
+
+
+def _count_next_token(model: SlimeForConditionalGeneration, length: int) -> _Count:
+    counts: dict[str, _Count] = {}
+    embeds = torch.empty(1, length, model.config.text_config.hidden_size, dtype=model.dtype, device="meta")
+    with torch.inference_mode():
+        cache = model(inputs_embeds=embeds, use_cache=True, logits_to_keep=1).past_key_values
+    with _counting(model, counts, "next"):
+        model(inputs_embeds=embeds[:, :1], past_key_values=cache, use_cache=True)
+    return counts["next"]
+
+
+@contextmanager
+def _counting(model: nn.Module, counts: dict[str, _Count], name: str) -> Iterator[None]:
+    """Counts operations and living bytes of what runs inside."""
+    counter, living, attention = FlopCounterMode(display=False), _LivingBytes(model), _FusedAttention()
+    with torch.inference_mode(), attention, living, counter:
+        yield
+    counts[name] = _Count(counter.get_total_flops() + attention.flops, living.peak)
+
+
+@dataclass
+class _LivingBytes(TorchDispatchMode):
+    """The most bytes that tensors made inside it hold at one time; views and the model's weights hold none."""
+
+    model: nn.Module
+    peak: int = 0
+    _now: int = 0
+    _seen: dict[int, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        weights = [*self.model.parameters(), *self.model.buffers()]
+        # The storages are kept as well: one that dies may hand its address to another.
+        self._seen.update({storage._cdata: storage for storage in (w.untyped_storage() for w in weights)})
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self._add(tensor.untyped_storage())
+        return made
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._seen:
+            return
+
+        def forget(_: object) -> None:
+            self._seen.pop(key, None)
+            self._now -= size
+
+        self._seen[key] = weakref.ref(storage, forget)
+        self._now += size
+        self.peak = max(self.peak, self._now)
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Counts attention by its formula: on the meta device it would be taken apart, with all its matrices of pairs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        query, key, value = args[:3]
+        self.flops += 2 * query.shape[:-1].numel() * key.shape[-2] * (key.shape[-1] + value.shape[-1])
+        return query.new_empty((*query.shape[:-1], value.shape[-1]))

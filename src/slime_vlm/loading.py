@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from transformers import PretrainedConfig
 
-from slime_vlm.convert import load_published
+from slime_vlm.convert import load_published, read_native
 from slime_vlm.errors import CheckpointError, ConfigError
+from slime_vlm.hub import SHIPPED, resolve
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.processing_slime import SlimeProcessor
 from slime_vlm.published import PUBLISHED_MODEL_TYPES, is_published, one_line, read_json
 
-SHIPPED = {"nano": Path(__file__).parent / "checkpoints" / "nano"}
-"""Checkpoints inside the package."""
+__all__ = ["SHIPPED", "check_overrides", "load", "resolve"]
 
 
 def load(
@@ -87,45 +86,12 @@ def _apply_overrides(config: SlimeConfig, overrides: dict[str, Any]) -> None:
         raise ConfigError(f"a value among {overrides} has a wrong type ({one_line(error)})") from None
 
 
-def resolve(name_or_path: str | Path) -> Path:
-    """Find the folder of a checkpoint; hub ids are downloaded.
-
-    Raises:
-        CheckpointError: There is none.
-    """
-    name = str(name_or_path)
-    if name in SHIPPED:
-        if not SHIPPED[name].is_dir():
-            raise CheckpointError(f"'{name}' is not in this installation, expected it at {SHIPPED[name]}; reinstall")
-        return SHIPPED[name]
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise CheckpointError(f"{path} is a file, expected a checkpoint folder")
-    if path.is_absolute() or name.startswith((".", "~")) or len(path.parts) != 2:
-        raise CheckpointError(
-            f"{name}: no such folder, expected {', '.join(SHIPPED)}, a checkpoint folder or a hub id (owner/name)"
-        )
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.bin", "*.model", "*.jinja"]))
-    # The hub client raises many kinds of errors (network, permissions, names), all of which mean the same here.
-    except Exception as error:
-        raise CheckpointError(f"{name}: neither a folder here nor on the hub ({one_line(error)})") from None
-
-
 def _load_native(
     folder: Path, dtype: torch.dtype, overrides: dict[str, Any]
 ) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
-    try:
-        config = SlimeConfig.from_pretrained(folder)
-    except ConfigError as error:
-        raise CheckpointError(f"{folder}: {error}") from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{folder}: config.json is of no SliME ({one_line(error)})") from None
+    config, processor = read_native(folder)
     _apply_overrides(config, overrides)
     try:
-        processor: SlimeProcessor = SlimeProcessor.from_pretrained(folder)
         model, info = SlimeForConditionalGeneration.from_pretrained(
             folder, config=config, dtype=dtype, output_loading_info=True
         )

@@ -121,7 +121,7 @@ def load_published(
     *,
     dtype: torch.dtype | None = None,
     adjust: Callable[[SlimeConfig], None] | None = None,
-    **loading: Any,
+    loading: Callable[[SlimeConfig], dict[str, Any]] | None = None,
 ) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
     """Convert a folder in the published layout in memory.
 
@@ -129,7 +129,7 @@ def load_published(
         src: Folder to read.
         dtype: Type of the weights; None takes the config's.
         adjust: Changes the config once the weights are checked against it.
-        **loading: More arguments of `from_pretrained`.
+        loading: Gives more arguments of `from_pretrained` for a config.
 
     Raises:
         CheckpointError: As in `convert`.
@@ -143,7 +143,7 @@ def load_published(
     number_type = dtype or config.dtype or torch.float32
     state = {name: tensor.load() for name, tensor in checkpoint.tensors.items()}
     model = SlimeForConditionalGeneration.from_pretrained(
-        None, config=config, state_dict=state, dtype=number_type, **loading
+        None, config=config, state_dict=state, dtype=number_type, **({} if loading is None else loading(config))
     )
     model.generation_config = checkpoint.generation
     return model, checkpoint.processor.follow(config)

@@ -29,10 +29,10 @@ from slime_vlm.published import (
     CONFIG_ERRORS,
     PUBLISHED_MODEL_TYPES,
     is_published,
+    native_config,
     one_line,
     published_fields,
     read_json,
-    slime_config,
 )
 from slime_vlm.published_checkpoint import PublishedCheckpoint, open_published, tokenizer_files
 from slime_vlm.vision_weights import PREFIX as VISION_PREFIX
@@ -160,12 +160,12 @@ def _to_native(checkpoint: PublishedCheckpoint, dst: Path, dtype: torch.dtype | 
             write_weights(kept / _UNUSED, checkpoint.unused)
         for path in [*tokenizer_files(checkpoint.tokenizer_folder), checkpoint.folder / "generation_config.json"]:
             _copy(path, kept)
-        tower = checkpoint.folder / tower_name(checkpoint.fields)
+        tower = tower_name(checkpoint.fields)
         # Never outside the folder, whatever name a config gives.
-        if tower.parent == checkpoint.folder and tower.is_dir():
-            (kept / tower.name).mkdir()
+        if Path(tower).name == tower and tower not in ("", "..", _UNUSED) and (checkpoint.folder / tower).is_dir():
+            (kept / tower).mkdir()
             for name in ("config.json", "preprocessor_config.json"):
-                _copy(tower / name, kept / tower.name)
+                _copy(checkpoint.folder / tower / name, kept / tower)
         _copy(checkpoint.folder / "config.json", kept)
         processor.save_pretrained(part)
         checkpoint.generation.save_pretrained(part)
@@ -269,7 +269,7 @@ def _unused_tensors(src: Path, config: SlimeConfig) -> dict[str, StoredTensor]:
 def _updated(kept: Path, fields: Mapping[str, Any], config: SlimeConfig) -> dict[str, Any]:
     """The config.json that a checkpoint came with, changed only where the model has changed since."""
     published = read_json(kept / "config.json")
-    before = published_fields(slime_config(published, config.vision_config))
+    before = published_fields(native_config(kept, published, config.vision_config))
     return published | {name: value for name, value in fields.items() if before[name] != value}
 
 

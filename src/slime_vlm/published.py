@@ -113,7 +113,7 @@ def read_published(src: Path, tokenizer_folder: Path | None = None) -> tuple[Sli
     vocabulary = tokenizer.get_vocab()
     style = "llama3" if {"<|start_header_id|>", "<|eot_id|>"} <= set(vocabulary) else "v1"
     vision_config, preprocessing = _vision(src, published)
-    config = _config_of(src, published, vision_config)
+    config = native_config(src, published, vision_config)
     statistics = {name: preprocessing[name] for name in ("image_mean", "image_std") if name in preprocessing}
     for name, values in statistics.items():
         if not (isinstance(values, list) and len(values) == 3 and all(isinstance(v, int | float) for v in values)):
@@ -174,6 +174,20 @@ def slime_config(published: Mapping[str, Any], vision_config: PretrainedConfig) 
         )
     except KeyError as error:
         raise CheckpointError(f"config.json has no field {error}, expected a SliME checkpoint") from None
+
+
+def native_config(src: Path, published: Mapping[str, Any], vision_config: PretrainedConfig) -> SlimeConfig:
+    """As `slime_config`, for fields that were read from a folder: whatever is wrong with them names it.
+
+    Raises:
+        CheckpointError: The fields describe no model.
+    """
+    try:
+        return slime_config(published, vision_config)
+    except SlimeError as error:
+        raise CheckpointError(f"{src}: {error}") from None
+    except CONFIG_ERRORS as error:
+        raise CheckpointError(f"{src}: config.json describes no model ({one_line(error)}); fetch it again") from None
 
 
 def published_fields(config: SlimeConfig) -> dict[str, Any]:
@@ -263,15 +277,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a JSON object")
     return content
-
-
-def _config_of(src: Path, published: Mapping[str, Any], vision_config: PretrainedConfig) -> SlimeConfig:
-    try:
-        return slime_config(published, vision_config)
-    except SlimeError as error:
-        raise CheckpointError(f"{src}: {error}") from None
-    except CONFIG_ERRORS as error:
-        raise CheckpointError(f"{src}: config.json describes no model ({one_line(error)}); fetch it again") from None
 
 
 def _text_config(published: Mapping[str, Any]) -> LlamaConfig:

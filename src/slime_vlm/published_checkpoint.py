@@ -137,7 +137,7 @@ def open_published(src: Path, base: str | Path | None = None) -> PublishedCheckp
     own_vision = any(key.startswith(VISION_PREFIX) for key in collected.tensors)
     if not own_vision:
         collected.tensors |= _public_vision(src, name)
-    model = _empty_model(src, config, collected.tensors)
+    model = empty_model(src, config, collected.tensors)
     notes += _fill_idle(model, collected, src, fits=not whole)
     _check(src, model, collected, base_folder)
     if own_vision:
@@ -189,7 +189,7 @@ def _base_tensors(folder: Path) -> _Collected:
 
 def _other_base(lora: LoraWeights, folder: Path) -> list[str]:
     recorded = lora.base
-    if recorded is None or at_hand(recorded) == folder or Path(recorded).name in (folder.name, *folder.parts[-3:]):
+    if recorded is None or at_hand(recorded) == folder or Path(recorded).name == folder.name:
         return []
     return [f"base: {folder}; the adapter records '{recorded}', make sure that both are the same model"]
 
@@ -201,7 +201,17 @@ def _public_vision(src: Path, name: str) -> dict[str, StoredTensor]:
     return tower
 
 
-def _empty_model(src: Path, config: SlimeConfig, tensors: Iterable[str]) -> SlimeForConditionalGeneration:
+def empty_model(src: Path, config: SlimeConfig, tensors: Iterable[str]) -> SlimeForConditionalGeneration:
+    """A model without memory, for the names and shapes of its tensors.
+
+    Args:
+        src: Folder of the config, for messages.
+        config: Config of a Llama and a CLIP encoder.
+        tensors: Native names of the tensors that there are.
+
+    Raises:
+        CheckpointError: The config describes no model, or one of another depth than the tensors.
+    """
     # A layer costs memory even without weights: a config is believed only as far as the files go.
     for part, prefix, sub_config in (
         ("language model", r"model\.language_model\.layers", config.text_config),

@@ -10,6 +10,7 @@ import importlib.util
 from typing import Any
 
 import torch
+from torch import nn
 
 from slime_vlm.errors import ConfigError
 from slime_vlm.model.configuration_slime import SlimeConfig
@@ -18,6 +19,7 @@ from slime_vlm.model.slime_model import SlimeModel
 QUANTIZATIONS = ("int8", "4bit")
 """int8: absmax by row with outlier columns apart (LLM.int8); 4bit: NF4 in blocks of 64, products in bfloat16."""
 
+_PACKED_ROWS = 32
 _PACKAGES = ("bitsandbytes", "accelerate")
 
 
@@ -41,11 +43,9 @@ def check_quantization(kind: str) -> None:
             )
 
 
-def kept_modules(config: SlimeConfig) -> list[str]:
+def kept_modules(model: SlimeModel) -> list[str]:
     """Names of the modules that no quantisation touches: everything but the language model's layers."""
-    with torch.device("meta"):
-        parts = [name for name, _ in SlimeModel(config).named_children() if name != "language_model"]
-    return [*(f"model.{name}" for name in parts), "lm_head"]
+    return [*(f"model.{name}" for name, _ in model.named_children() if name != "language_model"), "lm_head"]
 
 
 def quantization_config(kind: str, config: SlimeConfig) -> Any:
@@ -56,14 +56,23 @@ def quantization_config(kind: str, config: SlimeConfig) -> Any:
         config: Config of the model.
 
     Raises:
-        ConfigError: As in `check_quantization`.
+        ConfigError: As in `check_quantization`; or a width of the language model does not suit 4 bits.
     """
     check_quantization(kind)
     from transformers import BitsAndBytesConfig
 
-    kept = kept_modules(config)
+    with torch.device("meta"):
+        model = SlimeModel(config)
+    kept = kept_modules(model)
     if kind == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
+    for name, layer in model.language_model.named_modules():
+        # bitsandbytes packs so many rows for a CPU, and finds out in the first forward pass.
+        if isinstance(layer, nn.Linear) and layer.out_features % _PACKED_ROWS:
+            raise ConfigError(
+                f"4bit needs widths that are multiples of {_PACKED_ROWS}, but the language model's {name} gives "
+                f"{layer.out_features}; use int8"
+            )
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

@@ -38,7 +38,7 @@ def save_random_model(folder: Path) -> None:
         ),
         text_config=LlamaConfig(
             hidden_size=512,
-            intermediate_size=1376,
+            intermediate_size=1408,
             num_hidden_layers=12,
             num_attention_heads=8,
             num_key_value_heads=8,

@@ -7,6 +7,7 @@ stay in the model's own type: they are a small share of the memory, and the sele
 from __future__ import annotations
 
 import importlib.util
+import logging
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ from slime_vlm.model.slime_model import SlimeModel
 QUANTIZATIONS = ("int8", "4bit")
 """int8: absmax by row with outlier columns apart (LLM.int8); 4bit: NF4 in blocks of 64, products in bfloat16."""
 
-_PACKED_ROWS = 32
+# Numbers that share a scale, and rows that bitsandbytes packs together for a CPU.
+_BLOCK, _PACKED_ROWS = 64, 32
 _PACKAGES = ("bitsandbytes", "accelerate")
 
 
@@ -65,13 +67,15 @@ def quantization_config(kind: str, config: SlimeConfig) -> Any:
         model = SlimeModel(config)
     kept = kept_modules(model)
     if kind == "int8":
+        # One line for every product of every layer, about a cast that int8 consists of.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
     for name, layer in model.language_model.named_modules():
-        # bitsandbytes packs so many rows for a CPU, and finds out in the first forward pass.
-        if isinstance(layer, nn.Linear) and layer.out_features % _PACKED_ROWS:
+        # bitsandbytes finds out in the first forward pass.
+        if isinstance(layer, nn.Linear) and (layer.in_features % _BLOCK or layer.out_features % _PACKED_ROWS):
             raise ConfigError(
-                f"4bit needs widths that are multiples of {_PACKED_ROWS}, but the language model's {name} gives "
-                f"{layer.out_features}; use int8"
+                f"4bit needs widths that are multiples of {_BLOCK} and {_PACKED_ROWS}, but the language model's {name} "
+                f"goes from {layer.in_features} to {layer.out_features}; use int8"
             )
     return BitsAndBytesConfig(
         load_in_4bit=True,

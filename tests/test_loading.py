@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -111,8 +112,7 @@ def test_shipped_checkpoint_that_is_not_installed(tmp_path: Path, monkeypatch):
 
 
 def test_damaged_native_folder(folders: dict[str, Path], tmp_path: Path):
-    for file in folders["native"].iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(folders["native"], tmp_path, dirs_exist_ok=True)
     weights = tmp_path / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-500])
@@ -126,8 +126,7 @@ def test_damaged_native_folder(folders: dict[str, Path], tmp_path: Path):
 
 
 def test_native_folder_whose_weights_do_not_fit(folders: dict[str, Path], tmp_path: Path):
-    for file in folders["native"].iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(folders["native"], tmp_path, dirs_exist_ok=True)
     config = tmp_path / "config.json"
     config.write_text(config.read_text().replace('"page_positions": false', '"page_positions": true'))
     with pytest.raises(CheckpointError, match="missing tensor"):

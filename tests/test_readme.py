@@ -17,7 +17,7 @@ from slime_vlm.cli import app
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
     "README.md",
-    *(f"docs/{name}.md" for name in ("paper_map", "models", "chat", "training", "results", "log")),
+    *(f"docs/{name}.md" for name in ("paper_map", "models", "checkpoints", "chat", "training", "results", "log")),
 ]
 
 

@@ -1,38 +1,49 @@
-"""Checkpoints in the published layout (`llava_llama`) to native ones; strict about every tensor."""
+"""Checkpoints between the published layout (`llava_llama`) and the native one, both ways, a shard at a time.
+
+A converted folder keeps, under `published/`, what the published one says and this package has no use for: config.json,
+tokenizer files and the tensors that nothing reads. The way back takes them from there and so gives every bit back.
+"""
 
 from __future__ import annotations
 
 import json
-import pickle
+import logging
 import shutil
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
+from transformers import CLIPVisionConfig
 
-from slime_vlm.errors import CheckpointError, SlimeError
+from slime_vlm.errors import CheckpointError, ConfigError
+from slime_vlm.hub import resolve
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.processing_slime import SlimeProcessor
-from slime_vlm.published import generation_config, one_line, read_json, read_published
-from slime_vlm.weight_names import is_unused, native_tensors
-
-_SHARD_BYTES = 4 * 1024**3
-# Python objects hidden in a pickle are never built (weights_only=True); these are the ways in which reading can fail.
-_READ_ERRORS = (
-    SafetensorError,
-    OSError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
+from slime_vlm.published import (
+    CONFIG_ERRORS,
+    PUBLISHED_MODEL_TYPES,
+    is_published,
+    native_config,
+    one_line,
+    published_fields,
+    read_json,
 )
+from slime_vlm.published_checkpoint import PublishedCheckpoint, open_published, tokenizer_files
+from slime_vlm.vision_weights import PREFIX as VISION_PREFIX
+from slime_vlm.vision_weights import tower_name
+from slime_vlm.weight_files import StoredTensor, folder_tensors, in_memory, some, stacked, write_weights
+from slime_vlm.weight_names import published_names
+
+_KEPT = "published"
+_UNUSED = "unused"
+_VISION_FOLDER = "vision_tower"
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,71 +51,77 @@ class ConversionReport:
     """What a conversion did.
 
     Attributes:
-        source: Folder in the published layout.
-        target: Folder that was written, None for a conversion in memory.
+        source: Folder that was read.
+        target: Folder that was written.
+        layout: Layout of the target, "native" or "published".
         conversation_style: Style that the tokenizer asks for.
-        num_tensors: Native tensors.
+        num_tensors: Tensors of the model that were written.
         num_parameters: Numbers in them.
-        unused: Published tensors left out because nothing reads them.
+        unused: Published tensors that no model reads; kept for the way back.
+        notes: What a user should know, a line each.
     """
 
     source: str
-    target: str | None
+    target: str
+    layout: str
     conversation_style: str
     num_tensors: int
     num_parameters: int
     unused: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        place = "memory" if self.target is None else self.target
-        return (
-            f"{self.source} -> {place}: {self.num_tensors} tensors, {self.num_parameters / 1e6:,.1f} million "
-            f"parameters, conversation style {self.conversation_style}, {len(self.unused)} unused tensors left out"
+        first = (
+            f"{self.source} -> {self.target} ({self.layout}): {self.num_tensors} tensors, "
+            f"{self.num_parameters / 1e6:,.1f} million parameters, conversation style {self.conversation_style}, "
+            f"{len(self.unused)} unused tensors set aside"
         )
+        return "\n".join((first, *self.notes))
 
 
-def convert(src: str | Path, dst: str | Path, *, dtype: torch.dtype | None = None) -> ConversionReport:
-    """Convert a folder in the published layout to a native one; nothing is left at `dst` when it fails.
+def convert(
+    src: str | Path, dst: str | Path, *, base: str | Path | None = None, dtype: torch.dtype | None = None
+) -> ConversionReport:
+    """Convert a published checkpoint to a native one, or a native one to the published layout.
+
+    Nothing is left at `dst` when it fails; a conversion that is killed leaves `dst.part`, which is no checkpoint yet.
 
     Args:
-        src: Folder to read.
+        src: Folder or hub id to read. In the published layout: a whole checkpoint, LoRA weights or adapter files.
         dst: Folder to write; must not exist or be empty.
+        base: Folder or hub id of what LoRA weights or adapter files were trained on.
         dtype: Type to cast the weights to; None keeps every tensor as it is stored.
 
     Returns:
         What was done.
 
     Raises:
-        CheckpointError: `src` is not of the published layout, is damaged or holds tensors that are unknown, missing or
-            of another shape; or `dst` is not empty.
+        CheckpointError: `src` is of neither layout, is damaged, holds tensors that are unknown, missing or of another
+            shape, or is a model that the other layout cannot hold; the base is missing or does not fit; or `dst` is not
+            empty or cannot be written.
     """
-    src, dst = Path(src), Path(dst)
+    src, dst = resolve(src), Path(dst)
     if dst.exists() and (not dst.is_dir() or any(dst.iterdir())):
         raise CheckpointError(f"{dst} exists already, expected a new or empty folder; choose another one")
-    config, processor = read_published(src)
-    # The folder appears under its name only when it is whole.
-    part = dst.with_name(dst.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        reader = _WeightReader(src, config)
-        _write_shards(reader, part, dtype)
-        config.architectures = [SlimeForConditionalGeneration.__name__]
-        if dtype is not None:
-            config.dtype = dtype
-        config.save_pretrained(part)
-        processor.save_pretrained(part)
-        generation_config(src, config, processor).save_pretrained(part)
-        if dst.exists():
-            dst.rmdir()
-        part.rename(dst)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return reader.report(dst, processor)
+    fields = read_json(src / "config.json")
+    if fields.get("model_type") == SlimeConfig.model_type:
+        if base is not None:
+            raise CheckpointError(f"{src} is a native checkpoint, a base is only for published adapters; leave it out")
+        return _to_published(src, dst, dtype)
+    if not is_published(fields):
+        raise CheckpointError(
+            f"{src} is of model type '{fields.get('model_type')}', expected the published layout "
+            f"({', '.join(PUBLISHED_MODEL_TYPES)}) or the native one ({SlimeConfig.model_type})"
+        )
+    return _to_native(open_published(src, base), dst, dtype)
 
 
 def load_published(
-    src: str | Path, *, dtype: torch.dtype | None = None, adjust: Callable[[SlimeConfig], None] | None = None
+    src: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    adjust: Callable[[SlimeConfig], None] | None = None,
+    loading: Callable[[SlimeConfig], dict[str, Any]] | None = None,
 ) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
     """Convert a folder in the published layout in memory.
 
@@ -112,141 +129,224 @@ def load_published(
         src: Folder to read.
         dtype: Type of the weights; None takes the config's.
         adjust: Changes the config once the weights are checked against it.
+        loading: Gives more arguments of `from_pretrained` for a config.
 
     Raises:
         CheckpointError: As in `convert`.
     """
-    src = Path(src)
-    config, processor = read_published(src)
-    state = dict(_WeightReader(src, config))
+    checkpoint = open_published(Path(src))
+    for note in checkpoint.notes:
+        _logger.log(logging.WARNING if "differ" in note else logging.INFO, "%s: %s", src, note)
+    config = checkpoint.config
     if adjust is not None:
         adjust(config)
+    number_type = dtype or config.dtype or torch.float32
+    state = {name: tensor.load() for name, tensor in checkpoint.tensors.items()}
     model = SlimeForConditionalGeneration.from_pretrained(
-        None, config=config, state_dict=state, dtype=dtype or config.dtype or torch.float32
+        None, config=config, state_dict=state, dtype=number_type, **({} if loading is None else loading(config))
     )
-    model.generation_config = generation_config(src, config, processor)
-    return model, processor.follow(config)
+    model.generation_config = checkpoint.generation
+    return model, checkpoint.processor.follow(config)
 
 
-class _WeightReader:
-    """Iterates over the native (name, tensor) pairs of a published folder and checks that they are all there."""
-
-    def __init__(self, src: Path, config: SlimeConfig) -> None:
-        self.src = src
-        self.files = _weight_files(src)
-        # On the meta device the model is only names and shapes.
-        with torch.device("meta"):
-            model = SlimeForConditionalGeneration(config)
-        self.expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
-        if config.tie_word_embeddings:
-            self.expected.pop("lm_head.weight", None)
-        self.unused: list[str] = []
-        self.num_parameters = 0
-
-    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        missing, unknown = dict.fromkeys(self.expected), []
-        for path in self.files:
-            for published, tensor in _read_tensors(path):
-                if is_unused(published):
-                    self.unused.append(published)
-                    continue
-                pairs = list(native_tensors(published, tensor))
-                if not pairs or any(name not in missing for name, _ in pairs):
-                    unknown.append(published)
-                    continue
-                for name, part in pairs:
-                    if part.shape != self.expected[name]:
-                        raise CheckpointError(
-                            f"{path}: {published} gives {name} the shape {list(part.shape)}, "
-                            f"expected {list(self.expected[name])} by config.json"
-                        )
-                    del missing[name]
-                    self.num_parameters += part.numel()
-                    # Parts of a fused tensor share its memory, which safetensors refuses.
-                    yield name, part.clone(memory_format=torch.contiguous_format)
-        if unknown:
-            raise CheckpointError(
-                f"{self.src} has {len(unknown)} tensor(s) that the model of its config.json has no place for: "
-                f"{_some(unknown)}"
-            )
-        if missing:
-            raise CheckpointError(
-                f"{self.src} lacks {len(missing)} tensor(s) of the model of its config.json: {_some(list(missing))}"
-            )
-
-    def report(self, target: Path | None, processor: SlimeProcessor) -> ConversionReport:
-        assert processor.style is not None
-        return ConversionReport(
-            source=str(self.src),
-            target=None if target is None else str(target),
-            conversation_style=processor.style.name,
-            num_tensors=len(self.expected),
-            num_parameters=self.num_parameters,
-            unused=tuple(self.unused),
-        )
+def _to_native(checkpoint: PublishedCheckpoint, dst: Path, dtype: torch.dtype | None) -> ConversionReport:
+    config, processor = checkpoint.config, checkpoint.processor
+    with _written(dst) as part:
+        write_weights(part, checkpoint.tensors, dtype)
+        kept = part / _KEPT
+        kept.mkdir()
+        if checkpoint.unused:
+            (kept / _UNUSED).mkdir()
+            write_weights(kept / _UNUSED, checkpoint.unused)
+        for path in [*tokenizer_files(checkpoint.tokenizer_folder), checkpoint.folder / "generation_config.json"]:
+            _copy(path, kept)
+        tower = tower_name(checkpoint.fields)
+        # Never outside the folder, whatever name a config gives.
+        if Path(tower).name == tower and tower not in ("", "..", _UNUSED) and (checkpoint.folder / tower).is_dir():
+            (kept / tower).mkdir()
+            for name in ("config.json", "preprocessor_config.json"):
+                _copy(checkpoint.folder / tower / name, kept / tower)
+        _copy(checkpoint.folder / "config.json", kept)
+        processor.save_pretrained(part)
+        checkpoint.generation.save_pretrained(part)
+        # Last, since a folder without it is no checkpoint.
+        config.architectures = [SlimeForConditionalGeneration.__name__]
+        if dtype is not None:
+            config.dtype = dtype
+        config.save_pretrained(part)
+    return _report(checkpoint.folder, dst, "native", processor, checkpoint.tensors, checkpoint.unused, checkpoint.notes)
 
 
-def _weight_files(src: Path) -> list[Path]:
-    for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
-        index = src / f"{stem}.{suffix}.index.json"
-        if index.is_file():
-            names = sorted(set(read_json(index).get("weight_map", {}).values()))
-            absent = [name for name in names if not (src / name).is_file()]
-            if absent or not names:
-                raise CheckpointError(f"{index} names {_some(absent) or 'no file'}, expected every shard beside it")
-            return [src / name for name in names]
-        if (src / f"{stem}.{suffix}").is_file():
-            return [src / f"{stem}.{suffix}"]
-    raise CheckpointError(f"{src} has no weights, expected model.safetensors or pytorch_model.bin (or their shards)")
-
-
-def _read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118  (not a dict: it has no iterator)
-                    yield name, file.get_tensor(name)
+def _to_published(src: Path, dst: Path, dtype: torch.dtype | None) -> ConversionReport:
+    config, processor = read_native(src)
+    fields = published_fields(config)
+    if dtype is not None:
+        fields["torch_dtype"] = str(dtype).removeprefix("torch.")
+    stored = _native_tensors(src, config)
+    names = published_names(stored, config.projector_type)
+    tensors = {published: stacked([stored[name] for name in parts]) for published, parts in names.items()}
+    unused = _unused_tensors(src, config)
+    kept = src / _KEPT
+    with _written(dst) as part:
+        write_weights(part, tensors | unused, dtype)
+        if (kept / "config.json").is_file():
+            config_json = _updated(kept, fields, config)
+            for path in kept.iterdir():
+                if path.name not in ("config.json", _UNUSED):
+                    shutil.copytree(path, part / path.name) if path.is_dir() else _copy(path, part)
         else:
-            yield from torch.load(path, map_location="cpu", weights_only=True, mmap=True).items()
-    except _READ_ERRORS as error:
-        if isinstance(error, SlimeError):
-            raise
-        raise CheckpointError(f"{path} is damaged or incomplete ({one_line(error)}); fetch it again") from None
+            processor.tokenizer.save_pretrained(part)
+            _copy(src / "generation_config.json", part)
+            config_json = {
+                "architectures": ["LlavaLlamaForCausalLM"],
+                "model_type": PUBLISHED_MODEL_TYPES[0],
+                "mm_vision_tower": _write_vision(part, config, processor, stored, dtype),
+                **fields,
+            }
+        (part / "config.json").write_text(json.dumps(config_json, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return _report(src, dst, "published", processor, tensors, unused, [])
 
 
-def _write_shards(tensors: _WeightReader, folder: Path, dtype: torch.dtype | None) -> None:
-    """Write tensors as they come, file by file, so that a large model never is in memory whole."""
-    shards: list[list[str]] = []
-    pending: dict[str, Tensor] = {}
-    total = size = 0
+def read_native(src: Path) -> tuple[SlimeConfig, SlimeProcessor]:
+    """Read config and processor of a native folder.
 
-    def flush() -> None:
-        nonlocal pending, size
-        if pending:
-            save_file(pending, folder / f"shard-{len(shards)}", metadata={"format": "pt"})
-            shards.append(list(pending))
-        pending, size = {}, 0
-
-    for name, tensor in tensors:
-        tensor = tensor if dtype is None or not tensor.is_floating_point() else tensor.to(dtype)
-        if size + tensor.nbytes > _SHARD_BYTES:
-            flush()
-        pending[name] = tensor
-        size += tensor.nbytes
-        total += tensor.nbytes
-    flush()
-    if len(shards) == 1:
-        (folder / "shard-0").rename(folder / "model.safetensors")
-        return
-    weight_map = {}
-    for index, names in enumerate(shards):
-        file = f"model-{index + 1:05d}-of-{len(shards):05d}.safetensors"
-        (folder / f"shard-{index}").rename(folder / file)
-        weight_map.update(dict.fromkeys(names, file))
-    index_json = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index_json, indent=1), encoding="utf-8")
+    Raises:
+        CheckpointError: They are missing, damaged or of no SliME.
+    """
+    try:
+        config = SlimeConfig.from_pretrained(src)
+    except ConfigError as error:
+        raise CheckpointError(f"{src}: {error}") from None
+    except (OSError, *CONFIG_ERRORS) as error:
+        raise CheckpointError(f"{src}: config.json is of no SliME ({one_line(error)})") from None
+    try:
+        return config, SlimeProcessor.from_pretrained(src)
+    # The tokenizers library raises plain Exceptions.
+    except Exception as error:
+        raise CheckpointError(f"{src} is damaged or incomplete ({one_line(error)}); fetch it again") from None
 
 
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:3])
-    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
+def _native_tensors(src: Path, config: SlimeConfig) -> dict[str, StoredTensor]:
+    stored = folder_tensors(src)
+    with torch.device("meta"):
+        expected = {
+            name: tuple(value.shape) for name, value in SlimeForConditionalGeneration(config).state_dict().items()
+        }
+    if config.tie_word_embeddings:
+        expected.pop("lm_head.weight", None)
+    wrong = sorted(expected.keys() ^ stored.keys())
+    if wrong:
+        raise CheckpointError(
+            f"{src}: config.json and weights disagree about {len(wrong)} tensor(s): {some(wrong)}; fetch both again"
+        )
+    for name, tensor in stored.items():
+        if tensor.shape != expected[name] or tensor.dtype is None or not tensor.dtype.is_floating_point:
+            raise CheckpointError(
+                f"{tensor.origin} is {tensor.dtype} {list(tensor.shape)}, expected floating point numbers "
+                f"{list(expected[name])} by config.json; fetch both again"
+            )
+    return stored
+
+
+def _unused_tensors(src: Path, config: SlimeConfig) -> dict[str, StoredTensor]:
+    """Tensors that published code has and never reads: those it came with, or the first values of its gate."""
+    kept = src / _KEPT / _UNUSED
+    if kept.exists():
+        return folder_tensors(kept)
+    if config.projector_type != "gated":
+        return {}
+    first: dict[str, Tensor] = {
+        "w_noise": torch.zeros(config.vision_width, 2),
+        "mean": torch.zeros(1),
+        "std": torch.ones(1),
+    }
+    return {
+        f"model.mm_projector.{name}": in_memory(value.to(config.dtype or torch.float32), name)
+        for name, value in first.items()
+    }
+
+
+def _updated(kept: Path, fields: Mapping[str, Any], config: SlimeConfig) -> dict[str, Any]:
+    """The config.json that a checkpoint came with, changed only where the model has changed since."""
+    published = read_json(kept / "config.json")
+    before = published_fields(native_config(kept, published, config.vision_config))
+    return published | {name: value for name, value in fields.items() if before[name] != value}
+
+
+def _write_vision(
+    part: Path,
+    config: SlimeConfig,
+    processor: SlimeProcessor,
+    stored: Mapping[str, StoredTensor],
+    dtype: torch.dtype | None,
+) -> str:
+    """Write the vision encoder as a folder of its own, since published code reads it from there; returns its name."""
+    folder = part / _VISION_FOLDER
+    folder.mkdir()
+    tower = {
+        f"vision_model.{name.removeprefix(VISION_PREFIX)}": tensor
+        for name, tensor in stored.items()
+        if name.startswith(VISION_PREFIX)
+    }
+    write_weights(folder, tower, dtype)
+    vision: CLIPVisionConfig = config.vision_config
+    vision.save_pretrained(folder)
+    image_processor = processor.image_processor
+    preprocessing = {
+        "image_processor_type": "CLIPImageProcessor",
+        "image_mean": list(image_processor.image_mean),
+        "image_std": list(image_processor.image_std),
+        "size": {"shortest_edge": config.view_size},
+        "crop_size": {"height": config.view_size, "width": config.view_size},
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing, indent=2) + "\n", encoding="utf-8")
+    return _VISION_FOLDER
+
+
+def _copy(path: Path, folder: Path) -> None:
+    if path.is_file():
+        # The content alone: hub caches hold links, and files that are read-only.
+        shutil.copyfile(path, folder / path.name)
+
+
+@contextmanager
+def _written(dst: Path) -> Iterator[Path]:
+    """A folder that appears as `dst` only when it is whole, and not at all if anything fails."""
+    part = dst.with_name(dst.name + ".part")
+    try:
+        # What a killed conversion left.
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        yield part
+        if dst.exists():
+            dst.rmdir()
+        part.rename(dst)
+    # safetensors has its own error for a disk that takes no more.
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{dst} cannot be written ({one_line(error)}); check its permissions and the free space"
+        ) from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _report(
+    src: Path,
+    dst: Path,
+    layout: str,
+    processor: SlimeProcessor,
+    tensors: Mapping[str, StoredTensor],
+    unused: Mapping[str, StoredTensor],
+    notes: list[str],
+) -> ConversionReport:
+    style = processor.style
+    return ConversionReport(
+        source=str(src),
+        target=str(dst),
+        layout=layout,
+        conversation_style="unknown" if style is None else style.name,
+        num_tensors=len(tensors),
+        num_parameters=sum(tensor.num_elements for tensor in tensors.values()),
+        unused=tuple(unused),
+        notes=tuple(notes),
+    )

@@ -9,25 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from transformers import PretrainedConfig
 
-from slime_vlm.convert import load_published
+from slime_vlm.convert import load_published, read_native
 from slime_vlm.errors import CheckpointError, ConfigError
+from slime_vlm.hub import SHIPPED, resolve
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.processing_slime import SlimeProcessor
 from slime_vlm.published import PUBLISHED_MODEL_TYPES, is_published, one_line, read_json
+from slime_vlm.quantization import check_quantization, quantization_config
 
-SHIPPED = {"nano": Path(__file__).parent / "checkpoints" / "nano"}
-"""Checkpoints inside the package."""
+__all__ = ["SHIPPED", "check_overrides", "load", "resolve"]
 
 
 def load(
     name_or_path: str | Path,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    *,
+    quantization: str | None = None,
     **config_overrides: Any,
 ) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
     """Load a model, ready to answer, and its processor.
@@ -35,7 +37,9 @@ def load(
     Args:
         name_or_path: `nano` (shipped), a folder or a hub id, native or in the published layout.
         device: Where to put it; None = the GPU if there is one, else the CPU.
-        dtype: Type of the weights, a torch type or its name; None = float32 on a CPU, bfloat16 elsewhere.
+        dtype: Type of the weights, a torch type or its name; None = float32 on a CPU, bfloat16 elsewhere
+            and wherever a quantisation is wanted.
+        quantization: "int8" or "4bit" for the linear layers of the language model; all other parts stay in `dtype`.
         **config_overrides: `SlimeConfig` fields to change, `selector_top_p=0.5`.
 
     Returns:
@@ -43,25 +47,30 @@ def load(
 
     Raises:
         CheckpointError: There is no such checkpoint, or it is damaged or of another kind.
-        ConfigError: An override, the device or the type is unknown.
+        ConfigError: An override, the device, the type or the quantisation is unknown, or its package is missing.
     """
     check_overrides(config_overrides)
     place = _device(device)
-    number_type = _dtype(dtype, place)
+    number_type = _dtype(torch.bfloat16 if dtype is None and quantization is not None else dtype, place)
+    if quantization is not None:
+        check_quantization(quantization)
     folder = resolve(name_or_path)
     fields = read_json(folder / "config.json")
     if is_published(fields):
         model, processor = load_published(
-            folder, dtype=number_type, adjust=lambda config: _apply_overrides(config, config_overrides)
+            folder,
+            dtype=number_type,
+            adjust=lambda config: _apply_overrides(config, config_overrides),
+            loading=lambda config: _loading(config, quantization, place),
         )
     elif fields.get("model_type") == SlimeConfig.model_type:
-        model, processor = _load_native(folder, number_type, config_overrides)
+        model, processor = _load_native(folder, number_type, config_overrides, quantization, place)
     else:
         raise CheckpointError(
             f"{folder} holds a model of type '{fields.get('model_type')}', expected '{SlimeConfig.model_type}' or "
             f"{', '.join(PUBLISHED_MODEL_TYPES)}"
         )
-    return model.to(place).eval(), processor
+    return (model if quantization is not None else model.to(place)).eval(), processor
 
 
 def check_overrides(overrides: dict[str, Any]) -> None:
@@ -87,47 +96,21 @@ def _apply_overrides(config: SlimeConfig, overrides: dict[str, Any]) -> None:
         raise ConfigError(f"a value among {overrides} has a wrong type ({one_line(error)})") from None
 
 
-def resolve(name_or_path: str | Path) -> Path:
-    """Find the folder of a checkpoint; hub ids are downloaded.
-
-    Raises:
-        CheckpointError: There is none.
-    """
-    name = str(name_or_path)
-    if name in SHIPPED:
-        if not SHIPPED[name].is_dir():
-            raise CheckpointError(f"'{name}' is not in this installation, expected it at {SHIPPED[name]}; reinstall")
-        return SHIPPED[name]
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise CheckpointError(f"{path} is a file, expected a checkpoint folder")
-    if path.is_absolute() or name.startswith((".", "~")) or len(path.parts) != 2:
-        raise CheckpointError(
-            f"{name}: no such folder, expected {', '.join(SHIPPED)}, a checkpoint folder or a hub id (owner/name)"
-        )
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.bin", "*.model", "*.jinja"]))
-    # The hub client raises many kinds of errors (network, permissions, names), all of which mean the same here.
-    except Exception as error:
-        raise CheckpointError(f"{name}: neither a folder here nor on the hub ({one_line(error)})") from None
+def _loading(config: SlimeConfig, quantization: str | None, device: torch.device) -> dict[str, Any]:
+    """Arguments of `from_pretrained` that put a model where it belongs; quantised ones cannot be moved afterwards."""
+    if quantization is None:
+        return {}
+    return {"quantization_config": quantization_config(quantization, config), "device_map": {"": device}}
 
 
 def _load_native(
-    folder: Path, dtype: torch.dtype, overrides: dict[str, Any]
+    folder: Path, dtype: torch.dtype, overrides: dict[str, Any], quantization: str | None, device: torch.device
 ) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
-    try:
-        config = SlimeConfig.from_pretrained(folder)
-    except ConfigError as error:
-        raise CheckpointError(f"{folder}: {error}") from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{folder}: config.json is of no SliME ({one_line(error)})") from None
+    config, processor = read_native(folder)
     _apply_overrides(config, overrides)
     try:
-        processor: SlimeProcessor = SlimeProcessor.from_pretrained(folder)
         model, info = SlimeForConditionalGeneration.from_pretrained(
-            folder, config=config, dtype=dtype, output_loading_info=True
+            folder, config=config, dtype=dtype, output_loading_info=True, **_loading(config, quantization, device)
         )
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{folder} is damaged or incomplete ({one_line(error)}); fetch it again") from None

@@ -1,7 +1,7 @@
 """What a checkpoint in the published layout (`llava_llama`) says beside its weights: config, tokenizer, encoder.
 
 A published folder has a flat config with `mm_*` fields, tokenizer files, and the name of its vision encoder: a folder
-beside the config or a hub id.
+beside the config or a hub id. `published_fields` is the way back, from a native config to such fields.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoTokenizer, CLIPVisionConfig, GenerationConfig, LlamaConfig, PretrainedConfig
 
 from slime_vlm.errors import CheckpointError, SlimeError
@@ -21,12 +22,70 @@ from slime_vlm.model.image_processing_slime import SlimeImageProcessor
 from slime_vlm.model.processing_slime import SlimeProcessor
 
 PUBLISHED_MODEL_TYPES = ("llava_llama",)
+RELEASED_VISION_TOWER = "openai/clip-vit-large-patch14-336"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+)
+CONFIG_ERRORS = (
+    TypeError,
+    ValueError,
+    KeyError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    AssertionError,
+    StrictDataclassError,
+)
+"""What transformers raises for a config that no model can be built from."""
+
+_JSON_BYTES = 64 * 1024**2
 
 _PROJECTORS = {"gated": "gated", "mlp2x_gelu": "mlp", "qformer": "query_attention"}
 _GATES = {-1: "mixture", 0: "mlp", 1: "attention"}
 _SELECTORS = {"cosine": "cosine", "qformer": "attention", "identity": "none", None: "none"}
 _FEATURES = {"patch": "default", "cls_patch": "full"}
 _MERGES = {"spatial": "spatial", "flat": "flat"}
+_NUMBERS: dict[str, Any] = {
+    "seperator": int,
+    "mm_vision_select_layer": int,
+    "mm_resampler_dim": int,
+    "mm_resampler_topp": int | float,
+    "mm_resampler_temp": int | float,
+    "rope_theta": int | float,
+}
+# Text fields of a published config, which are also those of a Llama config.
+_TEXT_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "max_position_embeddings",
+    "hidden_act",
+    "rms_norm_eps",
+    "initializer_range",
+    "attention_bias",
+    "attention_dropout",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+)
+# Choices of a native model that published code does not have: their only values there.
+_FIXED: dict[str, Any] = {
+    "projector_bias": True,
+    "projector_vocabulary": None,
+    "page_positions": False,
+    "query_attention_head_dim": 128,
+    "keep_position_ids": False,
+    "max_tiles": 7,
+    "max_local_tokens": None,
+}
 
 
 def is_published(config: Mapping[str, Any]) -> bool:
@@ -34,8 +93,12 @@ def is_published(config: Mapping[str, Any]) -> bool:
     return config.get("model_type") in PUBLISHED_MODEL_TYPES or "mm_vision_tower" in config
 
 
-def read_published(src: Path) -> tuple[SlimeConfig, SlimeProcessor]:
+def read_published(src: Path, tokenizer_folder: Path | None = None) -> tuple[SlimeConfig, SlimeProcessor]:
     """Read everything but the weights of a published folder: the native config and the processor.
+
+    Args:
+        src: Folder to read.
+        tokenizer_folder: Folder with the tokenizer where `src` has none, as adapters on a base.
 
     Raises:
         CheckpointError: The folder is not of the published layout or cannot be read.
@@ -46,15 +109,16 @@ def read_published(src: Path) -> tuple[SlimeConfig, SlimeProcessor]:
             f"{src} is of model type '{published.get('model_type')}', expected the published layout "
             f"({', '.join(PUBLISHED_MODEL_TYPES)})"
         )
-    tokenizer = _tokenizer(src, published)
+    tokenizer = _tokenizer(tokenizer_folder or src, published)
     vocabulary = tokenizer.get_vocab()
     style = "llama3" if {"<|start_header_id|>", "<|eot_id|>"} <= set(vocabulary) else "v1"
     vision_config, preprocessing = _vision(src, published)
-    config = _config_of(src, published, vision_config)
-    image_processor = SlimeImageProcessor(
-        **{name: preprocessing[name] for name in ("image_mean", "image_std") if name in preprocessing}
-    )
-    return config, SlimeProcessor.from_config(config, tokenizer, style, image_processor)
+    config = native_config(src, published, vision_config)
+    statistics = {name: preprocessing[name] for name in ("image_mean", "image_std") if name in preprocessing}
+    for name, values in statistics.items():
+        if not (isinstance(values, list) and len(values) == 3 and all(isinstance(v, int | float) for v in values)):
+            raise CheckpointError(f"{src}: preprocessor_config.json has {name} {values!r}, expected three numbers")
+    return config, SlimeProcessor.from_config(config, tokenizer, style, SlimeImageProcessor(**statistics))
 
 
 def slime_config(published: Mapping[str, Any], vision_config: PretrainedConfig) -> SlimeConfig:
@@ -79,6 +143,10 @@ def slime_config(published: Mapping[str, Any], vision_config: PretrainedConfig) 
             )
         return known[value]
 
+    for field, kind in _NUMBERS.items():
+        value = published.get(field)
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise CheckpointError(f"config.json has {field} {value!r}, expected a number")
     choice("image_aspect_ratio", {"anyres": "tiles", None: "tiles"}, None)
     choice("mm_use_im_start_end", {False: "", None: ""}, None)
     only_global, only_local = bool(published.get("use_global_only")), bool(published.get("use_local_only"))
@@ -108,10 +176,71 @@ def slime_config(published: Mapping[str, Any], vision_config: PretrainedConfig) 
         raise CheckpointError(f"config.json has no field {error}, expected a SliME checkpoint") from None
 
 
+def native_config(src: Path, published: Mapping[str, Any], vision_config: PretrainedConfig) -> SlimeConfig:
+    """As `slime_config`, for fields that were read from a folder: whatever is wrong with them names it.
+
+    Raises:
+        CheckpointError: The fields describe no model.
+    """
+    try:
+        return slime_config(published, vision_config)
+    except SlimeError as error:
+        raise CheckpointError(f"{src}: {error}") from None
+    except CONFIG_ERRORS as error:
+        raise CheckpointError(f"{src}: config.json describes no model ({one_line(error)}); fetch it again") from None
+
+
+def published_fields(config: SlimeConfig) -> dict[str, Any]:
+    """The opposite of `slime_config`: the fields of a published config.json that say what a native config says.
+
+    Raises:
+        CheckpointError: The published layout has no such model.
+    """
+    text, vision = config.text_config, config.vision_config
+    found = {"language model": text.model_type, "vision encoder": vision.model_type}
+    found |= {name: getattr(config, name) for name in _FIXED}
+    found["compression without selector"] = config.local_compression and config.selector == "none"
+    expected = {"language model": "llama", "vision encoder": "clip_vision_model", **_FIXED}
+    for name, value in found.items():
+        if value != expected.get(name, False):
+            raise CheckpointError(
+                f"{name} is {value!r}, but the published layout knows only {expected.get(name, False)!r}; "
+                "this model cannot be written in it"
+            )
+
+    def back(known: Mapping[Any, str], value: str) -> Any:
+        return next(published for published, ours in known.items() if ours == value)
+
+    rope = dict(text.rope_parameters)
+    theta = rope.pop("rope_theta", 10000.0)
+    return {
+        **{name: getattr(text, name) for name in _TEXT_FIELDS},
+        "rope_theta": theta,
+        "rope_scaling": None if rope.get("rope_type", "default") == "default" else rope,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "torch_dtype": None if config.dtype is None else str(config.dtype).removeprefix("torch."),
+        "image_aspect_ratio": "anyres",
+        "mm_use_im_start_end": False,
+        "mm_hidden_size": config.vision_width,
+        "mm_vision_select_layer": config.vision_feature_layer,
+        "mm_vision_select_feature": back(_FEATURES, config.vision_feature_select_strategy),
+        "mm_projector_type": back(_PROJECTORS, config.projector_type),
+        "mm_learnable_gated": back(_GATES, config.gate),
+        "mm_patch_merge_type": back(_MERGES, config.local_merge),
+        "mm_resampler_type": back(_SELECTORS, config.selector) if config.local_compression else "identity",
+        "mm_resampler_dim": config.num_local_queries,
+        "mm_resampler_topp": config.selector_top_p,
+        "mm_resampler_temp": config.selector_temperature,
+        "use_global_only": config.views == "global",
+        "use_local_only": config.views == "local",
+        "seperator": config.separator_token_id,
+    }
+
+
 def generation_config(src: Path, config: SlimeConfig, processor: SlimeProcessor) -> GenerationConfig:
     """Greedy generation that ends at every end token that the checkpoint or its conversation style knows."""
     path = src / "generation_config.json"
-    stored = read_json(path) if path.is_file() else {}
+    stored = read_json(path) if path.exists() else {}
     tokenizer = processor.tokenizer
     ends: list[int] = []
     for found in (
@@ -148,21 +277,16 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: The file is missing or is not a JSON object.
     """
     try:
+        if path.stat().st_size > _JSON_BYTES:
+            raise CheckpointError(f"{path} is larger than {_JSON_BYTES // 1024**2} MiB, expected a short JSON file")
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent} has no {path.name}, expected a checkpoint folder") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read ({one_line(error)}), expected JSON; fetch it again") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a JSON object")
     return content
-
-
-def _config_of(src: Path, published: Mapping[str, Any], vision_config: PretrainedConfig) -> SlimeConfig:
-    try:
-        return slime_config(published, vision_config)
-    except SlimeError as error:
-        raise CheckpointError(f"{src}: {error}") from None
 
 
 def _text_config(published: Mapping[str, Any]) -> LlamaConfig:
@@ -185,8 +309,9 @@ def _tokenizer(src: Path, published: Mapping[str, Any]) -> Any:
             )
     try:
         # The config given here keeps transformers from reading config.json, whose model type it does not know.
-        tokenizer = AutoTokenizer.from_pretrained(src, config=LlamaConfig())
-    except (ImportError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(src, config=LlamaConfig(), trust_remote_code=False)
+    # The tokenizers library raises plain Exceptions.
+    except Exception as error:
         raise CheckpointError(f"{src}: the tokenizer cannot be read ({one_line(error)}); fetch it again") from None
     if tokenizer.pad_token is None:
         pad = published.get("pad_token_id")
@@ -212,12 +337,12 @@ def _vision(src: Path, published: Mapping[str, Any]) -> tuple[PretrainedConfig, 
     if not isinstance(name, str):
         raise CheckpointError(f"{src}: config.json has no mm_vision_tower, expected a SliME checkpoint")
     folder = next((path for path in (src / name, Path(name)) if path.is_dir()), None)
-    if folder is None and name.rstrip("/").endswith("clip-vit-large-patch14-336"):
+    if folder is None and name.rstrip("/").endswith(RELEASED_VISION_TOWER.split("/")[1]):
         # The encoder of every released checkpoint; known by heart, so that conversion needs no network.
         return SlimeConfig().vision_config, {}
     try:
-        config = AutoConfig.from_pretrained(folder or name)
-    except (OSError, ValueError) as error:
+        config = AutoConfig.from_pretrained(folder or name, trust_remote_code=False)
+    except (OSError, *CONFIG_ERRORS) as error:
         raise CheckpointError(
             f"{src}: the vision encoder's config '{name}' is neither a folder beside config.json nor on the hub "
             f"({one_line(error)}); put it there"

@@ -1,15 +1,16 @@
 """Names of the published checkpoints and of this package, both ways.
 
 The published attention layers hold query, key and value weights fused in one tensor; here they are three, so one
-published tensor may become several (stacked along the first dimension).
+published tensor may become several (stacked along the first dimension). Going back joins them again.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
 
-from torch import Tensor
+from slime_vlm.errors import CheckpointError
 
 # Tried in order, the first match wins. A published tensor with several replacements is their concatenation.
 RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -74,8 +75,88 @@ def native_names(published: str) -> list[str]:
     return []
 
 
-def native_tensors(published: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Rename one published tensor and split it where it is fused; yields nothing for an unknown or unused one."""
+class _Chunkable(Protocol):
+    def chunk(self, count: int, /) -> Sequence[Any]: ...
+
+
+T = TypeVar("T", bound=_Chunkable)
+
+
+def native_tensors(published: str, tensor: T) -> Iterator[tuple[str, T]]:
+    """Rename one published tensor, read or still in its file, and split it where it is fused.
+
+    Yields nothing for an unknown or unused one.
+    """
     names = native_names(published)
     if names:
         yield from zip(names, tensor.chunk(len(names)), strict=True)
+
+
+# The way back. Parts of the projector are named by its type, see `published_names`.
+_BACK: tuple[tuple[str, str], ...] = (
+    (r"lm_head\.(.+)", r"lm_head.\1"),
+    (r"model\.language_model\.(.+)", r"model.\1"),
+    (r"model\.vision_tower\.(.+)", r"model.vision_tower.vision_tower.vision_model.\1"),
+    (r"model\.projector\.linear_1\.(.+)", r"model.mm_projector.projection.0.\1"),
+    (r"model\.projector\.linear_2\.(.+)", r"model.mm_projector.projection.2.\1"),
+    (r"model\.global_adapter\.gate_weight", "model.mm_projector.w_gate"),
+    (r"model\.selector\.scorer\.[qkv]_proj\.(.+)", r"model.sampler.selector.cross_attn.in_proj_\1"),
+    (r"model\.selector\.scorer\.out_proj\.(.+)", r"model.sampler.selector.cross_attn.out_proj.\1"),
+    (r"model\.selector\.scorer\.score_1\.(.+)", r"model.sampler.selector.prob_proj.0.\1"),
+    (r"model\.selector\.scorer\.score_2\.(.+)", r"model.sampler.selector.prob_proj.2.\1"),
+    *(
+        (native + pattern, published + name)
+        for native, published in (
+            (r"model\.global_adapter\.query_attention\.", "model.mm_projector.attn."),
+            (r"model\.local_compressor\.query_attention\.", "model.sampler.post_qformer."),
+            (r"model\.selector\.scorer\.", "model.sampler.selector."),
+        )
+        for pattern, name in (
+            (r"[qkv]_proj\.(.+)", r"attn.in_proj_\1"),
+            (r"out_proj\.(.+)", r"attn.out_proj.\1"),
+            (r"norm_query\.(.+)", r"ln_q.\1"),
+            (r"norm_input\.(.+)", r"ln_kv.\1"),
+            (r"norm_output\.(.+)", r"ln_post.\1"),
+            (r"query", "query"),
+            (r"position_table", "pos_embed"),
+        )
+    ),
+)
+_PROJECTOR_PREFIXES = {
+    "gated": {},
+    "mlp": {"model.mm_projector.projection.": "model.mm_projector."},
+    "query_attention": {"model.mm_projector.attn.": "model.mm_projector."},
+}
+
+
+def published_names(native: Iterable[str], projector_type: str) -> dict[str, list[str]]:
+    """Published tensors that hold native ones.
+
+    Args:
+        native: Names of all tensors of a native model.
+        projector_type: The model's; published names of the projector depend on it.
+
+    Returns:
+        Every published name with the native names that are its rows, in their order.
+
+    Raises:
+        CheckpointError: A tensor has no published name.
+    """
+    found: dict[str, list[str]] = {}
+    for name in native:
+        for pattern, replacement in _BACK:
+            match = re.fullmatch(pattern, name)
+            if match:
+                published = match.expand(replacement)
+                break
+        else:
+            raise CheckpointError(f"{name} has no place in the published layout, which lacks this part of the model")
+        for prefix, other in _PROJECTOR_PREFIXES[projector_type].items():
+            if published.startswith(prefix):
+                published = other + published.removeprefix(prefix)
+        found.setdefault(published, []).append(name)
+    # Parts of a fused tensor are rows in the order query, key, value, however the model lists them.
+    return {
+        published: sorted(names, key=lambda name: "qkv".find(name.split("_proj.")[0][-1])) if len(names) > 1 else names
+        for published, names in found.items()
+    }

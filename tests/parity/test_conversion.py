@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,19 @@ def test_converted_checkpoint_gives_the_recorded_numbers(converted: Any, root: P
     assert (rows - recorded["logits_rows"]).abs().max() < 1e-3
     assert (outputs.logits[0].logsumexp(dim=-1) - recorded["logits_logsumexp"]).abs().max() < 1e-3
     assert generated[0, inputs["input_ids"].shape[1] :].tolist() == recorded["generated"].tolist()
+
+
+def test_there_and_back_is_bit_equal(converted: Any, tmp_path: Path) -> None:
+    _, source, target = converted
+    assert convert(target, tmp_path / "again").layout == "published"
+    files = {path.relative_to(source) for path in source.rglob("*") if path.is_file()}
+    assert Path("model.safetensors") in files
+    assert files == {path.relative_to(tmp_path / "again") for path in (tmp_path / "again").rglob("*") if path.is_file()}
+    for file in files - {Path("config.json")}:
+        assert (source / file).read_bytes() == (tmp_path / "again" / file).read_bytes(), file
+    assert json.loads((source / "config.json").read_text()) == json.loads(
+        (tmp_path / "again" / "config.json").read_text()
+    )
 
 
 def test_converted_tokenizer_gives_the_recorded_ids(converted: Any, root: ParityRoot) -> None:

@@ -39,6 +39,9 @@ def ask(
     dtype: Annotated[
         str | None, typer.Option("--dtype", help="float32, bfloat16, … [default: float32 on CPU, bfloat16 on GPU]")
     ] = None,
+    quantization: Annotated[
+        str | None, typer.Option("--quantization", help="int8 or 4bit weights in the language model.")
+    ] = None,
     max_pixels: Annotated[
         int | None, typer.Option("--max-pixels", min=1, help="Largest picture to open [default: 200 million pixels]")
     ] = None,
@@ -70,7 +73,7 @@ def ask(
 
         quiet_transformers()
         overrides = {} if max_local_tokens is None else {"max_local_tokens": max_local_tokens}
-        network, processor = load(model, device=device, dtype=dtype, **overrides)
+        network, processor = load(model, device=device, dtype=dtype, quantization=quantization, **overrides)
         loading = time.perf_counter() - start
 
     several = len(images) * len(questions) > 1

@@ -1,4 +1,4 @@
-"""`slime convert`: a checkpoint in the published layout becomes a native one."""
+"""`slime convert`: a checkpoint in the published layout becomes a native one, and the other way."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from slime_vlm.cli.terminal import busy, quiet_transformers
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder in the published layout.")],
-    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write; made if missing.")],
+    source: Annotated[str, typer.Argument(metavar="SRC", help="Folder or hub id, in the published or native layout.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write in the other; made if missing.")],
+    base: Annotated[
+        str | None, typer.Option("--base", help="Folder or hub id of what a LoRA or adapter files were trained on.")
+    ] = None,
 ) -> None:
-    """Turn a published SliME checkpoint into one that transformers loads.
+    """Turn a published SliME checkpoint into one that transformers loads, or a native one into the published layout.
 
     Example: slime convert SliME-Llama3-8B slime-8b
     """
@@ -22,5 +25,5 @@ def convert(
         from slime_vlm.convert import convert as convert_folder
 
         quiet_transformers()
-        report = convert_folder(source, target)
+        report = convert_folder(source, target, base=base)
     typer.echo(str(report))

@@ -1,0 +1,135 @@
+"""What int8 and 4-bit weights cost: agreement of the logits with those of float32, and memory.
+
+    python benchmarks/quantization.py
+
+Two models see the same picture and question: a random one with a 12-layer language model, and the shipped nano, whose
+weights are trained; every local token is kept, so that all sequences are the same. Over all positions it prints the
+mean divergence KL(float32 || quantised) in nats, the share of positions with the same most probable token, and the
+bytes of the language model. torchao is measured beside bitsandbytes where it is installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, CLIPVisionConfig, LlamaConfig
+from transformers.utils import logging
+
+import slime_vlm
+from slime_vlm.inputs import open_image
+from slime_vlm.loading import SHIPPED
+from slime_vlm.quantization import kept_modules
+
+PICTURE = Path(__file__).parent.parent / "examples" / "invoice.png"
+QUESTION = "What is the total?"
+
+
+def save_random_model(folder: Path) -> None:
+    """A model of random weights of a usual scale, with nano's tokenizer."""
+    tokenizer = AutoTokenizer.from_pretrained(SHIPPED["nano"])
+    config = slime_vlm.SlimeConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=128, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4, image_size=112
+        ),
+        text_config=LlamaConfig(
+            hidden_size=512,
+            intermediate_size=1408,
+            num_hidden_layers=12,
+            num_attention_heads=8,
+            num_key_value_heads=8,
+            vocab_size=len(tokenizer),
+        ),
+        patch_size=14,
+        num_local_queries=16,
+        separator_token_id=tokenizer.convert_tokens_to_ids(","),
+    )
+    config.vision_config.patch_size = 14
+    processor = slime_vlm.SlimeProcessor.from_config(config, tokenizer, "llama3")
+    torch.manual_seed(0)
+    model = slime_vlm.SlimeForConditionalGeneration(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                # Keeps the size of what passes through, so that every layer matters and the logits have a spread.
+                parameter.normal_(std=parameter.shape[1] ** -0.5)
+        model.get_input_embeddings().weight.normal_()
+        model.lm_head.weight.mul_(3)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def torchao_int8(folder: str) -> Any:
+    """The same model with torchao's int8 weights in place of bitsandbytes'."""
+    from torchao.quantization import Int8WeightOnlyConfig
+    from transformers import TorchAoConfig
+
+    config = slime_vlm.SlimeConfig.from_pretrained(SHIPPED.get(folder, folder))
+    with torch.device("meta"):
+        kept = kept_modules(slime_vlm.SlimeModel(config))
+    quantization = TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=kept)
+    return slime_vlm.SlimeForConditionalGeneration.from_pretrained(
+        SHIPPED.get(folder, folder), dtype=torch.bfloat16, quantization_config=quantization, device_map="cpu"
+    ).eval()
+
+
+def log_probabilities(model: Any, processor: Any) -> torch.Tensor:
+    """[S, vocabulary] for the fixed picture and question."""
+    message = [{"type": "image", "image": open_image(PICTURE)}, {"type": "text", "text": QUESTION}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": message}], tokenize=True, return_dict=True, add_generation_prompt=True
+    )
+    with torch.no_grad():
+        return model(**inputs).logits[0].float().log_softmax(-1)
+
+
+def num_bytes(model: Any) -> int:
+    """Bytes of the language model's weights, quantised ones with their scales."""
+    total = 0
+    for parameter in model.model.language_model.parameters():
+        tensors = [parameter]
+        # Tensor subclasses hold their values and scales as attributes; bitsandbytes hangs scales on the parameter.
+        if hasattr(parameter, "__tensor_flatten__"):
+            tensors = [getattr(parameter, name) for name in parameter.__tensor_flatten__()[0]]
+        state = getattr(parameter, "quant_state", None)
+        tensors += [] if state is None else [state.absmax]
+        total += sum(tensor.nbytes for tensor in tensors)
+    return total
+
+
+def measure(name: str, model_name: str) -> None:
+    """Print one table."""
+    keep_all = {"selector_top_p": 1.0, "max_local_tokens": None}
+    loaders = {
+        "float32": lambda: slime_vlm.load(model_name, device="cpu", **keep_all)[0],
+        "bfloat16": lambda: slime_vlm.load(model_name, device="cpu", dtype="bfloat16", **keep_all)[0],
+        "int8 (bitsandbytes)": lambda: slime_vlm.load(model_name, device="cpu", quantization="int8", **keep_all)[0],
+        "4bit (bitsandbytes)": lambda: slime_vlm.load(model_name, device="cpu", quantization="4bit", **keep_all)[0],
+    }
+    processor = slime_vlm.load(model_name, device="cpu", **keep_all)[1]
+    print(f"\n{name}\n| weights | KL, nats | same top token | language model, MB |\n| --- | --- | --- | --- |")
+    if importlib.util.find_spec("torchao") is not None:
+        loaders["int8 (torchao)"] = lambda: torchao_int8(model_name)
+    reference = None
+    for kind, loader in loaders.items():
+        model = loader()
+        model.config.selector_top_p, model.config.max_local_tokens = 1.0, None
+        logits = log_probabilities(model, processor)
+        reference = logits if reference is None else reference
+        divergence = float((reference.exp() * (reference - logits)).sum(-1).mean())
+        same = float((reference.argmax(-1) == logits.argmax(-1)).float().mean())
+        print(f"| {kind} | {divergence:.4f} | {same:.1%} | {num_bytes(model) / 1e6:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), {platform.machine()}")
+    with tempfile.TemporaryDirectory() as folder:
+        save_random_model(Path(folder))
+        measure("random, 12 layers of width 512", folder)
+    measure("nano (trained)", "nano")

@@ -1,0 +1,134 @@
+"""Low-rank weights of a published LoRA checkpoint, added to the base's weights while these are read.
+
+W + scale * B A, in float32, then back to the type of W; scale is alpha / r (alpha / sqrt(r) with rank stabilisation).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slime_vlm.errors import CheckpointError
+from slime_vlm.published import read_json
+from slime_vlm.weight_files import StoredTensor, file_tensors, some
+from slime_vlm.weight_names import native_names
+
+ADAPTER_CONFIG = "adapter_config.json"
+_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+_NAME = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_(A|B)(?:\.default)?\.weight")
+# Settings under which the formula above is not what was trained.
+_UNKNOWN_SETTINGS = {
+    "use_dora": False,
+    "fan_in_fan_out": False,
+    "rank_pattern": {},
+    "alpha_pattern": {},
+    "bias": "none",
+    "modules_to_save": None,
+    "lora_bias": False,
+}
+
+
+@dataclass(frozen=True)
+class LoraWeights:
+    """Low-rank weights of a folder.
+
+    Attributes:
+        folder: Where they were read.
+        base: Name of the model that they were trained on, as recorded; None if it is not.
+        scale: Factor of every product.
+        pairs: Native name of every changed tensor, and its A [r, in] and B [out, r].
+    """
+
+    folder: Path
+    base: str | None
+    scale: float
+    pairs: Mapping[str, tuple[StoredTensor, StoredTensor]]
+
+    def added_to(self, tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+        """Tensors of the base under their native names, with the low-rank weights added where there are some.
+
+        Raises:
+            CheckpointError: A tensor is not in the base or of another shape there.
+        """
+        absent = [name for name in self.pairs if name not in tensors]
+        if absent:
+            raise CheckpointError(
+                f"{self.folder} changes {len(absent)} tensor(s) that the base does not have: {some(absent)}; "
+                "give the base that it was trained on"
+            )
+        return {**tensors, **{name: self._sum(name, tensors[name]) for name in self.pairs}}
+
+    def _sum(self, name: str, base: StoredTensor) -> StoredTensor:
+        a, b = self.pairs[name]
+        if base.shape != (b.shape[0], a.shape[1]):
+            raise CheckpointError(
+                f"{self.folder} changes {name} as [{b.shape[0]}, {a.shape[1]}], but the base has it as "
+                f"{list(base.shape)}; give the base that it was trained on"
+            )
+
+        def read() -> Tensor:
+            weight = base.load()
+            return weight.float().addmm_(b.load(torch.float32), a.load(torch.float32), alpha=self.scale).to(weight)
+
+        return StoredTensor(base.shape, base.dtype, base.origin, read)
+
+
+def read_lora(folder: Path) -> LoraWeights:
+    """Read the low-rank weights of a folder with `adapter_config.json`.
+
+    Raises:
+        CheckpointError: They are damaged, or were trained in a way that this cannot add up.
+    """
+    path = folder / ADAPTER_CONFIG
+    settings = read_json(path)
+    if settings.get("peft_type", "LORA") != "LORA":
+        raise CheckpointError(f"{path} is of type {settings['peft_type']!r}, expected LORA")
+    for name, plain in _UNKNOWN_SETTINGS.items():
+        if settings.get(name) not in (plain, None):
+            raise CheckpointError(f"{path} has {name} {settings[name]!r}, expected {plain!r}; merge it with peft first")
+    rank, alpha = _positive(settings, "r", path), _positive(settings, "lora_alpha", path)
+    base = settings.get("base_model_name_or_path")
+    return LoraWeights(
+        folder=folder,
+        base=base if isinstance(base, str) and base else None,
+        scale=alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank),
+        pairs=_pairs(folder, rank),
+    )
+
+
+def _positive(settings: Mapping[str, Any], name: str, path: Path) -> float:
+    value = settings.get(name)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise CheckpointError(f"{path} has {name} {value!r}, expected a positive number")
+    return value
+
+
+def _pairs(folder: Path, rank: float) -> dict[str, tuple[StoredTensor, StoredTensor]]:
+    path = next((folder / name for name in _WEIGHTS if (folder / name).exists()), None)
+    if path is None:
+        raise CheckpointError(f"{folder} has {ADAPTER_CONFIG} but neither {' nor '.join(_WEIGHTS)}; fetch it again")
+    halves: dict[str, dict[str, StoredTensor]] = {}
+    unknown = []
+    for name, tensor in file_tensors(path).items():
+        match = _NAME.fullmatch(name)
+        targets = native_names(f"{match[1]}.weight") if match else []
+        if match is None or len(targets) != 1:
+            unknown.append(name)
+            continue
+        side = 0 if match[2] == "A" else 1
+        if len(tensor.shape) != 2 or tensor.shape[side] != rank:
+            raise CheckpointError(f"{tensor.origin} has the shape {list(tensor.shape)}, expected the rank {rank} in it")
+        halves.setdefault(targets[0], {})[match[2]] = tensor
+    if unknown:
+        raise CheckpointError(f"{path} has {len(unknown)} tensor(s) that are no low-rank weights: {some(unknown)}")
+    lonely = [name for name, half in halves.items() if len(half) != 2]
+    if lonely:
+        raise CheckpointError(f"{path} lacks one of A and B for {some(lonely)}; fetch it again")
+    return {name: (half["A"], half["B"]) for name, half in halves.items()}

@@ -1,0 +1,85 @@
+"""int8 and 4-bit weights: the language model's linear layers in few bits, all else as it is.
+
+The parts of SliME (vision encoder, projector, global adapter, local compressor, selector), the embeddings and the head
+stay in the model's own type: they are a small share of the memory, and the selection compares embeddings.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from typing import Any
+
+import torch
+from torch import nn
+
+from slime_vlm.errors import ConfigError
+from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.slime_model import SlimeModel
+
+QUANTIZATIONS = ("int8", "4bit")
+"""int8: absmax by row with outlier columns apart (LLM.int8); 4bit: NF4 in blocks of 64, products in bfloat16."""
+
+# Numbers that share a scale, and rows that bitsandbytes packs together for a CPU.
+_BLOCK, _PACKED_ROWS = 64, 32
+_PACKAGES = ("bitsandbytes", "accelerate")
+
+
+def check_quantization(kind: str) -> None:
+    """Check that a kind of quantisation is known and its packages are installed.
+
+    Raises:
+        ConfigError: It is not, or they are not.
+    """
+    if kind not in QUANTIZATIONS:
+        raise ConfigError(f"quantization '{kind}' is unknown, expected one of {', '.join(QUANTIZATIONS)}")
+    for package in _PACKAGES:
+        try:
+            absent = importlib.util.find_spec(package) is None
+        # A module that is blocked.
+        except ValueError:
+            absent = True
+        if absent:
+            raise ConfigError(
+                f"quantization '{kind}' needs {package}, which is not installed: pip install \"slime-vlm[quantize]\""
+            )
+
+
+def kept_modules(model: SlimeModel) -> list[str]:
+    """Names of the modules that no quantisation touches: everything but the language model's layers."""
+    return [*(f"model.{name}" for name, _ in model.named_children() if name != "language_model"), "lm_head"]
+
+
+def quantization_config(kind: str, config: SlimeConfig) -> Any:
+    """What `from_pretrained` takes as `quantization_config`.
+
+    Args:
+        kind: One of `QUANTIZATIONS`.
+        config: Config of the model.
+
+    Raises:
+        ConfigError: As in `check_quantization`; or a width of the language model does not suit 4 bits.
+    """
+    check_quantization(kind)
+    from transformers import BitsAndBytesConfig
+
+    with torch.device("meta"):
+        model = SlimeModel(config)
+    kept = kept_modules(model)
+    if kind == "int8":
+        # One line for every product of every layer, about a cast that int8 consists of.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
+    for name, layer in model.language_model.named_modules():
+        # bitsandbytes finds out in the first forward pass.
+        if isinstance(layer, nn.Linear) and (layer.in_features % _BLOCK or layer.out_features % _PACKED_ROWS):
+            raise ConfigError(
+                f"4bit needs widths that are multiples of {_BLOCK} and {_PACKED_ROWS}, but the language model's {name} "
+                f"goes from {layer.in_features} to {layer.out_features}; use int8"
+            )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=kept,
+    )

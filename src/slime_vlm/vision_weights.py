@@ -1,0 +1,81 @@
+"""The vision encoder's weights: those of the checkpoint, beside those of the public encoder that it names.
+
+The published loader ignores the vision weights in a checkpoint and takes the public ones. Here they are used, and it is
+said where the two differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from slime_vlm.errors import CheckpointError
+from slime_vlm.hub import at_hand, resolve
+from slime_vlm.weight_files import StoredTensor, folder_tensors, has_weights
+
+PREFIX = "model.vision_tower."
+"""Beginning of the native names of all vision weights."""
+
+_TOWER_PREFIXES = ("vision_model.", "")
+
+
+def tower_name(published: Mapping[str, object]) -> str:
+    """Folder or hub id of the vision encoder that a published config names; empty if none."""
+    name = published.get("mm_vision_tower") or published.get("vision_tower")
+    return name if isinstance(name, str) else ""
+
+
+def public_tower(folder: Path, name: str, *, download: bool = False) -> dict[str, StoredTensor] | None:
+    """Weights of a public encoder under the native names; None where they are not at hand.
+
+    Args:
+        folder: Folder of the checkpoint; its tower may lie in it.
+        name: Folder or hub id of the tower.
+        download: Whether to fetch it from the hub if need be.
+
+    Raises:
+        CheckpointError: They are damaged, or the download failed.
+    """
+    if not name:
+        return None
+    place = folder / name if (folder / name).is_dir() else at_hand(name)
+    if place is None and download:
+        place = resolve(name)
+    if place is None or not has_weights(place):
+        return None
+    tensors = folder_tensors(place)
+    # Files of a whole CLIP hold the text encoder, too.
+    prefix = next(prefix for prefix in _TOWER_PREFIXES if any(key.startswith(prefix) for key in tensors))
+    return {PREFIX + key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def compare_with_public(tensors: Mapping[str, StoredTensor], folder: Path, name: str) -> str:
+    """One line on the vision weights of a checkpoint: what is used, and whether it differs from the public encoder.
+
+    Compared in the type of the checkpoint, so that rounding alone is no difference.
+    """
+    ours = {key: value for key, value in tensors.items() if key.startswith(PREFIX)}
+    try:
+        theirs = public_tower(folder, name)
+    except CheckpointError as error:
+        return f"vision weights: the checkpoint's; not compared with {name} ({error})"
+    if theirs is None:
+        return f"vision weights: the checkpoint's; {name} is not on this machine to compare them with"
+    differing, largest = 0, 0.0
+    for key, value in ours.items():
+        other = theirs.get(key)
+        if other is None or other.shape != value.shape:
+            return f"vision weights: the checkpoint's; {name} is another model ({key} is not in it or of another shape)"
+        mine = value.load()
+        public = other.load(mine.dtype)
+        if not torch.equal(mine, public):
+            differing += 1
+            largest = max(largest, float((mine.float() - public.float()).abs().max()))
+    if not differing:
+        return f"vision weights: the checkpoint's, equal to those of {name}"
+    return (
+        f"vision weights: the checkpoint's, which differ from {name} in {differing} of {len(ours)} tensors "
+        f"(by up to {largest:.2g}); the published loader would take {name}"
+    )

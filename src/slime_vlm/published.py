@@ -267,7 +267,7 @@ def read_published_config(src: Path) -> SlimeConfig:
         CheckpointError: The config is not of the published layout, or its vision encoder's is missing.
     """
     published = read_json(src / "config.json")
-    return _config_of(src, published, _vision(src, published)[0])
+    return native_config(src, published, _vision(src, published)[0])
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def chat(
         from slime_vlm.chatting import Conversation
 
         quiet_transformers()
-        overrides = {} if max_local_tokens is None else {"max_local_tokens": max_local_tokens}
+        overrides: dict[str, Any] = {} if max_local_tokens is None else {"max_local_tokens": max_local_tokens}
         network, processor = load(model, device=device, dtype=dtype, **overrides)
     conversation = Conversation(network, processor)
     for path, image in opened:

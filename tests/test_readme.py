@@ -111,3 +111,4 @@ def test_python_runs_as_written(monkeypatch, capsys):
     exec(compile(program, "README.md", "exec"), {})
     printed = capsys.readouterr().out
     assert printed.count("local tokens kept") == 2
+    assert "847.97" in printed

@@ -44,7 +44,7 @@ def test_eye_reads_held_out_pages(nano) -> None:
 
 
 def test_answers_held_out_pages(nano) -> None:
-    """A floor well under the measured 0.69: the selector keeps the answer, and the language model finds and copies it."""
+    """A floor well under the measured 0.69: the selector keeps the answer, the language model finds and copies it."""
     settings = PageSettings(kinds={"form": 1.0}, tiles=(6, 6), page_scale=(0.8, 1.3), split="heldout", absent=0.0)
     result = summarise(answer_pages(*nano, settings, 3))["all"]
     assert result["questions"] == 24

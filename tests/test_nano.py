@@ -37,7 +37,7 @@ def test_is_an_ordinary_slime(nano) -> None:
 def test_eye_reads_held_out_pages(nano) -> None:
     """A floor well under the measured 0.95: it catches a broken checkpoint or path, not a percent."""
     model, processor = nano
-    settings = PageSettings(tiles=(2, 4), page_scale=(0.8, 1.3), split="heldout")
+    settings = PageSettings(tiles=(2, 4), text_px=(22, 34), page_scale=(0.8, 1.3), split="heldout")
     right = read_pages(model, processor, settings, count=6, first_seed=7_100_000_000_000)
     assert right["read_characters"] > 0.7
     assert right["read_blank"] > 0.9
@@ -45,7 +45,9 @@ def test_eye_reads_held_out_pages(nano) -> None:
 
 def test_answers_held_out_pages(nano) -> None:
     """A floor well under the measured 0.69: the selector keeps the answer, the language model finds and copies it."""
-    settings = PageSettings(kinds={"form": 1.0}, tiles=(6, 6), page_scale=(0.8, 1.3), split="heldout", absent=0.0)
+    settings = PageSettings(
+        kinds={"form": 1.0}, tiles=(6, 6), text_px=(22, 34), page_scale=(0.8, 1.3), split="heldout", absent=0.0
+    )
     result = summarise(answer_pages(*nano, settings, 3))["all"]
     assert result["questions"] == 24
     assert result["exact_match"] > 0.4

@@ -172,6 +172,10 @@ def write_parts(folder: Path) -> tuple[Path, Path]:
     )
     torch.manual_seed(0)
     CLIPVisionModel(vision).save_pretrained(folder / "vision")
+    # Every family of encoders has its own colours.
+    (folder / "vision" / "preprocessor_config.json").write_text(
+        json.dumps({"image_mean": 3 * [0.5], "image_std": 3 * [0.5]})
+    )
     LlamaForCausalLM(text).save_pretrained(folder / "llm")
     tokenizer.save_pretrained(folder / "llm")
     return folder / "vision", folder / "llm"

@@ -73,6 +73,7 @@ def pages(
             chosen: dict[str, Any] = {"kinds": dict.fromkeys(kind, 1.0)} if kind else {}
             settings = PageSettings(
                 tiles=(number, number),
+                text_px=(22, 34),
                 page_scale=(0.8 * scale, 1.3 * scale),
                 view_size=256,
                 max_tiles=max(7, number + 1) if number > 1 else 1,
@@ -113,6 +114,6 @@ def reading(
     from slime_vlm.pages import PageSettings
 
     loaded, processor = slime_vlm.load(model)
-    settings = PageSettings(tiles=(2, 7), page_scale=(0.8, 1.3), view_size=256, split=split)
+    settings = PageSettings(tiles=(2, 7), text_px=(22, 34), page_scale=(0.8, 1.3), view_size=256, split=split)
     for name, share in read_pages(loaded, processor, settings, count, FIRST_SEED).items():
         typer.echo(f"{name} {share:.3f}")

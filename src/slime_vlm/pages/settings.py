@@ -47,7 +47,7 @@ class PageSettings:
 
     kinds: dict[str, float] = field(default_factory=lambda: dict(_DEFAULT_KINDS))
     tiles: tuple[int, int] = (4, 6)
-    text_px: tuple[float, float] = (22.0, 34.0)
+    text_px: tuple[float, float] = (20.0, 30.0)
     page_scale: tuple[float, float] = (1.4, 3.9)
     max_side: int = 3000
     view_size: int = 256

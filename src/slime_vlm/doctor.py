@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from slime_vlm.precision import cpu_has_bf16
+
 DISTRIBUTION = "slime-vlm"
 
 # What the extras are for; one that is not named here is told by its name alone.
@@ -81,7 +83,7 @@ def _devices() -> list[Finding]:
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = f", {os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB of memory"
     found = [Finding("cpu", "ok", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads in use{memory}")]
-    fast = any("bf16" in flag for flag in _cpu_flags())
+    fast = cpu_has_bf16()
     told = "in hardware" if fast else "works, but slowly: no bf16 instructions; float32 is faster"
     found.append(Finding("bf16 on cpu", "ok" if fast else "note", told))
     if torch.cuda.is_available():
@@ -170,15 +172,3 @@ def _version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _cpu_flags() -> list[str]:
-    """Names of the processor's abilities, empty where the system does not tell."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                if line.lower().startswith(("flags", "features")):
-                    return line.lower().split()
-    except OSError:
-        pass
-    return []

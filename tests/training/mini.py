@@ -85,6 +85,7 @@ MINI: dict[str, Any] = {
             "context_loss": 0.2,
             "oracle": {"local_side": 12},
             "pointing_loss": 0.2,
+            "copying_loss": 0.2,
         },
         {
             "name": "both",
@@ -97,6 +98,7 @@ MINI: dict[str, Any] = {
             "selector_loss": 0.2,
             "reading_loss": 0.3,
             "pointing_loss": 0.2,
+            "copying_loss": 0.2,
         },
     ],
 }

@@ -16,6 +16,7 @@ from slime_vlm.pages import Page, PageSettings, make_page, render
 from slime_vlm.training.models import page_vocabulary, start_model
 from slime_vlm.training.objectives import (
     AnswerObjective,
+    CopyingHead,
     OracleObjective,
     ReadingHeads,
     ReadObjective,
@@ -144,10 +145,19 @@ def test_heads_are_thrown_away(tmp_path: Path) -> None:
 def test_oracle_tokens_without_doubt_are_exact() -> None:
     projector = VisualVocabulary(vision_dim=4, dim=8, slot_sizes=[80, 80, 41, 10, 10, 8])
     ids = torch.randint(0, 8, (2, 5, 6))
-    exact = OracleObjective(tiny_model(), 10, 0.0, 0.0, 0.0, word_dropout=0.0, corruption=0.0)._tokens(projector, ids)
-    torch.testing.assert_close(exact, projector.embed_ids(ids))
+    certain = OracleObjective(tiny_model(), 10, 0.0, 0.0, 0.0, word_dropout=0.0, corruption=0.0)
+    torch.testing.assert_close(certain._tokens(projector, ids, ids), projector.embed_ids(ids))
+    # A token in doubt lies between what it holds and what it would hold a little aside.
+    doubted = ids.clone()
+    doubted[0, 0, 0] += 1
+    between = certain._tokens(projector, ids, doubted)
+    torch.testing.assert_close(between.flatten(0, 1)[1:], projector.embed_ids(ids).flatten(0, 1)[1:])
+    share = (between - projector.embed_ids(ids))[0, 0] / (projector.embed_ids(doubted) - projector.embed_ids(ids))[0, 0]
+    torch.testing.assert_close(share, share[:1].expand(8))
+    assert 0 < share[0] < 1
     # Doubt never reaches offsets, words or roles; dropped words become the unknown word.
-    dropped = OracleObjective(tiny_model(), 10, 0.0, 0.0, 0.0, word_dropout=1.0, corruption=0.0)._tokens(projector, ids)
+    careless = OracleObjective(tiny_model(), 10, 0.0, 0.0, 0.0, word_dropout=1.0, corruption=0.0)
+    dropped = careless._tokens(projector, ids, ids)
     unknown = ids.clone()
     unknown[..., -3:-1] = (ids[..., -3:-1] > 0).long()
     torch.testing.assert_close(dropped, projector.embed_ids(unknown))
@@ -164,6 +174,30 @@ def test_pointing_loss_by_hand() -> None:
     assert share == pytest.approx(0.25)
     nothing, share = pointing_loss((other, attention, attention), torch.full((1, 3), -1))
     assert (nothing.item(), share) == (0.0, 0.0)
+
+
+def test_copying_head_by_hand() -> None:
+    # Two slots for characters, one for the offset. Column 1 is read twice, then column 2 once.
+    head = CopyingHead(2, [4, 4, 5])
+    assert head.sizes == [4, 4, 5, 3]
+    columns = torch.tensor([[-1, -1, -1, 1, 1, 2]])
+    ids = torch.zeros(1, 6, 6, dtype=torch.long)
+    ids[0, 1, :3], ids[0, 2, :3] = torch.tensor([1, 2, 3]), torch.tensor([3, 0, 4])
+    with torch.no_grad():
+        head.linear.weight.zero_()
+        head.linear.bias.zero_()
+    hidden = torch.randn(1, 6, 2)
+    loss, right = head(hidden, columns, ids)
+    # Nothing known: a guess among as many as each slot has entries.
+    assert loss.item() == pytest.approx((2 * math.log(4) + math.log(5) + math.log(3)) / 4)
+    assert right == 0.0
+    # Say what column 1 holds and that its first character is next: right for the first of the three places.
+    with torch.no_grad():
+        for begin, entry in zip((0, 4, 8, 13), (1, 2, 3, 0), strict=True):
+            head.linear.bias[begin + entry] = 20.0
+    assert head(hidden, columns, ids)[1] == pytest.approx(1 / 3)
+    nothing, right = head(hidden, torch.full((1, 6), -1), ids)
+    assert (nothing.item(), right) == (0.0, 0.0)
 
 
 def page_model(tmp_path: Path, views: str) -> tuple[Any, Any]:
@@ -214,7 +248,7 @@ def test_answer_rows_are_what_the_model_makes_of_them(tmp_path: Path, views: str
     shape = PageShape(view_size=256, max_tiles=7, local_side=8, patch_side=16)
     page = make_page(7, PageSettings.from_dict({**PAGES, "questions": 1}))
     batch = AnswerCollator(processor, shape, page_vocabulary(), [1], seed=1)([page])
-    loss, logs = AnswerObjective(0.0, 0.0, 0.0)(model, batch)
+    loss, logs = AnswerObjective(model, 0.0, 0.0, 0.0)(model, batch)
     with torch.no_grad():
         seen = model.model.encode_images(batch["pixel_values"], batch["image_grids"])
         user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": page.questions[0].text}]}

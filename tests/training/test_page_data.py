@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -187,3 +189,20 @@ def test_batches_to_answer(processor: SlimeProcessor, pages: list[Page]) -> None
     for row, count in enumerate(tiles):
         assert not batch["relevant"][row][count * 64 :].any()
     check_packed_text(processor, batch, pages, 3)
+
+
+def test_characters_in_doubt_move_by_a_token_at_most(local: SlimeProcessor, pages: list[Page]) -> None:
+    vocabulary = page_vocabulary()
+    plain = OracleSettings(distractors=[1.0, 1.0], blanks=[1.0, 1.0], unknown=0.5)
+    sure = OracleCollator(local, SHAPE, vocabulary, [2], plain, seed=3)(pages)
+    assert torch.equal(sure["slot_ids"], sure["doubted_ids"])
+    batch = OracleCollator(local, SHAPE, vocabulary, [2], replace(plain, jitter=4.0), seed=3)(pages)
+    ids, doubted = batch["slot_ids"], batch["doubted_ids"]
+    assert torch.equal(ids[..., -3:], doubted[..., -3:])
+    moved = (ids != doubted).any(-1)
+    assert 0 < moved.float().mean() < 0.5
+    for row in range(len(pages)):
+        # Nothing is lost but what a token has no slot for: the page's characters are all still there.
+        before, after = (sorted(held[row][..., :-4].flatten().tolist()) for held in (ids, doubted))
+        kept = sum((Counter(before) & Counter(after)).values())
+        assert kept > 0.95 * len(before)

@@ -7,6 +7,7 @@ import pytest
 
 from slime_vlm.model.tiling import fit_to_grid
 from slime_vlm.pages import Page, Run
+from slime_vlm.pages.page import Drawing
 from slime_vlm.training.page_labels import (
     OFFSET_LIMIT,
     ROLES,
@@ -85,6 +86,22 @@ def test_a_larger_scan_of_the_page_has_the_same_labels() -> None:
 def test_a_page_pasted_into_the_middle() -> None:
     flat = page(shift=-16, height=32)
     labels = tile_token_labels(flat, fit_to_grid(32, 128, 1, 2, 64), VOCABULARY, side=4, view_size=64)
+    assert_expected(labels.ids, labels.run)
+
+
+def test_a_named_drawing_tells_its_words_to_the_tokens_over_it() -> None:
+    drawn = page()
+    # Two tokens wide and three high, its middle on the corner of four tokens; text keeps its own labels.
+    drawn.drawings = [
+        Drawing("rectangle", ((64.0, 24.0), (96.0, 56.0)), words=("name",)),
+        Drawing("ellipse", ((0.0, 48.0), (16.0, 64.0))),
+    ]
+    grid = fit_to_grid(64, 128, 1, 2, 64)
+    assert drawn.drawings[0].box == (64.0, 24.0, 96.0, 56.0)
+    labels = tile_token_labels(drawn, grid, VOCABULARY, side=4, view_size=64)
+    over = [0] * 6 + [NAME, 0, ROLES.index("label")]
+    assert [tuple(place) for place in np.argwhere((labels.ids == over).all(-1))] == [(2, 4), (2, 5)]
+    labels.ids[2, 4:6] = 0
     assert_expected(labels.ids, labels.run)
 
 

@@ -72,6 +72,7 @@ class Drawing:
         fill: colour of the inside, None for none.
         outline: colour of the border or of the line, None for none.
         width: thickness of the border in page pixels.
+        words: at most two words of `words()` that a question calls it by; () for decoration.
     """
 
     shape: str
@@ -79,6 +80,13 @@ class Drawing:
     fill: Colour | None = None
     outline: Colour | None = None
     width: int = 1
+    words: tuple[str, ...] = ()
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """x0, y0, x1, y1 of its corners."""
+        xs, ys = zip(*self.points, strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
 
 
 @dataclass

@@ -62,7 +62,8 @@ def _cells(sheet: Sheet, top: float, width: float, height: float) -> list[tuple[
 def fill_scene(sheet: Sheet) -> None:
     """Lay coloured shapes out, each with a label in it or under it; no two are alike."""
     rng = sheet.rng
-    layout = sheet.choose_layout(("below", "inside", "mixed"), ("above",))
+    # A label above would be nobody's arrangement to hold out: it stands as close to the shape of the row before.
+    layout = sheet.choose_layout(("below", "inside", "mixed"), ("plate",))
     top = add_title(sheet, "scene", 0.3 if sheet.height > 300 else 0.0)
     radius = rng.uniform(26, 40)
     widest = max(2 * radius * 1.05, sheet.body.width("0") * _MOST_LABEL)
@@ -76,18 +77,22 @@ def fill_scene(sheet: Sheet) -> None:
     for (colour, shape), (left, y) in zip(used, cells, strict=False):
         text = _label(sheet, widest)
         x = left + widest / 2
-        middle = y + radius + (sheet.pitch if layout == "above" else 0)
-        inside = layout != "above" and shape in _INSIDE and (layout == "inside" or rng.random() < 0.5)
+        middle = y + radius
+        inside = layout != "plate" and shape in _INSIDE and (layout == "inside" or rng.random() < 0.5)
         inside = inside and sheet.body.width(text) < 2 * radius * (0.84 if shape == "square" else 0.8)
         sheet.draw(
             "ellipse" if shape in ("circle", "oval") else "polygon",
             shape_points(shape, x, middle, radius),
             fill=COLOURS[colour],
             outline=outline,
+            words=(colour, shape),
         )
         ink, at = sheet.ink, middle + radius + sheet.pitch / 2
-        if layout == "above":
-            at = y + sheet.pitch / 2 - 2
+        if layout == "plate":
+            half = sheet.body.width(text) / 2 + 5
+            plate = [(x - half, at - sheet.pitch / 2 + 2), (x + half, at + sheet.pitch / 2 - 2)]
+            sheet.draw("rectangle", plate, fill=(255, 255, 255), outline=sheet.accent)
+            ink = (20, 20, 20)
         if inside:
             at = middle
             ink = (0, 0, 0) if sum(COLOURS[colour]) > 380 else (255, 255, 255)

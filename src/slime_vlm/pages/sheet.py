@@ -174,10 +174,11 @@ class Sheet:
         fill: Colour | None = None,
         outline: Colour | None = None,
         width: float = 1.0,
+        words: tuple[str, ...] = (),
     ) -> None:
-        """Draw a shape under the text; `width` is in grid pixels."""
+        """Draw a shape under the text; `width` is in grid pixels, `words` are what it is called by."""
         scaled = tuple((x * self.unit, y * self.unit) for x, y in points)
-        self.drawings.append(Drawing(shape, scaled, fill, outline, max(1, round(width * self.unit))))
+        self.drawings.append(Drawing(shape, scaled, fill, outline, max(1, round(width * self.unit)), words))
 
     def rule(self, x0: float, x1: float, y: float, *, colour: Colour | None = None, width: float = 1.0) -> None:
         """Draw a horizontal line."""

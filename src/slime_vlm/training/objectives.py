@@ -18,7 +18,8 @@ from torch.nn.utils.rnn import pad_sequence
 from slime_vlm.model.local_compressor import stitch_tiles
 from slime_vlm.model.outputs import VisionTokens
 from slime_vlm.model.query_attention import sincos_positions
-from slime_vlm.training.packed_rows import PackedImage, merge_packed
+from slime_vlm.training.packed_rows import HEAD, PackedImage, merge_packed
+from slime_vlm.training.page_labels import UNKNOWN_WORD
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
@@ -183,6 +184,74 @@ def pointing_loss(attentions: Sequence[Tensor], answer_columns: Tensor) -> tuple
     return -probs.clamp(min=1e-6).log().mean(), probs.mean().item()
 
 
+class CopyingHead(nn.Module):
+    """Throw-away head: what the token holds where the answer's next character is read, and which of it is next.
+
+    A small language model soon finds the token (see `pointing_loss`), but then often says a character that is not in
+    it, or the one before: the answer's loss alone is a weak lesson in telling five characters of one token apart.
+
+    Args:
+        dim: width D of the language model.
+        slot_sizes: sizes of the slots for characters and for the offset.
+    """
+
+    def __init__(self, dim: int, slot_sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.sizes = [*slot_sizes, len(slot_sizes)]
+        self.linear = nn.Linear(dim, sum(self.sizes))
+
+    def forward(self, hidden: Tensor, answer_columns: Tensor, ids: Tensor) -> tuple[Tensor, float]:
+        """Loss, and the share of places where all of it is named right.
+
+        Args:
+            hidden: [B, S, D] after the first layer that points.
+            answer_columns: [B, S], see `merge_packed`.
+            ids: [B, S, K] what the token of every column holds; slots past those of the head are not asked.
+        """
+        target = answer_columns[:, 1:]
+        asked = target >= 0
+        if not asked.any():
+            return hidden.sum() * 0.0, 0.0
+        held = ids[..., : len(self.sizes) - 1]
+        held = held.gather(1, target.clamp(min=0)[..., None].expand(-1, -1, held.shape[-1]))[asked]
+        # How many characters of the answer came from this token before: the place of the next one in it.
+        index = torch.arange(target.shape[1], device=target.device).expand_as(target)
+        first = torch.cat([torch.ones_like(asked[:, :1]), target[:, 1:] != target[:, :-1]], 1)
+        rank = index - torch.where(first, index, 0).cummax(1).values
+        labels = torch.cat([held, rank[asked].clamp(max=self.sizes[-1] - 1)[:, None]], 1)
+        logits = self.linear(hidden[:, :-1][asked]).float().split(self.sizes, dim=-1)
+        losses = [F.cross_entropy(logit, labels[:, k]) for k, logit in enumerate(logits)]
+        with torch.no_grad():
+            right = torch.stack([logit.argmax(-1) for logit in logits], -1) == labels
+        return torch.stack(losses).mean(), right.all(-1).float().mean().item()
+
+
+def copying_head(model: SlimeForConditionalGeneration) -> CopyingHead:
+    """A copying head for a model whose visual vocabulary is characters, offset, two words and a role."""
+    slime: Any = model.model
+    return CopyingHead(model.config.text_config.hidden_size, slime.projector.slot_sizes[:-3])
+
+
+def copying_loss(
+    model: SlimeForConditionalGeneration, outputs: Any, packed: dict[str, Tensor], ids: Sequence[Tensor]
+) -> tuple[Tensor, float]:
+    """Loss of the model's copying head.
+
+    Args:
+        model: with `copying_head`.
+        outputs: of the language model, with hidden states.
+        packed: what `merge_packed` gives.
+        ids: [n, K] what the image tokens of every row hold.
+    """
+    columns = packed["answer_columns"]
+    held = columns.new_zeros(*columns.shape, ids[0].shape[-1])
+    for row, tokens in zip(held, ids, strict=True):
+        row[HEAD : HEAD + len(tokens)] = tokens
+    middle = len(outputs.hidden_states) // 2
+    head: Any = model.copying_head
+    return head(outputs.hidden_states[middle + 1], columns, held)
+
+
 class OracleObjective:
     """The language-model loss on tokens that are told what they hold.
 
@@ -195,9 +264,13 @@ class OracleObjective:
         selector_weight: weight of the selector loss.
         context_weight: weight of the loss of the head.
         pointing_weight: weight of `pointing_loss`.
+        copying_weight: weight of `copying_loss`; its head is thrown away, too.
         word_dropout: share of words made unknown.
         corruption: share of character slots blurred.
     """
+
+    # Words that a token tells itself are no lesson in finding what it belongs to.
+    TOLD_WEIGHT = 0.2
 
     def __init__(
         self,
@@ -206,37 +279,43 @@ class OracleObjective:
         selector_weight: float,
         context_weight: float,
         pointing_weight: float,
+        copying_weight: float = 0.0,
         word_dropout: float = 0.05,
         corruption: float = 0.05,
     ) -> None:
         self.selector_weight, self.context_weight = selector_weight, context_weight
-        self.pointing_weight = pointing_weight
+        self.pointing_weight, self.copying_weight = pointing_weight, copying_weight
         self.word_dropout, self.corruption = word_dropout, corruption
         if context_weight:
             model.context_head = nn.Linear(model.config.text_config.hidden_size, 2 * num_words)
+        if copying_weight:
+            model.copying_head = copying_head(model)
 
     def finish(self, model: SlimeForConditionalGeneration) -> None:
-        """Take the head off the model."""
+        """Take the heads off the model."""
         if self.context_weight:
             del model.context_head
+        if self.copying_weight:
+            del model.copying_head
 
-    def _tokens(self, projector: Any, ids: Tensor) -> Tensor:
-        """Embed slot ids as an imperfect eye would: some words unknown, some characters in doubt."""
+    def _tokens(self, projector: Any, ids: Tensor, doubted: Tensor) -> Tensor:
+        """Embed slot ids as an imperfect eye would: some words unknown, some characters and their places in doubt."""
         words = torch.rand(ids.shape[:-1], device=ids.device) < self.word_dropout
-        ids = ids.clone()
-        word_slots = ids[..., -3:-1]
-        word_slots[words] = torch.where(word_slots[words] > 0, 1, word_slots[words])
+        ids, doubted = ids.clone(), doubted.clone()
+        for word_slots in (ids[..., -3:-1], doubted[..., -3:-1]):
+            word_slots[words] = torch.where(word_slots[words] > 0, 1, word_slots[words])
         doubt = torch.rand(ids.shape, device=ids.device) < self.corruption
         doubt[..., -4:] = False
         other = torch.where(doubt & (ids > 0), torch.randint_like(ids, 1, 60), ids)
-        share = torch.rand((*ids.shape[:-1], 1), device=ids.device) * 0.5
+        share, astray = torch.rand((2, *ids.shape[:-1], 1), device=ids.device)
         right = projector.embed_ids(ids)
-        return right + share * (projector.embed_ids(other) - right)
+        blurred = 0.5 * share * (projector.embed_ids(other) - right)
+        return right + blurred + astray * (projector.embed_ids(doubted) - right)
 
     def __call__(self, model: SlimeForConditionalGeneration, batch: dict[str, Tensor]) -> LossAndLogs:
         """Loss and what to log."""
         slime: Any = model.model
-        local = self._tokens(slime.projector, batch["slot_ids"])
+        local = self._tokens(slime.projector, batch["slot_ids"], batch["doubted_ids"])
         text = model.get_input_embeddings()(batch["input_ids"])
         logs: dict[str, float] = {}
         aux = text.new_zeros((), dtype=torch.float32)
@@ -255,21 +334,30 @@ class OracleObjective:
             for tokens, places, k, n in zip(local, batch["places"], kept, batch["length"], strict=True)
         ]
         packed = merge_packed(text, batch, images)
-        outputs = run_packed(model, packed, self.context_weight > 0, self.pointing_weight > 0)
+        states = self.context_weight > 0 or self.copying_weight > 0
+        outputs = run_packed(model, packed, states, self.pointing_weight > 0)
         loss, answer_logs = answer_loss(model, outputs.last_hidden_state, packed["labels"])
         loss = loss + self.selector_weight * aux
         if self.pointing_weight:
             aux, logs["pointing"] = pointing_loss(outputs.attentions, packed["answer_columns"])
             loss = loss + self.pointing_weight * aux
+        if self.copying_weight:
+            ids = [tokens[k] for tokens, k in zip(batch["slot_ids"], kept, strict=True)]
+            aux, logs["copying"] = copying_loss(model, outputs, packed, ids)
+            loss = loss + self.copying_weight * aux
         if self.context_weight:
             middle = outputs.hidden_states[len(outputs.hidden_states) // 2][packed["is_image"]]
             told, words = batch["words_told"][kept], batch["words"][kept]
             head: Any = model.context_head
             logits = head(middle[told]).float().unflatten(-1, (2, -1)).flatten(0, 1)
             words = words[told].flatten()
-            loss = loss + self.context_weight * F.cross_entropy(logits, words)
+            hidden = (batch["slot_ids"][kept][told][:, -3:-1] == UNKNOWN_WORD).flatten()
+            weight = torch.where(hidden, 1.0, self.TOLD_WEIGHT)
+            losses = F.cross_entropy(logits, words, reduction="none") * weight
+            loss = loss + self.context_weight * losses.sum() / weight.sum().clamp(min=1.0)
             with torch.no_grad():
-                logs["context"] = (logits.argmax(-1) == words)[words > 0].float().mean().item()
+                asked = hidden if hidden.any() else words > 0
+                logs["context"] = (logits.argmax(-1) == words)[asked].float().mean().item()
         return loss, {**logs, **answer_logs}
 
 
@@ -280,10 +368,24 @@ class AnswerObjective:
     dropped would teach the model to invent one.
     """
 
-    def __init__(self, selector_weight: float, reading_weight: float, pointing_weight: float) -> None:
-        """Args: weights of the losses beside the answer's."""
+    def __init__(
+        self,
+        model: SlimeForConditionalGeneration,
+        selector_weight: float,
+        reading_weight: float,
+        pointing_weight: float,
+        copying_weight: float = 0.0,
+    ) -> None:
+        """Args: the model, which gets a copying head where one is needed; weights of the losses beside the answer's."""
         self.selector_weight, self.reading_weight = selector_weight, reading_weight
-        self.pointing_weight = pointing_weight
+        self.pointing_weight, self.copying_weight = pointing_weight, copying_weight
+        if copying_weight:
+            model.copying_head = copying_head(model)
+
+    def finish(self, model: SlimeForConditionalGeneration) -> None:
+        """Take the head off the model."""
+        if self.copying_weight:
+            del model.copying_head
 
     def __call__(self, model: SlimeForConditionalGeneration, batch: dict[str, Tensor]) -> LossAndLogs:
         """Loss and what to log."""
@@ -308,19 +410,25 @@ class AnswerObjective:
         stacked, text = pad_sequence(local, batch_first=True), model.get_input_embeddings()(batch["input_ids"])
         scores, kept = select_packed(model, stacked, lengths, text, batch)
         kept = kept | batch["relevant"]
-        images = []
-        for tokens, seen, length in zip(pages, kept, lengths.tolist(), strict=True):
+        labels = batch["local_labels"].split([rows * cols for rows, cols in grids])
+        images, held = [], []
+        for tokens, seen, length, ids in zip(pages, kept, lengths.tolist(), labels, strict=True):
             block = slime._image_block(tokens)
             before = len(block) - length
             seen = torch.cat([seen.new_ones(before, seen.shape[1]), seen[:length]])
             places = seen.any(1).nonzero()[:, 0]
+            ids = stitch_tiles(ids, *tokens.grid, model.config.local_merge)
+            held.append(torch.cat([ids.new_zeros(before, ids.shape[1]), ids])[places])
             images.append(PackedImage(block[places], places, len(block), length, seen[places]))
         packed = merge_packed(text, batch, images)
-        outputs = run_packed(model, packed, hidden_states=False, attentions=self.pointing_weight > 0)
+        outputs = run_packed(model, packed, self.copying_weight > 0, self.pointing_weight > 0)
         loss, logs = answer_loss(model, outputs.last_hidden_state, packed["labels"])
         if self.pointing_weight:
             aux, logs["pointing"] = pointing_loss(outputs.attentions, packed["answer_columns"])
             loss = loss + self.pointing_weight * aux
+        if self.copying_weight:
+            aux, logs["copying"] = copying_loss(model, outputs, packed, held)
+            loss = loss + self.copying_weight * aux
         mask = torch.arange(stacked.shape[1]) < lengths[:, None]
         logs["kept"] = kept.any(-1)[mask].float().mean().item()
         if self.selector_weight:

@@ -107,10 +107,10 @@ class OracleCollator:
     Tokens of the asked keys and values stay; of the others those that share a word with them half of the time, and a
     share of all.
 
-    Returns `slot_ids` [B, L, K], `coordinates` [B, L, 2], `places` [B, L] in an image of `length` [B, 1] tokens,
-    `local_mask`, `kept` [B, L], `words` [B, L, 2] (what a token spells or belongs to; `words_told` [B, L] where the row
-    tells it) and `relevant` [B, L, Q] of the kept tokens and of some others for the selector to tell apart; and the
-    text of `pack_questions`.
+    Returns `slot_ids` and `doubted_ids` [B, L, K] (the same, with characters a little off), `coordinates` [B, L, 2],
+    `places` [B, L] in an image of `length` [B, 1] tokens, `local_mask`, `kept` [B, L], `words` [B, L, 2] (what a token
+    spells or belongs to; `words_told` [B, L] where the row tells it) and `relevant` [B, L, Q] of the kept tokens and of
+    some others for the selector to tell apart; and the text of `pack_questions`.
     """
 
     # Tokens that are left out of the row but still shown to the selector's loss.
@@ -142,6 +142,14 @@ class OracleCollator:
         labels = tile_token_labels(page, grid, self.vocabulary, side=shape.local_side, view_size=shape.view_size)
         run, cols = labels.run.reshape(-1), labels.run.shape[1]
         slot_ids = labels.ids.reshape(len(run), -1)
+        doubted = slot_ids.copy()
+        if self.settings.jitter:
+            off = rng.uniform(-self.settings.jitter, self.settings.jitter, 2)
+            moved = tile_token_labels(
+                page, grid, self.vocabulary, side=shape.local_side, view_size=shape.view_size, shift=(off[0], off[1])
+            )
+            # Characters and their offset alone: what a token belongs to is not in doubt.
+            doubted[:, :-3] = moved.ids.reshape(doubted.shape)[:, :-3]
         questions = [page.questions[i] for i in rng.permutation(len(page.questions))[:asked]]
         asked_runs = [[*question.key_runs, *question.value_runs] for question in questions]
         relevant = np.stack([np.isin(run, runs) for runs in asked_runs], -1)
@@ -150,6 +158,7 @@ class OracleCollator:
             # An encoder of small reach does not see which key a value stands beside; the language model then has to.
             beside = np.array([bool(r.word_runs) for r in page.runs] + [False])[run]
             slot_ids[beside, -3:-1] = np.where(slot_ids[beside, -3:-1] > 0, UNKNOWN_WORD, 0)
+            doubted[beside, -3:-1] = slot_ids[beside, -3:-1]
         shown = kept.copy()
         shown[rng.permutation(np.flatnonzero(~kept))[: self.REJECTED]] = True
         place = np.flatnonzero(shown)
@@ -157,6 +166,7 @@ class OracleCollator:
         words, told = self._words(page, run, kept, slot_ids)
         return {
             "slot_ids": slot_ids[place],
+            "doubted_ids": doubted[place],
             "words": words[place],
             "words_told": told[place],
             "coordinates": np.stack([place // cols, place % cols], 1),

@@ -98,7 +98,13 @@ def _centres(page: Page, y_scale: float, x_scale: float, y_paste: float, x_paste
 
 
 def tile_token_labels(
-    page: Page, grid: TileGrid, vocabulary: SlotVocabulary, *, side: int, view_size: int
+    page: Page,
+    grid: TileGrid,
+    vocabulary: SlotVocabulary,
+    *,
+    side: int,
+    view_size: int,
+    shift: tuple[float, float] = (0.0, 0.0),
 ) -> TokenLabels:
     """Label the stitched raster of a page's tiles.
 
@@ -108,6 +114,7 @@ def tile_token_labels(
         vocabulary: slots and their vocabularies.
         side: tokens along one side of a tile (8 for 64 local tokens, 16 for patches of a 256 px view at stride 16).
         view_size: side of a tile in pixels.
+        shift: pixels (down, right) by which all characters are taken to stand off their places.
 
     Returns:
         Labels over (rows * side, cols * side) tokens. Offsets and words are told as far as the token's own tile shows
@@ -117,9 +124,33 @@ def tile_token_labels(
     if not page.runs:
         return TokenLabels(np.zeros((*raster, vocabulary.num_slots), np.int64), np.full(raster, -1), [])
     y, x, run, place = _centres(
-        page, grid.scaled_height / page.height, grid.scaled_width / page.width, grid.top, grid.left
+        page,
+        grid.scaled_height / page.height,
+        grid.scaled_width / page.width,
+        grid.top + shift[0],
+        grid.left + shift[1],
     )
-    return _label(page, vocabulary, y, x, run, place, raster, view_size / side, view_size)
+    labels = _label(page, vocabulary, y, x, run, place, raster, view_size / side, view_size)
+    for drawing in page.drawings:
+        if drawing.words:
+            corners = np.array(drawing.box).reshape(2, 2)
+            corners *= grid.scaled_width / page.width, grid.scaled_height / page.height
+            corners += grid.left, grid.top
+            _name_drawing(labels.ids, vocabulary, drawing.words, corners, view_size / side)
+    return labels
+
+
+def _name_drawing(
+    ids: np.ndarray, vocabulary: SlotVocabulary, words: tuple[str, ...], corners: np.ndarray, token_size: float
+) -> None:
+    """Tell the words of a drawing to the tokens without text over its middle: what it is, is seen there."""
+    middle, half = corners.mean(0), (corners[1] - corners[0]) / 2
+    rows, cols = ((np.arange(n) + 0.5) * token_size for n in ids.shape[:2])
+    off = ((rows[:, None] - middle[1]) / half[1]) ** 2 + ((cols[None] - middle[0]) / half[0]) ** 2
+    over = (off < 0.8) & (ids[..., -1] == 0)
+    for k, word in enumerate(words[:2]):
+        ids[over, vocabulary.character_slots + 1 + k] = vocabulary.word_id(word)
+    ids[over, -1] = ROLES.index("label")
 
 
 def global_token_labels(

@@ -60,6 +60,9 @@ class OracleSettings:
     """Smallest and largest share of the blank tokens that stay."""
     unknown: float = 0.5
     """Share of rows in which no token tells which other text it belongs to: the language model has to find that out."""
+    jitter: float = 0.0
+    """Pixels by which characters may stand off their places: near the edge of a token an eye is in doubt whether a
+    character is this token's or its neighbour's, and says it twice or not at all."""
     local_side: int | None = None
     """Tokens along the side of a tile; None = those of the model. Smaller tokens hold fewer characters, and copying one
     character a token is much easier to learn."""
@@ -107,6 +110,7 @@ class Stage:
     max_grad_norm: float = 1.0
     gradient_checkpointing: bool = False
     bf16: bool = True
+    """Compute in bfloat16 where the machine has instructions for it."""
     max_sequence_length: int | None = 2048
     lora: LoraSettings | None = None
     """Train `language_model` by low-rank adapters rather than whole; other parts train whole."""
@@ -120,6 +124,8 @@ class Stage:
     """Weight of the loss that has the language model name, half-way up, what a visual token belongs to (`oracle`)."""
     pointing_loss: float = 0.0
     """Weight of the loss that has one attention head look where the answer's next character stands (pages only)."""
+    copying_loss: float = 0.0
+    """Weight of the loss that has the language model name the characters of the token to look at (pages only)."""
     reading_loss: float = 0.0
     """Weight of the reading loss beside the answer loss (pages only)."""
     save_minutes: float = 4.0

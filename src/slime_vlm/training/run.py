@@ -18,6 +18,7 @@ from rich.console import Console
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from slime_vlm.errors import ConfigError
+from slime_vlm.precision import has_bf16
 from slime_vlm.training.lora import add_lora, merge_lora
 from slime_vlm.training.models import page_vocabulary, recipe_config, stage_model, start_model
 from slime_vlm.training.objectives import AnswerObjective, OracleObjective, ReadObjective
@@ -125,6 +126,8 @@ def _run_stage(recipe: Recipe, stage: Stage, out: Path, resume: bool, console: C
     lora = add_lora(model, stage.lora) if stage.lora else None
     rates = apply_stage(model, stage)
     console.print(trainable_table(model, stage))
+    if stage.bf16 and not has_bf16():
+        console.print("this machine has no bfloat16 instructions: computing in float32")
 
     dataset, collator, objective = _data_and_loss(recipe, stage, model, processor)
     progress = ProgressLines(console, stage.name)
@@ -149,7 +152,7 @@ def _run_stage(recipe: Recipe, stage: Stage, out: Path, resume: bool, console: C
             step, steps = trainer.state.global_step, trainer.state.max_steps
             console.print(f"stopped after step {step} of {steps} of stage {stage.name}; go on with --resume")
             raise KeyboardInterrupt
-        if isinstance(objective, ReadObjective | OracleObjective):
+        if objective is not None:
             objective.finish(model)
         if lora is not None:
             merge_lora(lora)
@@ -191,10 +194,11 @@ def _data_and_loss(
         shape = replace(shape, local_side=stage.oracle.local_side or shape.local_side)
         rows = OracleCollator(processor, shape, vocabulary, stage.questions, stage.oracle, stage.seed)
         words = vocabulary.sizes[-2]
-        weights = (stage.selector_loss, stage.context_loss, stage.pointing_loss)
+        weights = (stage.selector_loss, stage.context_loss, stage.pointing_loss, stage.copying_loss)
         return pages, rows, OracleObjective(model, words, *weights)
     answers = AnswerCollator(processor, shape, vocabulary, stage.questions, stage.seed)
-    return pages, answers, AnswerObjective(stage.selector_loss, stage.reading_loss, stage.pointing_loss)
+    weights = (stage.selector_loss, stage.reading_loss, stage.pointing_loss, stage.copying_loss)
+    return pages, answers, AnswerObjective(model, *weights)
 
 
 def _arguments(recipe: Recipe, stage: Stage, folder: Path, dataset: Any) -> TrainingArguments:
@@ -217,7 +221,7 @@ def _arguments(recipe: Recipe, stage: Stage, folder: Path, dataset: Any) -> Trai
         weight_decay=stage.weight_decay,
         adam_beta2=stage.adam_beta2,
         max_grad_norm=stage.max_grad_norm,
-        bf16=stage.bf16,
+        bf16=stage.bf16 and has_bf16(),
         use_cpu=not torch.cuda.is_available(),
         # A gate that stands on one adapter gets no gradient in stages 1a and 1b.
         ddp_find_unused_parameters=True,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,15 @@ class SlimeTrainer(Trainer):
             inner.get_submodule(f"model.{name}").eval()
         if self.objective is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        # Accelerate casts inside the model's own forward, which objectives go around.
-        with self.accelerator.autocast():
-            loss, logs = self.objective(inner, inputs)
+        objective = self.objective
+
+        def run(batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+            # Accelerate casts inside the forward that is put aside.
+            with self.accelerator.autocast():
+                return objective(inner, batch)
+
+        with _forward_aside(inner, run):
+            loss, logs = model(inputs)
         for key, value in logs.items():
             self._sums[key].append(value)
         return (loss, logs) if return_outputs else loss
@@ -74,6 +81,24 @@ class SlimeTrainer(Trainer):
             logs |= {key: round(sum(values) / len(values), 4) for key, values in self._sums.items()}
             self._sums.clear()
         super().log(logs, *args, **kwargs)
+
+
+@contextmanager
+def _forward_aside(module: Any, run: Callable[..., Any]) -> Iterator[None]:
+    """Let a module run something else when it is called.
+
+    Objectives call the parts of a model by themselves, and still have to run inside the forward of what DDP or FSDP
+    wrap around it: gradients are exchanged only for what went through that, and every process would silently learn
+    alone.
+    """
+    own = vars(module).get("forward")
+    module.forward = run
+    try:
+        yield
+    finally:
+        del module.forward
+        if own is not None:
+            module.forward = own
 
 
 def on_any_process(flag: bool) -> bool:

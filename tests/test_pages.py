@@ -27,7 +27,7 @@ from slime_vlm.pages import (
 )
 from slime_vlm.pages.fonts import FONTS, font_metrics, font_names
 from slime_vlm.pages.values import draw_value
-from slime_vlm.pages.vocabulary import FILLER, is_heldout_pairing
+from slime_vlm.pages.vocabulary import FILLER, OUTSIDE, OUTSIDE_HELDOUT, is_heldout_pairing
 
 NATIVE = {"page_scale": (0.8, 1.3), "tiles": (2, 6)}
 ASKED = tuple(kind for kind in kinds() if kind != "specimen")  # a specimen sheet has nothing to ask
@@ -297,6 +297,18 @@ def test_absent_things_are_asked_for():
     assert 0.06 < np.mean([q.answer == ABSENT for q in questions]) < 0.14
     settings = PageSettings(absent=0.0, **NATIVE)
     assert all(q.value_runs for seed in range(50) for q in make_page(seed, settings).questions)
+
+
+def test_some_questions_are_about_nothing_that_pages_hold():
+    assert not {*OUTSIDE, *OUTSIDE_HELDOUT} & set(words())
+    assert not set(OUTSIDE) & set(OUTSIDE_HELDOUT)
+    for split, ours, others in (("train", OUTSIDE, OUTSIDE_HELDOUT), ("heldout", OUTSIDE_HELDOUT, OUTSIDE)):
+        settings = PageSettings(absent=0.5, split=split, **NATIVE)
+        questions = [q for seed in range(40) for q in make_page(seed, settings).questions]
+        about = [set(q.text.lower().replace("?", "").split()) for q in questions if q.answer == ABSENT]
+        plural = {f"{thing}s" for thing in ours}
+        assert sum(bool(asked & ({*ours} | plural)) for asked in about) > 0.15 * len(about)
+        assert not any(asked & set(others) for asked in about)
 
 
 def test_values_have_the_length_that_was_asked():

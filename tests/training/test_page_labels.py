@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from slime_vlm.model.tiling import fit_to_grid
-from slime_vlm.pages import Page, Run
+from slime_vlm.pages import Page, Question, Run
 from slime_vlm.pages.page import Drawing
 from slime_vlm.training.page_labels import (
     OFFSET_LIMIT,
     ROLES,
     UNKNOWN_WORD,
     SlotVocabulary,
+    asked_tokens,
     cell_labels,
     global_token_labels,
     tile_token_labels,
@@ -101,6 +102,12 @@ def test_a_named_drawing_tells_its_words_to_the_tokens_over_it() -> None:
     labels = tile_token_labels(drawn, grid, VOCABULARY, side=4, view_size=64)
     over = [0] * 6 + [NAME, 0, ROLES.index("label")]
     assert [tuple(place) for place in np.argwhere((labels.ids == over).all(-1))] == [(2, 4), (2, 5)]
+    # A question about a label that belongs to the drawing is about the drawing, too.
+    drawn.runs[2] = Run(drawn.runs[2].text, drawn.runs[2].boxes, "label", ("name",))
+    about = asked_tokens(drawn, labels, VOCABULARY, Question("name?", "a?eeeee", "scene", (), (2,)))
+    assert [divmod(int(i), 8) for i in np.flatnonzero(about)] == [(2, 0), (2, 4), (2, 5)]
+    about = asked_tokens(drawn, labels, VOCABULARY, Question("name?", "12345678", "form", (0,), (1,)))
+    assert [divmod(int(i), 8) for i in np.flatnonzero(about)] == [(1, i) for i in (0, 1, 3, 4, 5, 6)]
     labels.ids[2, 4:6] = 0
     assert_expected(labels.ids, labels.run)
 

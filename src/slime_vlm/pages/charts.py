@@ -58,8 +58,7 @@ def fill_chart(sheet: Sheet) -> None:
         others = [c for c in CATEGORIES[theme] if c not in categories[:count]]
         return Fact([a.format(k=rng.choice(others)) for a in CHART_ASKS]) if others else None
 
-    settings = sheet.settings
-    sheet.questions = ask(rng, "chart", facts, absent, settings.questions, settings.absent)
+    sheet.questions = ask(sheet, "chart", facts, absent)
 
 
 def _horizontal(

@@ -174,8 +174,7 @@ class _Pairs:
             keys = [key for key in KEYS if _compatible(key, self.chosen)]
             return Fact(_wordings(rng.choice(keys))) if keys else None
 
-        settings = sheet.settings
-        sheet.questions = ask(rng, self.kind, self.facts, absent, settings.questions, settings.absent)
+        sheet.questions = ask(sheet, self.kind, self.facts, absent)
 
 
 def _columns(sheet: Sheet, top: float, bottom: float, most: int) -> list[_Block]:

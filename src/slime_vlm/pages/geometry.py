@@ -48,8 +48,7 @@ def fill_geometry(sheet: Sheet) -> None:
         a, b = rng.sample(VERTICES, 2)
         return None if frozenset((a, b)) in sides else _side_fact(a + b)
 
-    settings = sheet.settings
-    sheet.questions = ask(rng, "geometry", facts, absent, settings.questions, settings.absent)
+    sheet.questions = ask(sheet, "geometry", facts, absent)
 
 
 def _side_fact(name: str, *, answer: str | None = None, keys: tuple[int, ...] = (), run: int | None = None) -> Fact:

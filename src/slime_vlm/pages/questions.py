@@ -5,8 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from slime_vlm.pages.page import ABSENT, Question
+from slime_vlm.pages.vocabulary import OUTSIDE, OUTSIDE_ASKS, OUTSIDE_HELDOUT
+
+if TYPE_CHECKING:
+    from slime_vlm.pages.sheet import Sheet
+
+OUTSIDE_SHARE = 0.3
+"""Share of the questions about something absent that no page is about at all."""
 
 
 @dataclass(frozen=True)
@@ -49,24 +57,22 @@ def vary_case(rng: random.Random, text: str, fixed: str = "") -> str:
     return text
 
 
-def ask(
-    rng: random.Random,
-    kind: str,
-    facts: Sequence[Fact],
-    absent: Callable[[], Fact | None],
-    count: int,
-    absent_share: float,
-) -> list[Question]:
-    """Ask up to `count` different questions about the facts of a page.
+def outside(rng: random.Random, heldout: bool) -> Fact:
+    """A question about something that no page is about, with words that are spelled out in characters."""
+    thing = rng.choice(OUTSIDE_HELDOUT if heldout else OUTSIDE)
+    return Fact([rng.choice(OUTSIDE_ASKS).format(t=thing)])
+
+
+def ask(sheet: Sheet, kind: str, facts: Sequence[Fact], absent: Callable[[], Fact | None]) -> list[Question]:
+    """Ask different questions about the facts of a page, up to as many as its settings want.
 
     Args:
-        rng: source of randomness.
+        sheet: the page.
         kind: kind of the page.
         facts: what the page states; every fact is asked before one is asked again.
-        absent: draws something that the page does not state, or None when there is nothing.
-        count: questions wanted.
-        absent_share: share of them about something absent.
+        absent: draws something that the page does not state but might have, or None when there is nothing.
     """
+    rng, count, absent_share = sheet.rng, sheet.settings.questions, sheet.settings.absent
     questions: list[Question] = []
     seen: set[str] = set()
     order: list[Fact] = []
@@ -75,7 +81,9 @@ def ask(
         if len(questions) == count:
             break
         # Absent things are counted beforehand: a page of few facts soon repeats itself and would fill up with them.
-        fact = absent() if missing or not facts else None
+        fact = None
+        if missing or not facts:
+            fact = outside(rng, sheet.heldout) if rng.random() < OUTSIDE_SHARE else absent()
         if fact is None:
             if not facts:
                 continue

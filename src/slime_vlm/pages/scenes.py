@@ -107,8 +107,7 @@ def fill_scene(sheet: Sheet) -> None:
             colour, shape = rng.choice(near)
         return Fact([a.format(c=colour, s=shape) for a in SCENE_ASKS])
 
-    settings = sheet.settings
-    sheet.questions = ask(rng, "scene", facts, absent, settings.questions, settings.absent)
+    sheet.questions = ask(sheet, "scene", facts, absent)
 
 
 def _label(sheet: Sheet, widest: float) -> str:
@@ -167,8 +166,7 @@ def fill_map(sheet: Sheet) -> None:
         word = rng.choice([p for p in PLACES if p not in shown])
         return Fact([a.format(p=word) for a in MAP_ASKS])
 
-    settings = sheet.settings
-    sheet.questions = ask(rng, "map", facts, absent, settings.questions, settings.absent)
+    sheet.questions = ask(sheet, "map", facts, absent)
 
 
 def _draw_land(sheet: Sheet, top: float) -> None:

@@ -104,8 +104,7 @@ def fill_table(sheet: Sheet) -> None:
         return Fact(_wordings(row, column))
 
     asked = (heldout_facts + rng.sample(facts, min(len(facts), 4))) if sheet.heldout else facts
-    settings = sheet.settings
-    sheet.questions = ask(rng, "table", asked, absent, settings.questions, settings.absent)
+    sheet.questions = ask(sheet, "table", asked, absent)
 
 
 def _draw_lines(

@@ -362,6 +362,35 @@ FILLER = _list(
     "within ten working weeks subject to terms overleaf we thank you kindly handle with care see note below printed by "
     "machine without signature valid only with stamp not transferable"
 )
+# What people ask that no page is about. The nouns are no words of `words()`, so they reach a model letter by letter.
+OUTSIDE_ASKS = (
+    "Where is the {t}?",
+    "What colour is the {t}?",
+    "How many {t}s are there?",
+    "Is there a {t}?",
+    "What is the {t}?",
+    "What is the {t} doing?",
+    "Describe the {t}",
+    "Tell me about the {t}",
+    "Who owns the {t}?",
+    "Why is there a {t}?",
+    "Do you see a {t}?",
+    "{t}",
+    "name of the {t}",
+    "read the {t}",
+)
+OUTSIDE = _list(
+    "airplane balloon banjo beard bicycle boat bottle bridge bus candle captain castle ceiling chair church cloud "
+    "coat crown dancer desert dragon dress drum elephant engine fence finger fire flag forest garage garden ghost "
+    "giraffe glove guitar hat helmet island jacket juggler king kitchen knife ladybug lake lawyer lighthouse lion "
+    "moon mountain mouse mouth nurse ocean painting parrot penguin piano pillow planet poem queen rainbow river "
+    "robot rocket roof sandwich shadow shoe singer sky snow sofa spider sun tower tractor train tree tunnel "
+    "umbrella violin volcano weather window wizard zebra"
+)
+OUTSIDE_HELDOUT = _list(
+    "astronaut beach camel camera clown curtain dolphin feather fountain kangaroo magician mirror monkey "
+    "motorcycle pirate sailor skateboard snake statue sunset surfer swan truck unicorn whale"
+)
 PRINTED_CHARACTERS = string.ascii_letters + string.digits + " .,:-/%$#()&'+"
 
 _WORD = re.compile(r"[a-z]+")

@@ -17,6 +17,7 @@ from slime_vlm.training.packed_rows import pack_questions, pad_rows
 from slime_vlm.training.page_labels import (
     UNKNOWN_WORD,
     SlotVocabulary,
+    asked_tokens,
     cell_labels,
     global_token_labels,
     tile_token_labels,
@@ -152,8 +153,8 @@ class OracleCollator:
             doubted[:, :-3] = moved.ids.reshape(doubted.shape)[:, :-3]
         questions = [page.questions[i] for i in rng.permutation(len(page.questions))[:asked]]
         asked_runs = [[*question.key_runs, *question.value_runs] for question in questions]
-        relevant = np.stack([np.isin(run, runs) for runs in asked_runs], -1)
-        kept = relevant.any(1) | self._distractors(rng, page, run, asked_runs)
+        relevant = np.stack([asked_tokens(page, labels, self.vocabulary, question) for question in questions], -1)
+        kept = relevant.any(1) | self._distractors(rng, page, run, slot_ids[:, -1] == 0, asked_runs)
         if rng.random() < self.settings.unknown:
             # An encoder of small reach does not see which key a value stands beside; the language model then has to.
             beside = np.array([bool(r.word_runs) for r in page.runs] + [False])[run]
@@ -194,12 +195,12 @@ class OracleCollator:
         return words[run], kept & (run >= 0) & known.all(1)
 
     def _distractors(
-        self, rng: np.random.Generator, page: Page, run: np.ndarray, asked_runs: list[list[int]]
+        self, rng: np.random.Generator, page: Page, run: np.ndarray, blank: np.ndarray, asked_runs: list[list[int]]
     ) -> np.ndarray:
         """Tokens of no question that stay in the row, bool [L]."""
         (least_blank, most_blank), (least_text, most_text) = self.settings.blanks, self.settings.distractors
         keep_blank, keep_text = rng.uniform(least_blank, most_blank), rng.uniform(least_text, most_text)
-        stays: np.ndarray = rng.random(len(run)) < np.where(run < 0, keep_blank, keep_text)
+        stays: np.ndarray = rng.random(len(run)) < np.where(blank, keep_blank, keep_text)
         if most_text > 0 and rng.random() < 0.5:
             words = {word for runs in asked_runs for r in runs for word in page.runs[r].words}
             alike = [i for i, r in enumerate(page.runs) if words & set(r.words)]
@@ -237,8 +238,7 @@ class AnswerCollator:
             labels = tile_token_labels(page, grid, self.vocabulary, side=side, view_size=view_size)
             local_labels.append(tile_order(labels.ids, side))
             questions = page.questions[:asked]
-            runs = [[*question.key_runs, *question.value_runs] for question in questions]
-            relevant = np.stack([np.isin(labels.run.reshape(-1), r) for r in runs], -1)
+            relevant = np.stack([asked_tokens(page, labels, self.vocabulary, question) for question in questions], -1)
             rows.append({"relevant": relevant, **pack_questions(self.processor.tokenizer, questions, labels.places)})
         return {
             **pad_rows(rows),

@@ -18,7 +18,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from slime_vlm.model.tiling import TileGrid
-    from slime_vlm.pages import Page
+    from slime_vlm.pages import Page, Question
 
 ROLES = ("blank", "key", "value", "row", "column", "cell", "label", "other")
 
@@ -222,6 +222,19 @@ def _label(
             label[characters + 1 + k] = vocabulary.word_id(word) if known else UNKNOWN_WORD
         label[-1] = ROLES.index(item.role)
     return TokenLabels(ids.reshape(*raster, slots), owner.reshape(raster), places)
+
+
+def asked_tokens(page: Page, labels: TokenLabels, vocabulary: SlotVocabulary, question: Question) -> np.ndarray:
+    """The tokens that a question is about, bool [L]: those of its key and its value, or of the drawing it names."""
+    run = labels.run.reshape(-1)
+    about: np.ndarray = np.isin(run, [*question.key_runs, *question.value_runs])
+    for r in question.value_runs:
+        named = page.runs[r]
+        if named.words and not named.word_runs:
+            words = [vocabulary.word_id(word) for word in named.words[:2]]
+            held = labels.ids.reshape(len(run), -1)[:, -3 : -3 + len(words)]
+            about |= (run < 0) & (held == words).all(-1)
+    return about
 
 
 def cell_labels(page: Page, grid: TileGrid, vocabulary: SlotVocabulary, *, side: int, view_size: int) -> np.ndarray:

@@ -67,10 +67,14 @@ def test_many_bands_show_the_first_three(tmp_path):
 
 
 def test_deep_transparency_is_laid_on_white(tmp_path):
-    deep = np.zeros((1, 3, 4), np.uint16)
-    deep[0, :, 3] = (65535, 0, 257 * 51)
+    # Red of 0, 0 and 100 in an ink of 1, 0 and 1/5.
+    deep = np.array([[[0, 0, 0, 255], [0, 0, 0, 0], [100, 0, 255, 51]]], np.uint16) * 257
     path = written(tmp_path, deep, photometric="rgb", extrasamples=["unassalpha"])
-    assert shown(path)[0, :, 0].tolist() == [0, 255, 204]
+    assert shown(path)[0, :, 0].tolist() == [0, 255, 224]
+    deep[..., :3] = deep[..., :3] // 5
+    deep[0, 0, 2] = 65535
+    premultiplied = written(tmp_path, deep, "b.tif", photometric="rgb", extrasamples=["assocalpha"])
+    assert shown(premultiplied)[0, :, 0].tolist() == [0, 255, 224]
 
 
 def test_nodata_is_white_and_has_no_say_in_the_range(tmp_path):

@@ -41,8 +41,12 @@ class Window:
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Grey values of any type as uint8 of the same shape."""
-        scaled = (values.astype(np.float32) - np.float32(self.center)) / np.float32(self.width) + np.float32(0.5)
-        return np.rint(np.nan_to_num(scaled * 255.0, nan=0.0)).clip(0, 255).astype(np.uint8)
+        scaled = values.astype(np.float32)
+        scaled -= np.float32(self.center)
+        scaled /= np.float32(self.width)
+        scaled += np.float32(0.5)
+        scaled *= np.float32(255)
+        return _rounded(np.nan_to_num(scaled, copy=False, nan=0.0))
 
 
 def to_rgb(image: Image.Image, window: Window | None = None) -> Image.Image:
@@ -86,13 +90,19 @@ def eight_bit(values: np.ndarray, window: Window | None = None, valid: np.ndarra
     if window is not None:
         return window.apply(values)
     whole = np.issubdtype(values.dtype, np.integer)
-    finite = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    meant = finite if valid is None else finite[valid]
+    # In place from here on: a large picture of deep colours takes gigabytes.
+    scaled = np.nan_to_num(values.astype(np.float32), copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    meant = scaled if valid is None or valid.all() else scaled[valid]
     low, high = (float(meant.min()), float(meant.max())) if meant.size else (0.0, 0.0)
     ranges = [2.0**bits - 1 for bits in (8, 10, 12, 14, 16)] if whole else [1.0, 255.0]
     fitting = [full for full in ranges if high <= full]
     if low >= 0 and fitting:
-        scaled = finite * (255.0 / fitting[0])
+        scaled *= 255.0 / fitting[0]
     else:
-        scaled = (finite - low) * (255.0 / max(high - low, 1e-12))
-    return np.rint(scaled).clip(0, 255).astype(np.uint8)
+        scaled -= low
+        scaled *= 255.0 / max(high - low, 1e-12)
+    return _rounded(scaled)
+
+
+def _rounded(scaled: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(scaled, out=scaled), 0, 255, out=scaled).astype(np.uint8)

@@ -126,4 +126,6 @@ def _padding(values: np.ndarray, header: Any) -> np.ndarray:
 
 def _divided(values: np.ndarray, bits: int) -> np.ndarray:
     """Values of a known depth as 8 bits."""
-    return np.rint(values * (255.0 / (2**bits - 1))).clip(0, 255).astype(np.uint8)
+    if bits == 8:
+        return values.astype(np.uint8)
+    return np.rint(values * np.float32(255.0 / (2**bits - 1))).clip(0, 255).astype(np.uint8)

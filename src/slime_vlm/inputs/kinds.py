@@ -9,7 +9,8 @@ Kind = Literal["dicom", "tiff", "pdf", "heic", "video", "other"]
 
 _TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
-_AVIF_BRANDS = {b"avif", b"avis"}
+# AVIF is Pillow's; Canon's raw files nobody reads here, but they are no videos.
+_OTHER_BRANDS = {b"avif", b"avis", b"crx "}
 _SEARCHED = 1024  # PDF files may begin with other bytes, readers look so far
 
 
@@ -37,6 +38,6 @@ def kind_of(path: Path) -> Kind:
 def _kind_of_boxes(head: bytes) -> Kind:
     """HEIC, AVIF and MP4 are the same container; the brands in its first box tell them apart."""
     brands = {head[start : start + 4] for start in range(8, min(int.from_bytes(head[:4], "big"), len(head)), 4)}
-    if brands & _AVIF_BRANDS:
+    if brands & _OTHER_BRANDS:
         return "other"
     return "heic" if brands & _HEIC_BRANDS else "video"

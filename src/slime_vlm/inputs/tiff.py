@@ -28,7 +28,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 _SUBFILE_TAG, _BITS_TAG, _SAMPLES_TAG, _NODATA_TAG = 254, 258, 277, 42113
 _REDUCED_OR_MASK = 0b101  # bits of the subfile tag
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2  # photometric
-_ALPHA = (1, 2)  # kinds of extra samples
+_PREMULTIPLIED, _ALPHA = 1, 2  # kinds of extra samples
 _JPEG = 7  # compression
 
 
@@ -87,8 +87,8 @@ def _read_page(page: Any, request: Request) -> Image.Image:
     # Bands stored apart come first, others last.
     values = np.moveaxis(values.reshape(page.shaped)[:, 0], 0, -1).reshape(page.imagelength, page.imagewidth, samples)
 
-    extras = [int(kind) for kind in page.extrasamples]
-    alphas = [samples - len(extras) + place for place, kind in enumerate(extras) if kind in _ALPHA]
+    extras = dict(enumerate(map(int, page.extrasamples), start=samples - len(page.extrasamples)))
+    alphas = [band for band, kind in extras.items() if kind in (_PREMULTIPLIED, _ALPHA)]
     bands = [band for band in range(samples) if band not in alphas]
     shown = values[..., bands[:3] if len(bands) >= 3 else bands[0]]
     valid = _valid(shown, _nodata(page))
@@ -96,9 +96,11 @@ def _read_page(page: Any, request: Request) -> Image.Image:
     if page.photometric == _WHITE_IS_ZERO:
         eight = 255 - eight
     if alphas:
-        opaque = eight_bit(values[..., alphas[0]]) / np.float32(255)
-        weight = opaque if eight.ndim == 2 else opaque[..., None]
-        eight = np.rint(eight * weight + 255 * (1 - weight)).astype(np.uint8)
+        full = np.iinfo(page.dtype).max if page.dtype.kind in "ui" else 1
+        weight = values[..., alphas[0]].astype(np.float32) / np.float32(full)
+        weight = weight if eight.ndim == 2 else weight[..., None]
+        ink = eight if extras[alphas[0]] == _PREMULTIPLIED else eight * weight
+        eight = np.rint(ink + 255 * (1 - weight)).clip(0, 255).astype(np.uint8)
     # As transparent pictures are laid on white.
     eight[~valid] = 255
     orientation = page.tags.get(ORIENTATION_TAG)

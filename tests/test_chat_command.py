@@ -72,6 +72,20 @@ def test_bad_lines_are_one_line_each_and_end_nothing(chat, page, tmp_path):
     assert "none.png/a.png" in out
 
 
+def test_pages_and_addresses(chat, page, tmp_path):
+    frames = [Image.new("L", (40, 60), value) for value in (0, 255)]
+    frames[0].save(tmp_path / "scan.gif", save_all=True, append_images=frames[1:])
+    lines = "/image scan.gif#2\n/image scan.gif#3\n/image http://127.0.0.1/a.png\nWhat?\n"
+    code, out, err = chat(lines, f"{page}#1")
+    assert code == 0
+    assert "scan.gif#2: " in out
+    assert err.splitlines() == [
+        "slime: scan.gif: there is no #3, it has 2 pages; ask for #1 to #2",
+        "slime: http://127.0.0.1/a.png: an address; nothing is downloaded without --allow-url",
+    ]
+    assert "is not a public one" in chat("/image http://127.0.0.1/a.png\n", page, "--allow-url")[2]
+
+
 def test_commands_tell_what_they_do(chat, page):
     code, out, err = chat("/help\nWhat?\n/look\nAnd?\n/reset\nWhat?\n", page, "--look-again")
     assert (code, err) == (0, "")

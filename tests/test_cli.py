@@ -170,6 +170,46 @@ def test_bad_pictures_are_one_line(slime, page, tmp_path):
     assert "--max-pixels 13500" in failure_line(slime("ask", page, "-q", "a?", "--max-pixels", 100))
 
 
+def test_ask_takes_pages_and_windows(slime, checkpoint, tmp_path):
+    first, second = Image.new("L", (40, 60)), Image.new("L", (90, 60), 255)
+    first.save(tmp_path / "scan.gif", save_all=True, append_images=[second.resize((40, 60))])
+    Image.fromarray(np.full((40, 60), 1000, np.uint16)).save(tmp_path / "deep.png")
+    spec, deep = f"{tmp_path / 'scan.gif'}#2", tmp_path / "deep.png"
+    asked = ("ask", spec, deep, "-q", "a?", "-m", checkpoint, "--max-new-tokens", 2)
+    code, out, err = slime(*asked, "--json", "--window", "-600/1500")
+    assert (code, err) == (0, "")
+    assert [json.loads(line)["image"] for line in out.splitlines()] == [spec, str(deep)]
+    code, out, _ = slime(*asked)
+    assert code == 0
+    assert "scan.gif#2: a?" in out
+
+
+def test_bad_pages_windows_and_addresses_are_one_line(slime, page):
+    assert "there is no #2, it has one page" in failure_line(slime("ask", f"{page}#2", "-q", "a?"))
+    assert "--window 40: expected CENTER/WIDTH" in failure_line(slime("ask", page, "-q", "a?", "--window", "40"))
+    address = "https://pictures.test/a.png"
+    # Found before the first picture is opened.
+    assert "without --allow-url" in failure_line(slime("ask", page, address, "-q", "a?"))
+    inside = slime("ask", "http://127.0.0.1/a.png", "-q", "a?", "--allow-url", "--max-download", 1)
+    assert "127.0.0.1 is not a public one" in failure_line(inside)
+
+
+@pytest.mark.parametrize(
+    ("module", "head", "extra"),
+    [
+        ("pypdfium2", b"%PDF-1.4", "pdf"),
+        ("pydicom", bytes(128) + b"DICM", "dicom"),
+        ("pillow_heif", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "heic"),
+        ("tifffile", b"II*\0", "tiff"),
+    ],
+)
+def test_ask_names_the_extra_to_install(slime, monkeypatch, tmp_path, module, head, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    path = tmp_path / "picture"
+    path.write_bytes(head + bytes(200))
+    assert f'install with pip install "slime-vlm[{extra}]"' in failure_line(slime("ask", path, "-q", "a?"))
+
+
 @pytest.mark.parametrize("question", ["", "  "])
 def test_an_empty_question_is_one_line(slime, page, question):
     assert "question is empty" in failure_line(slime("ask", page, "-q", question))
@@ -195,7 +235,7 @@ def test_wrong_usage_ends_with_two(slime, page):
 
 def test_other_failures(slime, monkeypatch, page):
     def failing(error: BaseException):
-        def fail(*_: object) -> None:
+        def fail(*_: object, **__: object) -> None:
             raise error
 
         return fail
@@ -219,7 +259,7 @@ def test_a_defect_and_debugging_show_the_traceback(monkeypatch, page):
     with pytest.raises(InputError):
         main()
     monkeypatch.setenv("SLIME_DEBUG", "0")
-    monkeypatch.setattr("slime_vlm.inputs.open_image", lambda *_: 1 / 0)
+    monkeypatch.setattr("slime_vlm.inputs.open_image", lambda *_, **__: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["slime", "ask", str(page), "-q", "a?"])
     with pytest.raises(ZeroDivisionError):
         main()

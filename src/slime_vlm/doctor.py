@@ -19,6 +19,11 @@ _PURPOSE = {
     "train": "training by recipes",
     "eval": "rendered pages and measuring",
     "convert": "Vicuna's tokenizer",
+    "tiff": "deep, GeoTIFF and rarely compressed TIFF",
+    "dicom": "DICOM pictures",
+    "pdf": "pages of PDF files",
+    "heic": "HEIC pictures",
+    "inputs": "all kinds of pictures",
     "serve": "the server",
     "dev": "tests and checks",
 }

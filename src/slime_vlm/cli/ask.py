@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from slime_vlm.cli.pictures import AllowUrl, Dpi, MaxDownload, MaxPixels, Pictures, WindowText, picture_opener
 from slime_vlm.cli.terminal import busy, quiet_transformers
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def ask(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Picture files of any size.")],
+    images: Pictures,
     questions: Annotated[
         list[str], typer.Option("--question", "-q", help="A question; several are asked of every picture.")
     ],
@@ -42,9 +43,11 @@ def ask(
     quantization: Annotated[
         str | None, typer.Option("--quantization", help="int8 or 4bit weights in the language model.")
     ] = None,
-    max_pixels: Annotated[
-        int | None, typer.Option("--max-pixels", min=1, help="Largest picture to open [default: 200 million pixels]")
-    ] = None,
+    max_pixels: MaxPixels = None,
+    dpi: Dpi = None,
+    window: WindowText = None,
+    allow_url: AllowUrl = False,
+    max_download: MaxDownload = None,
 ) -> None:
     """Ask questions about one or more pictures; each picture is encoded once.
 
@@ -52,18 +55,17 @@ def ask(
     """
     # Everything a user can get wrong is found before the model is loaded.
     from slime_vlm.errors import InputError
-    from slime_vlm.inputs import MAX_PIXELS, open_image
+    from slime_vlm.inputs import check_spec
 
     if not all(question.strip() for question in questions):
         raise InputError('a question is empty, expected some text; ask like -q "What is the total?"')
-    for path in images:
-        if not path.exists():
-            raise InputError(f"{path}: no such file")
+    for spec in images:
+        check_spec(spec, allow_url)
     if show is not None:
         check_target(show, "--show")
-    limit = MAX_PIXELS if max_pixels is None else max_pixels
+    open_picture = picture_opener(max_pixels, dpi, window, allow_url, max_download)
     start = time.perf_counter()
-    image = open_image(images[0], limit)
+    image = open_picture(images[0])
     opening = time.perf_counter() - start
 
     with busy(f"loading {model}"):
@@ -77,21 +79,21 @@ def ask(
         loading = time.perf_counter() - start
 
     several = len(images) * len(questions) > 1
-    for number, path in enumerate(images):
+    for number, spec in enumerate(images):
         if number:
             start = time.perf_counter()
-            image = open_image(path, limit)
+            image = open_picture(spec)
             opening = time.perf_counter() - start
-        with busy(f"looking at {path.name}"):
+        with busy(f"looking at {Path(spec).name}"):
             picture = encode(network, processor, image)
         for index, question in enumerate(questions):
             place = number * len(questions) + index + 1
             if several and not as_json:
-                name = f"{path.name}: " if len(images) > 1 else ""
+                name = f"{Path(spec).name}: " if len(images) > 1 else ""
                 typer.secho(f"{name}{question.strip()}", dim=True)
             answer = picture.ask(question, max_new_tokens=max_new_tokens, on_text=None if as_json else write)
             if as_json:
-                typer.echo(json.dumps(_record(path, answer, loading, opening), ensure_ascii=False))
+                typer.echo(json.dumps(_record(spec, answer, loading, opening), ensure_ascii=False))
             else:
                 typer.echo()
             if show is not None:
@@ -100,10 +102,10 @@ def ask(
             loading = opening = 0.0
 
 
-def _record(path: Path, answer: Answer, loading: float, opening: float) -> dict[str, Any]:
+def _record(spec: str, answer: Answer, loading: float, opening: float) -> dict[str, Any]:
     seconds = {"load": loading, "open": opening, **answer.seconds}
     return {
-        "image": str(path),
+        "image": spec,
         "question": answer.question,
         "answer": answer.text,
         "grid": [answer.grid.rows, answer.grid.cols],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,12 +13,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slime_vlm.cli.ask import check_target, save, write
+from slime_vlm.cli.pictures import (
+    AllowUrl,
+    Dpi,
+    MaxDownload,
+    MaxPixels,
+    OpenPicture,
+    Pictures,
+    WindowText,
+    picture_opener,
+)
 from slime_vlm.cli.terminal import busy, quiet_transformers
 
 if TYPE_CHECKING:
     from slime_vlm.chatting import Conversation
 
-_HELP = """/image PATH   add a picture; it enters with the next question
+_HELP = """/image PATH   add a picture, or a page such as scan.pdf#3; it enters with the next question
 /look         let all pictures enter again with the next question, selected for it
 /show [FILE]  draw where the model looked for the last answer [chat-1.png, chat-2.png, …]
 /reset        forget what was said, keep the pictures
@@ -26,7 +37,7 @@ _HELP = """/image PATH   add a picture; it enters with the next question
 
 
 def chat(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Picture files of any size.")],
+    images: Pictures,
     model: Annotated[
         str, typer.Option("--model", "-m", help="nano (shipped), a folder, or a hub id; native or published layout.")
     ] = "nano",
@@ -42,9 +53,11 @@ def chat(
     dtype: Annotated[
         str | None, typer.Option("--dtype", help="float32, bfloat16, … [default: float32 on CPU, bfloat16 on GPU]")
     ] = None,
-    max_pixels: Annotated[
-        int | None, typer.Option("--max-pixels", min=1, help="Largest picture to open [default: 200 million pixels]")
-    ] = None,
+    max_pixels: MaxPixels = None,
+    dpi: Dpi = None,
+    window: WindowText = None,
+    allow_url: AllowUrl = False,
+    max_download: MaxDownload = None,
 ) -> None:
     """Talk about pictures: each is encoded once, and follow-up questions know what was said before.
 
@@ -53,10 +66,8 @@ def chat(
     Example: slime chat invoice.png
     """
     # Everything a user can get wrong is found before the model is loaded.
-    from slime_vlm.inputs import MAX_PIXELS, open_image
-
-    limit = MAX_PIXELS if max_pixels is None else max_pixels
-    opened = [(path, open_image(path, limit)) for path in images]
+    open_picture = picture_opener(max_pixels, dpi, window, allow_url, max_download)
+    opened = [(Path(spec).name, open_picture(spec)) for spec in images]
     with busy(f"loading {model}"):
         from slime_vlm import load
         from slime_vlm.chatting import Conversation
@@ -65,14 +76,14 @@ def chat(
         overrides: dict[str, Any] = {} if max_local_tokens is None else {"max_local_tokens": max_local_tokens}
         network, processor = load(model, device=device, dtype=dtype, **overrides)
     conversation = Conversation(network, processor)
-    for path, image in opened:
-        with busy(f"looking at {path.name}"):
-            conversation.add_image(image, path.name)
+    for name, image in opened:
+        with busy(f"looking at {name}"):
+            conversation.add_image(image, name)
     opened.clear()
-    _talk(conversation, max_new_tokens, look_again, limit)
+    _talk(conversation, max_new_tokens, look_again, open_picture)
 
 
-def _talk(conversation: Conversation, max_new_tokens: int, look_again: bool, max_pixels: int) -> None:
+def _talk(conversation: Conversation, max_new_tokens: int, look_again: bool, open_picture: OpenPicture) -> None:
     from slime_vlm.errors import SlimeError
 
     terminal = sys.stdin.isatty()
@@ -96,7 +107,7 @@ def _talk(conversation: Conversation, max_new_tokens: int, look_again: bool, max
             return
         try:
             if line.startswith("/"):
-                _obey(conversation, line, max_pixels)
+                _obey(conversation, line, open_picture)
             elif line:
                 if look_again:
                     conversation.look_again()
@@ -121,9 +132,8 @@ def _answer(conversation: Conversation, question: str, max_new_tokens: int) -> N
         typer.secho(f"{reply.num_read} tokens read, {reply.num_cached} known before, {spent:.1f} s", dim=True)
 
 
-def _obey(conversation: Conversation, line: str, max_pixels: int) -> None:
+def _obey(conversation: Conversation, line: str, open_picture: OpenPicture) -> None:
     from slime_vlm.errors import InputError
-    from slime_vlm.inputs import open_image
 
     command, _, rest = line.partition(" ")
     rest = rest.strip().strip("\"'")
@@ -132,12 +142,12 @@ def _obey(conversation: Conversation, line: str, max_pixels: int) -> None:
     elif command == "/image":
         if not rest:
             raise InputError("/image: no file is named; write /image page.png")
-        path = Path(rest).expanduser()
-        image = open_image(path, max_pixels)
-        with busy(f"looking at {path.name}"):
-            picture = conversation.add_image(image, path.name)
+        image = open_picture(os.path.expanduser(rest))
+        name = Path(rest).name
+        with busy(f"looking at {name}"):
+            picture = conversation.add_image(image, name)
         grid = picture.encoded.grid
-        typer.secho(f"{path.name}: {grid.rows} x {grid.cols} tiles; it enters with your next question", dim=True)
+        typer.secho(f"{name}: {grid.rows} x {grid.cols} tiles; it enters with your next question", dim=True)
     elif command == "/look":
         conversation.look_again()
         typer.secho("all pictures enter again with your next question", dim=True)

@@ -1,0 +1,51 @@
+"""Options on how pictures are opened, which several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Pictures = Annotated[
+    list[str],
+    typer.Argument(metavar="IMAGE...", help="Picture files of any size; scan.pdf#3 is page 3 of a file with pages."),
+]
+MaxPixels = Annotated[
+    int | None, typer.Option("--max-pixels", min=1, help="Largest picture to open [default: 200 million pixels]")
+]
+Dpi = Annotated[float | None, typer.Option("--dpi", min=1, max=10_000, help="Resolution of PDF pages [default: 200]")]
+WindowText = Annotated[
+    str | None,
+    typer.Option("--window", metavar="CENTER/WIDTH", help="Deep grey values to show, as 40/400 [default: the file's]"),
+]
+AllowUrl = Annotated[bool, typer.Option("--allow-url", help="Let pictures be http(s) addresses of public hosts.")]
+MaxDownload = Annotated[
+    float | None, typer.Option("--max-download", min=0.001, help="Largest download in MB [default: 50]")
+]
+
+OpenPicture = Callable[[str], "Image.Image"]
+
+
+def picture_opener(
+    max_pixels: int | None, dpi: float | None, window: str | None, allow_url: bool, max_download: float | None
+) -> OpenPicture:
+    """Gives `inputs.open_image` with a command's options; None stands for the default.
+
+    Raises:
+        InputError: `window` is none.
+    """
+    from slime_vlm.inputs import DPI, MAX_DOWNLOAD, MAX_PIXELS, Window, open_image
+
+    return partial(
+        open_image,
+        max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
+        dpi=DPI if dpi is None else dpi,
+        window=None if window is None else Window.parse(window),
+        allow_url=allow_url,
+        max_download=MAX_DOWNLOAD if max_download is None else int(max_download * 1e6),
+    )

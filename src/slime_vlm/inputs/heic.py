@@ -1,0 +1,24 @@
+"""HEIC and HEIF pictures, as phones take them, read by libheif."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from slime_vlm.inputs.colours import to_rgb
+from slime_vlm.inputs.extras import import_extra
+from slime_vlm.inputs.request import Request
+
+
+def read_heic(request: Request) -> Image.Image:
+    """Reads the main picture of a file, or the one that is asked for.
+
+    Raises:
+        InputError: pillow-heif is not installed, there is no such picture, or it is larger than the limit.
+    """
+    heif = import_extra("pillow_heif", request.name, "a HEIC picture", "heic")
+    file = heif.open_heif(request.path)
+    picture = file[request.index(len(file), "pictures", default=file.primary_index)]
+    width, height = picture.size
+    request.check_size(height, width)
+    # libheif has turned it upright already.
+    return to_rgb(picture.to_pillow())

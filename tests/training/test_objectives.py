@@ -46,6 +46,10 @@ def test_slot_loss_by_hand() -> None:
     expected = (something + 0.2 * blank) / 1.2
     assert slot_loss(logits, labels).item() == pytest.approx(expected)
     assert slot_loss(logits, labels, blank_weight=1.0).item() == pytest.approx((something + blank) / 2)
+    # A drawing: no character, but a role. It counts four times as much as the text beside it.
+    labels[0, 1] = torch.tensor([0, 1])
+    drawing = math.log(2) + math.log(4)
+    assert slot_loss(logits, labels).item() == pytest.approx((something + 4 * drawing) / 5)
 
 
 def test_cell_loss_by_hand() -> None:

@@ -28,16 +28,18 @@ LossAndLogs = tuple[Tensor, dict[str, float]]
 """What an objective returns: the loss, and numbers to log."""
 
 
-def slot_loss(logits: list[Tensor], labels: Tensor, blank_weight: float = 0.2) -> Tensor:
-    """Cross-entropy of every slot, blank tokens counted less.
+def slot_loss(logits: list[Tensor], labels: Tensor, blank_weight: float = 0.2, drawing_weight: float = 4.0) -> Tensor:
+    """Cross-entropy of every slot, blank tokens counted less and drawings, which are rare, more.
 
     Args:
         logits: K tensors [..., size_k].
         labels: int64 [..., K].
         blank_weight: weight of a token that holds nothing.
+        drawing_weight: weight of a token that holds no character, but has a role.
     """
     flat = labels.reshape(-1, labels.shape[-1])
     weight = torch.where(flat[:, -1] == 0, blank_weight, 1.0)
+    weight = torch.where((flat[:, 0] == 0) & (flat[:, -1] > 0), drawing_weight, weight)
     losses = [
         (F.cross_entropy(logit.reshape(-1, logit.shape[-1]).float(), flat[:, k], reduction="none") * weight).sum()
         for k, logit in enumerate(logits)

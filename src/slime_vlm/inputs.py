@@ -13,7 +13,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from slime_vlm.errors import InputError
 
 MAX_PIXELS = 200_000_000
-"""Default limit on height times width: about a 14,000 px square, 600 MB once decoded."""
+"""Default limit on height times width: about a 14,000 px square, 800 MB once decoded (Pillow pads RGB to 4 bytes)."""
 
 # Pillow keeps its own limit in a module variable, so setting it aside is guarded.
 _PILLOW_LIMIT = threading.Lock()
@@ -75,7 +75,7 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Turns a picture of any mode into 8-bit RGB.
+    """Turns a picture of any mode into 8-bit RGB; one that is so already is returned itself, not copied.
 
     Transparent pictures are laid on white. Integer grey deeper than 8 bits is divided by the full range of the
     smallest usual depth (8, 10, 12, 14 or 16 bits) that holds its largest value, so a 12-bit scan stored in 16 bits is
@@ -83,7 +83,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     largest value. Float grey is taken as 0..1 or 0..255 where it fits, else stretched.
     """
     if image.mode == "RGB" and not image.has_transparency_data:
-        return image.copy()
+        return image
     if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
         return Image.fromarray(_eight_bit(np.asarray(image)), "L").convert("RGB")
     if image.mode == "LAB":

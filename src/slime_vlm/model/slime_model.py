@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from slime_vlm.errors import InputError
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.global_adapters import GlobalAdapter, VisionProjector
-from slime_vlm.model.local_compressor import LocalCompressor, stitch_tiles
+from slime_vlm.model.local_compressor import LocalCompressor, TileMap, stitch_tiles
 from slime_vlm.model.merge import (
     IGNORED_LABEL,
     MergedRows,
@@ -117,8 +117,55 @@ class SlimeModel(SlimePreTrainedModel):
         """Encode one image once, for many questions: its views [1 + T, 3, H, W] and its (rows, columns) of tiles."""
         return self.encode_images(pixel_values, torch.tensor([tuple(grid)]))[0]
 
+    def encode_stream(self, chunks: Iterable[Tensor], grid: tuple[int, int]) -> VisionTokens:
+        """Encode one image whose views come in chunks, of which only the tokens are kept.
+
+        With chunks of `views_per_chunk` views the tokens are those of `encode_image`, bit for bit.
+
+        Args:
+            chunks: [v, 3, H, W] each: the views that the model looks at (config `views`), the global view first.
+            grid: (rows, columns) of tiles.
+
+        Raises:
+            InputError: The number of views does not fit the grid.
+        """
+        views, (rows, cols) = self.config.views, grid
+        expected = {"global": 1, "local": rows * cols, "both": 1 + rows * cols}[views]
+        is_global = torch.arange(expected) < (views != "local")
+        global_tokens = gates = None
+        tiles = TileMap(rows, cols, self.config.local_merge)
+        for global_features, tile_features in self._encode_chunks(chunks, is_global):
+            if len(global_features):
+                adapted, weights = self.adapt_global(global_features)
+                global_tokens, gates = adapted[0], None if weights is None else weights[0]
+            if len(tile_features):
+                tiles.add(self.compress_tiles(tile_features))
+        return VisionTokens(grid, gates, global_tokens, None if views == "global" else tiles.tokens())
+
+    def _encode_chunks(self, chunks: Iterable[Tensor], is_global: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Features [g, N, C] of the global views and [t, N, C] of the tiles of every chunk of views.
+
+        Args:
+            chunks: [v, 3, H, W] each.
+            is_global: [V] bool, for the views of all chunks.
+
+        Raises:
+            InputError: There are more or fewer views than told.
+        """
+        seen = 0
+        for chunk in chunks:
+            marks = is_global[seen : seen + len(chunk)]
+            seen += len(chunk)
+            if len(marks) < len(chunk):
+                break
+            features = self.encode_views(chunk)
+            marks = marks.to(features.device)
+            yield features[marks], features[~marks]
+        if seen != len(is_global):
+            raise InputError(f"got {seen} views, expected {len(is_global)}: take the grid that they were cut by")
+
     def encode_images(self, pixel_values: Tensor, image_grids: Tensor) -> list[VisionTokens]:
-        """Encode all images of a batch in one call of the vision encoder.
+        """Encode all images of a batch, all of their views together.
 
         Args:
             pixel_values: [V, 3, H, W] views of all images, the global view of an image before its tiles; with
@@ -144,20 +191,26 @@ class SlimeModel(SlimePreTrainedModel):
                     "pass pixel_values and image_grids of the same processor call"
                 )
             is_global = torch.cat([torch.arange(1 + tiles) == 0 for tiles in num_tiles])
-        is_global = is_global.to(pixel_values.device)
-        wanted = is_global if views == "global" else ~is_global if views == "local" else torch.ones_like(is_global)
-        features = self.encode_views(pixel_values[wanted])
-        is_global = is_global[wanted]
+        if views != "both":
+            wanted = is_global if views == "global" else ~is_global
+            pixel_values, is_global = pixel_values[wanted.to(pixel_values.device)], is_global[wanted]
+        # A chunk's features are used up before the next chunk is encoded: they are N / Q times as many as the tokens.
+        adapted, compressed = [], []
+        chunks = pixel_values.split(self.config.views_per_chunk)
+        for global_features, tile_features in self._encode_chunks(chunks, is_global):
+            if len(global_features):
+                adapted.append(self.adapt_global(global_features))
+            if len(tile_features):
+                compressed.append(self.compress_tiles(tile_features))
 
         global_tokens: Sequence[Tensor | None] = [None] * len(grids)
         gates: Sequence[Tensor | None] = [None] * len(grids)
         local_tokens: Sequence[Tensor | None] = [None] * len(grids)
         if views != "local":
-            adapted, weights = self.adapt_global(features[is_global])
-            global_tokens = adapted.unbind()
-            gates = gates if weights is None else weights.unbind()
+            global_tokens = [tokens for chunk, _weights in adapted for tokens in chunk]
+            gates = [weights for _tokens, chunk in adapted if chunk is not None for weights in chunk] or gates
         if views != "global":
-            tiles = self.compress_tiles(features[~is_global]).split(num_tiles)
+            tiles = torch.cat(compressed).split(num_tiles)
             local_tokens = [
                 stitch_tiles(tokens, rows, cols, self.config.local_merge)
                 for tokens, (rows, cols) in zip(tiles, grids, strict=True)

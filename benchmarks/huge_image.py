@@ -1,10 +1,10 @@
 """What a huge picture costs: tokens, seconds and memory from 1 to 100 megapixels, with a fixed budget of local tokens.
 
-    python benchmarks/huge_image.py [--megapixels 1 4 16 36 64 100] [--encoder small] [--plot docs/figures/huge_image.png]
+    python benchmarks/huge_image.py --plot docs/figures/huge_image.png [--megapixels 1 4 16 36 64 100] [--encoder small]
 
-Every picture is a square JPEG of many copies of examples/invoice.png. It is opened, encoded and asked about in a process
-of its own, whose peak memory is that of the whole run: Python, torch, model and picture. Weights are random; the
-encoder reads views of 336 pixels as CLIP does, `--encoder large` in CLIP-L's size.
+Every picture is a square JPEG of many copies of examples/invoice.png. It is opened, encoded and asked about in a
+process of its own, whose peak memory is that of the whole run: Python, torch, model and picture. Weights are random;
+the encoder reads views of 336 pixels as CLIP does, with `--encoder large` in CLIP-L's size.
 """
 
 from __future__ import annotations

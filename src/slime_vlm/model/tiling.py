@@ -138,10 +138,11 @@ def choose_grid(height: int, width: int, view_size: int = 336, max_tiles: int = 
         raise InputError(f"max_tiles is {max_tiles}, expected at least 1")
     num_tiles = math.ceil(width * height / view_size**2)
     if min(num_tiles, max_tiles - 1) < PUBLISHED_MAX_TILES:
-        candidates = candidate_grids(num_tiles, max_tiles)
+        candidates, best = candidate_grids(num_tiles, max_tiles), (1, 1)
     else:
         candidates = finer_grids(height, width, view_size, max_tiles)
-    best = (1, 1)
+        # It stays where the picture is so thin that no grid keeps one whole pixel across.
+        best = candidates[-1]
     best_effective, best_wasted = 0, math.inf
     for rows, cols in candidates:
         canvas_height, canvas_width = rows * view_size, cols * view_size

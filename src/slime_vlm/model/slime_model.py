@@ -132,7 +132,8 @@ class SlimeModel(SlimePreTrainedModel):
         views, (rows, cols) = self.config.views, grid
         expected = {"global": 1, "local": rows * cols, "both": 1 + rows * cols}[views]
         is_global = torch.arange(expected) < (views != "local")
-        global_tokens = gates = None
+        global_tokens: Tensor | None = None
+        gates: Tensor | None = None
         tiles = TileMap(rows, cols, self.config.local_merge)
         for global_features, tile_features in self._encode_chunks(chunks, is_global):
             if len(global_features):
@@ -195,7 +196,8 @@ class SlimeModel(SlimePreTrainedModel):
             wanted = is_global if views == "global" else ~is_global
             pixel_values, is_global = pixel_values[wanted.to(pixel_values.device)], is_global[wanted]
         # A chunk's features are used up before the next chunk is encoded: they are N / Q times as many as the tokens.
-        adapted, compressed = [], []
+        adapted: list[tuple[Tensor, Tensor | None]] = []
+        compressed: list[Tensor] = []
         chunks = pixel_values.split(self.config.views_per_chunk)
         for global_features, tile_features in self._encode_chunks(chunks, is_global):
             if len(global_features):

@@ -137,17 +137,17 @@ def choose_grid(height: int, width: int, view_size: int = 336, max_tiles: int = 
     if max_tiles < 1:
         raise InputError(f"max_tiles is {max_tiles}, expected at least 1")
     num_tiles = math.ceil(width * height / view_size**2)
+    # Where no grid keeps one whole pixel across, the published rule takes the first; finer grids still differ along.
     if min(num_tiles, max_tiles - 1) < PUBLISHED_MAX_TILES:
-        candidates, best = candidate_grids(num_tiles, max_tiles), (1, 1)
+        candidates, least = candidate_grids(num_tiles, max_tiles), 0
     else:
-        candidates = finer_grids(height, width, view_size, max_tiles)
-        # It stays where the picture is so thin that no grid keeps one whole pixel across.
-        best = candidates[-1]
-    best_effective, best_wasted = 0, math.inf
+        candidates, least = finer_grids(height, width, view_size, max_tiles), 1
+    best, best_effective, best_wasted = (1, 1), 0, math.inf
     for rows, cols in candidates:
         canvas_height, canvas_width = rows * view_size, cols * view_size
         scale = min(canvas_width / width, canvas_height / height)
-        effective = min(int(width * scale) * int(height * scale), width * height)
+        fitted = max(least, int(width * scale)) * max(least, int(height * scale))
+        effective = min(fitted, width * height)
         wasted = canvas_width * canvas_height - effective
         if effective > best_effective or (effective == best_effective and wasted < best_wasted):
             best, best_effective, best_wasted = (rows, cols), effective, wasted

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -153,24 +153,22 @@ class EncodedPicture:
 
 
 def encode(model: SlimeForConditionalGeneration, processor: SlimeProcessor, image: Image.Image) -> EncodedPicture:
-    """Encodes a picture once.
+    """Encodes a picture once, a chunk of its views at a time: of a picture of any size only the tokens are kept.
 
     Args:
         model: a SliME model; `slime_vlm.load` gives it with its processor.
         processor: its processor.
         image: a picture of any size and mode; `inputs.open_image` opens files.
     """
-    clock = _Clock()
+    start = time.perf_counter()
     image = to_rgb(image)
-    settings = processor.image_processor
+    settings, config = processor.image_processor, model.config
     grid = choose_grid(image.height, image.width, settings.view_size, settings.max_tiles)
-    views = settings(images=[image], return_tensors="pt")
-    clock.tick("preprocess")
+    chunks = _Timed(settings.stream_views(image, config.views_per_chunk, config.views))
     with torch.inference_mode():
-        pixels = views["pixel_values"].to(model.device, model.dtype)
-        tokens = model.encode_image(pixels, (grid.rows, grid.cols))
-    clock.tick("encode")
-    return EncodedPicture(model, processor, grid, tokens, clock.seconds)
+        tokens = model.encode_stream(chunks, (grid.rows, grid.cols))
+    seconds = {"preprocess": chunks.seconds, "encode": time.perf_counter() - start - chunks.seconds}
+    return EncodedPicture(model, processor, grid, tokens, seconds)
 
 
 def ask(
@@ -229,6 +227,23 @@ class _Clock:
         now = time.perf_counter() if until is None else until
         self.seconds[step] = now - self._last
         self._last = now
+
+
+class _Timed:
+    """Passes on what an iterator gives, and adds up the seconds that it takes."""
+
+    def __init__(self, items: Iterator[Tensor]) -> None:
+        self.seconds = 0.0
+        self._items = items
+
+    def __iter__(self) -> Iterator[Tensor]:
+        while True:
+            start = time.perf_counter()
+            item = next(self._items, None)
+            self.seconds += time.perf_counter() - start
+            if item is None:
+                return
+            yield item
 
 
 class TimedStreamer(TextStreamer):

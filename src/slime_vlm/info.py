@@ -236,13 +236,16 @@ def _count_seeing(model: SlimeForConditionalGeneration, grid: TileGrid) -> dict[
     counts: dict[str, _Count] = {}
     with _counting(model, counts, "vision encoder"):
         # In chunks, as the model takes them: what one chunk needs is free again when the next one comes.
-        features = inner.encode_views(pixels)
+        for chunk in pixels.split(config.views_per_chunk):
+            features = inner.encode_views(chunk)
+    features = features.new_empty(min(views, config.views_per_chunk), *features.shape[1:])
     if config.views != "local":
         with _counting(model, counts, "global adapter"):
             inner.adapt_global(features[:1])
     if config.views != "global":
         with _counting(model, counts, "local compressor"):
-            inner.compress_tiles(features[-grid.num_tiles :])
+            sizes = [len(chunk) for chunk in torch.arange(grid.num_tiles).split(len(features))]
+            _tokens = [inner.compress_tiles(features[:size]) for size in sizes]
     return counts
 
 

@@ -9,17 +9,17 @@ from slime_vlm.model.merge import fill_placeholders, image_rows, merge_rows, pad
 
 def example() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     # Token i of row b carries the number 10 * b + i, so that its way can be followed.
-    embeddings = torch.stack([torch.arange(6.0), 10 + torch.arange(6.0)])[..., None].repeat(1, 1, 2)
+    ids = torch.stack([torch.arange(6), 10 + torch.arange(6)])
     mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
     kept = torch.tensor([[True, False, True, False, False, True], [True, True, False, True, True, True]])
-    return embeddings, mask, kept
+    return ids, mask, kept
 
 
 def test_right_padding_by_hand() -> None:
-    embeddings, mask, kept = example()
+    ids, mask, kept = example()
     labels = torch.arange(12).reshape(2, 6)
-    merged = merge_rows(embeddings, mask, kept, padding_side="right", labels=labels)
-    assert merged.inputs_embeds[..., 0].tolist() == [[0, 2, 5], [10, 11, 13]]
+    merged = merge_rows(ids, mask, kept, padding_side="right", labels=labels)
+    assert merged.input_ids.tolist() == [[0, 2, 5], [10, 11, 13]]
     assert merged.token_index.tolist() == [[0, 2, 5], [0, 1, 3]]
     assert merged.position_ids.tolist() == [[0, 1, 2], [0, 1, 2]]
     assert merged.labels is not None
@@ -28,11 +28,11 @@ def test_right_padding_by_hand() -> None:
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_unequal_rows_are_padded(side: str) -> None:
-    embeddings, mask, kept = example()
+    ids, mask, kept = example()
     kept[0, 0] = False
-    merged = merge_rows(embeddings, mask, kept, padding_side=side, labels=torch.ones(2, 6, dtype=torch.long))
+    merged = merge_rows(ids, mask, kept, padding_side=side, labels=torch.ones(2, 6, dtype=torch.long))
     row = {"left": [0, 2, 5], "right": [2, 5, 0]}[side]
-    assert merged.inputs_embeds[0, :, 0].tolist() == row
+    assert merged.input_ids[0].tolist() == row
     assert merged.attention_mask[0].tolist() == [int(value > 0) for value in row]
     assert merged.position_ids[0].tolist() == {"left": [0, 0, 1], "right": [0, 1, 0]}[side]
     assert merged.token_index[0].tolist() == {"left": [-1, 2, 5], "right": [2, 5, -1]}[side]
@@ -41,38 +41,38 @@ def test_unequal_rows_are_padded(side: str) -> None:
 
 
 def test_positions_can_be_kept() -> None:
-    embeddings, mask, kept = example()
-    merged = merge_rows(embeddings, mask, kept, padding_side="left", keep_position_ids=True)
+    ids, mask, kept = example()
+    merged = merge_rows(ids, mask, kept, padding_side="left", keep_position_ids=True)
     assert merged.position_ids.tolist() == [[0, 2, 5], [0, 1, 3]]
     given = torch.arange(6).expand(2, -1) * 7
-    merged = merge_rows(embeddings, mask, kept, padding_side="left", position_ids=given)
+    merged = merge_rows(ids, mask, kept, padding_side="left", position_ids=given)
     assert merged.position_ids.tolist() == [[0, 14, 35], [0, 7, 21]]
 
 
 def test_kept_positions_count_from_the_first_real_token() -> None:
-    embeddings, mask, _ = example()
+    ids, mask, _ = example()
     merged = merge_rows(
-        embeddings, mask.flip(1), torch.ones(2, 6, dtype=torch.bool), padding_side="left", keep_position_ids=True
+        ids, mask.flip(1), torch.ones(2, 6, dtype=torch.bool), padding_side="left", keep_position_ids=True
     )
     assert merged.position_ids.tolist() == [[0, 1, 2, 3, 4, 5], [0, 0, 0, 1, 2, 3]]
 
 
 def test_cut_takes_the_end_of_every_row() -> None:
-    embeddings, mask, kept = example()
-    merged = merge_rows(embeddings, mask, kept, padding_side="right", max_length=2)
+    ids, mask, kept = example()
+    merged = merge_rows(ids, mask, kept, padding_side="right", max_length=2)
     assert merged.token_index.tolist() == [[0, 2], [0, 1]]
 
 
 def test_nothing_dropped_is_the_identity() -> None:
-    embeddings, mask, _ = example()
+    ids, mask, _ = example()
     everything = torch.ones(2, 6, dtype=torch.bool)
-    merged = merge_rows(embeddings, mask, everything, padding_side="right")
-    assert torch.equal(merged.inputs_embeds, embeddings * mask[..., None])
+    merged = merge_rows(ids, mask, everything, padding_side="right")
+    assert torch.equal(merged.input_ids, ids * mask)
     assert torch.equal(merged.attention_mask, mask)
 
 
 def test_filling_keeps_order_and_gradients() -> None:
-    embeddings, _, _ = example()
+    embeddings = example()[0].float()[..., None].repeat(1, 1, 2)
     placeholders = torch.zeros(2, 6, dtype=torch.bool)
     placeholders[0, 1:3] = placeholders[1, 4] = True
     features = torch.tensor([[-1.0, -1], [-2, -2], [-3, -3]], requires_grad=True)

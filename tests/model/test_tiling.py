@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from PIL import Image
 from slime_vlm.errors import InputError
 from slime_vlm.inputs import open_image
 from slime_vlm.model.image_processing_slime import SlimeImageProcessor, as_picture
-from slime_vlm.model.tiling import TileGrid, TokenLayout, candidate_grids, choose_grid
+from slime_vlm.model.tiling import TileGrid, TokenLayout, candidate_grids, choose_grid, finer_grids
 
 from ..conftest import tiny_model
 
@@ -37,6 +39,48 @@ def test_grid_stays_within_the_limit(max_tiles: int) -> None:
         assert 1 <= grid.scaled_height <= grid.canvas_size[0]
         assert 1 <= grid.scaled_width <= grid.canvas_size[1]
         assert grid.scaled_height == grid.canvas_size[0] or grid.scaled_width == grid.canvas_size[1]
+
+
+def test_nine_hundred_tiles_by_hand() -> None:
+    # 10,000 / 336 = 29.8 either way, so 30 x 30 tiles keep every pixel; the picture fills their canvas.
+    assert choose_grid(10_000, 10_000, max_tiles=900) == TileGrid(30, 30, 336, 10_080, 10_080, top=0, left=0)
+    # 5,000 / 336 = 14.9 and 20,000 / 336 = 59.5: 15 x 60 tiles.
+    grid = choose_grid(5_000, 20_000, max_tiles=900)
+    assert (grid.rows, grid.cols) == (15, 60)
+    assert [row_and_cols[1] for row_and_cols in finer_grids(1_000, 2_000, 336, 12)] == [2, 4, 4]
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1_000_000), (1_000_000, 1), (30, 50_000), (400, 90_000)])
+def test_narrow_images_get_narrow_grids(height: int, width: int) -> None:
+    grid = choose_grid(height, width, max_tiles=900)
+    assert grid.num_tiles <= 900
+    assert (grid.rows > grid.cols) == (height > width)
+    assert grid.scaled_height == grid.canvas_size[0] or grid.scaled_width == grid.canvas_size[1]
+
+
+@pytest.mark.parametrize("max_tiles", [8, 12, 36, 100])
+def test_finer_grids_hold_the_best_of_all(max_tiles: int) -> None:
+    generator = np.random.default_rng(0)
+    for height, width in np.exp(generator.uniform(np.log(40), np.log(9000), size=(60, 2))).astype(int).tolist():
+        if math.ceil(height * width / 336**2) <= 6:
+            assert choose_grid(height, width, max_tiles=max_tiles) == choose_grid(height, width)
+            continue
+        grid = choose_grid(height, width, max_tiles=max_tiles)
+        most = (math.ceil(height / 336), math.ceil(width / 336))
+        every = [(r, c) for r in range(1, most[0] + 1) for c in range(1, most[1] + 1) if r * c <= max_tiles]
+        scales = [min(c * 336 / width, r * 336 / height, 1.0) for r, c in every]
+        chosen = min(grid.cols * 336 / width, grid.rows * 336 / height, 1.0)
+        assert chosen == pytest.approx(max(scales), rel=1e-3)
+        fewest = min(r * c for (r, c), scale in zip(every, scales, strict=True) if scale >= chosen * (1 - 1e-9))
+        assert grid.num_tiles == fewest
+
+
+def test_choosing_among_nine_hundred_tiles_takes_milliseconds() -> None:
+    start = time.perf_counter()
+    for _ in range(20):
+        choose_grid(20_000, 30_000, max_tiles=900)
+    # About 0.5 ms each; the limit leaves room for a busy machine.
+    assert (time.perf_counter() - start) / 20 < 0.05
 
 
 def test_transposed_image_gets_transposed_canvas() -> None:

@@ -50,7 +50,7 @@ class Window:
 
 
 def to_rgb(image: Image.Image, window: Window | None = None) -> Image.Image:
-    """Turns a picture of any mode into 8-bit RGB.
+    """Turns a picture of any mode into 8-bit RGB; one that is so already is returned itself, not copied.
 
     Transparent pictures are laid on white. Grey deeper than 8 bits is scaled as `eight_bit` describes.
 
@@ -59,7 +59,7 @@ def to_rgb(image: Image.Image, window: Window | None = None) -> Image.Image:
         window: which values of deep grey to show.
     """
     if image.mode == "RGB" and not image.has_transparency_data:
-        return image.copy()
+        return image
     if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
         return Image.fromarray(eight_bit(np.asarray(image), window), "L").convert("RGB")
     if image.mode == "LAB":

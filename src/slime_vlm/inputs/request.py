@@ -10,7 +10,7 @@ from slime_vlm.errors import InputError
 from slime_vlm.inputs.colours import Window
 
 MAX_PIXELS = 200_000_000
-"""Default limit on height times width: about a 14,000 px square, 600 MB once decoded."""
+"""Default limit on height times width: about a 14,000 px square, 800 MB once decoded (Pillow pads RGB to 4 bytes)."""
 
 DPI = 200.0
 """Default resolution of PDF pages: an A4 page becomes 2339 x 1654 pixels."""

@@ -1,6 +1,6 @@
 """The SliME model, one file per block of the paper, in data-flow order.
 
-Files: tiling, image_processing_slime, processing_slime (with conversation, text_encoding, chat_marks,
+Files: tiling, row_bands, image_processing_slime, processing_slime (with conversation, text_encoding, chat_marks,
 picture_template, collation), vision_encoder, query_attention, global_adapters (and visual_vocabulary),
 local_compressor, question_selector, page_positions, merge, pretrained, slime_model (composes them),
 modeling_slime (head and registration), generation.

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, ImageInput, PILImageResampling
@@ -13,7 +17,11 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 
 from slime_vlm.errors import InputError
 from slime_vlm.inputs import to_rgb
+from slime_vlm.model.row_bands import RowBands
 from slime_vlm.model.tiling import TileGrid, choose_grid
+
+WHOLE_PIXELS = 4_000_000
+"""An image that is larger than this after scaling is scaled in bands; smaller ones take less time at once."""
 
 
 class SlimeImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
@@ -57,21 +65,56 @@ def as_picture(image: Any) -> Image.Image:
     return to_rgb(Image.fromarray(array.astype(np.uint8)))
 
 
-def cut_views(image: Image.Image, grid: TileGrid, resample: int) -> np.ndarray:
-    """Cut an RGB image into its views.
+def cut_views(image: Image.Image, grid: TileGrid, resample: int, views: str = "both") -> Iterator[np.ndarray]:
+    """Cut an RGB image into its views, one after the other.
 
-    Returns:
-        [1 + T, P, P, 3] uint8: the whole image squashed to a square, then the tiles row by row.
+    No more than a row of tiles is held at a time where the scaled image would be large.
+
+    Args:
+        image: The image.
+        grid: Its tiles.
+        resample: Filter that scales it.
+        views: "both", or only the "global" view or the "local" tiles.
+
+    Yields:
+        [P, P, 3] uint8: the whole image squashed to a square, then the tiles row by row.
     """
     side = grid.view_size
-    views = np.empty((grid.num_views, side, side, 3), dtype=np.uint8)
-    views[0] = np.asarray(image.resize((side, side), resample))
-    canvas = np.zeros((*grid.canvas_size, 3), dtype=np.uint8)
+    if views != "local":
+        yield np.asarray(image.resize((side, side), resample))
+    if views == "global":
+        return
+    rows_of = _rows_of_scaled(image, grid, resample)
+    for tile_row in range(grid.rows):
+        band = np.zeros((side, grid.cols * side, 3), dtype=np.uint8)
+        start = max(tile_row * side, grid.top)
+        stop = min((tile_row + 1) * side, grid.top + grid.scaled_height)
+        if start < stop:
+            rows = slice(start - tile_row * side, stop - tile_row * side)
+            columns = slice(grid.left, grid.left + grid.scaled_width)
+            band[rows, columns] = rows_of(start - grid.top, stop - grid.top)
+        for col in range(grid.cols):
+            yield band[:, col * side : (col + 1) * side]
+
+
+def _rows_of_scaled(image: Image.Image, grid: TileGrid, resample: int) -> Callable[[int, int], np.ndarray]:
+    """Function that gives rows start to stop of the image scaled to its grid, uint8 [stop - start, width, 3]."""
+    if grid.scaled_height * grid.scaled_width > WHOLE_PIXELS and resample == PILImageResampling.BICUBIC:
+        return RowBands(image, grid.scaled_height, grid.scaled_width).rows
     scaled = np.asarray(image.resize((grid.scaled_width, grid.scaled_height), resample))
-    canvas[grid.top : grid.top + grid.scaled_height, grid.left : grid.left + grid.scaled_width] = scaled
-    tiles = canvas.reshape(grid.rows, side, grid.cols, side, 3).transpose(0, 2, 1, 3, 4)
-    views[1:] = tiles.reshape(grid.num_tiles, side, side, 3)
-    return views
+    return lambda start, stop: scaled[start:stop]
+
+
+def normalise(
+    pixels: np.ndarray, factor: float | None, statistics: tuple[Sequence[float], Sequence[float]] | None
+) -> None:
+    """Rescale views [V, 3, P, P] float32 in place, and take mean and standard deviation of every colour out of them."""
+    if factor is not None:
+        pixels *= np.float32(factor)
+    if statistics is not None:
+        mean, std = (np.asarray(values, dtype=np.float32)[:, None, None] for values in statistics)
+        pixels -= mean
+        pixels /= std
 
 
 class SlimeImageProcessor(PilBackend):
@@ -99,6 +142,28 @@ class SlimeImageProcessor(PilBackend):
         """Grid that an image of this size is cut into."""
         return choose_grid(height, width, self.view_size, self.max_tiles)
 
+    def stream_views(self, image: ImageInput, views_per_chunk: int, views: str = "both") -> Iterator[Tensor]:
+        """Cut one image of any size in bounded memory: the same `pixel_values` as of a call, a chunk at a time.
+
+        Args:
+            image: The image.
+            views_per_chunk: Most views of a chunk.
+            views: "both", or only the "global" view or the "local" tiles.
+
+        Yields:
+            [v, 3, P, P] with v <= views_per_chunk.
+        """
+        picture = as_picture(image)
+        cut = cut_views(picture, self.grid(picture.height, picture.width), self.resample, views)
+        while chunk := list(islice(cut, views_per_chunk)):
+            pixels = np.stack(chunk).transpose(0, 3, 1, 2).astype(np.float32, order="C")
+            normalise(
+                pixels,
+                self.rescale_factor if self.do_rescale else None,
+                (self.image_mean, self.image_std) if self.do_normalize else None,
+            )
+            yield torch.from_numpy(pixels)
+
     def process_image(self, image: ImageInput, **kwargs: Any) -> Image.Image:
         """Make one image RGB; unlike other processors this one works on PIL images until they are cut."""
         return as_picture(image)
@@ -120,16 +185,13 @@ class SlimeImageProcessor(PilBackend):
         if not images:
             raise InputError("got no image to process, expected at least one; leave images out for text alone")
         grids = [choose_grid(image.height, image.width, view_size, max_tiles) for image in images]
-        pixels = np.concatenate(
-            [cut_views(image, grid, resample) for image, grid in zip(images, grids, strict=True)]
-        ).astype(np.float32)
-        if do_rescale:
-            pixels *= np.float32(rescale_factor)
-        if do_normalize:
-            pixels -= np.asarray(image_mean, dtype=np.float32)
-            pixels /= np.asarray(image_std, dtype=np.float32)
+        pixels = np.empty((sum(grid.num_views for grid in grids), 3, view_size, view_size), dtype=np.float32)
+        views = (view for image, grid in zip(images, grids, strict=True) for view in cut_views(image, grid, resample))
+        for place, view in zip(pixels, views, strict=True):
+            place[:] = view.transpose(2, 0, 1)
+        normalise(pixels, rescale_factor if do_rescale else None, (image_mean, image_std) if do_normalize else None)
         data = {
-            "pixel_values": np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)),
+            "pixel_values": pixels,
             "image_grids": np.asarray([(grid.rows, grid.cols) for grid in grids], dtype=np.int64),
         }
         return BatchFeature(data=data, tensor_type=return_tensors)

@@ -52,3 +52,43 @@ def stitch_tiles(tokens: Tensor, rows: int, cols: int, order: str = "spatial") -
     if order == "flat":
         return tokens.reshape(-1, dim)
     return tokens.reshape(rows, cols, side, side, dim).transpose(1, 2).reshape(-1, dim)
+
+
+class TileMap:
+    """`stitch_tiles` for tiles that come one after the other: each is put into its place, and nothing is kept twice.
+
+    Args:
+        rows: Tiles from top to bottom.
+        cols: Tiles from left to right.
+        order: See `stitch_tiles`.
+    """
+
+    def __init__(self, rows: int, cols: int, order: str = "spatial") -> None:
+        self.rows, self.cols, self.order = rows, cols, order
+        self._tokens: Tensor | None = None
+        self._num_tiles = 0
+
+    def add(self, tiles: Tensor) -> None:
+        """Put the next tiles [t, Q, D] into their places."""
+        num_tokens, dim = tiles.shape[1:]
+        side = math.isqrt(num_tokens)
+        if self._tokens is None:
+            self._tokens = tiles.new_empty(self.rows * self.cols * num_tokens, dim)
+        if self.order == "flat":
+            places = self._tokens.view(self.rows * self.cols, num_tokens, dim)
+            places[self._num_tiles : self._num_tiles + len(tiles)] = tiles
+        else:
+            places = self._tokens.view(self.rows, side, self.cols, side, dim)
+            for number, tile in enumerate(tiles, start=self._num_tiles):
+                places[number // self.cols, :, number % self.cols] = tile.view(side, side, dim)
+        self._num_tiles += len(tiles)
+
+    def tokens(self) -> Tensor:
+        """All tokens, [L, D].
+
+        Raises:
+            InputError: Some tiles are missing.
+        """
+        if self._tokens is None or self._num_tiles != self.rows * self.cols:
+            raise InputError(f"got {self._num_tiles} tiles, expected {self.rows} x {self.cols}")
+        return self._tokens

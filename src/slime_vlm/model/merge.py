@@ -1,8 +1,9 @@
 """Images into sequences: the one place where embeddings, mask, positions and labels change length (paper section 3.4).
 
-Every image stands in `input_ids` as one placeholder per token that it has before selection. Merging fills the
-placeholders with features, drops the places of local tokens that were not kept, and pads the rows again. All of it
-works on index tensors; there is no loop over tokens.
+Every image stands in `input_ids` as one placeholder per token that it has before selection. Merging drops the places of
+local tokens that were not kept and pads the rows again. Only what is left is then embedded, and its placeholders filled
+with features, so a picture of many tiles costs no more here than the tokens that it keeps. All of it works on index
+tensors; there is no loop over tokens.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ class MergedRows:
     """Rows as the language model reads them; S is the longest row's length after merging.
 
     Attributes:
-        inputs_embeds: [B, S, D], zero in padding.
+        input_ids: [B, S], 0 in padding.
         attention_mask: [B, S] long, 0 in padding.
         position_ids: [B, S], 0 in padding.
         labels: [B, S] with -100 in padding, or None.
         token_index: [B, S] place that every token had before merging, -1 in padding.
     """
 
-    inputs_embeds: Tensor
+    input_ids: Tensor
     attention_mask: Tensor
     position_ids: Tensor
     labels: Tensor | None
@@ -80,7 +81,7 @@ def fill_placeholders(embeddings: Tensor, placeholders: Tensor, features: Tensor
 
 
 def merge_rows(
-    embeddings: Tensor,
+    input_ids: Tensor,
     attention_mask: Tensor,
     kept: Tensor,
     *,
@@ -93,7 +94,7 @@ def merge_rows(
     """Drop tokens and pad the rows anew.
 
     Args:
-        embeddings: [B, S, D] with the image features filled in.
+        input_ids: [B, S].
         attention_mask: [B, S] 1 on real tokens.
         kept: [B, S] True on tokens to keep; padding is dropped whatever this says.
         padding_side: "left" or "right".
@@ -119,7 +120,7 @@ def merge_rows(
     else:
         positions = position_ids.expand_as(kept).gather(1, order)
     return MergedRows(
-        inputs_embeds=embeddings.gather(1, order[..., None].expand(-1, -1, embeddings.shape[-1])) * mask[..., None],
+        input_ids=input_ids.gather(1, order).masked_fill(~mask, 0),
         attention_mask=mask.long(),
         position_ids=positions.masked_fill(~mask, 0),
         labels=None if labels is None else labels.gather(1, order).masked_fill(~mask, IGNORED_LABEL),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -53,6 +53,10 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
     def encode_image(self, pixel_values: Tensor, grid: tuple[int, int]) -> VisionTokens:
         """See `SlimeModel.encode_image`."""
         return self.model.encode_image(pixel_values, grid)
+
+    def encode_stream(self, chunks: Iterable[Tensor], grid: tuple[int, int]) -> VisionTokens:
+        """See `SlimeModel.encode_stream`."""
+        return self.model.encode_stream(chunks, grid)
 
     def encode_images(self, pixel_values: Tensor, image_grids: Tensor) -> list[VisionTokens]:
         """See `SlimeModel.encode_images`."""

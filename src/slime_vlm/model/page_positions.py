@@ -24,7 +24,9 @@ class PagePositions(nn.Module):
         super().__init__()
         self.linear = nn.Linear(dim, dim, bias=False)
 
-    def forward(self, rows: int, cols: int, tile_side: int, order: str = "spatial") -> Tensor:
+    def forward(
+        self, rows: int, cols: int, tile_side: int, order: str = "spatial", kept: Tensor | None = None
+    ) -> Tensor:
         """Positions of all local tokens of a grid of tiles, in the order in which their tokens are merged.
 
         Args:
@@ -32,6 +34,7 @@ class PagePositions(nn.Module):
             cols: Tiles from left to right.
             tile_side: Local tokens along the side of a tile.
             order: See `stitch_tiles`.
+            kept: [L] bool, to have the positions of these tokens only.
 
         Returns:
             [L, D].
@@ -42,4 +45,5 @@ class PagePositions(nn.Module):
         )
         places = torch.stack([tile_rows * tile_side + local_rows, tile_cols * tile_side + local_cols], dim=-1)
         places = stitch_tiles(places.reshape(rows * cols, tile_side**2, 2), rows, cols, order)
+        places = places if kept is None else places[kept]
         return self.linear(sincos_positions(places[:, 0], places[:, 1], weight.shape[1]).to(weight.dtype))

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from slime_vlm.errors import ConfigError
 
+# Local tokens that are compared with the text at once.
+_BLOCK = 8192
+
 
 @dataclass
 class Selection:
@@ -82,10 +85,13 @@ def cosine_scores(local_tokens: Tensor, text: Tensor, text_mask: Tensor) -> Tens
     Returns:
         [I, L] float32.
     """
-    local_unit = F.normalize(local_tokens.float(), dim=-1, eps=1e-8)
     text_unit = F.normalize(text.float(), dim=-1, eps=1e-8)
     text_sum = (text_unit * text_mask[..., None]).sum(dim=1)
-    return (local_unit @ text_sum[..., None]).squeeze(-1)
+    # In blocks, so that a picture of hundreds of tiles is not copied as a whole; seven tiles of 144 are one block.
+    blocks = [
+        F.normalize(block.float(), dim=-1, eps=1e-8) @ text_sum[..., None] for block in local_tokens.split(_BLOCK, 1)
+    ]
+    return torch.cat(blocks, dim=1).squeeze(-1)
 
 
 def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:

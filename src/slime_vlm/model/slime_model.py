@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from slime_vlm.errors import InputError
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.global_adapters import GlobalAdapter, VisionProjector
-from slime_vlm.model.local_compressor import LocalCompressor, stitch_tiles
+from slime_vlm.model.local_compressor import LocalCompressor, TileMap, stitch_tiles
 from slime_vlm.model.merge import (
     IGNORED_LABEL,
     MergedRows,
@@ -117,8 +117,56 @@ class SlimeModel(SlimePreTrainedModel):
         """Encode one image once, for many questions: its views [1 + T, 3, H, W] and its (rows, columns) of tiles."""
         return self.encode_images(pixel_values, torch.tensor([tuple(grid)]))[0]
 
+    def encode_stream(self, chunks: Iterable[Tensor], grid: tuple[int, int]) -> VisionTokens:
+        """Encode one image whose views come in chunks, of which only the tokens are kept.
+
+        With chunks of `views_per_chunk` views the tokens are those of `encode_image`, bit for bit.
+
+        Args:
+            chunks: [v, 3, H, W] each: the views that the model looks at (config `views`), the global view first.
+            grid: (rows, columns) of tiles.
+
+        Raises:
+            InputError: The number of views does not fit the grid.
+        """
+        views, (rows, cols) = self.config.views, grid
+        expected = {"global": 1, "local": rows * cols, "both": 1 + rows * cols}[views]
+        is_global = torch.arange(expected) < (views != "local")
+        global_tokens: Tensor | None = None
+        gates: Tensor | None = None
+        tiles = TileMap(rows, cols, self.config.local_merge)
+        for global_features, tile_features in self._encode_chunks(chunks, is_global):
+            if len(global_features):
+                adapted, weights = self.adapt_global(global_features)
+                global_tokens, gates = adapted[0], None if weights is None else weights[0]
+            if len(tile_features):
+                tiles.add(self.compress_tiles(tile_features))
+        return VisionTokens(grid, gates, global_tokens, None if views == "global" else tiles.tokens())
+
+    def _encode_chunks(self, chunks: Iterable[Tensor], is_global: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Features [g, N, C] of the global views and [t, N, C] of the tiles of every chunk of views.
+
+        Args:
+            chunks: [v, 3, H, W] each.
+            is_global: [V] bool, for the views of all chunks.
+
+        Raises:
+            InputError: There are more or fewer views than told.
+        """
+        seen = 0
+        for chunk in chunks:
+            marks = is_global[seen : seen + len(chunk)]
+            seen += len(chunk)
+            if len(marks) < len(chunk):
+                break
+            features = self.encode_views(chunk)
+            marks = marks.to(features.device)
+            yield features[marks], features[~marks]
+        if seen != len(is_global):
+            raise InputError(f"got {seen} views, expected {len(is_global)}: take the grid that they were cut by")
+
     def encode_images(self, pixel_values: Tensor, image_grids: Tensor) -> list[VisionTokens]:
-        """Encode all images of a batch in one call of the vision encoder.
+        """Encode all images of a batch, all of their views together.
 
         Args:
             pixel_values: [V, 3, H, W] views of all images, the global view of an image before its tiles; with
@@ -144,20 +192,27 @@ class SlimeModel(SlimePreTrainedModel):
                     "pass pixel_values and image_grids of the same processor call"
                 )
             is_global = torch.cat([torch.arange(1 + tiles) == 0 for tiles in num_tiles])
-        is_global = is_global.to(pixel_values.device)
-        wanted = is_global if views == "global" else ~is_global if views == "local" else torch.ones_like(is_global)
-        features = self.encode_views(pixel_values[wanted])
-        is_global = is_global[wanted]
+        if views != "both":
+            wanted = is_global if views == "global" else ~is_global
+            pixel_values, is_global = pixel_values[wanted.to(pixel_values.device)], is_global[wanted]
+        # A chunk's features are used up before the next chunk is encoded: they are N / Q times as many as the tokens.
+        adapted: list[tuple[Tensor, Tensor | None]] = []
+        compressed: list[Tensor] = []
+        chunks = pixel_values.split(self.config.views_per_chunk)
+        for global_features, tile_features in self._encode_chunks(chunks, is_global):
+            if len(global_features):
+                adapted.append(self.adapt_global(global_features))
+            if len(tile_features):
+                compressed.append(self.compress_tiles(tile_features))
 
         global_tokens: Sequence[Tensor | None] = [None] * len(grids)
         gates: Sequence[Tensor | None] = [None] * len(grids)
         local_tokens: Sequence[Tensor | None] = [None] * len(grids)
         if views != "local":
-            adapted, weights = self.adapt_global(features[is_global])
-            global_tokens = adapted.unbind()
-            gates = gates if weights is None else weights.unbind()
+            global_tokens = [tokens for chunk, _weights in adapted for tokens in chunk]
+            gates = [weights for _tokens, chunk in adapted if chunk is not None for weights in chunk] or gates
         if views != "global":
-            tiles = self.compress_tiles(features[~is_global]).split(num_tiles)
+            tiles = torch.cat(compressed).split(num_tiles)
             local_tokens = [
                 stitch_tiles(tokens, rows, cols, self.config.local_merge)
                 for tokens, (rows, cols) in zip(tiles, grids, strict=True)
@@ -175,26 +230,33 @@ class SlimeModel(SlimePreTrainedModel):
         vision_tokens = self.encode_images(pixel_values, image_grids)
         return BaseModelOutputWithPooling(pooler_output=[self._image_block(tokens) for tokens in vision_tokens])
 
-    def page_position_embeddings(self, rows: int, cols: int) -> Tensor:
+    def page_position_embeddings(self, rows: int, cols: int, kept: Tensor | None = None) -> Tensor:
         """Position of every local token of a rows x cols grid of tiles, [L, D] in the order of merging.
+
+        Args:
+            rows: Tiles from top to bottom.
+            cols: Tiles from left to right.
+            kept: [L] bool, to have the positions of these tokens only.
 
         Raises:
             InputError: The model has no page positions.
         """
         if self.page_positions is None:
             raise InputError("this model has no page positions, set page_positions=True in its config")
-        return self.page_positions(rows, cols, self.config.token_layout.tile_side, self.config.local_merge)
+        return self.page_positions(rows, cols, self.config.token_layout.tile_side, self.config.local_merge, kept)
 
-    def _image_block(self, tokens: VisionTokens) -> Tensor:
-        """All tokens of an image in the order of the sequence: global, separator, local (section 3.4)."""
+    def _image_block(self, tokens: VisionTokens, kept: Tensor | None = None) -> Tensor:
+        """Tokens of an image in the order of the sequence: global, separator, kept local ones [L] (section 3.4)."""
         parts = [] if tokens.global_tokens is None else [tokens.global_tokens]
         if self.config.token_layout.num_separators:
             separator = torch.tensor([self.config.separator_token_id], device=self.language_model.device)
             parts.append(self.get_input_embeddings()(separator))
         if tokens.local_tokens is not None:
             local = tokens.local_tokens
+            kept = None if kept is None else kept.to(local.device)
+            local = local if kept is None else local[kept]
             if self.page_positions is not None:
-                local = local + self.page_position_embeddings(*tokens.grid).to(local)
+                local = local + self.page_position_embeddings(*tokens.grid, kept).to(local)
             parts.append(local)
         return torch.cat([part.to(parts[0]) for part in parts])
 
@@ -220,15 +282,16 @@ class SlimeModel(SlimePreTrainedModel):
         return visible
 
     def _select(
-        self, vision_tokens: Sequence[VisionTokens], text: Tensor, text_mask: Tensor, rows: Tensor
+        self, vision_tokens: Sequence[VisionTokens], input_ids: Tensor, text_mask: Tensor, rows: Tensor
     ) -> Selection:
         assert self.selector is not None
-        local_tokens = [tokens.local_tokens.to(text) for tokens in vision_tokens if tokens.local_tokens is not None]
         # Columns without any selector text (image placeholders above all) would only cost memory.
         columns = text_mask.any(dim=0)
+        text = self.embed_text(input_ids[:, columns])[0]
+        local_tokens = [tokens.local_tokens.to(text) for tokens in vision_tokens if tokens.local_tokens is not None]
         return self.selector(
-            pad_sequence(local_tokens, batch_first=True),
-            text[:, columns][rows],
+            pad_sequence(local_tokens, batch_first=True) if len(local_tokens) > 1 else local_tokens[0][None],
+            text[rows],
             text_mask[:, columns][rows],
             torch.tensor([len(tokens) for tokens in local_tokens], device=text.device),
             temperature=self.config.selector_temperature,
@@ -258,12 +321,12 @@ class SlimeModel(SlimePreTrainedModel):
             Scores, probabilities and kept tokens of every image, or None when the model selects nothing (local tokens
             left out, or no selector).
         """
-        text, placeholders = self.embed_text(input_ids)
         if self.selector is None or self.config.views == "global":
             return None
+        placeholders = input_ids == self.config.image_token_id
         rows = image_rows(placeholders, self._placeholder_counts(vision_tokens, input_ids.device))
         visible = ~placeholders if attention_mask is None else ~placeholders & (attention_mask != 0)
-        return self._select(vision_tokens, text, self._selector_text_mask(visible, labels, question_mask), rows)
+        return self._select(vision_tokens, input_ids, self._selector_text_mask(visible, labels, question_mask), rows)
 
     def _placeholder_counts(self, vision_tokens: Sequence[VisionTokens], device: torch.device) -> Tensor:
         layout = self.config.token_layout
@@ -279,8 +342,9 @@ class SlimeModel(SlimePreTrainedModel):
         question_mask: Tensor | None,
         position_ids: Tensor | None,
         padding_side: str | None,
-    ) -> tuple[MergedRows, dict[str, Any]]:
-        embeddings, placeholders = self.embed_text(input_ids)
+    ) -> tuple[Tensor, MergedRows, dict[str, Any]]:
+        """Select, merge and embed the rows: embeddings [B, S, D], zero in padding, and what they were made of."""
+        placeholders = input_ids == self.config.image_token_id
         layout = self.config.token_layout
         kept = torch.ones_like(placeholders)
         seen: dict[str, Any] = {}
@@ -293,7 +357,7 @@ class SlimeModel(SlimePreTrainedModel):
             if kept_local_tokens is None and self.selector is not None and self.config.views != "global":
                 visible = ~placeholders & (attention_mask != 0)
                 text_mask = self._selector_text_mask(visible, labels, question_mask)
-                selection = self._select(vision_tokens, embeddings, text_mask, rows)
+                selection = self._select(vision_tokens, input_ids, text_mask, rows)
                 spans = [tokens.num_local_tokens for tokens in vision_tokens]
                 seen["selection_scores"] = tuple(s[:n] for s, n in zip(selection.scores, spans, strict=True))
                 seen["selection_probs"] = tuple(p[:n] for p, n in zip(selection.probs, spans, strict=True))
@@ -305,10 +369,8 @@ class SlimeModel(SlimePreTrainedModel):
                 )
                 marks = [part for mask in kept_local_tokens for part in (always, mask.to(kept.device))]
                 kept = kept.masked_scatter(placeholders, torch.cat(marks))
-            features = torch.cat([self._image_block(tokens) for tokens in vision_tokens])
-            embeddings = fill_placeholders(embeddings, placeholders, features)
         merged = merge_rows(
-            embeddings,
+            input_ids,
             attention_mask,
             kept,
             padding_side=padding_side or padding_side_of(attention_mask),
@@ -317,7 +379,16 @@ class SlimeModel(SlimePreTrainedModel):
             keep_position_ids=self.config.keep_position_ids,
             max_length=self.config.max_sequence_length,
         )
-        return merged, seen
+        embeddings = self.embed_text(merged.input_ids)[0]
+        if vision_tokens:
+            masks = kept_local_tokens or [None] * len(vision_tokens)
+            features = torch.cat([self._image_block(*pair) for pair in zip(vision_tokens, masks, strict=True)])
+            # Number of its feature at every placeholder that is still there; cutting rows may have removed some.
+            numbers = (placeholders & kept).flatten().cumsum(0).view_as(kept) - 1
+            filled = placeholders.gather(1, merged.token_index.clamp(min=0)) & (merged.token_index >= 0)
+            wanted = numbers.gather(1, merged.token_index.clamp(min=0))[filled]
+            embeddings = fill_placeholders(embeddings, filled, features[wanted])
+        return embeddings * merged.attention_mask[..., None], merged, seen
 
     def forward(
         self,
@@ -379,7 +450,7 @@ class SlimeModel(SlimePreTrainedModel):
                 attention_mask = input_ids.new_ones(batch_size, cached + length)
             earlier = attention_mask[:, :-length]
             before = not cached and position_ids is not None and position_ids.shape[-1] == length
-            merged, seen = self._merge(
+            inputs_embeds, merged, seen = self._merge(
                 input_ids,
                 attention_mask[:, -length:],
                 vision_tokens or (),
@@ -394,7 +465,7 @@ class SlimeModel(SlimePreTrainedModel):
                 position_ids = (merged.position_ids + first) * merged.attention_mask
             elif position_ids is None or before:
                 position_ids = merged.position_ids
-            inputs_embeds, labels = merged.inputs_embeds, merged.labels
+            labels = merged.labels
             attention_mask = torch.cat([earlier, merged.attention_mask], dim=1)
         elif input_ids is not None:
             inputs_embeds = self.embed_text(input_ids)[0]

@@ -1,0 +1,206 @@
+"""What a huge picture costs: tokens, seconds and memory from 1 to 100 megapixels, with a fixed budget of local tokens.
+
+    python benchmarks/huge_image.py --plot docs/figures/huge_image.png [--megapixels 1 4 16 36 64 100] [--encoder small]
+
+Every picture is a square JPEG of many copies of examples/invoice.png. It is opened, encoded and asked about in a
+process of its own, whose peak memory is that of the whole run: Python, torch, model and picture. Weights are random;
+the encoder reads views of 336 pixels as CLIP does, with `--encoder large` in CLIP-L's size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "examples" / "invoice.png"
+QUESTION = "What is the total?"
+ENCODERS = {
+    "tiny": {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
+    "small": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2},
+    "large": {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16},
+}
+
+
+def write_picture(path: Path, megapixels: float) -> None:
+    """Write a square picture full of pages."""
+    side = round(math.sqrt(megapixels * 1e6))
+    canvas = Image.new("RGB", (side, side), "white")
+    with Image.open(PAGE) as page:
+        copy = page.convert("RGB")
+    for top in range(0, side, copy.height):
+        for left in range(0, side, copy.width):
+            canvas.paste(copy, (left, top))
+    canvas.save(path, quality=90)
+
+
+def build_model(encoder: str, max_tiles: int, budget: int) -> tuple[Any, Any]:
+    """A model of random weights, with nano's tokenizer."""
+    import torch
+    from transformers import AutoTokenizer, CLIPVisionConfig, LlamaConfig
+
+    import slime_vlm
+    from slime_vlm.hub import SHIPPED
+
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(SHIPPED["nano"])
+    vision = CLIPVisionConfig(**ENCODERS[encoder], image_size=336, patch_size=14)
+    text = LlamaConfig(
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=1_000_000,
+    )
+    config = slime_vlm.SlimeConfig(
+        vision_config=vision,
+        text_config=text,
+        patch_size=14,
+        query_attention_head_dim=min(128, vision.hidden_size),
+        separator_token_id=tokenizer.convert_tokens_to_ids(","),
+        max_tiles=max_tiles,
+        max_local_tokens=budget,
+        views_per_chunk=8,
+    )
+    processor = slime_vlm.SlimeProcessor.from_config(config, tokenizer, "llama3")
+    return slime_vlm.SlimeForConditionalGeneration(config).eval(), processor
+
+
+def peak_memory() -> float:
+    """Most megabytes that this process ever held."""
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def measure(path: Path, encoder: str, max_tiles: int, budget: int) -> dict[str, Any]:
+    """Open, encode and ask; in a process of its own."""
+    from slime_vlm.answering import encode
+    from slime_vlm.inputs import open_image
+
+    model, processor = build_model(encoder, max_tiles, budget)
+    # The first use of everything, so that nothing of it is counted with the picture.
+    encode(model, processor, Image.new("RGB", (500, 300), "white")).ask(QUESTION, max_new_tokens=1)
+    before = peak_memory()
+    start = time.perf_counter()
+    image = open_image(path)
+    seconds = {"open": time.perf_counter() - start}
+    opened = peak_memory()
+    answer = encode(model, processor, image).ask(QUESTION, max_new_tokens=1)
+    seconds |= answer.seconds
+    return {
+        "megapixels": image.width * image.height / 1e6,
+        "tiles": answer.grid.num_tiles,
+        "local": answer.num_local,
+        "kept": answer.num_kept,
+        "read": answer.num_global + 1 + answer.num_kept,
+        "seconds": seconds,
+        "decoded": image.width * image.height * 4 / 1e6,
+        "before": before,
+        "opened": opened,
+        "peak": peak_memory(),
+    }
+
+
+HEADS = [
+    *("megapixels", "tiles", "local tokens", "kept", "LLM reads", "open, s", "preprocess, s", "encode, s"),
+    *("select, s", "prefill, s", "decoded picture, MB", "peak, MB"),
+]
+
+
+def line(cells: list[str]) -> str:
+    """A line of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def told(row: dict[str, Any]) -> str:
+    """What was measured, under `HEADS`."""
+    counts = [f"{row[name]:,}" for name in ("tiles", "local", "kept", "read")]
+    seconds = [f"{row['seconds'][step]:.2f}" for step in ("open", "preprocess", "encode", "select", "prefill")]
+    return line([f"{row['megapixels']:.0f}", *counts, *seconds, f"{row['decoded']:,.0f}", f"{row['peak']:,.0f}"])
+
+
+def plot(rows: list[dict[str, Any]], target: Path) -> None:
+    """Draw tokens, seconds and memory against megapixels."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    grey, blue, orange = "#8a8a8a", "#1f4e8c", "#d9731a"
+    pixels = [row["megapixels"] for row in rows]
+    figure, (tokens, seconds, memory) = plt.subplots(1, 3, figsize=(13, 3.8), dpi=110, layout="constrained")
+    tokens.plot(pixels, [row["local"] for row in rows], "o-", color=grey, label="local tokens of the picture")
+    tokens.plot(pixels, [row["read"] for row in rows], "o-", color=blue, label="image tokens the LLM reads")
+    tokens.set(title="Tokens", yscale="log")
+    seeing = [row["seconds"]["preprocess"] + row["seconds"]["encode"] for row in rows]
+    seconds.plot(pixels, seeing, "o-", color=grey, label="preprocess and encode, once a picture")
+    seconds.plot(pixels, [row["seconds"]["select"] for row in rows], "o-", color=orange, label="select")
+    seconds.plot(pixels, [row["seconds"]["prefill"] for row in rows], "o-", color=blue, label="prefill")
+    seconds.set(title="Seconds", yscale="log")
+    memory.plot(pixels, [row["peak"] for row in rows], "o-", color=blue, label="peak of the process")
+    memory.plot(
+        pixels, [row["peak"] - row["decoded"] for row in rows], "o-", color=orange, label="peak less the picture"
+    )
+    memory.plot(pixels, [row["decoded"] for row in rows], "o--", color=grey, label="decoded picture alone")
+    memory.set(title="Memory, MB", ylim=(0, 1.3 * max(row["peak"] for row in rows)))
+    for axes in (tokens, seconds, memory):
+        axes.set_xlabel("megapixels")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=9, loc="best")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, facecolor="white")
+    plt.close(figure)
+
+
+def main() -> None:
+    """Write the pictures, measure each in its own process, print the table, draw the plot."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--megapixels", type=float, nargs="+", default=[1, 4, 16, 36, 64, 100])
+    parser.add_argument("--encoder", choices=ENCODERS, default="small")
+    parser.add_argument("--max-tiles", type=int, default=900)
+    parser.add_argument("--budget", type=int, default=256, help="max_local_tokens")
+    parser.add_argument("--plot", type=Path, help="PNG to draw")
+    parser.add_argument("--out", type=Path, help="JSON to write")
+    parser.add_argument("--step", nargs=2, metavar=("STEP", "FILE"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.step:
+        step, file = arguments.step[0], Path(arguments.step[1])
+        if step == "write":
+            write_picture(file, arguments.megapixels[0])
+        else:
+            print(json.dumps(measure(file, arguments.encoder, arguments.max_tiles, arguments.budget)))
+        return
+    rows = []
+    print(line(HEADS), line(["---"] * len(HEADS)), sep="\n", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "picture.jpg")
+        options = ["--encoder", arguments.encoder, "--max-tiles", str(arguments.max_tiles)]
+        options += ["--budget", str(arguments.budget)]
+        for megapixels in arguments.megapixels:
+            # The kernel hands a parent's peak on to its children, so the picture is not written here either.
+            call = [sys.executable, __file__, "--megapixels", str(megapixels), *options, "--step"]
+            subprocess.run([*call, "write", path], check=True)
+            done = subprocess.run([*call, "measure", path], check=True, stdout=subprocess.PIPE, text=True)
+            rows.append(json.loads(done.stdout.splitlines()[-1]))
+            print(told(rows[-1]), flush=True)
+    if arguments.out:
+        arguments.out.write_text(json.dumps(rows, indent=1))
+    if arguments.plot:
+        plot(rows, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()

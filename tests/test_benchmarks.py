@@ -1,0 +1,46 @@
+"""The benchmarks run from end to end, with tiny parts."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def run(name: str, *arguments: str | Path) -> str:
+    command = [sys.executable, str(BENCHMARKS / name), *map(str, arguments)]
+    # Importing the project's own source, as the tests do.
+    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS.parent / "src"), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+
+
+def test_huge_image(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    out, figure = tmp_path / "rows.json", tmp_path / "plot.png"
+    options = ["--encoder", "tiny", "--max-tiles", "12", "--budget", "50", "--out", out, "--plot", figure]
+    printed = run("huge_image.py", "--megapixels", "0.2", "0.9", *options)
+    few, many = json.loads(out.read_text())
+    assert few["tiles"] < many["tiles"] <= 12
+    assert few["kept"] == many["kept"] == 50
+    assert few["read"] == many["read"] == 576 + 1 + 50
+    assert set(few["seconds"]) == {"open", "preprocess", "encode", "select", "prefill", "decode"}
+    assert printed.count("\n") == 4
+    assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_encode(tmp_path: Path) -> None:
+    out = tmp_path / "encode.json"
+    options = ["--small", "--repeats", "1", "--tiles", "2", "--questions", "2", "--new-tokens", "3", "--no-memory"]
+    printed = run("encode.py", *options, "--out", out)
+    results = json.loads(out.read_text())
+    for name in ("ours", "published", "LLaVA-NeXT"):
+        assert f"| 2 | {name} |" in printed
+        assert results[f"2 tiles, {name}"]["encode"] > 0
+        assert results[f"2 tiles, {name}"]["decode"] > 0
+    assert 0 < results["preprocessing"]["share of values that torch has otherwise"] < 0.05

@@ -88,7 +88,6 @@ class SlimeModel(SlimePreTrainedModel):
             self.vision_tower,
             pixel_values,
             layer=self.config.vision_feature_layer,
-            select=self.config.vision_feature_select_strategy,
             num_tokens=self.config.num_global_tokens,
             views_per_chunk=self.config.views_per_chunk,
         )
@@ -257,13 +256,43 @@ class SlimeModel(SlimePreTrainedModel):
         Returns:
             Scores, probabilities and kept tokens of every image, or None when the model selects nothing (local tokens
             left out, or no selector).
+
+        Raises:
+            InputError: The images' tokens do not fit the placeholders or this model.
         """
         text, placeholders = self.embed_text(input_ids)
         if self.selector is None or self.config.views == "global":
             return None
+        self._check_vision_tokens(vision_tokens)
         rows = image_rows(placeholders, self._placeholder_counts(vision_tokens, input_ids.device))
         visible = ~placeholders if attention_mask is None else ~placeholders & (attention_mask != 0)
         return self._select(vision_tokens, text, self._selector_text_mask(visible, labels, question_mask), rows)
+
+    def _check_vision_tokens(self, vision_tokens: Sequence[VisionTokens]) -> None:
+        """Check every image by itself: with a sum alone, one image could get the tokens of another unseen."""
+        layout = self.config.token_layout
+        for index, tokens in enumerate(vision_tokens):
+            rows, cols = tokens.grid
+            expected = (layout.num_global_tokens, layout.num_local_tokens(rows, cols))
+            found = tuple(0 if t is None else len(t) for t in (tokens.global_tokens, tokens.local_tokens))
+            if found != expected:
+                raise InputError(
+                    f"image {index} has {found[0]} global and {found[1]} local tokens, expected {expected[0]} and "
+                    f"{expected[1]} for {rows} x {cols} tiles: encode it with this model and its config"
+                )
+
+    @staticmethod
+    def _check_kept(kept_local_tokens: Sequence[Tensor], vision_tokens: Sequence[VisionTokens]) -> None:
+        if len(kept_local_tokens) != len(vision_tokens):
+            raise InputError(
+                f"kept_local_tokens has {len(kept_local_tokens)} mask(s), expected {len(vision_tokens)}: one per image"
+            )
+        for index, (kept, tokens) in enumerate(zip(kept_local_tokens, vision_tokens, strict=True)):
+            if kept.dtype != torch.bool or tuple(kept.shape) != (tokens.num_local_tokens,):
+                raise InputError(
+                    f"kept_local_tokens of image {index} is {kept.dtype} {list(kept.shape)}, expected torch.bool "
+                    f"[{tokens.num_local_tokens}]: one value per local token"
+                )
 
     def _placeholder_counts(self, vision_tokens: Sequence[VisionTokens], device: torch.device) -> Tensor:
         layout = self.config.token_layout
@@ -280,6 +309,9 @@ class SlimeModel(SlimePreTrainedModel):
         position_ids: Tensor | None,
         padding_side: str | None,
     ) -> tuple[MergedRows, dict[str, Any]]:
+        self._check_vision_tokens(vision_tokens)
+        if kept_local_tokens is not None:
+            self._check_kept(kept_local_tokens, vision_tokens)
         embeddings, placeholders = self.embed_text(input_ids)
         layout = self.config.token_layout
         kept = torch.ones_like(placeholders)
@@ -339,7 +371,8 @@ class SlimeModel(SlimePreTrainedModel):
 
         Args:
             input_ids: [B, S] with one placeholder per image token before selection, images in the order of rows.
-            attention_mask: [B, S] 1 on real tokens; all are real when it is left out.
+            attention_mask: [B, S] 1 on real tokens; all are real when it is left out. For text alone also what the
+                language model takes, a mask of pairs [B, 1, S, S].
             position_ids: [B, S] positions of the tokens of `input_ids`, or of the merged rows when they are shorter;
                 counted over real tokens when left out. With a filled cache and images, counting goes on from the first.
             past_key_values: Cache of the language model. When it is filled, `input_ids` (with images or without) are
@@ -365,22 +398,26 @@ class SlimeModel(SlimePreTrainedModel):
             raise InputError("expected either input_ids or inputs_embeds, got both or neither")
         seen: dict[str, Any] = {}
         merged: MergedRows | None = None
-        if (
-            input_ids is not None
-            and (has_images or not cached)
-            and (attention_mask is None or attention_mask.ndim == 2)
-        ):
+        unmerged = input_ids if has_images or not cached else None
+        if unmerged is not None and attention_mask is not None and attention_mask.ndim != 2:
+            if has_images or bool((unmerged == self.config.image_token_id).any()):
+                raise InputError(
+                    f"attention_mask has shape {list(attention_mask.shape)}, expected [rows, tokens] with images: rows "
+                    "become shorter in here, which a mask of pairs does not say"
+                )
+            unmerged = None
+        if unmerged is not None:
             if vision_tokens is None and pixel_values is not None:
                 if image_grids is None:
                     raise InputError("image_grids is missing, expected the processor's [images, 2] with pixel_values")
                 vision_tokens = self.encode_images(pixel_values, image_grids)
-            batch_size, length = input_ids.shape
+            batch_size, length = unmerged.shape
             if attention_mask is None:
-                attention_mask = input_ids.new_ones(batch_size, cached + length)
+                attention_mask = unmerged.new_ones(batch_size, cached + length)
             earlier = attention_mask[:, :-length]
             before = not cached and position_ids is not None and position_ids.shape[-1] == length
             merged, seen = self._merge(
-                input_ids,
+                unmerged,
                 attention_mask[:, -length:],
                 vision_tokens or (),
                 kept_local_tokens,

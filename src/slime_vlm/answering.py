@@ -14,9 +14,8 @@ from torch import Tensor
 from transformers import TextStreamer
 
 from slime_vlm.errors import InputError
-from slime_vlm.inputs import to_rgb
 from slime_vlm.model.outputs import VisionTokens
-from slime_vlm.model.tiling import TileGrid, choose_grid
+from slime_vlm.model.tiling import TileGrid, fit_to_grid
 from slime_vlm.overlay import LocalSelection, draw_overlay
 
 if TYPE_CHECKING:
@@ -161,14 +160,14 @@ def encode(model: SlimeForConditionalGeneration, processor: SlimeProcessor, imag
         image: a picture of any size and mode; `inputs.open_image` opens files.
     """
     clock = _Clock()
-    image = to_rgb(image)
     settings = processor.image_processor
-    grid = choose_grid(image.height, image.width, settings.view_size, settings.max_tiles)
     views = settings(images=[image], return_tensors="pt")
+    rows, cols = views["image_grids"][0].tolist()
+    grid = fit_to_grid(image.height, image.width, rows, cols, settings.view_size)
     clock.tick("preprocess")
     with torch.inference_mode():
         pixels = views["pixel_values"].to(model.device, model.dtype)
-        tokens = model.encode_image(pixels, (grid.rows, grid.cols))
+        tokens = model.encode_image(pixels, (rows, cols))
     clock.tick("encode")
     return EncodedPicture(model, processor, grid, tokens, clock.seconds)
 

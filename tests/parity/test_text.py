@@ -43,20 +43,22 @@ def without_bos(root: ParityRoot) -> tuple[list[dict[str, Any]], Any]:
     return items, tokenizer
 
 
-# What is asked, a name, and words of the published code for what `labels` says as well.
-NOT_ANSWERS = {"conversation_template", "has_image", "turns", "name", "warning", "supervised_text"}
+# What is asked, a name, and the published code's own words for labels that are all ignored.
+NOT_ANSWERS = {"conversation_template", "has_image", "turns", "name", "warning"}
 
 
 def published_sample(item: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
     """The fields of one recorded sample, computed here by the published label rule."""
     turns, style = turns_from_record(item["turns"]), get_style(item["conversation_template"])
     encoded = encode_conversation(tokenizer, turns, style, PLACEHOLDER, label_rule="published", max_length=MAX_LENGTH)
+    supervised = [label for label in encoded.labels if label != -100]
     return {
         "turns_after_image_placement": turns,
         "input_ids": encoded.input_ids,
         "labels": encoded.labels,
         "length": len(encoded.input_ids),
-        "n_supervised": sum(label != -100 for label in encoded.labels),
+        "n_supervised": len(supervised),
+        "supervised_text": tokenizer.decode(supervised),
         "prompt_built_by_template": "".join(s.text for s in build_segments(turns, style, published=True)),
     }
 

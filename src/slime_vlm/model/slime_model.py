@@ -19,6 +19,7 @@ from slime_vlm.model.local_compressor import LocalCompressor, stitch_tiles
 from slime_vlm.model.merge import (
     IGNORED_LABEL,
     MergedRows,
+    check_vision_tokens,
     fill_placeholders,
     image_rows,
     merge_rows,
@@ -263,36 +264,10 @@ class SlimeModel(SlimePreTrainedModel):
         text, placeholders = self.embed_text(input_ids)
         if self.selector is None or self.config.views == "global":
             return None
-        self._check_vision_tokens(vision_tokens)
+        check_vision_tokens(vision_tokens, self.config.token_layout)
         rows = image_rows(placeholders, self._placeholder_counts(vision_tokens, input_ids.device))
         visible = ~placeholders if attention_mask is None else ~placeholders & (attention_mask != 0)
         return self._select(vision_tokens, text, self._selector_text_mask(visible, labels, question_mask), rows)
-
-    def _check_vision_tokens(self, vision_tokens: Sequence[VisionTokens]) -> None:
-        """Check every image by itself: with a sum alone, one image could get the tokens of another unseen."""
-        layout = self.config.token_layout
-        for index, tokens in enumerate(vision_tokens):
-            rows, cols = tokens.grid
-            expected = (layout.num_global_tokens, layout.num_local_tokens(rows, cols))
-            found = tuple(0 if t is None else len(t) for t in (tokens.global_tokens, tokens.local_tokens))
-            if found != expected:
-                raise InputError(
-                    f"image {index} has {found[0]} global and {found[1]} local tokens, expected {expected[0]} and "
-                    f"{expected[1]} for {rows} x {cols} tiles: encode it with this model and its config"
-                )
-
-    @staticmethod
-    def _check_kept(kept_local_tokens: Sequence[Tensor], vision_tokens: Sequence[VisionTokens]) -> None:
-        if len(kept_local_tokens) != len(vision_tokens):
-            raise InputError(
-                f"kept_local_tokens has {len(kept_local_tokens)} mask(s), expected {len(vision_tokens)}: one per image"
-            )
-        for index, (kept, tokens) in enumerate(zip(kept_local_tokens, vision_tokens, strict=True)):
-            if kept.dtype != torch.bool or tuple(kept.shape) != (tokens.num_local_tokens,):
-                raise InputError(
-                    f"kept_local_tokens of image {index} is {kept.dtype} {list(kept.shape)}, expected torch.bool "
-                    f"[{tokens.num_local_tokens}]: one value per local token"
-                )
 
     def _placeholder_counts(self, vision_tokens: Sequence[VisionTokens], device: torch.device) -> Tensor:
         layout = self.config.token_layout
@@ -309,11 +284,9 @@ class SlimeModel(SlimePreTrainedModel):
         position_ids: Tensor | None,
         padding_side: str | None,
     ) -> tuple[MergedRows, dict[str, Any]]:
-        self._check_vision_tokens(vision_tokens)
-        if kept_local_tokens is not None:
-            self._check_kept(kept_local_tokens, vision_tokens)
-        embeddings, placeholders = self.embed_text(input_ids)
         layout = self.config.token_layout
+        check_vision_tokens(vision_tokens, layout, kept_local_tokens)
+        embeddings, placeholders = self.embed_text(input_ids)
         kept = torch.ones_like(placeholders)
         seen: dict[str, Any] = {}
         counts = self._placeholder_counts(vision_tokens, input_ids.device)

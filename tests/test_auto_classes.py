@@ -35,6 +35,15 @@ def test_one_import_is_enough(folder: Path) -> None:
     ], done.stderr
 
 
+def test_the_name_of_the_program_does_not_matter(tmp_path: Path) -> None:
+    program = tmp_path / "slime.py"
+    program.write_text(
+        "import slime_vlm, transformers\nprint(type(transformers.AutoConfig.for_model('slime')).__name__)\n"
+    )
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=False)
+    assert done.stdout == "SlimeConfig\n", done.stderr
+
+
 def test_pipeline_answers(folder: Path) -> None:
     ask = pipeline("image-text-to-text", model=str(folder))
     images = [Image.effect_noise(size, 90).convert("RGB") for size in ((90, 150), (40, 30))]

@@ -16,13 +16,13 @@ from slime_vlm.cli import main
 from slime_vlm.errors import InputError
 from tests.tiny_reader import save_tiny_reader
 
-# The package imports torch at once unless the program is called `slime`, as the installed command is.
-AS_COMMAND = "import sys; sys.argv[0] = '/usr/bin/slime'; "
+# What the installed command does. Without it, importing the package imports torch at once.
+AS_COMMAND = "import sys; from slime_vlm_command import main; "
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", f"{AS_COMMAND}from slime_vlm.cli import main; main()", *arguments],
+        [sys.executable, "-c", f"{AS_COMMAND}main()", *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -39,7 +39,6 @@ def test_help_lists_the_commands():
 def test_help_imports_nothing_heavy():
     program = (
         f"{AS_COMMAND}sys.argv.append('--help')\n"
-        "from slime_vlm.cli import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'transformers', 'numpy', 'PIL', 'yaml'} & set(sys.modules)\n"
         "sys.exit(f'imported: {sorted(heavy)}' if heavy else 0)\n"
@@ -220,6 +219,11 @@ def test_bad_settings_are_one_line(slime, checkpoint, page, tmp_path):
     assert "no such folder" in failure_line(slime(*asked, "./nowhere"))
     assert "nonsense" in failure_line(slime(*asked, checkpoint, "--device", "nonsense"))
     assert "float7" in failure_line(slime(*asked, checkpoint, "--dtype", "float7"))
+    assert "float8_e4m3fn" in failure_line(slime(*asked, checkpoint, "--dtype", "float8_e4m3fn"))
+    assert "holds no numbers" in failure_line(slime(*asked, checkpoint, "--device", "meta"))
+    unselective = save_tiny_reader(tmp_path / "unselective", selector="none")
+    line = failure_line(slime(*asked, unselective, "--max-local-tokens", 5))
+    assert "max_local_tokens is 5, but this model has no selector" in line
     assert ".xyz is no picture format" in failure_line(slime(*asked, checkpoint, "--show", tmp_path / "a.xyz"))
     assert "folder" in failure_line(slime(*asked, checkpoint, "--show", tmp_path))
     (tmp_path / "file").write_text("")

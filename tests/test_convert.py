@@ -99,7 +99,6 @@ def test_config_is_taken_over(source: Path):
             {"mm_resampler_type": "qformer", "mm_resampler_temp": 0.5},
             {"selector": "attention", "selector_temperature": 0.5},
         ),
-        ({"mm_vision_select_feature": "cls_patch"}, {"vision_feature_select_strategy": "full"}),
         ({"mm_projector_type": "mlp2x_gelu"}, {"projector_type": "mlp"}),
     ],
 )
@@ -114,6 +113,7 @@ def test_config_variants(tmp_path: Path, fields: dict[str, Any], expected: dict[
         ({"mm_projector_type": "linear"}, "mm_projector_type 'linear', expected one of 'gated'"),
         ({"mm_learnable_gated": 7}, "mm_learnable_gated 7, expected one of -1, 0, 1"),
         ({"mm_patch_merge_type": "spatial_unpad"}, "mm_patch_merge_type"),
+        ({"mm_vision_select_feature": "cls_patch"}, "mm_vision_select_feature 'cls_patch', expected one of 'patch'"),
         ({"image_aspect_ratio": "pad"}, "image_aspect_ratio"),
         ({"use_global_only": True, "use_local_only": True}, "one of them at most"),
         ({"model_type": "mistral"}, "model type 'mistral', expected the published layout"),

@@ -10,9 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from slime_vlm.cli import app
+from slime_vlm.cli.eval import MODES
 from slime_vlm.errors import ConfigError
 from slime_vlm.evaluation.metrics import exact_match
 from slime_vlm.evaluation.pages import PageAnswer, answer_pages, summarise
+from slime_vlm.loading import load
 from slime_vlm.pages import ABSENT, PageSettings
 from tests.tiny_reader import save_tiny_reader, tiny_reader
 
@@ -73,6 +75,27 @@ def test_pages_are_asked_every_question() -> None:
     assert [a.prediction for a in seen] != [a.prediction for a in blind]
 
 
+@pytest.mark.parametrize("end", ["read", "left", "failed"])
+def test_the_budget_is_the_model_s_own_again(end: str) -> None:
+    model, processor = tiny_reader(max_local_tokens=3)
+    answers = answer_pages(model, processor, SETTINGS, count=1, keep_share=0.5)
+    first = next(answers)
+    assert first.num_kept == first.num_local // 2
+    if end == "read":
+        assert len(list(answers)) == 2
+    elif end == "left":
+        answers.close()
+    else:
+        with pytest.raises(ZeroDivisionError):
+            answers.throw(ZeroDivisionError)
+    assert model.config.max_local_tokens == 3
+
+
+def test_a_share_needs_a_selector() -> None:
+    with pytest.raises(ConfigError, match="has no selector"):
+        next(answer_pages(*tiny_reader(selector="none"), SETTINGS, count=1, keep_share=0.5))
+
+
 def test_command_prints_a_table_and_writes_predictions(tmp_path: Path) -> None:
     folder, out = save_tiny_reader(tmp_path / "model"), tmp_path / "answers.jsonl"
     arguments = [
@@ -96,6 +119,12 @@ def test_command_prints_a_table_and_writes_predictions(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert {line["mode"] for line in lines} == {"slime", "global", "best 50%"}
     assert all(line["num_kept"] == line["num_local"] // 2 for line in lines if line["mode"] == "best 50%")
+
+
+def test_every_mode_takes_a_model_with_a_budget(tmp_path: Path) -> None:
+    folder = save_tiny_reader(tmp_path / "model", max_local_tokens=3)
+    for overrides in MODES.values():
+        load(folder, **overrides)
 
 
 def test_unknown_mode_is_named() -> None:

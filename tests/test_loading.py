@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -78,6 +79,44 @@ def test_override_with_a_wrong_value(folders: dict[str, Path], kind: str, overri
 
 
 @pytest.mark.parametrize(
+    ("override", "kind"),
+    [
+        ({"selector": "attention"}, "missing"),
+        ({"page_positions": True}, "missing"),
+        ({"num_local_queries": 9}, "of another shape"),
+        ({"patch_size": 28}, "of another shape"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("layout", ["published", "native"])
+def test_override_that_the_weights_are_not_of(
+    folders: dict[str, Path], layout: str, override: dict[str, Any], kind: str
+):
+    """Never a random part: the override is named, and nothing else that was given."""
+    ((name, value),) = override.items()
+    with pytest.raises(
+        ConfigError, match=rf"^{name}={value!r} asks for another model, .* are {kind}: model\."
+    ) as caught:
+        # The same as in the checkpoint, so not to blame.
+        load(folders[layout], gate="mixture", **override)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("layout", ["published", "native"])
+def test_override_that_no_model_can_be_built_with(folders: dict[str, Path], layout: str):
+    with pytest.raises(ConfigError, match="no model can be built with query_attention_head_dim=0"):
+        load(folders[layout], query_attention_head_dim=0)
+
+
+def test_damage_is_not_blamed_on_an_override(folders: dict[str, Path], tmp_path: Path):
+    shutil.copytree(folders["native"], tmp_path, dirs_exist_ok=True)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-500])
+    with pytest.raises(CheckpointError, match="damaged or incomplete"):
+        load(tmp_path, selector_top_p=0.5)
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("nonsense", "nonsense: no such folder, expected nano, a checkpoint folder or a hub id"),
@@ -129,7 +168,7 @@ def test_native_folder_whose_weights_do_not_fit(folders: dict[str, Path], tmp_pa
     shutil.copytree(folders["native"], tmp_path, dirs_exist_ok=True)
     config = tmp_path / "config.json"
     config.write_text(config.read_text().replace('"page_positions": false', '"page_positions": true'))
-    with pytest.raises(CheckpointError, match="missing tensor"):
+    with pytest.raises(CheckpointError, match=r"1 tensor\(s\) of .* are missing: .*; config.json does not fit"):
         load(tmp_path)
 
 
@@ -140,10 +179,25 @@ def test_dtype(folders: dict[str, Path], dtype: object, expected: torch.dtype):
     assert load(folders["native"], dtype=dtype)[0].dtype == expected
 
 
-@pytest.mark.parametrize(("arguments", "message"), [({"dtype": "int8"}, "dtype"), ({"device": "abacus"}, "device")])
-def test_unknown_dtype_and_device(folders: dict[str, Path], arguments: dict[str, str], message: str):
-    with pytest.raises(ConfigError, match=f"{message} '.*' is unknown"):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dtype": "int8"}, "dtype 'int8' is unknown"),
+        ({"dtype": torch.int8}, "dtype 'int8' is unknown"),
+        ({"dtype": "float8_e4m3fn"}, "dtype 'float8_e4m3fn' is .* expected float32, bfloat16, float16, float64"),
+        ({"device": "abacus"}, "device 'abacus' is unknown"),
+        ({"device": "meta"}, "device 'meta' holds no numbers"),
+        # Not on any machine: one that has the kind has no thousandth of it.
+        ({"device": "cuda:999"}, "device 'cuda:999' is not there"),
+        ({"device": "mps:99"}, "device 'mps:99' is not there"),
+        ({"device": "xpu:99"}, "device 'xpu:99' is not there"),
+    ],
+    ids=str,
+)
+def test_unknown_dtype_and_device(folders: dict[str, Path], arguments: dict[str, Any], message: str):
+    with pytest.raises(ConfigError, match=message) as caught:
         load(folders["native"], **arguments)
+    assert "\n" not in str(caught.value)
 
 
 def test_load_is_exported():

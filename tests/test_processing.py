@@ -14,6 +14,7 @@ from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.processing_slime import SlimeProcessor
 
 from .conftest import tiny_config, tiny_model
+from .tiny_reader import tiny_reader
 from .tiny_text import byte_tokenizer, tiny_processor
 
 GENERIC_TEMPLATE = (
@@ -58,6 +59,23 @@ def process(processor: SlimeProcessor, messages, **processor_kwargs):
         add_generation_prompt="return_labels" not in processor_kwargs,
         processor_kwargs=processor_kwargs,
     )
+
+
+def test_from_pictures_to_logits_a_batch_is_one_by_one():
+    """Eight pictures of mixed sizes and a row of text alone, through processor and model."""
+    model, processor = tiny_reader(selector_text="question")
+    sizes = [(40, 60), (56, 56), (300, 90), (90, 300), (150, 150), (1, 1), (500, 40), (200, 330)]
+    batch = [[user(f"Question {'?' * i}", picture(*size, seed=i))] for i, size in enumerate(sizes)]
+    batch.insert(3, [user("No picture?")])
+    inputs = process(processor, batch, padding=True)
+    assert len({tuple(grid) for grid in inputs["image_grids"].tolist()}) > 3
+    with torch.no_grad():
+        together = model(**inputs)
+        for row, messages in enumerate(batch):
+            alone = model(**process(processor, messages)).logits[0]
+            logits = together.logits[row][together.attention_mask[row].bool()]
+            torch.testing.assert_close(logits, alone, atol=1e-4, rtol=0)
+    assert any((~kept).any() for kept in together.kept_local_tokens)
 
 
 def test_batch_of_any_sizes_and_text_only_rows():

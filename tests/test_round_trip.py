@@ -133,6 +133,20 @@ def test_what_changed_since_is_written(tmp_path: Path):
     assert torch.equal(bits(tmp_path / "again")["lm_head.weight"], weights["lm_head.weight"])
 
 
+def test_the_length_limit_is_written(tmp_path: Path):
+    convert(write_published(tmp_path / "published"), tmp_path / "native")
+    save_native(tmp_path / "own", query_attention_head_dim=128)
+    for folder, limit in (("native", 2048), ("own", None)):
+        convert(tmp_path / folder, tmp_path / f"{folder}-unlimited")
+        text = json.loads((tmp_path / f"{folder}-unlimited" / "config.json").read_text())
+        assert text.get("tokenizer_model_max_length") == limit
+        config = tmp_path / folder / "config.json"
+        config.write_text(config.read_text().replace('"max_sequence_length": null', '"max_sequence_length": 99'))
+        convert(tmp_path / folder, tmp_path / f"{folder}-limited")
+        text = json.loads((tmp_path / f"{folder}-limited" / "config.json").read_text())
+        assert text["tokenizer_model_max_length"] == 99
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -141,6 +155,11 @@ def test_what_changed_since_is_written(tmp_path: Path):
         ({"max_tiles": 12}, "max_tiles is 12, but the published layout knows only 7"),
         ({"selector": "none"}, "compression without selector"),
         ({"query_attention_head_dim": 8}, "query_attention_head_dim is 8"),
+        ({"selector_text": "question"}, "a selector that reads the question alone"),
+        ({"selector_noise": 0.0}, "selector_noise is 0.0, but the published layout knows only 0.1"),
+        ({"gate_noise": False}, "gate_noise is False"),
+        ({"max_local_tokens": 9}, "max_local_tokens is 9"),
+        ({"view_size": 112}, "view_size is 112, but the published layout knows only 56"),
     ],
 )
 def test_models_that_published_code_does_not_have(tmp_path: Path, overrides: dict[str, object], message: str):

@@ -57,9 +57,9 @@ def tiny_reader(**overrides: Any) -> tuple[SlimeForConditionalGeneration, SlimeP
     return model, processor
 
 
-def save_tiny_reader(folder: Path) -> Path:
-    """Write a tiny reader as a native checkpoint."""
-    model, processor = tiny_reader()
+def save_tiny_reader(folder: Path, **overrides: Any) -> Path:
+    """Write a tiny reader as a native checkpoint; `overrides` are fields of its config."""
+    model, processor = tiny_reader(**overrides)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

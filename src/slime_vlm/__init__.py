@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -49,6 +48,6 @@ def __dir__() -> list[str]:
 
 # Importing the package makes its classes known to transformers' Auto classes and pipelines. That imports torch, which
 # takes seconds; the command `slime` has to show its help at once, so there every subcommand imports what it needs.
-if Path(*sys.argv[:1]).stem != "slime":
+if "slime_vlm_command" not in sys.modules:
     importlib.import_module("slime_vlm.model.modeling_slime")
     importlib.import_module("slime_vlm.model.processing_slime")

@@ -120,7 +120,7 @@ def load_published(
     src: str | Path,
     *,
     dtype: torch.dtype | None = None,
-    adjust: Callable[[SlimeConfig], None] | None = None,
+    adjust: Callable[[SlimeConfig], dict[str, Any]] | None = None,
     loading: Callable[[SlimeConfig], dict[str, Any]] | None = None,
 ) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
     """Convert a folder in the published layout in memory.
@@ -128,25 +128,68 @@ def load_published(
     Args:
         src: Folder to read.
         dtype: Type of the weights; None takes the config's.
-        adjust: Changes the config once the weights are checked against it.
+        adjust: Changes the config once the weights are checked against it; returns what it changed.
         loading: Gives more arguments of `from_pretrained` for a config.
 
     Raises:
         CheckpointError: As in `convert`.
+        ConfigError: What was changed asks for another model than the weights are of.
     """
     checkpoint = open_published(Path(src))
     for note in checkpoint.notes:
         _logger.log(logging.WARNING if "differ" in note else logging.INFO, "%s: %s", src, note)
     config = checkpoint.config
-    if adjust is not None:
-        adjust(config)
+    changed = {} if adjust is None else adjust(config)
     number_type = dtype or config.dtype or torch.float32
     state = {name: tensor.load() for name, tensor in checkpoint.tensors.items()}
-    model = SlimeForConditionalGeneration.from_pretrained(
-        None, config=config, state_dict=state, dtype=number_type, **({} if loading is None else loading(config))
-    )
+    arguments = {} if loading is None else loading(config)
+    model = build_model(src, None, config, changed, state_dict=state, dtype=number_type, **arguments)
     model.generation_config = checkpoint.generation
     return model, checkpoint.processor.follow(config)
+
+
+def build_model(
+    src: str | Path, folder: Path | None, config: SlimeConfig, changed: Mapping[str, Any], **arguments: Any
+) -> SlimeForConditionalGeneration:
+    """Build a model and put weights into it that have to be those of its config.
+
+    Args:
+        src: Where the weights come from, for messages.
+        folder: Native folder to read, or None with `state_dict` among the arguments.
+        config: Config of the model.
+        changed: Fields of the config that are other than in the checkpoint, with their values.
+        **arguments: Those of `from_pretrained`.
+
+    Raises:
+        CheckpointError: The weights are damaged, or not those of the checkpoint's own config.
+        ConfigError: With what was changed, no model can be built, or one that the weights are not of.
+    """
+    overrides = ", ".join(f"{name}={value!r}" for name, value in changed.items())
+    if changed:
+        try:
+            with torch.device("meta"):
+                SlimeForConditionalGeneration(config)
+        except CONFIG_ERRORS as error:
+            raise ConfigError(f"no model can be built with {overrides} ({one_line(error)}); leave it out") from None
+    try:
+        model, info = SlimeForConditionalGeneration.from_pretrained(
+            folder, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
+        )
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{src} is damaged or incomplete ({one_line(error)}); fetch it again") from None
+    wrong = {
+        "missing": sorted(info["missing_keys"]),
+        "of another shape": sorted(name for name, _stored, _expected in info["mismatched_keys"]),
+        # A change may leave parts of a checkpoint without use.
+        "left over": [] if changed else sorted(info["unexpected_keys"]),
+    }
+    for kind, names in wrong.items():
+        found = f"{len(names)} tensor(s) of {src} are {kind}: {some(names)}"
+        if names and changed:
+            raise ConfigError(f"{overrides} asks for another model, {found}; leave it out")
+        if names:
+            raise CheckpointError(f"{found}; config.json does not fit these weights, fetch both again")
+    return model
 
 
 def _to_native(checkpoint: PublishedCheckpoint, dst: Path, dtype: torch.dtype | None) -> ConversionReport:
@@ -270,7 +313,7 @@ def _updated(kept: Path, fields: Mapping[str, Any], config: SlimeConfig) -> dict
     """The config.json that a checkpoint came with, changed only where the model has changed since."""
     published = read_json(kept / "config.json")
     before = published_fields(native_config(kept, published, config.vision_config))
-    return published | {name: value for name, value in fields.items() if before[name] != value}
+    return published | {name: value for name, value in fields.items() if before.get(name) != value}
 
 
 def _write_vision(

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import PretrainedConfig
 
-from slime_vlm.convert import load_published, read_native
+from slime_vlm.convert import build_model, load_published, read_native
 from slime_vlm.errors import CheckpointError, ConfigError
 from slime_vlm.hub import SHIPPED, resolve
 from slime_vlm.model.configuration_slime import SlimeConfig
@@ -22,6 +20,21 @@ from slime_vlm.published import PUBLISHED_MODEL_TYPES, is_published, one_line, r
 from slime_vlm.quantization import check_quantization, quantization_config
 
 __all__ = ["SHIPPED", "check_overrides", "load", "resolve"]
+
+_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+_SHORT_DTYPES = {
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "half": "float16",
+    "fp32": "float32",
+    "float": "float32",
+    "double": "float64",
+}
 
 
 def load(
@@ -47,7 +60,8 @@ def load(
 
     Raises:
         CheckpointError: There is no such checkpoint, or it is damaged or of another kind.
-        ConfigError: An override, the device, the type or the quantisation is unknown, or its package is missing.
+        ConfigError: An override is unknown or asks for another model than the weights are of; the device, the type or
+            the quantisation is unknown, not here, or its package is missing.
     """
     check_overrides(config_overrides)
     place = _device(device)
@@ -87,13 +101,16 @@ def check_overrides(overrides: dict[str, Any]) -> None:
             raise ConfigError(f"'{name}' is no config field, expected one of SlimeConfig; did you mean '{near[0]}'?")
 
 
-def _apply_overrides(config: SlimeConfig, overrides: dict[str, Any]) -> None:
-    for name, value in overrides.items():
+def _apply_overrides(config: SlimeConfig, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Change a config, and tell what is other than before."""
+    changed = {name: value for name, value in overrides.items() if getattr(config, name) != value}
+    for name, value in changed.items():
         setattr(config, name, value)
     try:
         config.check()
     except TypeError as error:
         raise ConfigError(f"a value among {overrides} has a wrong type ({one_line(error)})") from None
+    return changed
 
 
 def _loading(config: SlimeConfig, quantization: str | None, device: torch.device) -> dict[str, Any]:
@@ -107,24 +124,9 @@ def _load_native(
     folder: Path, dtype: torch.dtype, overrides: dict[str, Any], quantization: str | None, device: torch.device
 ) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
     config, processor = read_native(folder)
-    _apply_overrides(config, overrides)
-    try:
-        model, info = SlimeForConditionalGeneration.from_pretrained(
-            folder, config=config, dtype=dtype, output_loading_info=True, **_loading(config, quantization, device)
-        )
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{folder} is damaged or incomplete ({one_line(error)}); fetch it again") from None
-    # An override may leave parts of a checkpoint without use; what the model needs has to be there in any case.
-    wrong = {name: sorted(map(str, info[name])) for name in ("missing_keys", "mismatched_keys", "unexpected_keys")}
-    if overrides:
-        wrong["unexpected_keys"] = []
-    for kind, names in wrong.items():
-        if names:
-            raise CheckpointError(
-                f"{folder} has {len(names)} {kind.replace('_keys', '')} tensor(s), {names[0]} among them; its "
-                "config.json or an override does not fit its weights"
-            )
-    return model, processor.follow(config)
+    changed = _apply_overrides(config, overrides)
+    loading = _loading(config, quantization, device)
+    return build_model(folder, folder, config, changed, dtype=dtype, **loading), processor.follow(config)
 
 
 def _device(device: str | torch.device | None) -> torch.device:
@@ -134,18 +136,21 @@ def _device(device: str | torch.device | None) -> torch.device:
         found = torch.device(device)
     except RuntimeError:
         raise ConfigError(f"device '{device}' is unknown, expected cpu, cuda, cuda:1 or mps") from None
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device '{device}' is not there: torch sees no GPU; leave it out or use cpu")
+    if found.type == "meta":
+        raise ConfigError("device 'meta' holds no numbers, expected cpu, cuda, cuda:1 or mps")
+    try:
+        torch.empty(0, device=found)
+    # It was built without the kind (AssertionError), has no such device, or lacks a package for it.
+    except (RuntimeError, AssertionError, ImportError) as error:
+        raise ConfigError(f"device '{device}' is not there ({one_line(error)}); leave it out or use cpu") from None
     return found
 
 
 def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
-    if isinstance(dtype, torch.dtype):
-        return dtype
     if dtype is None:
         return torch.float32 if device.type == "cpu" else torch.bfloat16
-    names = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "float": "float32"}
-    found = getattr(torch, names.get(dtype, dtype), None)
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ConfigError(f"dtype '{dtype}' is unknown, expected float32, bfloat16 or float16")
-    return found
+    name = str(dtype).removeprefix("torch.")
+    name = _SHORT_DTYPES.get(name, name)
+    if name not in _DTYPES:
+        raise ConfigError(f"dtype '{name}' is unknown or of no use here, expected {', '.join(_DTYPES)}")
+    return _DTYPES[name]

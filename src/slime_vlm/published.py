@@ -48,7 +48,8 @@ _JSON_BYTES = 64 * 1024**2
 _PROJECTORS = {"gated": "gated", "mlp2x_gelu": "mlp", "qformer": "query_attention"}
 _GATES = {-1: "mixture", 0: "mlp", 1: "attention"}
 _SELECTORS = {"cosine": "cosine", "qformer": "attention", "identity": "none", None: "none"}
-_FEATURES = {"patch": "default", "cls_patch": "full"}
+# Not "cls_patch": with the class token a view has 577 tokens, and the published adapter has queries for 576.
+_FEATURES = {"patch": "default"}
 _MERGES = {"spatial": "spatial", "flat": "flat"}
 _NUMBERS: dict[str, Any] = {
     "seperator": int,
@@ -82,6 +83,8 @@ _FIXED: dict[str, Any] = {
     "projector_vocabulary": None,
     "page_positions": False,
     "query_attention_head_dim": 128,
+    "selector_noise": 0.1,
+    "gate_noise": True,
     "keep_position_ids": False,
     "max_tiles": 7,
     "max_local_tokens": None,
@@ -197,10 +200,17 @@ def published_fields(config: SlimeConfig) -> dict[str, Any]:
         CheckpointError: The published layout has no such model.
     """
     text, vision = config.text_config, config.vision_config
-    found = {"language model": text.model_type, "vision encoder": vision.model_type}
+    found: dict[str, Any] = {"language model": text.model_type, "vision encoder": vision.model_type}
     found |= {name: getattr(config, name) for name in _FIXED}
     found["compression without selector"] = config.local_compression and config.selector == "none"
-    expected = {"language model": "llama", "vision encoder": "clip_vision_model", **_FIXED}
+    # The published selector reads all text, which at inference is the prompt.
+    found["a selector that reads the question alone"] = config.selector_text == "question"
+    expected: dict[str, Any] = {"language model": "llama", "vision encoder": "clip_vision_model", **_FIXED}
+    if isinstance(vision, CLIPVisionConfig):
+        # Views are as the encoder was made for.
+        found |= {"view_size": config.view_size, "patch_size": config.patch_size}
+        whole = vision.image_size // vision.patch_size * vision.patch_size
+        expected |= {"view_size": whole, "patch_size": vision.patch_size}
     for name, value in found.items():
         if value != expected.get(name, False):
             raise CheckpointError(
@@ -211,6 +221,7 @@ def published_fields(config: SlimeConfig) -> dict[str, Any]:
     def back(known: Mapping[Any, str], value: str) -> Any:
         return next(published for published, ours in known.items() if ours == value)
 
+    limit = config.max_sequence_length
     rope = dict(text.rope_parameters)
     theta = rope.pop("rope_theta", 10000.0)
     return {
@@ -234,6 +245,7 @@ def published_fields(config: SlimeConfig) -> dict[str, Any]:
         "use_global_only": config.views == "global",
         "use_local_only": config.views == "local",
         "seperator": config.separator_token_id,
+        **({} if limit is None else {"tokenizer_model_max_length": limit}),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -497,6 +498,9 @@ def test_bfloat16_runs(model: SlimeForConditionalGeneration) -> None:
         ({"max_tiles": 0}, "at least 1"),
         ({"view_size": 55}, "not a multiple"),
         ({"max_local_tokens": 0}, "at least 1"),
+        ({"max_local_tokens": 5, "selector": "none"}, "max_local_tokens is 5, but this model has no selector"),
+        ({"max_local_tokens": 5, "local_compression": False}, "max_local_tokens is 5, but this model has no selector"),
+        ({"vision_feature_select_strategy": "full"}, "is 'full', expected one of default"),
         ({"selector_temperature": 0.0}, "positive"),
         ({"projector_type": "query_attention"}, "equal widths"),
         ({"vision_config": SegformerConfig()}, "patch_size is not set"),
@@ -520,3 +524,63 @@ def test_input_errors(model: SlimeForConditionalGeneration) -> None:
         model(input_ids=inputs["input_ids"])
     with pytest.raises(InputError, match="either input_ids or inputs_embeds"):
         model()
+
+
+def test_tokens_of_every_image_are_counted(model: SlimeForConditionalGeneration) -> None:
+    """Image by image: all sums below may be right, and one image would read the tokens of another."""
+    inputs = batch_of(model.config, [ROWS[0], ROWS[3]])
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    with torch.no_grad():
+        tokens = model.encode_images(inputs["pixel_values"], inputs["image_grids"])
+    first, second = tokens
+    assert first.local_tokens is not None
+    assert second.local_tokens is not None
+    doubled = replace(first, local_tokens=torch.cat([first.local_tokens] * 2))
+    short = replace(second, local_tokens=second.local_tokens[:-1])
+    long = replace(first, local_tokens=torch.cat([first.local_tokens, second.local_tokens[-1:]]))
+    for given, image in (
+        ([doubled, second], 0),
+        ([long, short], 0),
+        ([first, short], 1),
+        ([first, replace(second, local_tokens=None)], 1),
+        ([first, replace(second, global_tokens=None)], 1),
+    ):
+        with pytest.raises(InputError, match=rf"image {image} has .* expected 16 and 8 for "):
+            model(input_ids=ids, attention_mask=mask, vision_tokens=given)
+        with pytest.raises(InputError, match=rf"image {image} has .* expected 16 and 8 for "):
+            model.select(given, ids, mask)
+    with pytest.raises(InputError, match="image placeholders, expected 25 for 1 image"):
+        model(input_ids=ids, attention_mask=mask, vision_tokens=tokens[:1])
+
+    only_global = tiny_model(views="global")
+    inputs = batch_of(only_global.config, [ROWS[0], ROWS[3]])
+    with pytest.raises(InputError, match="image 0 has 16 global and 8 local tokens, expected 16 and 0"):
+        only_global(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], vision_tokens=tokens)
+
+
+def test_kept_tokens_of_every_image_are_counted(model: SlimeForConditionalGeneration) -> None:
+    inputs = batch_of(model.config, [ROWS[0], ROWS[3]])
+    whole = torch.ones(8, dtype=torch.bool)
+    for kept, message in (
+        ([whole, torch.ones(50, dtype=torch.bool)], r"image 1 is torch.bool \[50\], expected torch.bool \[8\]"),
+        ([whole[:7], torch.ones(9, dtype=torch.bool)], r"image 0 is torch.bool \[7\], expected torch.bool \[8\]"),
+        ([whole.long(), whole], r"image 0 is torch.int64 \[8\]"),
+        ([whole], r"1 mask\(s\), expected 2"),
+        ([whole] * 3, r"3 mask\(s\), expected 2"),
+    ):
+        with pytest.raises(InputError, match=message):
+            model(**inputs, kept_local_tokens=kept)
+
+
+def test_a_mask_of_pairs_is_for_text_alone(model: SlimeForConditionalGeneration) -> None:
+    inputs = batch_of(model.config, ROWS[:1])
+    length = inputs["input_ids"].shape[1]
+    pairs = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
+    for given in (inputs, {"input_ids": inputs["input_ids"]}):
+        with pytest.raises(InputError, match=r"attention_mask has shape .*, expected \[rows, tokens\] with images"):
+            model(**{**given, "attention_mask": pairs})
+    text = batch_of(model.config, [ROWS[2]])
+    length = text["input_ids"].shape[1]
+    pairs = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
+    with torch.no_grad():
+        torch.testing.assert_close(model(**{**text, "attention_mask": pairs}).logits, model(**text).logits)

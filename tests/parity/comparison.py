@@ -23,9 +23,9 @@ ABSOLUTE: tuple[tuple[str, float], ...] = (
 RELATIVE_PROBS = 3e-4
 GRADIENT = 2e-4
 ARGMAX_GAP = 2e-3
-GENERATED_MARGIN = 2e-3
-# Recorded inputs of a comparison rather than quantities of the model: which rows are stored, and injected noise.
-NOT_COMPARED = re.compile(r"(row\d+\.)?(embeds_rows_index|logits_rows_index|noise_gate|noise_router)")
+# Inputs of a run rather than results: which rows are stored, and injected noise. They have nothing to be compared with
+# and no tolerance; what is computed from them has (`CaseRun.computed_with`).
+INPUTS = re.compile(r"(row\d+\.)?(embeds_rows_index|logits_rows_index|noise_gate|noise_router)")
 
 
 def bare_name(name: str) -> str:
@@ -33,11 +33,9 @@ def bare_name(name: str) -> str:
     return re.sub(r"^row\d+\.", "", name)
 
 
-def is_compared(name: str, case: Mapping[str, Any]) -> bool:
-    """Whether a recorded tensor is compared at all."""
-    if name == "generated" and (case.get("generated_min_margin") or 1.0) <= GENERATED_MARGIN:
-        return False
-    return not NOT_COMPARED.fullmatch(name)
+def is_input(name: str) -> bool:
+    """Whether a recorded tensor is an input of the run."""
+    return INPUTS.fullmatch(name) is not None
 
 
 def tolerance(name: str, recorded: Tensor, case: Mapping[str, Any]) -> Tensor | None:
@@ -54,9 +52,17 @@ def tolerance(name: str, recorded: Tensor, case: Mapping[str, Any]) -> Tensor | 
     return None
 
 
-def argmax_is_firm(logits_gap: Tensor) -> Tensor:
-    """Positions whose best token must be the recorded one."""
-    return logits_gap > ARGMAX_GAP
+def must_be_equal(name: str, computed: Mapping[str, Tensor]) -> Tensor | None:
+    """Places of whole numbers that have to be the recorded ones; None for all.
+
+    Where the two best logits are nearer than their tolerance, either token is right. What is generated after such a
+    place depends on it.
+    """
+    if bare_name(name) == "logits_argmax":
+        return computed[name.replace("logits_argmax", "logits_gap")] > ARGMAX_GAP
+    if name == "generated":
+        return (computed["generated_gap"] > ARGMAX_GAP).long().cumprod(dim=-1).bool()
+    return None
 
 
 def may_differ(name: str, case: Mapping[str, Any], computed: Mapping[str, Tensor]) -> Tensor:
@@ -90,8 +96,9 @@ def compare_tensor(name: str, recorded: Tensor, computed: Mapping[str, Tensor], 
     limit = tolerance(name, recorded, case)
     if limit is None:
         differs = ours.long() != recorded.long()
-        if bare_name(name) == "logits_argmax":
-            differs &= argmax_is_firm(computed[name.replace("logits_argmax", "logits_gap")])
+        firm = must_be_equal(name, computed)
+        if firm is not None:
+            differs &= firm
         return f"{name}: {int(differs.sum())} of {differs.numel()} values differ" if differs.any() else None
     excess = (ours.double() - recorded.double()).abs() - limit.double()
     # A comparison with NaN is false, so ask for what must hold rather than for what must not.
@@ -106,20 +113,24 @@ def compare_tensor(name: str, recorded: Tensor, computed: Mapping[str, Tensor], 
 
 def compare_case(recorded: Mapping[str, Tensor], computed: Mapping[str, Tensor], case: Mapping[str, Any]) -> list[str]:
     """Compare all tensors of a case; empty when the implementations agree."""
-    results = (
-        compare_tensor(name, tensor, computed, case) for name, tensor in recorded.items() if is_compared(name, case)
-    )
+    results = (compare_tensor(name, tensor, computed, case) for name, tensor in recorded.items() if not is_input(name))
     return [result for result in results if result is not None]
 
 
 def perturbed(name: str, recorded: Tensor, computed: Mapping[str, Tensor], case: Mapping[str, Any]) -> Tensor:
-    """The recorded tensor with one element moved by ten times its tolerance (one, where values have to be equal)."""
+    """The recorded tensor with one element moved by ten times its tolerance; by one, where there is none.
+
+    An empty tensor gets an element.
+    """
+    if recorded.numel() == 0:
+        return recorded.new_zeros(1)
     changed = recorded.clone()
     flat = changed.view(-1)
     place = flat.numel() // 2
-    if bare_name(name) == "logits_argmax":
-        place = int(argmax_is_firm(computed[name.replace("logits_argmax", "logits_gap")]).nonzero()[0])
-    limit = tolerance(name, recorded, case)
+    firm = must_be_equal(name, computed)
+    if firm is not None:
+        place = int(firm.view(-1).nonzero()[0])
+    limit = None if is_input(name) else tolerance(name, recorded, case)
     if name.endswith("selected_index"):
         flat[place] = -1
     elif limit is None:

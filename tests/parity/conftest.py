@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from .reference import ParityRoot
 
 DEFAULT_ROOT = Path(__file__).parent / "data"
+_COUNTS = pytest.StashKey[Counter[str]]()
 
 
 def parity_root(config: pytest.Config) -> ParityRoot:
@@ -22,6 +24,20 @@ def parity_root(config: pytest.Config) -> ParityRoot:
 def root(request: pytest.FixtureRequest) -> ParityRoot:
     """Parity data of this run."""
     return parity_root(request.config)
+
+
+@pytest.fixture
+def count(request: pytest.FixtureRequest) -> Counter[str]:
+    """What was found equal to the recorded; tests add to it, and the run ends by printing it."""
+    return request.config.stash.setdefault(_COUNTS, Counter())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print what was compared."""
+    counts = config.stash.get(_COUNTS, Counter())
+    if counts:
+        found = ", ".join(f"{number:,} {what}" for what, number in counts.items())
+        terminalreporter.write_line(f"parity with {parity_root(config).path}: {found}")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

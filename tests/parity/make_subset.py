@@ -83,6 +83,7 @@ def main(source: Path, target: Path) -> None:
     (target / "images").mkdir()
     for picture in sorted(pictures):
         shutil.copyfile(source / "images" / f"{picture}.png", target / "images" / f"{picture}.png")
+    shutil.copyfile(source / "known_limits.json", target / "known_limits.json")
     name = "training/trainable_as_flagged.json"
     write_json(target / name, {CHECKPOINT: json.loads((source / name).read_text())[CHECKPOINT]})
     write_text(source, target)

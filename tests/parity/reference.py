@@ -60,11 +60,11 @@ class ParityRoot:
                     yield new + name[len(old) :], tensor.float()
             yield name, tensor.float()
 
-    def build(self, name: str) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
-        """Native model and processor of a case."""
+    def build(self, name: str, **fields: Any) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
+        """Native model and processor of a case; `fields` change its published config."""
         case = self.cases[name]
         folder = self.path / "checkpoints" / case["checkpoint"]
-        published = self.json(f"checkpoints/{case['checkpoint']}/config.json") | case["config_overrides"]
+        published = self.json(f"checkpoints/{case['checkpoint']}/config.json") | case["config_overrides"] | fields
         base, processor = read_checkpoint(folder)
         config = slime_config(published, base.vision_config)
         config.image_token_id = processor.image_token_id

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +16,7 @@ from slime_vlm.model.modeling_slime import SlimeModel
 from slime_vlm.model.outputs import SlimeCausalLMOutput
 from slime_vlm.weight_names import native_names
 
+from .comparison import bare_name
 from .reference import ParityRoot
 
 PUBLISHED_PLACEHOLDER = -200
@@ -137,6 +139,8 @@ class CaseRun:
         self.case = root.cases[name]
         self.recorded = root.tensors(name)
         self.computed: dict[str, Tensor] = {}
+        # All rows of what is recorded for some: "row0.embeds_rows" -> [L, D].
+        self.whole: dict[str, Tensor] = {}
         self.model, self.processor = root.build(name)
         self.config = self.model.config
         if self.case["kind"] == "training":
@@ -146,6 +150,18 @@ class CaseRun:
         else:
             self._single()
         self._scalars()
+
+    @torch.no_grad()
+    def computed_with(self, name: str, changed: Tensor) -> Mapping[str, Tensor]:
+        """What is computed when an input of the run, see `comparison.is_input`, is another one."""
+        if name.endswith("_index"):
+            rows = name.removesuffix("_index")
+            return self.computed | {rows: self.whole[rows][changed.long()]}
+        other = copy.copy(self)
+        other.recorded, other.computed = self.recorded | {name: changed}, {}
+        other._rows(*other._noisy_forward())
+        assert any(bare_name(key) == "router_sim" for key in other.computed)
+        return self.computed | other.computed
 
     # Inputs ------------------------------------------------------------------------------------------------------
 
@@ -217,18 +233,10 @@ class CaseRun:
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in trainable)
         self.model.train(case["module_mode"] == "train")
-        gate = router = None
-        if case["noise"] == "recorded":
-            gate = torch.stack([self.recorded[f"row{i}.noise_gate"] for i in range(len(rows))])
-            router = torch.nn.utils.rnn.pad_sequence(
-                [self.recorded[f"row{i}.noise_router"] for i in range(len(rows))], batch_first=True
-            )
-        elif case["module_mode"] == "train":
-            gate = router = torch.zeros(())
-        with recording(self.model.model) as seen, injected_noise(self.model.model, gate, router):
-            outputs = self.model(**inputs)
+        self.inputs = inputs
+        outputs, embeds = self._noisy_forward()
         outputs.loss.backward()
-        self._rows(outputs, seen["inputs_embeds"][0])
+        self._rows(outputs, embeds)
         self.computed["loss"] = outputs.loss.detach()
         self.computed["expanded_labels"] = outputs.labels
         self.computed["expanded_lengths"] = outputs.attention_mask.sum(dim=1)
@@ -245,6 +253,21 @@ class CaseRun:
         self.computed["image_nums"] = torch.tensor(views)
         self.computed["images_mask"] = (torch.arange(width) < torch.tensor(views)[:, None]).long()
         self._gradients(flagged["requires_grad"])
+
+    def _noisy_forward(self) -> tuple[SlimeCausalLMOutput, Tensor]:
+        """Outputs of a training case with the noise that is recorded, and the input of its language model."""
+        gate = router = None
+        if self.case["noise"] == "recorded":
+            rows = range(len(self.case["rows"]))
+            gate = torch.stack([self.recorded[f"row{i}.noise_gate"] for i in rows])
+            router = torch.nn.utils.rnn.pad_sequence(
+                [self.recorded[f"row{i}.noise_router"] for i in rows], batch_first=True
+            )
+        elif self.case["module_mode"] == "train":
+            gate = router = torch.zeros(())
+        with recording(self.model.model) as seen, injected_noise(self.model.model, gate, router):
+            outputs = self.model(**self.inputs)
+        return outputs, seen["inputs_embeds"][0]
 
     # What is compared --------------------------------------------------------------------------------------------
 
@@ -297,6 +320,7 @@ class CaseRun:
         values["embeds_rowabssum"] = embeds.abs().sum(dim=-1)
         for name, tensor in (("embeds_rows", embeds), ("logits_rows", logits)):
             if prefix + name in self.recorded:
+                self.whole[prefix + name] = tensor.detach()
                 values[name] = tensor[self.recorded[f"{prefix}{name}_index"].long()]
         best = logits.topk(2, dim=-1)
         values["logits_max"] = best.values[:, 0]
@@ -324,8 +348,19 @@ class CaseRun:
             self.computed.setdefault(prefix + name, value)
 
     def _generate(self, inputs: BatchFeature) -> None:
-        new = self.model.generate(**inputs, max_new_tokens=16, do_sample=False, eos_token_id=None)[:, -16:]
-        self.computed["generated"] = new if self.recorded["generated"].ndim == 2 else new[0]
+        found = self.model.generate(
+            **inputs,
+            max_new_tokens=16,
+            do_sample=False,
+            eos_token_id=None,
+            output_scores=True,
+            return_dict_in_generate=True,
+        )
+        best = torch.stack(found.scores, dim=1).topk(2, dim=-1).values
+        new, gap = found.sequences[:, -16:], best[..., 0] - best[..., 1]
+        single = self.recorded["generated"].ndim == 1
+        self.computed["generated"] = new[0] if single else new
+        self.computed["generated_gap"] = gap[0] if single else gap
 
     def _gradients(self, flagged: list[str]) -> None:
         parameters = dict(self.model.named_parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -42,19 +43,51 @@ def without_bos(root: ParityRoot) -> tuple[list[dict[str, Any]], Any]:
     return items, tokenizer
 
 
-def check_published(item: dict[str, Any], tokenizer: Any) -> None:
-    """Compare one recorded sample with the published label rule."""
+# What is asked, a name, and the published code's own words for labels that are all ignored.
+NOT_ANSWERS = {"conversation_template", "has_image", "turns", "name", "warning"}
+
+
+def published_sample(item: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
+    """The fields of one recorded sample, computed here by the published label rule."""
     turns, style = turns_from_record(item["turns"]), get_style(item["conversation_template"])
-    placed = turns_from_record(item["turns_after_image_placement"])
-    assert turns == placed, item["name"]
     encoded = encode_conversation(tokenizer, turns, style, PLACEHOLDER, label_rule="published", max_length=MAX_LENGTH)
-    assert encoded.input_ids == item["input_ids"], item["name"]
-    assert encoded.labels == item["labels"], item["name"]
-    assert len(encoded.input_ids) == item["length"]
     supervised = [label for label in encoded.labels if label != -100]
-    assert len(supervised) == item["n_supervised"]
-    if "prompt_built_by_template" in item:
-        assert "".join(s.text for s in build_segments(turns, style, published=True)) == item["prompt_built_by_template"]
+    return {
+        "turns_after_image_placement": turns,
+        "input_ids": encoded.input_ids,
+        "labels": encoded.labels,
+        "length": len(encoded.input_ids),
+        "n_supervised": len(supervised),
+        "supervised_text": tokenizer.decode(supervised),
+        "prompt_built_by_template": "".join(s.text for s in build_segments(turns, style, published=True)),
+    }
+
+
+def differences(item: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+    """Fields of a recorded sample that are not those computed here."""
+    recorded = {name: value for name, value in item.items() if name not in NOT_ANSWERS}
+    recorded["turns_after_image_placement"] = turns_from_record(item["turns_after_image_placement"])
+    return [name for name, value in recorded.items() if ours[name] != value]
+
+
+def perturbations(value: Any) -> list[Any]:
+    """A recorded value, wrong in one place: every place of a list of numbers in turn."""
+    if isinstance(value, str):
+        return [value + " "]
+    if isinstance(value, int):
+        return [value + 1]
+    if isinstance(value[0], dict):
+        return [[*value[:-1], value[-1] | {"value": value[-1]["value"] + "x"}]]
+    return [[*value[:place], number + 1, *value[place + 1 :]] for place, number in enumerate(value)]
+
+
+def check_published(item: dict[str, Any], tokenizer: Any) -> None:
+    """Compare one recorded sample with the published label rule, and see that the comparison can fail."""
+    ours = published_sample(item, tokenizer)
+    assert differences(item, ours) == [], item["name"]
+    for field in set(item) - NOT_ANSWERS:
+        for wrong in perturbations(item[field]):
+            assert differences({**item, field: wrong}, ours) == [field], item["name"]
 
 
 def check_default(item: dict[str, Any], tokenizer: Any) -> None:
@@ -74,10 +107,11 @@ def check_default(item: dict[str, Any], tokenizer: Any) -> None:
         assert encoded.input_ids == item["input_ids"], item["name"]
 
 
-def test_published_labels(recorded: tuple[dict[str, Any], Any]) -> None:
+def test_published_labels(recorded: tuple[dict[str, Any], Any], count: Counter[str]) -> None:
     items, tokenizer = recorded
     for item in items["conversations"] + items["plain"]:
         check_published(item, tokenizer)
+        count["conversations"] += 1
 
 
 def test_default_labels(recorded: tuple[dict[str, Any], Any]) -> None:
@@ -87,24 +121,28 @@ def test_default_labels(recorded: tuple[dict[str, Any], Any]) -> None:
     assert any(item["warning"] for item in items["conversations"])
 
 
-def test_labels_without_bos(without_bos: tuple[list[dict[str, Any]], Any]) -> None:
+def test_labels_without_bos(without_bos: tuple[list[dict[str, Any]], Any], count: Counter[str]) -> None:
     items, tokenizer = without_bos
     for item in items:
         check_published(item, tokenizer)
         check_default(item, tokenizer)
+        count["conversations"] += 1
     assert any(item["warning"] for item in items)
 
 
-def test_prompts(recorded: tuple[dict[str, Any], Any]) -> None:
+def test_prompts(recorded: tuple[dict[str, Any], Any], count: Counter[str]) -> None:
     items, tokenizer = recorded
     skipped = 0
     for item in items["prompts"]:
         if item.get("tokenizer_backend_dependent"):
             # A part that starts with a space gets another first piece from newer tokenizer backends.
             skipped += 1
+            count["prompts left to the tokenizer's backend"] += 1
             continue
         encoded = encode_segments(tokenizer, [Segment(item["prompt"], "question")], PLACEHOLDER)
         assert encoded.input_ids == item["input_ids"], item["prompt"]
+        assert all(encoded.input_ids != wrong for wrong in perturbations(item["input_ids"]))
+        count["prompts"] += 1
     assert skipped <= 1
 
 

@@ -12,7 +12,7 @@ app = typer.Typer(no_args_is_help=True, help="Measure a model.")
 
 MODES: dict[str, dict[str, Any]] = {
     "slime": {},
-    "all-local": {"selector": "none"},
+    "all-local": {"selector": "none", "max_local_tokens": None},
     "global": {"views": "global"},
     "blind": {},
 }

@@ -91,31 +91,37 @@ def answer_pages(
         blind: show an empty page of the same size instead: what can be guessed without seeing.
         keep_share: keep this share of a page's local tokens, the best ones, in place of the model's own rule.
         first_seed: seed of the first page.
+
+    Raises:
+        ConfigError: `keep_share` is given, and the model has no selector.
     """
     rule = model.config.max_local_tokens
-    for seed in range(first_seed, first_seed + count):
-        page = make_page(seed, settings)
-        image = Image.new("RGB", (page.width, page.height), page.paper) if blind else Image.fromarray(render(page))
-        picture = encode(model, processor, image)
-        if keep_share is not None:
-            model.config.max_local_tokens = max(1, round(keep_share * picture.tokens.num_local_tokens))
-        shared = sum(picture.seconds.values()) / len(page.questions)
-        for question in page.questions:
-            picture.seconds = {}
-            given = picture.ask(question.text, max_new_tokens=24)
-            yield PageAnswer(
-                seed=seed,
-                kind=page.kind,
-                question=question.text,
-                answer=question.answer,
-                prediction=given.text,
-                correct=exact_match(given.text, question.answer),
-                num_global=given.num_global,
-                num_local=given.num_local,
-                num_kept=given.num_kept,
-                seconds=shared + sum(given.seconds.values()),
-            )
-    model.config.max_local_tokens = rule
+    try:
+        for seed in range(first_seed, first_seed + count):
+            page = make_page(seed, settings)
+            image = Image.new("RGB", (page.width, page.height), page.paper) if blind else Image.fromarray(render(page))
+            picture = encode(model, processor, image)
+            if keep_share is not None:
+                model.config.max_local_tokens = max(1, round(keep_share * picture.tokens.num_local_tokens))
+                model.config.check()
+            shared = sum(picture.seconds.values()) / len(page.questions)
+            for question in page.questions:
+                picture.seconds = {}
+                given = picture.ask(question.text, max_new_tokens=24)
+                yield PageAnswer(
+                    seed=seed,
+                    kind=page.kind,
+                    question=question.text,
+                    answer=question.answer,
+                    prediction=given.text,
+                    correct=exact_match(given.text, question.answer),
+                    num_global=given.num_global,
+                    num_local=given.num_local,
+                    num_kept=given.num_kept,
+                    seconds=shared + sum(given.seconds.values()),
+                )
+    finally:
+        model.config.max_local_tokens = rule
 
 
 def summarise(answers: list[PageAnswer]) -> dict[str, dict[str, float]]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from slime_vlm.errors import InputError
-from slime_vlm.model.text_encoding import IGNORE_INDEX, EncodedText
+from slime_vlm.model.merge import IGNORED_LABEL
+from slime_vlm.model.text_encoding import EncodedText
 
 _PADDINGS = (True, False, "longest", "max_length", "do_not_pad")
 
@@ -85,6 +86,6 @@ def pad_rows(rows: Sequence[EncodedText], length: int | None, side: str, pad_tok
         "input_ids": [pad(row.input_ids, pad_token_id) for row in rows],
         "attention_mask": [pad([1] * len(row.input_ids), 0) for row in rows],
         "question_mask": [pad(row.question_mask, 0) for row in rows],
-        "labels": [pad(row.labels, IGNORE_INDEX) for row in rows],
+        "labels": [pad(row.labels, IGNORED_LABEL) for row in rows],
         "offset_mapping": [pad(row.offsets, (0, 0)) for row in rows],
     }

@@ -11,7 +11,8 @@ from slime_vlm.errors import ConfigError
 from slime_vlm.model.tiling import TokenLayout
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "vision_feature_select_strategy": ("default", "full"),
+    # Not the class token too ("full"): adapter, compressor and stitched maps need a square of tokens.
+    "vision_feature_select_strategy": ("default",),
     "projector_type": ("gated", "mlp", "query_attention"),
     "gate": ("mixture", "mlp", "attention"),
     "views": ("both", "global", "local"),
@@ -59,7 +60,7 @@ class SlimeConfig(PretrainedConfig):
         view_size: Side of a view in pixels; default that of the vision encoder, in whole patches.
         patch_size: Pixels per vision token along a side; default that of the vision encoder.
         vision_feature_layer: Index into the hidden states of the vision encoder.
-        vision_feature_select_strategy: "default" drops the class token and registers, "full" keeps all tokens.
+        vision_feature_select_strategy: "default", the patches alone, without class token and registers.
         projector_type: "gated" (the paper), "mlp" (MLP_proj without any gate or attention adapter) or
             "query_attention" (one resampler without MLP_proj; needs equal widths). The last two are published variants.
         projector_bias: Whether the layers of MLP_proj have biases.
@@ -79,7 +80,7 @@ class SlimeConfig(PretrainedConfig):
         selector_temperature: Temperature of the selector's softmax.
         selector_noise: Standard deviation of the noise that training adds to the scores.
         max_local_tokens: Fixed budget: keep exactly the best k local tokens (all where there are fewer), whatever
-            selector_top_p says, so that the sequence length is known beforehand.
+            selector_top_p says, so that the sequence length is known beforehand. Needs a selector.
         max_sequence_length: Cut every row to this many tokens after the images are inserted. None, the default,
             never cuts; the published code cuts at 2048, which can remove the question.
         views_per_chunk: Views that the vision encoder takes at once.
@@ -193,6 +194,11 @@ class SlimeConfig(PretrainedConfig):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}, expected at least 1, or None for no limit")
+        if self.max_local_tokens is not None and (self.selector == "none" or not self.local_compression):
+            raise ConfigError(
+                f"max_local_tokens is {self.max_local_tokens}, but this model has no selector that could choose so "
+                "many; leave it out"
+            )
         if self.projector_type == "query_attention" and self.vision_width != self.text_config.hidden_size:
             raise ConfigError(
                 f"projector_type is 'query_attention' with widths {self.vision_width} and "

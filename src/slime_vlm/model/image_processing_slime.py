@@ -40,13 +40,13 @@ def as_picture(image: Any) -> Image.Image:
     """Make an 8-bit PIL RGB image of a PIL image, an array or a tensor; arrays are [H, W], [H, W, C] or [C, H, W].
 
     Floating point arrays hold 0..1, the convention of tensors. Modes and deep grey are treated as in opened files,
-    see `inputs.to_rgb`.
+    see `inputs.to_rgb`; an RGB image is returned as it is.
 
     Raises:
         InputError: The array has no image shape, or holds whole numbers beyond 8 bits in several channels.
     """
     if isinstance(image, Image.Image):
-        return to_rgb(image)
+        return _without_copy(image)
     array = np.asarray(image)
     if array.ndim == 3 and array.shape[-1] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
         array = np.moveaxis(array, 0, -1)
@@ -62,7 +62,12 @@ def as_picture(image: Any) -> Image.Image:
                 f"an image array holds values from {array.min()} to {array.max()}, expected 0 to 255; scale it first"
             )
         return to_rgb(Image.fromarray(array.astype(np.int32)))
-    return to_rgb(Image.fromarray(array.astype(np.uint8)))
+    return _without_copy(Image.fromarray(array.astype(np.uint8, copy=False)))
+
+
+def _without_copy(image: Image.Image) -> Image.Image:
+    """As `to_rgb`, but what is RGB stays what it is: views are only read from it, and it may take 600 MB."""
+    return image if image.mode == "RGB" and not image.has_transparency_data else to_rgb(image)
 
 
 def cut_views(image: Image.Image, grid: TileGrid, resample: int, views: str = "both") -> Iterator[np.ndarray]:

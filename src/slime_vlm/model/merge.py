@@ -8,12 +8,15 @@ tensors; there is no loop over tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from slime_vlm.errors import InputError
+from slime_vlm.model.outputs import VisionTokens
+from slime_vlm.model.tiling import TokenLayout
 
 IGNORED_LABEL = -100
 
@@ -35,6 +38,44 @@ class MergedRows:
     position_ids: Tensor
     labels: Tensor | None
     token_index: Tensor
+
+
+def check_vision_tokens(
+    vision_tokens: Sequence[VisionTokens], layout: TokenLayout, kept_local_tokens: Sequence[Tensor] | None = None
+) -> None:
+    """Check that every image has the tokens of its placeholders.
+
+    Image by image: with a right sum alone, one image could be filled with the tokens of another and nobody would see.
+
+    Args:
+        vision_tokens: Tokens of every image.
+        layout: How many there have to be.
+        kept_local_tokens: [L] bool for every image.
+
+    Raises:
+        InputError: An image has another number of tokens, or the masks are not those of the images.
+    """
+    for index, tokens in enumerate(vision_tokens):
+        rows, cols = tokens.grid
+        expected = (layout.num_global_tokens, layout.num_local_tokens(rows, cols))
+        found = tuple(0 if part is None else len(part) for part in (tokens.global_tokens, tokens.local_tokens))
+        if found != expected:
+            raise InputError(
+                f"image {index} has {found[0]} global and {found[1]} local tokens, expected {expected[0]} and "
+                f"{expected[1]} for {rows} x {cols} tiles: encode it with this model and its config"
+            )
+    if kept_local_tokens is None:
+        return
+    if len(kept_local_tokens) != len(vision_tokens):
+        raise InputError(
+            f"kept_local_tokens has {len(kept_local_tokens)} mask(s), expected {len(vision_tokens)}: one per image"
+        )
+    for index, (kept, tokens) in enumerate(zip(kept_local_tokens, vision_tokens, strict=True)):
+        if kept.dtype != torch.bool or tuple(kept.shape) != (tokens.num_local_tokens,):
+            raise InputError(
+                f"kept_local_tokens of image {index} is {kept.dtype} {list(kept.shape)}, expected torch.bool "
+                f"[{tokens.num_local_tokens}]: one value per local token"
+            )
 
 
 def image_rows(placeholders: Tensor, counts: Tensor) -> Tensor:

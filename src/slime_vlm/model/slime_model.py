@@ -19,6 +19,7 @@ from slime_vlm.model.local_compressor import LocalCompressor, TileMap, stitch_ti
 from slime_vlm.model.merge import (
     IGNORED_LABEL,
     MergedRows,
+    check_vision_tokens,
     fill_placeholders,
     image_rows,
     merge_rows,
@@ -88,7 +89,6 @@ class SlimeModel(SlimePreTrainedModel):
             self.vision_tower,
             pixel_values,
             layer=self.config.vision_feature_layer,
-            select=self.config.vision_feature_select_strategy,
             num_tokens=self.config.num_global_tokens,
             views_per_chunk=self.config.views_per_chunk,
         )
@@ -320,10 +320,14 @@ class SlimeModel(SlimePreTrainedModel):
         Returns:
             Scores, probabilities and kept tokens of every image, or None when the model selects nothing (local tokens
             left out, or no selector).
+
+        Raises:
+            InputError: The images' tokens do not fit the placeholders or this model.
         """
         if self.selector is None or self.config.views == "global":
             return None
         placeholders = input_ids == self.config.image_token_id
+        check_vision_tokens(vision_tokens, self.config.token_layout)
         rows = image_rows(placeholders, self._placeholder_counts(vision_tokens, input_ids.device))
         visible = ~placeholders if attention_mask is None else ~placeholders & (attention_mask != 0)
         return self._select(vision_tokens, input_ids, self._selector_text_mask(visible, labels, question_mask), rows)
@@ -346,6 +350,7 @@ class SlimeModel(SlimePreTrainedModel):
         """Select, merge and embed the rows: embeddings [B, S, D], zero in padding, and what they were made of."""
         placeholders = input_ids == self.config.image_token_id
         layout = self.config.token_layout
+        check_vision_tokens(vision_tokens, layout, kept_local_tokens)
         kept = torch.ones_like(placeholders)
         seen: dict[str, Any] = {}
         counts = self._placeholder_counts(vision_tokens, input_ids.device)
@@ -410,7 +415,8 @@ class SlimeModel(SlimePreTrainedModel):
 
         Args:
             input_ids: [B, S] with one placeholder per image token before selection, images in the order of rows.
-            attention_mask: [B, S] 1 on real tokens; all are real when it is left out.
+            attention_mask: [B, S] 1 on real tokens; all are real when it is left out. For text alone also what the
+                language model takes, a mask of pairs [B, 1, S, S].
             position_ids: [B, S] positions of the tokens of `input_ids`, or of the merged rows when they are shorter;
                 counted over real tokens when left out. With a filled cache and images, counting goes on from the first.
             past_key_values: Cache of the language model. When it is filled, `input_ids` (with images or without) are
@@ -436,22 +442,26 @@ class SlimeModel(SlimePreTrainedModel):
             raise InputError("expected either input_ids or inputs_embeds, got both or neither")
         seen: dict[str, Any] = {}
         merged: MergedRows | None = None
-        if (
-            input_ids is not None
-            and (has_images or not cached)
-            and (attention_mask is None or attention_mask.ndim == 2)
-        ):
+        unmerged = input_ids if has_images or not cached else None
+        if unmerged is not None and attention_mask is not None and attention_mask.ndim != 2:
+            if has_images or bool((unmerged == self.config.image_token_id).any()):
+                raise InputError(
+                    f"attention_mask has shape {list(attention_mask.shape)}, expected [rows, tokens] with images: rows "
+                    "become shorter in here, which a mask of pairs does not say"
+                )
+            unmerged = None
+        if unmerged is not None:
             if vision_tokens is None and pixel_values is not None:
                 if image_grids is None:
                     raise InputError("image_grids is missing, expected the processor's [images, 2] with pixel_values")
                 vision_tokens = self.encode_images(pixel_values, image_grids)
-            batch_size, length = input_ids.shape
+            batch_size, length = unmerged.shape
             if attention_mask is None:
-                attention_mask = input_ids.new_ones(batch_size, cached + length)
+                attention_mask = unmerged.new_ones(batch_size, cached + length)
             earlier = attention_mask[:, :-length]
             before = not cached and position_ids is not None and position_ids.shape[-1] == length
             inputs_embeds, merged, seen = self._merge(
-                input_ids,
+                unmerged,
                 attention_mask[:, -length:],
                 vision_tokens or (),
                 kept_local_tokens,

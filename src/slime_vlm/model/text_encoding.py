@@ -19,8 +19,8 @@ from slime_vlm.model.conversation import (
     Turn,
     build_segments,
 )
+from slime_vlm.model.merge import IGNORED_LABEL
 
-IGNORE_INDEX = -100
 LABEL_RULES = ("answers", "published")
 
 
@@ -66,7 +66,7 @@ class EncodedText:
             count, width = next(remaining), end - start
             ids += [token] * count
             question += [0] * count
-            labels += [IGNORE_INDEX] * count
+            labels += [IGNORED_LABEL] * count
             offsets += [(start + shift + index * width, start + shift + (index + 1) * width) for index in range(count)]
             shift += (count - 1) * width
         return EncodedText(ids, question, labels, offsets)
@@ -137,7 +137,7 @@ def encode_segments(
         ids.append(token)
         question.append(int(token not in special and any(is_question[start:end])))
         # A token that starts before an answer is one that the model is never asked to write.
-        labels.append(token if start < len(text) and is_answer[start] else IGNORE_INDEX)
+        labels.append(token if start < len(text) and is_answer[start] else IGNORED_LABEL)
         offsets.append((start, end))
 
     start = 0
@@ -146,11 +146,11 @@ def encode_segments(
         # Written by hand: what follows a beginning-of-text token in the text would lose sentencepiece's leading space.
         start = len(tokenizer.bos_token) if has_bos else 0
         put(tokenizer.bos_token_id, 0, start)
-        labels[0] = IGNORE_INDEX
+        labels[0] = IGNORED_LABEL
     for index, part in enumerate(text[start:].split(image_token)):
         if index:
             put(image_token_id, start, start + len(image_token))
-            labels[-1] = IGNORE_INDEX
+            labels[-1] = IGNORED_LABEL
             start += len(image_token)
         if part:
             for token, (first, last) in _tokenize(tokenizer, part):
@@ -244,10 +244,10 @@ def published_labels(
     def count(text: str) -> int:
         return len(encode_segments(tokenizer, [Segment(text, "template")], image_token_id).input_ids)
 
-    labels = [IGNORE_INDEX if token == image_token_id else token for token in input_ids]
+    labels = [IGNORED_LABEL if token == image_token_id else token for token in input_ids]
     if style.name == "plain":
         ignored = count(IMAGE_PLACEHOLDER)
-        return [IGNORE_INDEX] * ignored + labels[ignored:]
+        return [IGNORED_LABEL] * ignored + labels[ignored:]
     prompt = "".join(segment.text for segment in build_segments(turns, style, published=True))
     if style.name == "llama3":
         rounds, mark, length, surplus = prompt.split(END_OF_CONVERSATION), style.assistant_open, 0, 0
@@ -258,7 +258,7 @@ def published_labels(
         corrected = not getattr(tokenizer, "legacy", True)
     else:
         raise InputError(f"style '{style.name}' has no published label rule, expected llama3, v1 or plain")
-    labels[:length] = [IGNORE_INDEX] * length
+    labels[:length] = [IGNORED_LABEL] * length
     for index, text in enumerate(rounds):
         pieces = text.split(mark)
         if len(pieces) != 2:
@@ -266,10 +266,10 @@ def published_labels(
         # Every round is tokenized as if it began the text; from the second on, one token is only there because of that.
         extra = int(index > 0 and corrected)
         instruction = count(pieces[0] + mark) - surplus - extra
-        labels[length : length + instruction] = [IGNORE_INDEX] * len(labels[length : length + instruction])
+        labels[length : length + instruction] = [IGNORED_LABEL] * len(labels[length : length + instruction])
         length += count(text) - extra
-    labels[length:] = [IGNORE_INDEX] * len(labels[length:])
+    labels[length:] = [IGNORED_LABEL] * len(labels[length:])
     present = sum(token != tokenizer.pad_token_id for token in input_ids)
     if (max_length is None or length < max_length) and length != present:
-        return [IGNORE_INDEX] * len(labels)
+        return [IGNORED_LABEL] * len(labels)
     return labels

@@ -105,17 +105,15 @@ def encode_views(
     pixel_values: Tensor,
     *,
     layer: int = -2,
-    select: str = "default",
     num_tokens: int | None = None,
     views_per_chunk: int = 32,
 ) -> Tensor:
-    """Encode all views of a batch in bounded chunks.
+    """Encode all views of a batch in bounded chunks; class tokens and registers are dropped.
 
     Args:
         encoder: A vision encoder; it runs without gradient when all of it is frozen.
         pixel_values: [V, 3, H, W].
         layer: Index into the encoder's hidden states.
-        select: "default" drops the class token of a vision transformer and its registers, "full" keeps all tokens.
         num_tokens: Expected N; a mismatch is an error.
         views_per_chunk: Views that go through the encoder at once.
 
@@ -136,13 +134,13 @@ def encode_views(
             features = _hidden_state(encoder, chunk.to(parameter.device, parameter.dtype), layer)
             if features.ndim == 4:
                 features = features.flatten(2).transpose(1, 2)
-            elif select == "default":
+            else:
                 features = features[:, num_prefix_tokens(encoder) :]
             chunks.append(features)
     features = torch.cat(chunks)
     if num_tokens is not None and features.shape[1] != num_tokens:
         raise ConfigError(
             f"the vision encoder gives {features.shape[1]} tokens a view, expected {num_tokens}: "
-            "check view_size, patch_size and vision_feature_select_strategy"
+            "check view_size and patch_size"
         )
     return features

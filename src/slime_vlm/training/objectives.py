@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from slime_vlm.model.local_compressor import stitch_tiles
+from slime_vlm.model.merge import IGNORED_LABEL
 from slime_vlm.model.outputs import VisionTokens
 from slime_vlm.model.query_attention import sincos_positions
 from slime_vlm.training.packed_rows import HEAD, PackedImage, merge_packed
@@ -512,7 +513,7 @@ def run_packed(
 def answer_loss(model: SlimeForConditionalGeneration, hidden: Tensor, labels: Tensor) -> LossAndLogs:
     """Cross-entropy over answer tokens only; logits are not computed elsewhere."""
     target = labels[:, 1:]
-    asked = target != -100
+    asked = target != IGNORED_LABEL
     logits = model.lm_head(hidden[:, :-1][asked]).float()
     loss = F.cross_entropy(logits, target[asked])
     with torch.no_grad():

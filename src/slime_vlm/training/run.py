@@ -19,12 +19,13 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments, se
 
 from slime_vlm.errors import ConfigError
 from slime_vlm.precision import has_bf16
+from slime_vlm.quiet import quiet_while
 from slime_vlm.training.lora import add_lora, merge_lora
 from slime_vlm.training.models import page_vocabulary, recipe_config, stage_model, start_model
 from slime_vlm.training.objectives import AnswerObjective, OracleObjective, ReadObjective
 from slime_vlm.training.page_data import AnswerCollator, OracleCollator, PageDataset, PageShape, ReadCollator
 from slime_vlm.training.plan import print_plan
-from slime_vlm.training.progress import ProgressLines, quiet_transformers
+from slime_vlm.training.progress import ProgressLines
 from slime_vlm.training.recipe import Recipe, Stage, load_recipe
 from slime_vlm.training.records import RecordCollator, RecordDataset
 from slime_vlm.training.run_folder import claim, is_finished, stage_folders, write_marker, writing
@@ -89,7 +90,7 @@ def train(
         return final
     claim(out, recipe, [stage.name for stage in chosen])
     for stage in chosen:
-        with quiet_transformers(), writing(out):
+        with quiet_while(), writing(out):
             _run_stage(recipe, stage, out, resume, console)
     console.print(f'finished: try it with slime ask IMAGE -q "..." --model {final}', soft_wrap=True)
     return final

@@ -3,6 +3,8 @@
 Every image stands in `input_ids` as one placeholder per token that it has before selection. Merging fills the
 placeholders with features, drops the places of local tokens that were not kept, and pads the rows again. All of it
 works on index tensors; there is no loop over tokens.
+
+Deviation: a prompt may hold several images, each with a selection of its own; the published code fails on two.
 """
 
 from __future__ import annotations

@@ -144,9 +144,8 @@ def cell_loss(logits: Tensor, labels: Tensor, blank_weight: float = 0.1) -> tupl
 def selector_loss(scores: Tensor, relevant: Tensor, local_mask: Tensor) -> Tensor:
     """How far the selection's probability is from being spread evenly over the tokens of the asked key and its value.
 
-    Deviation: the paper's selection learns from nothing but the answer's loss, which reaches its inputs by no gradient.
-    The mass on all of them together is no good aim: the key alone, which the question spells, can take it all, and the
-    value is then dropped.
+    Deviation: not in the paper, whose selection gets no gradient. The mass on all of them together is no good aim: the
+    key alone, which the question spells, can take it all, and the value is then dropped.
 
     Args:
         scores: [B, L, n] score over temperature of each token for each question.
@@ -248,7 +247,7 @@ def copying_loss(
     held = columns.new_zeros(*columns.shape, ids[0].shape[-1])
     for row, tokens in zip(held, ids, strict=True):
         row[HEAD : HEAD + len(tokens)] = tokens
-    middle = len(outputs.hidden_states) // 2
+    middle = (len(outputs.hidden_states) - 1) // 2
     head: Any = model.copying_head
     return head(outputs.hidden_states[middle + 1], columns, held)
 

@@ -35,33 +35,41 @@ def ask(
     max_local_tokens: Annotated[
         int | None, typer.Option("--max-local-tokens", min=1, help="Keep exactly the best so many local tokens.")
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, … [default: cuda if there is one]")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, cuda, …", show_default="cuda if there is one")
+    ] = None,
     dtype: Annotated[
-        str | None, typer.Option("--dtype", help="float32, bfloat16, … [default: float32 on CPU, bfloat16 on GPU]")
+        str | None,
+        typer.Option("--dtype", help="float32, bfloat16, …", show_default="float32 on CPU, bfloat16 on GPU"),
     ] = None,
     quantization: Annotated[
         str | None, typer.Option("--quantization", help="int8 or 4bit weights in the language model.")
     ] = None,
     max_pixels: Annotated[
-        int | None, typer.Option("--max-pixels", min=1, help="Largest picture to open [default: 200 million pixels]")
+        int | None,
+        typer.Option("--max-pixels", min=1, help="Largest picture to open.", show_default="200 million pixels"),
     ] = None,
 ) -> None:
     """Ask questions about one or more pictures; each picture is encoded once.
 
     Example: slime ask invoice.png -q "What is the total?" -q "due date" --show overlay.png
     """
-    # Everything a user can get wrong is found before the model is loaded.
+    # Pictures, questions and targets are checked before the model is loaded, which may take minutes.
     from slime_vlm.errors import InputError
     from slime_vlm.inputs import MAX_PIXELS, open_image
+    from slime_vlm.model.conversation import IMAGE_PLACEHOLDER
 
-    if not all(question.strip() for question in questions):
-        raise InputError('a question is empty, expected some text; ask like -q "What is the total?"')
-    for path in images:
-        if not path.exists():
-            raise InputError(f"{path}: no such file")
+    for question in questions:
+        if not question.strip():
+            raise InputError('a question is empty, expected some text; ask like -q "What is the total?"')
+        if IMAGE_PLACEHOLDER in question:
+            raise InputError(f"the question {question!r} has the text {IMAGE_PLACEHOLDER}, which stands for a picture")
     if show is not None:
         check_target(show, "--show")
     limit = MAX_PIXELS if max_pixels is None else max_pixels
+    for path in images[1:]:
+        # Opened again in its turn: all at once may not fit the memory.
+        open_image(path, limit)
     start = time.perf_counter()
     image = open_image(images[0], limit)
     opening = time.perf_counter() - start

@@ -166,6 +166,9 @@ def test_bad_pictures_are_one_line(slime, page, tmp_path):
     assert "not a picture" in failure_line(slime("ask", text, "-q", "a?"))
     assert "no such file" in failure_line(slime("ask", page, tmp_path / "none.png", "-q", "a?"))
     assert "folder" in failure_line(slime("ask", tmp_path, "-q", "a?"))
+    # Later pictures and questions, too, are looked at before a model is.
+    assert "damaged or incomplete" in failure_line(slime("ask", page, cut, "-q", "a?", "-m", "./nowhere"))
+    assert "stands for a picture" in failure_line(slime("ask", page, "-q", "a?", "-q", "<image>", "-m", "./nowhere"))
     assert "--max-pixels 13500" in failure_line(slime("ask", page, "-q", "a?", "--max-pixels", 100))
 
 
@@ -232,9 +235,39 @@ def test_bad_settings_are_one_line(slime, checkpoint, page, tmp_path):
 
 
 def test_wrong_usage_ends_with_two(slime, page):
-    assert slime("ask", page)[0] == 2
-    assert slime("ask", page, "-q", "a?", "--max-new-tokens", 0)[0] == 2
-    assert slime("aks")[0] == 2
+    assert failure_line(slime("ask", page)) == "slime: Missing option '--question' / '-q'; see slime ask --help\n"
+    assert "'--max-new-tokens'" in failure_line(slime("ask", page, "-q", "a?", "--max-new-tokens", 0))
+    assert "No such option" in failure_line(slime("ask", page, "--nonsense"))
+    assert "'aks'" in failure_line(slime("aks"))
+
+
+def test_no_arguments_print_the_help(slime):
+    for command in ((), ("ask",), ("eval",)):
+        code, out, err = slime(*command)
+        assert code == 2
+        assert "Usage:" in out + err
+        assert "slime: " not in err
+
+
+@pytest.mark.parametrize(
+    ("command", "defaults"),
+    [
+        (("ask",), ["cuda if there is one", "float32 on CPU, bfloat16 on GPU", "200 million pixels"]),
+        (("chat",), ["cuda if there is one", "float32 on CPU, bfloat16 on GPU", "200 million pixels"]),
+        (("train",), ["runs/NAME OF THE RECIPE"]),
+        (("new",), ["what the language model was trained with", "that of the language model"]),
+        (("eval", "pages"), ["1, 2 and 6", "all"]),
+    ],
+)
+def test_help_shows_every_default(slime, monkeypatch, command, defaults):
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("TERMINAL_WIDTH", "300")
+    code, out, _ = slime(*command, "--help")
+    assert code == 0
+    for default in defaults:
+        assert f"[default: ({default})" in out
+    # What rich takes for markup leaves a gap before the stop.
+    assert " ." not in out.replace(" ...", "")
 
 
 def test_other_failures(slime, monkeypatch, page):

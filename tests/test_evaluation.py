@@ -114,6 +114,7 @@ def test_command_prints_a_table_and_writes_predictions(tmp_path: Path) -> None:
     ]
     result = CliRunner().invoke(app, [*arguments, "--budget", "50", "--kind", "form", "--out", str(out)])
     assert result.exit_code == 0, result.output
+    assert "Loading weights" not in result.output
     rows = [line for line in result.output.splitlines() if line.startswith("| ")]
     assert [row.split("|")[1].strip() for row in rows] == ["mode", "---", "slime", "global", "best 50%"]
     lines = [json.loads(line) for line in out.read_text().splitlines()]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from slime_vlm.cli import app
 
@@ -89,6 +93,28 @@ def test_every_deviation_is_on_the_paper_map():
     assert sorted(file for file in files if f"`{file}`" not in listed) == []
 
 
+def test_every_deviation_of_the_paper_map_is_marked():
+    package = ROOT / "src" / "slime_vlm"
+    table = text_of("docs/paper_map.md").split("## Deviations")[1]
+    rows = [line.rsplit("|", 2)[1] for line in table.splitlines() if line.startswith("| ")]
+    listed = Counter(file for row in rows for file in re.findall(r"`([\w/]+\.py)`", row))
+    assert len(listed) > 10
+    marks = {file: (package / file).read_text(encoding="utf-8").count("Deviation:") for file in listed}
+    assert {file: count for file, count in listed.items() if marks[file] < count} == {}
+
+
+def test_lower_bounds_are_those_of_the_project():
+    project = tomllib.loads(text_of("pyproject.toml"))["project"]
+    extras = project["optional-dependencies"]
+    bounds = [item for item in [*project["dependencies"], *extras["train"], *extras["eval"]] if ">=" in item]
+    lowest = dict(re.findall(r"^([\w-]+)==([\d.]+?)(?:\.\*)?$", text_of("constraints-lowest.txt"), flags=re.MULTILINE))
+    for name, version in (bound.lower().split(">=") for bound in bounds):
+        # The fonts have one version each, and torch is pinned to the tested one.
+        if not name.startswith("font-") and name != "torch":
+            assert f"{lowest.pop(name)}.".startswith(f"{version}.")
+    assert set(lowest) == {"torch"}
+
+
 @pytest.mark.parametrize("line", slime_commands())
 def test_commands_parse(line):
     # As in a shell, a # within a word begins no comment; shlex has it otherwise.
@@ -100,6 +126,53 @@ def test_commands_parse(line):
         # A group, as `slime eval`: its own command follows.
         name, command, rest = command.resolve_command(command.make_context(name, list(rest)), list(rest))
     assert command.make_context(name, list(rest)).params
+
+
+CHEAP = (
+    "slime pages --out pages -n 20",
+    'slime ask examples/invoice.png -q "What is the total?" --show overlay.png',
+    "slime train recipes/nano.yaml --out runs/nano --dry-run",
+    "slime info nano --image-size 3000x4000",
+)
+
+
+@pytest.mark.parametrize("line", ["slime --help", *CHEAP])
+def test_cheap_commands_run_as_written(line, tmp_path, monkeypatch):
+    assert line == "slime --help" or any(command.startswith(line) for command in slime_commands())
+    for name in ("examples", "recipes"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, shlex.split(line.replace("-n 20", "-n 2"))[1:])
+    assert done.exit_code == 0, done.output
+    said = {"ask": "847.97", "pages": "2 pages", "train": "stage eye-pages", "info": "Parameters", "--help": "convert"}
+    assert said[shlex.split(line)[1]] in done.output
+    assert (tmp_path / "overlay.png").exists() == ("--show" in line)
+
+
+def test_json_answers(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    done = CliRunner().invoke(
+        app, ["ask", "examples/invoice.png", "-q", "What is the total?", "-q", "due date", "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["question"] for answer in answers] == ["What is the total?", "due date"]
+    assert "847.97" in answers[0]["answer"]
+
+
+def test_make_leaves_no_half_made_environment(tmp_path):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_text(text_of(name))
+    python = tmp_path / "python"
+    # What a Python without ensurepip does.
+    python.write_text('#!/bin/sh\n[ "$1" = -c ] && exit 0\nmkdir -p .venv/bin && touch .venv/bin/python && exit 1\n')
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["make", "demo", f"PYTHON={python}"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "apt install python3-venv), then make demo" in done.stderr
+    assert not (tmp_path / ".venv").exists()
 
 
 @pytest.mark.parametrize("target", ["demo", "test"])

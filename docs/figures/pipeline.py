@@ -102,11 +102,15 @@ def draw(target: Path) -> None:
     for start, end in ARROWS:
         tail, head = _ends(BOXES[start], BOXES[end])
         axes.annotate("", xy=head, xytext=tail, arrowprops=style)
-    # The question reaches the selector from below, around the other boxes.
-    question, selector = BOXES["question"], BOXES["selector"]
-    corner = (selector.x + WIDTH / 2, question.y + HEIGHT / 2)
-    axes.plot([question.x + WIDTH, corner[0]], [corner[1]] * 2, color="#333333", linewidth=1.5)
+    # The question reaches the selector from below, around the other boxes, and the sequence between two columns.
+    question, selector, merge = BOXES["question"], BOXES["selector"], BOXES["merge"]
+    level, gap = question.y + HEIGHT / 2, merge.x + WIDTH + (COLUMN - WIDTH) / 2
+    corner = (selector.x + WIDTH / 2, level)
+    axes.plot([question.x + WIDTH, gap, gap], [level, level, merge.y + HEIGHT / 4], color="#333333", linewidth=1.5)
     axes.annotate("", xy=(corner[0], selector.y), xytext=corner, arrowprops={**style, "shrinkA": 0})
+    end = merge.y + HEIGHT / 4
+    axes.annotate("", xy=(merge.x + WIDTH, end), xytext=(gap, end), arrowprops={**style, "shrinkA": 0})
+    axes.text(gap - 0.1, level + 0.12, "text", fontsize=10, color="#444444", ha="right")
     figure.savefig(target, bbox_inches="tight", pad_inches=0.08, facecolor="white")
     plt.close(figure)
 

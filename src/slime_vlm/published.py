@@ -250,7 +250,11 @@ def published_fields(config: SlimeConfig) -> dict[str, Any]:
 
 
 def generation_config(src: Path, config: SlimeConfig, processor: SlimeProcessor) -> GenerationConfig:
-    """Greedy generation that ends at every end token that the checkpoint or its conversation style knows."""
+    """Greedy generation that ends at every end token that the checkpoint or its conversation style knows.
+
+    Deviation: stored sampling settings are left out, so that the same question gets the same answer, and the end of
+    turn of the conversation is added to the stored end tokens, which may lack it.
+    """
     path = src / "generation_config.json"
     stored = read_json(path) if path.exists() else {}
     tokenizer = processor.tokenizer

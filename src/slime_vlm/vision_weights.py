@@ -1,7 +1,7 @@
 """The vision encoder's weights: those of the checkpoint, beside those of the public encoder that it names.
 
-The published loader ignores the vision weights in a checkpoint and takes the public ones. Here they are used, and it is
-said where the two differ.
+Deviation: the published loader ignores the vision weights in a checkpoint and takes the public ones. Here they are
+used, and it is said where the two differ.
 """
 
 from __future__ import annotations

@@ -117,14 +117,14 @@ def write_recipe(folder: Path, recipe: dict[str, Any]) -> Path:
     return path
 
 
-def losses(stage_folder: Path) -> dict[int, float]:
-    """Loss by step of all TensorBoard files of a stage, later files first."""
+def losses(stage_folder: Path, tag: str = "train/loss") -> dict[int, float]:
+    """Loss (or what else has this tag) by step of all TensorBoard files of a stage, later files first."""
     found: dict[int, float] = {}
     for path in sorted((stage_folder / "runs").glob("*/events*"), key=lambda path: path.stat().st_mtime):
         events = EventAccumulator(str(path))
         events.Reload()
-        if "train/loss" in events.Tags()["scalars"]:
-            found |= {event.step: event.value for event in events.Scalars("train/loss")}
+        if tag in events.Tags()["scalars"]:
+            found |= {event.step: event.value for event in events.Scalars(tag)}
     return found
 
 

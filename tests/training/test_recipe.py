@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,36 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     [
         ({"trains": ["projektor"]}, "did you mean 'projector'?"),
         ({"trains": "projector"}, "'stages.eye.trains' is 'projector', expected a list"),
-        ({"objective": "red"}, "expected answer, read or oracle"),
+        ({"objective": "red"}, "'stages.eye.objective' is 'red', expected answer, read or oracle"),
+        ({"schedule": "cosin"}, "'stages.eye.schedule' is 'cosin', expected cosine, linear"),
+        ({"batch_size": 0}, "'stages.eye.batch_size' is 0, expected at least 1"),
+        ({"micro_batch_size": 0}, "'stages.eye.micro_batch_size' is 0, expected at least 1"),
+        ({"steps": -1}, "'stages.eye.steps' is -1, expected at least 1"),
+        ({"epochs": 0}, "'stages.eye.epochs' is 0.0, expected more than 0"),
+        ({"learning_rate": -1}, "'stages.eye.learning_rate' is -1.0, expected at least 0"),
+        ({"learning_rate": float("nan")}, "'stages.eye.learning_rate' is nan, expected at least 0"),
+        ({"adam_beta2": 1}, "'stages.eye.adam_beta2' is 1.0, expected 0 or more, below 1"),
+        ({"warmup_ratio": 3}, "'stages.eye.warmup_ratio' is 3.0, expected a share between 0 and 1"),
+        ({"seed": -1}, "'stages.eye.seed' is -1, expected at least 0"),
+        ({"trains": []}, "'stages.eye.trains' is [], expected at least one"),
+        ({"questions": [4, 0]}, "'stages.eye.questions' is [4, 0], expected one or more numbers of at least 1"),
+        ({"oracle": {"blanks": [0.5, 0.1]}}, "'stages.eye.oracle.blanks' is [0.5, 0.1], expected two shares"),
+        ({"name": "a/b"}, "expected a name that a folder can have"),
+        ({"part_learning_rates": {"projector": -1}}, "expected rates of at least 0"),
+        ({"part_learning_rates": {"projector": "fast"}}, "'stages.eye.part_learning_rates.projector' is 'fast'"),
+        (
+            {"data": {"records": "a.json", "labels": "all"}},
+            "'stages.eye.data.labels' is 'all', expected answers or pub",
+        ),
+        ({"data": {"records": "a.json", "max_bad": 2}}, "'stages.eye.data.max_bad' is 2.0, expected a share"),
+        ({"data": {"pages": {}, "labels": "published"}}, "'stages.eye.data.labels: published' needs 'data.records'"),
+        ({"config": {"vews": "local"}}, "unknown key 'stages.eye.config.vews': did you mean 'views'?"),
+        ({"config": {"views": "locl"}}, "'stages.eye.config.views' is 'locl', expected one of both, global, local"),
+        ({"config": {"max_tiles": "7"}}, "'stages.eye.config.max_tiles' is '7', expected int"),
+        ({"data": {"pages": {"tles": [1, 2]}}}, "unknown key 'stages.eye.data.pages.tles': did you mean 'tiles'?"),
+        ({"data": {"pages": {"tiles": [1, 2.5]}}}, "'stages.eye.data.pages.tiles.1' is 2.5, expected int"),
+        ({"data": {"pages": {"split": "test"}}}, "'stages.eye.data.pages': unknown split 'test'"),
+        ({"data": {"pages": {"text_px": [20, 80]}}}, "in views of 256, expected at most a quarter"),
         ({"steps": None}, "'stages.eye.steps' is needed, since pages have no end"),
         ({"data": {}}, "needs exactly one of 'pages' and 'records'"),
         ({"data": {"records": "a.json"}}, "'stages.eye.objective: read' needs 'data.pages'"),
@@ -100,6 +130,39 @@ def test_problems_of_a_stage(tmp_path: Path, change: dict[str, Any], expected: s
     recipe = mini_recipe()
     recipe["stages"][0] |= change
     assert expected in message_of(tmp_path, recipe)
+
+
+def test_free_keys_are_checked_with_all_others(tmp_path: Path) -> None:
+    recipe = mini_recipe()
+    recipe["model"]["config"]["projctor_bias"] = False
+    recipe["stages"][0]["config"] = {"gate": "mpl"}
+    recipe["stages"][1]["data"]["pages"] = {"questons": 3}
+    recipe["stages"][2]["batch_size"] = 0
+    message = message_of(tmp_path, recipe)
+    assert "unknown key 'model.config.projctor_bias': did you mean 'projector_bias'?" in message
+    assert "'stages.eye.config.gate' is 'mpl', expected one of mixture, mlp, attention" in message
+    assert "unknown key 'stages.lm.data.pages.questons': did you mean 'questions'?" in message
+    assert "'stages.both.batch_size' is 0, expected at least 1" in message
+
+
+def test_a_recipe_without_stages(tmp_path: Path) -> None:
+    recipe = mini_recipe()
+    recipe["stages"] = []
+    assert "'stages' is [], expected at least one" in message_of(tmp_path, recipe)
+
+
+def test_an_override_that_is_no_yaml(tmp_path: Path) -> None:
+    assert "--set seed=[1: while parsing" in message_of(tmp_path, mini_recipe(), {"seed": "[1"})
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("slime-*.yaml")))
+def test_paper_recipes_state_the_label_rule_and_reach_the_published_one(name: str) -> None:
+    recipe = load_recipe(RECIPES / f"{name}.yaml")
+    last = recipe.stages[-1]
+    assert (recipe.model.config["selector_text"], last.data.labels) == ("prompt", "answers")
+    (advice,) = re.findall(r"# As published: (.*)", (RECIPES / f"{name}.yaml").read_text())
+    published = load_recipe(RECIPES / f"{name}.yaml", dict(re.findall(r"--set (\S+)=(\S+)", advice)))
+    assert (published.model.config["selector_text"], published.stages[-1].data.labels) == ("all", "published")
 
 
 def test_a_number_without_a_dot_is_a_number(tmp_path: Path) -> None:

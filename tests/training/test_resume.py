@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -9,7 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,9 +20,9 @@ from safetensors.torch import load_file
 
 from slime_vlm.errors import CheckpointError, ConfigError
 from slime_vlm.training.run import train
-from slime_vlm.training.trainer import COMPLETE, last_complete_checkpoint
+from slime_vlm.training.trainer import COMPLETE, ClockCheckpoints, last_complete_checkpoint
 
-from .mini import losses, mini_recipe, write_recipe
+from .mini import losses, mini_recipe, records_recipe, write_recipe
 
 ROOT = Path(__file__).parents[2]
 
@@ -127,6 +130,63 @@ def test_interrupted_and_resumed(recipe: Path, unbroken: Path, tmp_path: Path) -
     assert process.returncode == 0, said
     assert f"stage eye: going on after step {step} of 8" in said
     assert_same_run("eye", out, unbroken)
+
+
+@pytest.fixture
+def killed_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Lets a run of this process die as soon as the checkpoint of a step is complete; 0 lets it live."""
+    whole = ClockCheckpoints.on_save
+
+    def set_step(step: int) -> None:
+        def on_save(self: ClockCheckpoints, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            whole(self, args, state, control, **kwargs)
+            if state.global_step == step:
+                raise RuntimeError("killed")
+
+        monkeypatch.setattr(ClockCheckpoints, "on_save", on_save)
+
+    return set_step
+
+
+def test_killed_between_two_points_of_the_curve(killed_after: Callable[[int], None], tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    values = mini_recipe()
+    values["stages"] = [{**values["stages"][1], "steps": 60, "save_minutes": 0.0}]
+    path = write_recipe(tmp_path, values)
+    train(path, tmp_path / "unbroken", overrides=["stages.lm.save_minutes=60"])
+    killed_after(8)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(path, tmp_path / "killed")
+    killed_after(0)
+    train(path, tmp_path / "killed", resume=True, overrides=["stages.lm.save_minutes=60"])
+    for tag in ("train/loss", "train/selector_loss"):
+        expected = losses(tmp_path / "unbroken" / "lm", tag)
+        assert sorted(expected) == list(range(3, 61, 3))
+        assert losses(tmp_path / "killed" / "lm", tag) == expected
+
+
+def test_bad_records_are_remembered(killed_after: Callable[[int], None], tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    recipe = records_recipe(tmp_path / "data", steps=6, batch_size=1, save_minutes=0.0)
+    records = tmp_path / "data" / "records.json"
+    content = [{**record, "id": str(i)} for i, record in enumerate(4 * json.loads(records.read_text()))]
+    for i in (2, 5, 8, 11):
+        content[i] = {"id": str(i), "conversations": [{"from": "nobody", "value": "?"}]}
+    records.write_text(json.dumps(content))
+    recipe["stages"][0]["data"] = {"records": str(records), "max_bad": 0.34}
+    path = write_recipe(tmp_path, recipe)
+    seen: list[list[int]] = []
+    train(path, tmp_path / "unbroken")
+    killed_after(4)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(path, tmp_path / "killed")
+    killed_after(0)
+    train(path, tmp_path / "killed", resume=True)
+    for run in ("unbroken", "killed"):
+        checkpoints = sorted((tmp_path / run / "3").glob("checkpoint-*"))
+        seen.append(json.loads((checkpoints[-1] / "sums_0.json").read_text())["bad_records"])
+    assert seen[0] == seen[1] != []
+    assert losses(tmp_path / "killed" / "3") == losses(tmp_path / "unbroken" / "3")
 
 
 def test_a_finished_run_says_so(

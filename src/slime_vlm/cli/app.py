@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -37,6 +37,9 @@ app.command(no_args_is_help=True)(pages)
 app.command(no_args_is_help=True)(convert)
 app.command(no_args_is_help=True)(new)
 app.add_typer(evaluate, name="eval")
+
+# All wrong usage is of its base class, which has no public name.
+_UsageError: Any = typer.BadParameter.__base__
 
 # Distributions of the optional extras by the module they bring, to turn a failed import into advice.
 _EXTRA_OF_MODULE = {
@@ -76,7 +79,8 @@ def main() -> None:
     Exit codes: 0 done, 2 bad input (a `SlimeError` or wrong usage), 130 interrupted, 1 anything else.
     """
     try:
-        app()
+        # Typer would print its own errors as boxes of several lines.
+        sys.exit(app(prog_name="slime", standalone_mode=False))
     except Exception as error:
         if os.environ.get("SLIME_DEBUG", "0") not in {"", "0"}:
             raise
@@ -84,6 +88,8 @@ def main() -> None:
         if described is None:
             raise
         message, code = described
+        if not message:
+            sys.exit(code)
         # Typer's own echo, so that a closed standard error is no second failure.
         typer.echo(f"slime: {message}", err=True)
         sys.exit(code)
@@ -93,6 +99,11 @@ def _describe(error: Exception) -> tuple[str, int] | None:
     """Gives the line and the exit code of a foreseeable failure, None for a defect that deserves its traceback."""
     from slime_vlm.errors import SlimeError
 
+    if isinstance(error, _UsageError):
+        # Empty where a command without arguments has printed its help instead.
+        message = " ".join(error.format_message().split()).rstrip(".")
+        command = error.ctx.command_path if error.ctx else "slime"
+        return message and f"{message}; see {command} --help", error.exit_code
     if isinstance(error, SlimeError):
         return " ".join(str(error).split()), 2
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in _EXTRA_OF_MODULE:

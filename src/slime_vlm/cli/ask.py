@@ -36,9 +36,12 @@ def ask(
     max_local_tokens: Annotated[
         int | None, typer.Option("--max-local-tokens", min=1, help="Keep exactly the best so many local tokens.")
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, … [default: cuda if there is one]")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, cuda, …", show_default="cuda if there is one")
+    ] = None,
     dtype: Annotated[
-        str | None, typer.Option("--dtype", help="float32, bfloat16, … [default: float32 on CPU, bfloat16 on GPU]")
+        str | None,
+        typer.Option("--dtype", help="float32, bfloat16, …", show_default="float32 on CPU, bfloat16 on GPU"),
     ] = None,
     quantization: Annotated[
         str | None, typer.Option("--quantization", help="int8 or 4bit weights in the language model.")
@@ -53,17 +56,25 @@ def ask(
 
     Example: slime ask invoice.png -q "What is the total?" -q "due date" --show overlay.png
     """
-    # Everything a user can get wrong is found before the model is loaded.
+    # Pictures, questions and targets are checked before the model is loaded, which may take minutes.
     from slime_vlm.errors import InputError
-    from slime_vlm.inputs import check_spec
+    from slime_vlm.inputs import check_spec, is_address
+    from slime_vlm.model.conversation import IMAGE_PLACEHOLDER
 
-    if not all(question.strip() for question in questions):
-        raise InputError('a question is empty, expected some text; ask like -q "What is the total?"')
+    for question in questions:
+        if not question.strip():
+            raise InputError('a question is empty, expected some text; ask like -q "What is the total?"')
+        if IMAGE_PLACEHOLDER in question:
+            raise InputError(f"the question {question!r} has the text {IMAGE_PLACEHOLDER}, which stands for a picture")
     for spec in images:
         check_spec(spec, allow_url)
     if show is not None:
         check_target(show, "--show")
     open_picture = picture_opener(max_pixels, dpi, window, allow_url, max_download)
+    for spec in images[1:]:
+        # Opened again in its turn: all at once may not fit the memory. Addresses are fetched only once.
+        if not is_address(spec):
+            open_picture(spec)
     start = time.perf_counter()
     image = open_picture(images[0])
     opening = time.perf_counter() - start

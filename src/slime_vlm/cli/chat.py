@@ -49,9 +49,12 @@ def chat(
     max_local_tokens: Annotated[
         int | None, typer.Option("--max-local-tokens", min=1, help="Keep exactly the best so many local tokens.")
     ] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, … [default: cuda if there is one]")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, cuda, …", show_default="cuda if there is one")
+    ] = None,
     dtype: Annotated[
-        str | None, typer.Option("--dtype", help="float32, bfloat16, … [default: float32 on CPU, bfloat16 on GPU]")
+        str | None,
+        typer.Option("--dtype", help="float32, bfloat16, …", show_default="float32 on CPU, bfloat16 on GPU"),
     ] = None,
     max_pixels: MaxPixels = None,
     dpi: Dpi = None,

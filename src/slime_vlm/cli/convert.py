@@ -19,7 +19,7 @@ def convert(
 ) -> None:
     """Turn a published SliME checkpoint into one that transformers loads, or a native one into the published layout.
 
-    Example: slime convert SliME-Llama3-8B slime-8b
+    Example: slime convert yifanzhang114/SliME-Llama3-8B slime-8b
     """
     with busy(f"converting {source}"):
         from slime_vlm.convert import convert as convert_folder

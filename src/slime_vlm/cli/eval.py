@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from slime_vlm.cli.terminal import quiet_transformers
+
 app = typer.Typer(no_args_is_help=True, help="Measure a model.")
 
 MODES: dict[str, dict[str, Any]] = {
@@ -29,11 +31,13 @@ def pages(
     model: Annotated[str, typer.Option("--model", help="nano, a checkpoint folder or a hub id.")] = "nano",
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Pages of every row of the table.")] = 60,
     tiles: Annotated[
-        list[int] | None, typer.Option("--tiles", min=1, help="Tiles of a page; several make several tables [1, 2, 6].")
+        list[int] | None,
+        typer.Option("--tiles", min=1, help="Tiles of a page; several make several tables.", show_default="1, 2 and 6"),
     ] = None,
     split: Annotated[str, typer.Option("--split", help="heldout, heldout_fonts or train.")] = "heldout",
     mode: Annotated[
-        list[str] | None, typer.Option("--mode", help=f"One of {', '.join(MODES)}; may be given several times [all].")
+        list[str] | None,
+        typer.Option("--mode", help=f"One of {', '.join(MODES)}; may be given several times.", show_default="all"),
     ] = None,
     budget: Annotated[
         list[int] | None,
@@ -57,6 +61,7 @@ def pages(
     from slime_vlm.evaluation.pages import answer_pages, summarise
     from slime_vlm.pages import PageSettings
 
+    quiet_transformers()
     for name in mode or []:
         if name not in MODES:
             raise ConfigError(f"--mode {name}: expected one of {', '.join(MODES)}")
@@ -113,6 +118,7 @@ def reading(
     from slime_vlm.evaluation.reading import read_pages
     from slime_vlm.pages import PageSettings
 
+    quiet_transformers()
     loaded, processor = slime_vlm.load(model)
     settings = PageSettings(tiles=(2, 7), text_px=(22, 34), page_scale=(0.8, 1.3), view_size=256, split=split)
     for name, share in read_pages(loaded, processor, settings, count, FIRST_SEED).items():

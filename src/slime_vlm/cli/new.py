@@ -17,10 +17,11 @@ def new(
     llm: Annotated[str, typer.Option("--llm", help="Language model: a folder, a hub id or a GGUF file.")],
     conversation: Annotated[
         str | None,
-        typer.Option("--conversation", help="v1 or llama3 [default: what the language model was trained with]"),
+        typer.Option("--conversation", help="v1 or llama3.", show_default="what the language model was trained with"),
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option("--dtype", help="float32, bfloat16, … [default: that of the language model]")
+        str | None,
+        typer.Option("--dtype", help="float32, bfloat16, …", show_default="that of the language model"),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the new parts.")] = 0,
     settings: Annotated[

@@ -16,16 +16,21 @@ Pictures = Annotated[
     typer.Argument(metavar="IMAGE...", help="Picture files of any size; scan.pdf#3 is page 3 of a file with pages."),
 ]
 MaxPixels = Annotated[
-    int | None, typer.Option("--max-pixels", min=1, help="Largest picture to open [default: 200 million pixels]")
+    int | None,
+    typer.Option("--max-pixels", min=1, help="Largest picture to open.", show_default="200 million pixels"),
 ]
-Dpi = Annotated[float | None, typer.Option("--dpi", min=1, max=10_000, help="Resolution of PDF pages [default: 200]")]
+Dpi = Annotated[
+    float | None, typer.Option("--dpi", min=1, max=10_000, help="Resolution of PDF pages.", show_default="200")
+]
 WindowText = Annotated[
     str | None,
-    typer.Option("--window", metavar="CENTER/WIDTH", help="Deep grey values to show, as 40/400 [default: the file's]"),
+    typer.Option(
+        "--window", metavar="CENTER/WIDTH", help="Deep grey values to show, as 40/400.", show_default="the file's own"
+    ),
 ]
 AllowUrl = Annotated[bool, typer.Option("--allow-url", help="Let pictures be http(s) addresses of public hosts.")]
 MaxDownload = Annotated[
-    float | None, typer.Option("--max-download", min=0.001, help="Largest download in MB [default: 50]")
+    float | None, typer.Option("--max-download", min=0.001, help="Largest download in MB.", show_default="50")
 ]
 
 OpenPicture = Callable[[str], "Image.Image"]

@@ -6,13 +6,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from slime_vlm.quiet import quiet_transformers
 
-def quiet_transformers() -> None:
-    """Keeps warnings and progress bars of transformers off the terminal."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+__all__ = ["busy", "quiet_transformers"]
 
 
 @contextmanager

@@ -14,7 +14,7 @@ def train(
         list[str] | None, typer.Option("--stage", help="Run this stage only; may be given several times.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the run [default: what the recipe says].")
+        Path | None, typer.Option("--out", "-o", help="Folder of the run.", show_default="runs/NAME OF THE RECIPE")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out where it was stopped.")] = False,
     dry_run: Annotated[

@@ -10,7 +10,7 @@ from transformers import AutoConfig, PretrainedConfig
 from slime_vlm.errors import ConfigError
 from slime_vlm.model.tiling import TokenLayout
 
-_CHOICES: dict[str, tuple[str, ...]] = {
+CHOICES: dict[str, tuple[str, ...]] = {
     # Not the class token too ("full"): adapter, compressor and stitched maps need a square of tokens.
     "vision_feature_select_strategy": ("default",),
     "projector_type": ("gated", "mlp", "query_attention"),
@@ -175,7 +175,7 @@ class SlimeConfig(PretrainedConfig):
         Raises:
             ConfigError: A field has a value that no model can be built from.
         """
-        for name, allowed in _CHOICES.items():
+        for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}")
         if self.view_size % self.patch_size:

@@ -4,6 +4,8 @@ Every image stands in `input_ids` as one placeholder per token that it has befor
 local tokens that were not kept and pads the rows again. Only what is left is then embedded, and its placeholders filled
 with features, so a picture of many tiles costs no more here than the tokens that it keeps. All of it works on index
 tensors; there is no loop over tokens.
+
+Deviation: a prompt may hold several images, each with a selection of its own; the published code fails on two.
 """
 
 from __future__ import annotations

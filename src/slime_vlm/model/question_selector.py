@@ -65,7 +65,7 @@ class AttentionScorer(nn.Module):
         queries = self.q_proj(self.norm_query(local_tokens)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         keys = self.k_proj(inputs).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         values = self.v_proj(inputs).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        # A row without any text would attend to nothing and give NaN; let it attend to everything instead.
+        # Deviation: a row without any text would attend to nothing and give NaN; let it attend to everything instead.
         mask = text_mask | ~text_mask.any(dim=-1, keepdim=True)
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask[:, None, None])
         hidden = self.norm_output(self.out_proj(attended.transpose(1, 2).flatten(-2)))

@@ -150,9 +150,9 @@ def _start_colours(model: SlimeForConditionalGeneration) -> None:
 def _start_local(model: SlimeForConditionalGeneration) -> None:
     """Let every query look at its own place from the start, each head at another part of it.
 
-    Found necessary for speed: with drawn projections the queries first have to discover that places correspond, and
-    content drowns the position code. Here content starts small, and a head compares positions alone, shifted by its
-    offset.
+    Deviation: the published code draws all projections; this is for models from nothing alone. Found necessary for
+    speed: with drawn projections the queries first have to discover that places correspond, and content drowns the
+    position code. Here content starts small, and a head compares positions alone, shifted by its offset.
     """
     for module in (model.model.local_compressor, model.model.global_adapter):
         if module is not None:

@@ -147,8 +147,8 @@ def cell_loss(logits: Tensor, labels: Tensor, blank_weight: float = 0.1) -> tupl
 def selector_loss(scores: Tensor, relevant: Tensor, local_mask: Tensor) -> Tensor:
     """How far the selection's probability is from being spread evenly over the tokens of the asked key and its value.
 
-    The mass on all of them together is no good aim: the key alone, which the question spells, can take it all, and the
-    value is then dropped.
+    Deviation: not in the paper, whose selection gets no gradient. The mass on all of them together is no good aim: the
+    key alone, which the question spells, can take it all, and the value is then dropped.
 
     Args:
         scores: [B, L, n] score over temperature of each token for each question.
@@ -166,8 +166,8 @@ def selector_loss(scores: Tensor, relevant: Tensor, local_mask: Tensor) -> Tenso
 def pointing_loss(attentions: Sequence[Tensor], answer_columns: Tensor) -> tuple[Tensor, float]:
     """Cross-entropy of some attention heads against the image tokens where an answer is read.
 
-    Finding is most of the work of a small language model, and the answer's loss alone says little about where to look.
-    Half of the heads of the two layers after the middle take part.
+    Deviation: not in the paper. Finding is most of the work of a small language model, and the answer's loss alone says
+    little about where to look. Half of the heads of the two layers after the middle take part.
 
     Args:
         attentions: [B, H, S, S] of every layer.
@@ -250,7 +250,7 @@ def copying_loss(
     held = columns.new_zeros(*columns.shape, ids[0].shape[-1])
     for row, tokens in zip(held, ids, strict=True):
         row[HEAD : HEAD + len(tokens)] = tokens
-    middle = len(outputs.hidden_states) // 2
+    middle = (len(outputs.hidden_states) - 1) // 2
     head: Any = model.copying_head
     return head(outputs.hidden_states[middle + 1], columns, held)
 
@@ -258,8 +258,8 @@ def copying_loss(
 class OracleObjective:
     """The language-model loss on tokens that are told what they hold.
 
-    Half-way up, a throw-away head names the words that every token belongs to: what a value stands beside, which the
-    token itself may not tell, is the first half of finding an answer.
+    Deviation: half-way up, a throw-away head names the words that every token belongs to: what a value stands beside,
+    which the token itself may not tell, is the first half of finding an answer.
 
     Args:
         model: gets the head when `context_weight` is above 0; `finish` removes it.

@@ -1,5 +1,7 @@
 """Many questions behind one image: rows in which every question stands as if it were the only one.
 
+Deviation: not in the paper, which trains on the turns of one conversation.
+
 An image is by far the longest part of a row. Questions that share it, see it, and do not see one another cost a
 fraction of as many rows, and give the same answers wherever they see the same image tokens.
 """

@@ -78,7 +78,8 @@ class ReadCollator:
 
     def labels(self, page: Page) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Label one page: local tokens [T, Q, K], patches of all views [1 + T, N, K], cells of tiles [T, 4 N]."""
-        shape, view = self.shape, {"view_size": self.shape.view_size}
+        shape = self.shape
+        view: dict[str, Any] = {"view_size": shape.view_size}
         grid = choose_grid(page.height, page.width, shape.view_size, shape.max_tiles)
         local = tile_token_labels(page, grid, self.vocabulary, side=shape.local_side, **view).ids
         patches = tile_token_labels(page, grid, self.vocabulary, side=shape.patch_side, **view).ids

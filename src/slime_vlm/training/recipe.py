@@ -7,9 +7,9 @@ weights stands here. Defaults live in these dataclasses and nowhere else.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -17,17 +17,36 @@ from typing import Any, get_args, get_origin, get_type_hints
 import yaml
 
 from slime_vlm.errors import ConfigError
+from slime_vlm.model.configuration_slime import CHOICES, SlimeConfig
+from slime_vlm.model.conversation import STYLES
+from slime_vlm.model.text_encoding import LABEL_RULES
+from slime_vlm.pages import PageSettings
+from slime_vlm.training.recipe_rules import (
+    COUNTS,
+    FOLDER_NAME,
+    NOT_EMPTY,
+    RATES,
+    SHARE,
+    SHARES,
+    Rule,
+    at_least,
+    fields_of,
+    hints_of,
+    nearest,
+    one_of,
+    value_rule,
+)
+from slime_vlm.training.stages import PART_PREFIXES
 
-TRAINABLE_PARTS = (
-    "vision_tower",
-    "projector",
-    "projector_tables",
-    "gate",
-    "global_adapter",
-    "local_compressor",
-    "selector",
-    "page_positions",
-    "language_model",
+# Those of transformers that need no settings of their own.
+SCHEDULES = (
+    "cosine",
+    "linear",
+    "constant",
+    "constant_with_warmup",
+    "polynomial",
+    "inverse_sqrt",
+    "cosine_with_restarts",
 )
 
 
@@ -35,15 +54,21 @@ TRAINABLE_PARTS = (
 class DataSource:
     """Where samples come from; exactly one of `pages` and `records` is set."""
 
-    pages: dict[str, Any] | None = None
+    pages: dict[str, Any] | None = field(default=None, metadata=fields_of(PageSettings))
     """Settings of the page renderer (`slime_vlm.pages.PageSettings`)."""
     records: str | None = None
     """A JSON or JSONL file of published conversation records."""
     images: str | None = None
     """Folder that the records' image paths start from; default: the folder of the records file."""
-    conversation: str = "template"
+    conversation: str = field(default="template", metadata=one_of("template", "plain"))
     """`template`: the model's chat template; `plain`: image, caption, newline (stages 1 and 2)."""
-    workers: int = 0
+    labels: str = field(default="answers", metadata=one_of(*LABEL_RULES))
+    """`answers`: every answer of a record is supervised. `published`: tokens are recounted as the published code does,
+    and a record whose count is off is not supervised at all."""
+    max_bad: float = field(default=0.01, metadata=SHARE)
+    """Share of the records that may be unusable (a damaged picture, roles out of turn): each is reported and the next
+    one taken in its place; one more stops the run. 0 stops at the first."""
+    workers: int = field(default=0, metadata=at_least(0))
     """Processes that prepare batches beside the one that trains."""
 
 
@@ -54,16 +79,16 @@ class OracleSettings:
     Copying is learnt first, from the asked tokens alone, then finding them among others; together neither starts.
     """
 
-    distractors: list[float] = field(default_factory=lambda: [0.0, 1.0])
+    distractors: list[float] = field(default_factory=lambda: [0.0, 1.0], metadata=SHARES)
     """Smallest and largest share of the tokens of no question that stay."""
-    blanks: list[float] = field(default_factory=lambda: [0.0, 0.3])
+    blanks: list[float] = field(default_factory=lambda: [0.0, 0.3], metadata=SHARES)
     """Smallest and largest share of the blank tokens that stay."""
-    unknown: float = 0.5
+    unknown: float = field(default=0.5, metadata=SHARE)
     """Share of rows in which no token tells which other text it belongs to: the language model has to find that out."""
-    jitter: float = 0.0
+    jitter: float = field(default=0.0, metadata=at_least(0))
     """Pixels by which characters may stand off their places: near the edge of a token an eye is in doubt whether a
     character is this token's or its neighbour's, and says it twice or not at all."""
-    local_side: int | None = None
+    local_side: int | None = field(default=None, metadata=at_least(1))
     """Tokens along the side of a tile; None = those of the model. Smaller tokens hold fewer characters, and copying one
     character a token is much easier to learn."""
 
@@ -72,65 +97,65 @@ class OracleSettings:
 class LoraSettings:
     """Low-rank adapters on the language model; they are merged into its weights at the end of the stage."""
 
-    rank: int = 128
-    alpha: int = 256
-    dropout: float = 0.05
+    rank: int = field(default=128, metadata=at_least(1))
+    alpha: int = field(default=256, metadata=at_least(1))
+    dropout: float = field(default=0.05, metadata=SHARE)
 
 
 @dataclass(frozen=True)
 class Stage:
     """One stage: what trains, on which view, from which data, how fast."""
 
-    name: str
-    trains: list[str]
-    """Parts of the model (see `TRAINABLE_PARTS`); all else is frozen."""
+    name: str = field(metadata=FOLDER_NAME)
+    trains: list[str] = field(metadata=NOT_EMPTY)
+    """Parts of the model (see `PART_PREFIXES`); all else is frozen."""
     data: DataSource
-    learning_rate: float
-    batch_size: int
+    learning_rate: float = field(metadata=at_least(0))
+    batch_size: int = field(metadata=at_least(1))
     """Samples in one optimizer step, over all processes and accumulation steps."""
-    objective: str = "answer"
+    objective: str = field(default="answer", metadata=one_of("answer", "read", "oracle"))
     """`answer`: the language-model loss. `read`: name the characters in every token (pages only). `oracle`: the
     language-model loss on tokens that are told what they hold, without pixels (pages only)."""
-    micro_batch_size: int | None = None
+    micro_batch_size: int | None = field(default=None, metadata=at_least(1))
     """Samples in one forward pass; None = `batch_size` on one process."""
-    epochs: float = 1.0
-    steps: int | None = None
+    epochs: float = field(default=1.0, metadata=value_rule("more than 0", lambda value: 0 < value < 1e6))
+    steps: int | None = field(default=None, metadata=at_least(1))
     """Optimizer steps; None = `epochs`. Needed for pages, which have no end."""
-    config: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict, metadata=fields_of(SlimeConfig))
     """SlimeConfig values during this stage (gate, views, top_p, ...)."""
     start: list[str] | None = None
     """Stages to start from: the weights of the first, then the parts that each later one trained; None = the stage
     before, [] = the recipe's model."""
-    part_learning_rates: dict[str, float] = field(default_factory=dict)
+    part_learning_rates: dict[str, float] = field(default_factory=dict, metadata=RATES)
     """Learning rate of single parts, in place of `learning_rate`."""
-    schedule: str = "cosine"
-    warmup_ratio: float = 0.03
-    weight_decay: float = 0.0
-    adam_beta2: float = 0.999
-    max_grad_norm: float = 1.0
+    schedule: str = field(default="cosine", metadata=one_of(*SCHEDULES))
+    warmup_ratio: float = field(default=0.03, metadata=SHARE)
+    weight_decay: float = field(default=0.0, metadata=at_least(0))
+    adam_beta2: float = field(default=0.999, metadata=value_rule("0 or more, below 1", lambda value: 0 <= value < 1))
+    max_grad_norm: float = field(default=1.0, metadata=at_least(0))
     gradient_checkpointing: bool = False
     bf16: bool = True
     """Compute in bfloat16 where the machine has instructions for it."""
-    max_sequence_length: int | None = 2048
+    max_sequence_length: int | None = field(default=2048, metadata=at_least(1))
     lora: LoraSettings | None = None
     """Train `language_model` by low-rank adapters rather than whole; other parts train whole."""
-    questions: list[int] = field(default_factory=lambda: [8])
+    questions: list[int] = field(default_factory=lambda: [8], metadata=COUNTS)
     """Numbers of questions asked behind one page, drawn for every batch (pages only)."""
     oracle: OracleSettings = field(default_factory=OracleSettings)
     """Rows of the `oracle` objective."""
-    selector_loss: float = 0.0
+    selector_loss: float = field(default=0.0, metadata=at_least(0))
     """Weight of the auxiliary loss that pulls up the tokens of the asked key and its value (pages only)."""
-    context_loss: float = 0.0
+    context_loss: float = field(default=0.0, metadata=at_least(0))
     """Weight of the loss that has the language model name, half-way up, what a visual token belongs to (`oracle`)."""
-    pointing_loss: float = 0.0
+    pointing_loss: float = field(default=0.0, metadata=at_least(0))
     """Weight of the loss that has one attention head look where the answer's next character stands (pages only)."""
-    copying_loss: float = 0.0
+    copying_loss: float = field(default=0.0, metadata=at_least(0))
     """Weight of the loss that has the language model name the characters of the token to look at (pages only)."""
-    reading_loss: float = 0.0
+    reading_loss: float = field(default=0.0, metadata=at_least(0))
     """Weight of the reading loss beside the answer loss (pages only)."""
-    save_minutes: float = 4.0
+    save_minutes: float = field(default=4.0, metadata=at_least(0))
     """Minutes between checkpoints."""
-    seed: int = 0
+    seed: int = field(default=0, metadata=at_least(0))
     source: str = ""
     """Where the numbers of this stage come from."""
 
@@ -145,11 +170,11 @@ class ModelSource:
     """A vision encoder (folder or hub id) to put under a new SliME."""
     llm: str | None = None
     """A language model (folder or hub id) to put under a new SliME."""
-    tokenizer: str | None = None
+    tokenizer: str | None = field(default=None, metadata=one_of("pages"))
     """`pages`: a small word-and-character tokenizer for rendered pages, for a model from nothing."""
-    conversation: str | None = None
+    conversation: str | None = field(default=None, metadata=one_of(*STYLES))
     """Conversation style of a new SliME: `v1`, `llama3` or `pages`."""
-    config: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict, metadata=fields_of(SlimeConfig))
     """SlimeConfig values."""
 
 
@@ -157,11 +182,11 @@ class ModelSource:
 class Recipe:
     """A whole run."""
 
-    name: str
+    name: str = field(metadata=FOLDER_NAME)
     model: ModelSource
-    stages: list[Stage]
+    stages: list[Stage] = field(metadata=NOT_EMPTY)
     description: str = ""
-    seed: int = 0
+    seed: int = field(default=0, metadata=at_least(0))
     tensorboard: bool = True
 
 
@@ -173,7 +198,8 @@ def load_recipe(path: str | Path, overrides: dict[str, str] | None = None) -> Re
         overrides: dotted keys to YAML values, `{"stages.eye.steps": "20"}`; a stage is named by its name.
 
     Raises:
-        ConfigError: the file is missing or no YAML, or has unknown, missing or ill-typed keys; all are told at once.
+        ConfigError: the file is missing or no YAML, or has unknown or missing keys or values out of range; all are
+            told at once. Or an override is no YAML or has no place.
     """
     path = Path(path)
     if not path.is_file():
@@ -183,7 +209,13 @@ def load_recipe(path: str | Path, overrides: dict[str, str] | None = None) -> Re
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     for key, value in (overrides or {}).items():
-        _override(raw, key, yaml.safe_load(value))
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(
+                f"--set {key}={value}: {' '.join(str(error).split())}; expected a YAML value, such as 3 or [1, 2]"
+            ) from error
+        _override(raw, key, parsed)
     problems: list[str] = []
     recipe = _build(Recipe, raw, "", problems)
     if not problems:
@@ -198,11 +230,6 @@ def recipe_dict(recipe: Recipe) -> dict[str, Any]:
     return dataclasses.asdict(recipe)
 
 
-def _nearest(key: str, valid: list[str]) -> str:
-    close = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"valid keys: {', '.join(valid)}"
-
-
 def _override(raw: Any, key: str, value: Any) -> None:
     node, parts = raw, key.split(".")
     for depth, part in enumerate(parts):
@@ -210,7 +237,7 @@ def _override(raw: Any, key: str, value: Any) -> None:
         if isinstance(node, list):
             names = [str(item.get("name")) for item in node if isinstance(item, dict)]
             if part not in names:
-                raise ConfigError(f"--set {key}: no stage '{part}'; {_nearest(part, names)}")
+                raise ConfigError(f"--set {key}: no stage '{part}'; {nearest(part, names)}")
             node = node[names.index(part)]
         elif not isinstance(node, dict):
             raise ConfigError(f"--set {key}: '{'.'.join(parts[:depth])}' has no keys of its own")
@@ -232,9 +259,9 @@ def _build(kind: Any, raw: Any, where: str, problems: list[str]) -> Any:
     for key, value in raw.items():
         name = f"{where}.{key}" if where else str(key)
         if key not in fields:
-            problems.append(f"unknown key '{name}': {_nearest(str(key), list(fields))}")
+            problems.append(f"unknown key '{name}': {nearest(str(key), list(fields))}")
         else:
-            values[key] = _convert(hints[key], value, name, problems)
+            values[key] = _checked(hints[key], fields[key].metadata, value, name, problems)
     for name, item in fields.items():
         required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
         if required and name not in raw:
@@ -242,15 +269,46 @@ def _build(kind: Any, raw: Any, where: str, problems: list[str]) -> Any:
     return kind(**values) if not problems else None
 
 
+def _checked(hint: Any, metadata: Mapping[str, Any], value: Any, name: str, problems: list[str]) -> Any:
+    """Convert the value of a field, and check it by the field's metadata."""
+    before = len(problems)
+    converted = _convert(hint, value, name, problems)
+    if len(problems) > before or converted is None:
+        return converted
+    rule: Rule | None = metadata.get("rule")
+    if rule is not None and not rule.fits(converted):
+        problems.append(f"'{name}' is {converted!r}, expected {rule.expected}")
+    return _values_of(metadata["kind"], converted, name, problems) if "kind" in metadata else converted
+
+
+def _values_of(kind: type, values: dict[str, Any], where: str, problems: list[str]) -> dict[str, Any]:
+    """Convert and check the values of some fields of `kind`."""
+    hints = hints_of(kind)
+    converted: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{where}.{key}"
+        if key not in hints:
+            problems.append(f"unknown key '{name}': {nearest(str(key), hints)}")
+        elif key == "projector_vocabulary" and value == "pages":
+            converted[key] = value
+        elif kind is SlimeConfig and key in CHOICES and value not in CHOICES[key]:
+            problems.append(f"'{name}' is {value!r}, expected one of {', '.join(CHOICES[key])}")
+        else:
+            converted[key] = _convert(hints[key], value, name, problems)
+    return converted
+
+
 def _convert(hint: Any, value: Any, name: str, problems: list[str]) -> Any:
     origin = get_origin(hint)
+    if hint is Any:
+        return value
     if origin in (typing.Union, types.UnionType):
         options = [o for o in get_args(hint) if o is not type(None)]
         optional = len(options) < len(get_args(hint))
         return None if value is None and optional else _convert(options[0], value, name, problems)
     if dataclasses.is_dataclass(hint):
         return _build(hint, value, name, problems)
-    if origin is list:
+    if origin in (list, tuple):
         if not isinstance(value, list):
             problems.append(f"'{name}' is {value!r}, expected a list")
             return []
@@ -261,7 +319,8 @@ def _convert(hint: Any, value: Any, name: str, problems: list[str]) -> Any:
         if not isinstance(value, dict):
             problems.append(f"'{name}' is {value!r}, expected keys and values")
             return {}
-        return value
+        inner = get_args(hint)[1]
+        return {key: _convert(inner, item, f"{name}.{key}", problems) for key, item in value.items()}
     if hint is float and isinstance(value, str):
         # YAML 1.1 reads 1e-3 (no dot) as text.
         try:
@@ -283,23 +342,23 @@ def _check(recipe: Recipe) -> list[str]:
     for i, stage in enumerate(recipe.stages):
         where = f"stages.{stage.name}"
         for part in stage.trains:
-            if part not in TRAINABLE_PARTS:
-                problems.append(f"'{where}.trains' names '{part}': {_nearest(part, list(TRAINABLE_PARTS))}")
+            if part not in PART_PREFIXES:
+                problems.append(f"'{where}.trains' names '{part}': {nearest(part, PART_PREFIXES)}")
         for part in stage.part_learning_rates:
             if part not in stage.trains:
                 problems.append(f"'{where}.part_learning_rates' names '{part}', which this stage does not train")
         if stage.lora is not None and "language_model" not in stage.trains:
             problems.append(f"'{where}.lora' needs 'language_model' among 'trains'")
-        if stage.objective not in ("answer", "read", "oracle"):
-            problems.append(f"'{where}.objective' is '{stage.objective}', expected answer, read or oracle")
         if (stage.data.pages is None) == (stage.data.records is None):
             problems.append(f"'{where}.data' needs exactly one of 'pages' and 'records'")
         elif stage.data.pages is None and stage.objective != "answer":
             problems.append(f"'{where}.objective: {stage.objective}' needs 'data.pages'")
         elif stage.data.pages is not None and stage.steps is None:
             problems.append(f"'{where}.steps' is needed, since pages have no end")
-        if stage.data.conversation not in ("template", "plain"):
-            problems.append(f"'{where}.data.conversation' is '{stage.data.conversation}', expected template or plain")
+        if stage.data.pages is not None:
+            problems += _page_problems(stage.data.pages, {**recipe.model.config, **stage.config}, f"{where}.data")
+            if stage.data.labels != "answers":
+                problems.append(f"'{where}.data.labels: {stage.data.labels}' needs 'data.records'")
         for start in stage.start or []:
             if start not in names[:i]:
                 problems.append(f"'{where}.start' names '{start}', which is no earlier stage")
@@ -309,3 +368,13 @@ def _check(recipe: Recipe) -> list[str]:
     if source.path is None and not (source.vision and source.llm) and "text_config" not in source.config:
         problems.append("'model' needs 'path', or 'vision' and 'llm', or a 'config' with vision_config and text_config")
     return problems
+
+
+def _page_problems(pages: dict[str, Any], config: dict[str, Any], where: str) -> list[str]:
+    # The model says how large views are, and may not be at hand yet: then no size is too large.
+    sizes = {"view_size": config.get("view_size", 1_000_000), "max_tiles": config.get("max_tiles", 7)}
+    try:
+        PageSettings.from_dict({**sizes, **pages})
+    except ConfigError as error:
+        return [f"'{where}.pages': {str(error).removeprefix('pages: ')}"]
+    return []

@@ -19,14 +19,15 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments, se
 
 from slime_vlm.errors import ConfigError
 from slime_vlm.precision import has_bf16
+from slime_vlm.quiet import quiet_while
 from slime_vlm.training.lora import add_lora, merge_lora
 from slime_vlm.training.models import page_vocabulary, recipe_config, stage_model, start_model
 from slime_vlm.training.objectives import AnswerObjective, OracleObjective, ReadObjective
 from slime_vlm.training.page_data import AnswerCollator, OracleCollator, PageDataset, PageShape, ReadCollator
 from slime_vlm.training.plan import print_plan
-from slime_vlm.training.progress import ProgressLines, quiet_transformers
+from slime_vlm.training.progress import ProgressLines
 from slime_vlm.training.recipe import Recipe, Stage, load_recipe
-from slime_vlm.training.records import RecordCollator, RecordDataset
+from slime_vlm.training.records import BadRecords, RecordCollator, RecordDataset
 from slime_vlm.training.run_folder import claim, is_finished, stage_folders, write_marker, writing
 from slime_vlm.training.stages import PART_PREFIXES, apply_stage, frozen_modules, trainable_table
 from slime_vlm.training.trainer import ClockCheckpoints, SlimeTrainer, last_complete_checkpoint, on_any_process
@@ -80,6 +81,12 @@ def train(
     if dry_run:
         print_plan(recipe, chosen)
         return Path()
+    for stage in chosen:
+        # A value that no model can be built from is told now rather than when its stage begins.
+        try:
+            recipe_config(recipe, stage.config)
+        except ConfigError as error:
+            raise ConfigError(f"stage '{stage.name}': {error}") from error
     # Of several processes one speaks.
     console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
     out = out or Path("runs") / recipe.name
@@ -89,7 +96,7 @@ def train(
         return final
     claim(out, recipe, [stage.name for stage in chosen])
     for stage in chosen:
-        with quiet_transformers(), writing(out):
+        with quiet_while(), writing(out):
             _run_stage(recipe, stage, out, resume, console)
     console.print(f'finished: try it with slime ask IMAGE -q "..." --model {final}', soft_wrap=True)
     return final
@@ -130,6 +137,10 @@ def _run_stage(recipe: Recipe, stage: Stage, out: Path, resume: bool, console: C
         console.print("this machine has no bfloat16 instructions: computing in float32")
 
     dataset, collator, objective = _data_and_loss(recipe, stage, model, processor)
+    bad_records = None
+    if isinstance(collator, RecordCollator):
+        # Every process reports its own.
+        bad_records = BadRecords(collator.dataset, collator.max_bad, Console(stderr=True, soft_wrap=True).print)
     progress = ProgressLines(console, stage.name)
     trainer = SlimeTrainer(
         model=model,
@@ -139,6 +150,7 @@ def _run_stage(recipe: Recipe, stage: Stage, out: Path, resume: bool, console: C
         objective=objective,
         rates=rates,
         frozen=frozen_modules(model, stage),
+        bad_records=bad_records,
         callbacks=[ClockCheckpoints(stage.save_minutes), progress],
     )
     trainer.remove_callback(PrinterCallback)
@@ -167,9 +179,14 @@ def _data_and_loss(
 ) -> tuple[Any, Any, Any]:
     """Dataset, collator and objective of a stage; an objective of None is the model's own loss."""
     if stage.data.records is not None:
-        dataset = RecordDataset(stage.data.records, stage.data.images)
+        records = RecordDataset(stage.data.records, stage.data.images)
         style = "plain" if stage.data.conversation == "plain" else None
-        return dataset, RecordCollator(processor, style, stage.max_sequence_length), None
+        # Each process sees its own part of the records.
+        share = stage.data.max_bad / int(os.environ.get("WORLD_SIZE", "1"))
+        max_bad = min(math.floor(share * len(records)), len(records) - 1)
+        collator = RecordCollator(records, processor, style, stage.data.labels, stage.max_sequence_length, max_bad)
+        # The collator opens them, since it may have to open the next one instead.
+        return range(len(records)), collator, None
 
     from slime_vlm.pages import PageSettings
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections import defaultdict
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from slime_vlm.training.records import BadRecords
+
 COMPLETE = "complete"
 """Marker in a checkpoint folder that was written whole; one without it is a torn write of a killed run."""
 
@@ -24,22 +27,72 @@ Objective = Callable[[Any, dict[str, Tensor]], tuple[Tensor, dict[str, float]]]
 class SlimeTrainer(Trainer):
     """Trainer with one learning rate a parameter, a replaceable loss, and frozen parts kept in evaluation mode.
 
+    What was summed since the last log, and the bad records so far, are kept in its checkpoints: Trainer itself begins
+    its running loss anew after a resume, and the next point of the curve would be the mean of fewer steps.
+
     Args:
         objective: (model, batch) -> (loss, logs); None uses the model's own loss.
         rates: learning rate of every trainable parameter by name.
         frozen: children of `model.model` to keep in evaluation mode.
+        bad_records: counts the records that batches list as bad; None where there are no records.
         kwargs: for Trainer.
     """
 
     def __init__(
-        self, *args: Any, objective: Objective | None, rates: dict[str, float], frozen: list[str], **kwargs: Any
+        self,
+        *args: Any,
+        objective: Objective | None,
+        rates: dict[str, float],
+        frozen: list[str],
+        bad_records: BadRecords | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.objective, self.rates, self.frozen = objective, rates, frozen
+        self.objective, self.rates, self.frozen, self.bad_records = objective, rates, frozen, bad_records
         if objective is not None:
             # Objectives return means over the micro batch; Trainer then averages over the accumulation steps.
             self.model_accepts_loss_kwargs = False
         self._sums: dict[str, list[float]] = defaultdict(list)
+        self._loss_sum = torch.zeros((), device=self.args.device)
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
+        """Train; from a checkpoint, with what had been summed when it was written."""
+        if resume_from_checkpoint is not None:
+            # Not there in a checkpoint of fewer processes.
+            path = self._sums_file(Path(resume_from_checkpoint))
+            if path.is_file():
+                kept = json.loads(path.read_text())
+                self._loss_sum += kept["loss"]
+                self._sums.update(kept["sums"])
+                if self.bad_records is not None:
+                    self.bad_records.seen.update(kept["bad_records"])
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _sums_file(self, checkpoint: Path) -> Path:
+        return checkpoint / f"sums_{self.args.process_index}.json"
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        bad = [] if self.bad_records is None else sorted(self.bad_records.seen)
+        kept = {"loss": self._loss_sum.item(), "sums": self._sums, "bad_records": bad}
+        path = self._sums_file(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+        path.write_text(json.dumps(kept))
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], *args: Any) -> Any:
+        """Take the batches of an optimizer step, and count the bad records that they list."""
+        return super().get_batch_samples(self._without_bad(epoch_iterator), *args)
+
+    def _without_bad(self, batches: Iterator[Any]) -> Iterator[Any]:
+        for batch in batches:
+            if self.bad_records is not None:
+                self.bad_records.add(batch.pop("bad_records"))
+            yield batch
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """One forward and backward pass, its loss added up for the next log."""
+        loss = super().training_step(*args, **kwargs)
+        self._loss_sum += loss
+        return loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with a parameter group for each learning rate."""
@@ -76,8 +129,11 @@ class SlimeTrainer(Trainer):
         return (loss, logs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the means of what the objective reported since the last log."""
+        """Take means over all steps since the last log: of the loss and of what the objective reported."""
         if "loss" in logs:
+            before = max((entry["step"] for entry in self.state.log_history if "loss" in entry), default=0)
+            logs["loss"] = self.accelerator.gather(self._loss_sum).mean().item() / (self.state.global_step - before)
+            self._loss_sum.zero_()
             logs |= {key: round(sum(values) / len(values), 4) for key, values in self._sums.items()}
             self._sums.clear()
         super().log(logs, *args, **kwargs)

@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PAGE := examples/invoice.png
-QUESTION := What is the total?
+QUESTION := What is the amount due?
 PYTEST_ARGS ?=
 
 .PHONY: demo test install install-dev clean

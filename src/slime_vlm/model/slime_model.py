@@ -386,7 +386,7 @@ class SlimeModel(SlimePreTrainedModel):
         )
         embeddings = self.embed_text(merged.input_ids)[0]
         if vision_tokens:
-            masks = kept_local_tokens or [None] * len(vision_tokens)
+            masks: Sequence[Tensor | None] = kept_local_tokens or [None] * len(vision_tokens)
             features = torch.cat([self._image_block(*pair) for pair in zip(vision_tokens, masks, strict=True)])
             # Number of its feature at every placeholder that is still there; cutting rows may have removed some.
             numbers = (placeholders & kept).flatten().cumsum(0).view_as(kept) - 1

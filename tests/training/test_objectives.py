@@ -16,21 +16,23 @@ from slime_vlm.pages import Page, PageSettings, make_page, render
 from slime_vlm.training.models import page_vocabulary, start_model
 from slime_vlm.training.objectives import (
     AnswerObjective,
-    CopyingHead,
     OracleObjective,
-    ReadingHeads,
     ReadObjective,
     answer_loss,
-    cell_loss,
-    pointing_loss,
     question_scores,
-    selector_loss,
-    slot_accuracy,
-    slot_loss,
 )
 from slime_vlm.training.packed_rows import PackedImage, merge_packed
 from slime_vlm.training.page_data import AnswerCollator, OracleCollator, PageShape
 from slime_vlm.training.page_labels import tile_token_labels
+from slime_vlm.training.page_losses import (
+    CopyingHead,
+    ReadingHeads,
+    cell_loss,
+    pointing_loss,
+    selector_loss,
+    slot_accuracy,
+    slot_loss,
+)
 from slime_vlm.training.recipe import OracleSettings, load_recipe
 
 from ..conftest import tiny_model

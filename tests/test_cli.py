@@ -14,6 +14,7 @@ from PIL import Image
 
 from slime_vlm.cli import main
 from slime_vlm.errors import InputError
+from tests.inputs.test_video import write_clip
 from tests.tiny_reader import save_tiny_reader
 
 # What the installed command does. Without it, importing the package imports torch at once.
@@ -270,6 +271,16 @@ def test_help_shows_every_default(slime, monkeypatch, command, defaults):
     assert " ." not in out.replace(" ...", "")
 
 
+def test_questions_about_a_video(slime, tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4", 16)
+    code, out, _ = slime("ask", clip, "-q", "what?", "--frames", 4, "--json", "--show", tmp_path / "frames.png")
+    assert code == 0
+    record = json.loads(out)
+    assert record["grid"] == [2, 2]
+    assert record["frames"] == [0.2, 0.6, 1.0, 1.4]
+    assert Image.open(tmp_path / "frames.png").height > 300
+
+
 def test_other_failures(slime, monkeypatch, page):
     def failing(error: BaseException):
         def fail(*_: object, **__: object) -> None:
@@ -284,9 +295,9 @@ def test_other_failures(slime, monkeypatch, page):
         (MemoryError(), 1, "out of memory"),
         (ModuleNotFoundError("No module named 'yaml'", name="yaml"), 2, 'pip install "slime-vlm[train]"'),
     ]:
-        monkeypatch.setattr("slime_vlm.inputs.open_image", failing(error))
+        monkeypatch.setattr("slime_vlm.inputs.open_image_or_clip", failing(error))
         assert words in failure_line(slime(*asked), code)
-    monkeypatch.setattr("slime_vlm.inputs.open_image", failing(KeyboardInterrupt()))
+    monkeypatch.setattr("slime_vlm.inputs.open_image_or_clip", failing(KeyboardInterrupt()))
     assert slime(*asked)[0] == 130
 
 
@@ -296,7 +307,7 @@ def test_a_defect_and_debugging_show_the_traceback(monkeypatch, page):
     with pytest.raises(InputError):
         main()
     monkeypatch.setenv("SLIME_DEBUG", "0")
-    monkeypatch.setattr("slime_vlm.inputs.open_image", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("slime_vlm.inputs.open_image_or_clip", lambda *_, **__: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["slime", "ask", str(page), "-q", "a?"])
     with pytest.raises(ZeroDivisionError):
         main()

@@ -1,4 +1,4 @@
-"""Answering questions about a picture: encode it once, ask as often as you like, and see what each answer looked at."""
+"""Answering questions about a picture or video: encode it once, ask as often as you like, see where answers looked."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import Tensor
 from transformers import TextStreamer
 
 from slime_vlm.errors import InputError
-from slime_vlm.inputs import to_rgb
+from slime_vlm.inputs import Clip, to_rgb
 from slime_vlm.model.outputs import VisionTokens
-from slime_vlm.model.tiling import TileGrid, choose_grid
+from slime_vlm.model.tiling import TileGrid, choose_grid, frame_grid
 from slime_vlm.overlay import LocalSelection, draw_overlay
 
 if TYPE_CHECKING:
@@ -69,10 +69,11 @@ class Answer:
         """Places of the kept local tokens, int [k]."""
         return np.flatnonzero(self.kept)
 
-    def draw(self, image: Image.Image) -> Image.Image:
-        """Draws tiles and kept tokens over the picture that was asked about, see `overlay.draw_overlay`."""
+    def draw(self, image: Image.Image | Clip) -> Image.Image:
+        """Draws tiles and kept tokens over what was asked about, see `overlay.draw_overlay`; of a video, its frames."""
+        picture = image.sheet(self.grid.rows, self.grid.cols) if isinstance(image, Clip) else image
         selection = LocalSelection(self.grid, self.tile_side, self.kept, self.scores)
-        return draw_overlay(image, selection, self.question, self.text, num_global=self.num_global)
+        return draw_overlay(picture, selection, self.question, self.text, num_global=self.num_global)
 
 
 @dataclass
@@ -152,15 +153,19 @@ class EncodedPicture:
         return array.reshape(self.grid.rows, self.grid.cols, side, side).swapaxes(1, 2).reshape(-1)
 
 
-def encode(model: SlimeForConditionalGeneration, processor: SlimeProcessor, image: Image.Image) -> EncodedPicture:
+def encode(
+    model: SlimeForConditionalGeneration, processor: SlimeProcessor, image: Image.Image | Clip
+) -> EncodedPicture:
     """Encodes a picture once, a chunk of its views at a time: of a picture of any size only the tokens are kept.
 
     Args:
         model: a SliME model; `slime_vlm.load` gives it with its processor.
         processor: its processor.
-        image: a picture of any size and mode; `inputs.open_image` opens files.
+        image: a picture of any size and mode, or the frames of a video; `inputs.open_image_or_clip` opens files.
     """
     start = time.perf_counter()
+    if isinstance(image, Clip):
+        return _encode_clip(model, processor, image, start)
     image = to_rgb(image)
     settings, config = processor.image_processor, model.config
     grid = choose_grid(image.height, image.width, settings.view_size, settings.max_tiles)
@@ -171,10 +176,22 @@ def encode(model: SlimeForConditionalGeneration, processor: SlimeProcessor, imag
     return EncodedPicture(model, processor, grid, tokens, seconds)
 
 
+def _encode_clip(
+    model: SlimeForConditionalGeneration, processor: SlimeProcessor, clip: Clip, start: float
+) -> EncodedPicture:
+    grid = frame_grid(len(clip.frames), processor.image_processor.view_size)
+    views = processor.image_processor.frame_views(clip.frames)
+    ready = time.perf_counter()
+    with torch.inference_mode():
+        tokens = model.encode_frames(views, (grid.rows, grid.cols))
+    seconds = {"preprocess": ready - start, "encode": time.perf_counter() - ready}
+    return EncodedPicture(model, processor, grid, tokens, seconds)
+
+
 def ask(
     model: SlimeForConditionalGeneration,
     processor: SlimeProcessor,
-    image: Image.Image,
+    image: Image.Image | Clip,
     questions: str | Sequence[str],
     *,
     max_new_tokens: int = 256,

@@ -23,6 +23,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from slime_vlm.answering import EncodedPicture, OnText, TimedStreamer, encode
 from slime_vlm.errors import ConfigError, InputError
+from slime_vlm.inputs import Clip
 from slime_vlm.model.conversation import Segment
 from slime_vlm.model.text_encoding import encode_segments
 from slime_vlm.overlay import LocalSelection, draw_overlay, drawing_copy
@@ -141,9 +142,11 @@ class Conversation:
     _cache: Cache | None = field(default=None, repr=False)
     _num_cached: int = field(default=0, repr=False)  # tokens of `_row`, counted before selection
 
-    def add_image(self, image: Image.Image, name: str = "") -> SeenPicture:
-        """Encodes a picture, which enters the conversation with the next question."""
-        return self.add_picture(encode(self.model, self.processor, image), image, name)
+    def add_image(self, image: Image.Image | Clip, name: str = "") -> SeenPicture:
+        """Encodes a picture or a video's frames, which enter the conversation with the next question."""
+        encoded = encode(self.model, self.processor, image)
+        shown = image.sheet(encoded.grid.rows, encoded.grid.cols) if isinstance(image, Clip) else image
+        return self.add_picture(encoded, shown, name)
 
     def add_picture(self, encoded: EncodedPicture, image: Image.Image, name: str = "") -> SeenPicture:
         """Adds a picture that is encoded already; it enters the conversation with the next question.

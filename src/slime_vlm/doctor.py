@@ -23,7 +23,8 @@ _PURPOSE = {
     "dicom": "DICOM pictures",
     "pdf": "pages of PDF files",
     "heic": "HEIC pictures",
-    "inputs": "all kinds of pictures",
+    "video": "frames of videos",
+    "inputs": "all kinds of pictures, and videos",
     "serve": "the server",
     "dev": "tests and checks",
 }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from slime_vlm.cli.pictures import AllowUrl, Dpi, MaxDownload, MaxPixels, Pictures, WindowText, picture_opener
+from slime_vlm.cli.pictures import AllowUrl, Dpi, Frames, MaxDownload, MaxPixels, Pictures, WindowText, picture_opener
 from slime_vlm.cli.terminal import busy, quiet_transformers
 
 if TYPE_CHECKING:
@@ -51,14 +51,15 @@ def ask(
     window: WindowText = None,
     allow_url: AllowUrl = False,
     max_download: MaxDownload = None,
+    frames: Frames = None,
 ) -> None:
-    """Ask questions about one or more pictures; each picture is encoded once.
+    """Ask questions about one or more pictures or videos; each is encoded once.
 
     Example: slime ask invoice.png -q "What is the total?" -q "due date" --show overlay.png
     """
     # Pictures, questions and targets are checked before the model is loaded, which may take minutes.
     from slime_vlm.errors import InputError
-    from slime_vlm.inputs import check_spec, is_address
+    from slime_vlm.inputs import Clip, check_spec, is_address
     from slime_vlm.model.conversation import IMAGE_PLACEHOLDER
 
     for question in questions:
@@ -70,7 +71,7 @@ def ask(
         check_spec(spec, allow_url)
     if show is not None:
         check_target(show, "--show")
-    open_picture = picture_opener(max_pixels, dpi, window, allow_url, max_download)
+    open_picture = picture_opener(max_pixels, dpi, window, allow_url, max_download, frames)
     for spec in images[1:]:
         # Opened again in its turn: all at once may not fit the memory. Addresses are fetched only once.
         if not is_address(spec):
@@ -104,7 +105,10 @@ def ask(
                 typer.secho(f"{name}{question.strip()}", dim=True)
             answer = picture.ask(question, max_new_tokens=max_new_tokens, on_text=None if as_json else write)
             if as_json:
-                typer.echo(json.dumps(_record(spec, answer, loading, opening), ensure_ascii=False))
+                record = _record(spec, answer, loading, opening)
+                if isinstance(image, Clip):
+                    record["frames"] = image.seconds
+                typer.echo(json.dumps(record, ensure_ascii=False))
             else:
                 typer.echo()
             if show is not None:

@@ -16,6 +16,7 @@ from slime_vlm.cli.ask import check_target, save, write
 from slime_vlm.cli.pictures import (
     AllowUrl,
     Dpi,
+    Frames,
     MaxDownload,
     MaxPixels,
     OpenPicture,
@@ -61,6 +62,7 @@ def chat(
     window: WindowText = None,
     allow_url: AllowUrl = False,
     max_download: MaxDownload = None,
+    frames: Frames = None,
 ) -> None:
     """Talk about pictures: each is encoded once, and follow-up questions know what was said before.
 
@@ -69,7 +71,7 @@ def chat(
     Example: slime chat invoice.png
     """
     # Everything a user can get wrong is found before the model is loaded.
-    open_picture = picture_opener(max_pixels, dpi, window, allow_url, max_download)
+    open_picture = picture_opener(max_pixels, dpi, window, allow_url, max_download, frames)
     opened = [(Path(spec).name, open_picture(spec)) for spec in images]
     with busy(f"loading {model}"):
         from slime_vlm import load

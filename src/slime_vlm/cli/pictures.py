@@ -11,9 +11,13 @@ import typer
 if TYPE_CHECKING:
     from PIL import Image
 
+    from slime_vlm.inputs import Clip
+
 Pictures = Annotated[
     list[str],
-    typer.Argument(metavar="IMAGE...", help="Picture files of any size; scan.pdf#3 is page 3 of a file with pages."),
+    typer.Argument(
+        metavar="IMAGE...", help="Pictures of any size, or videos; scan.pdf#3 is page 3 of a file with pages."
+    ),
 ]
 MaxPixels = Annotated[
     int | None,
@@ -33,21 +37,29 @@ MaxDownload = Annotated[
     float | None, typer.Option("--max-download", min=0.001, help="Largest download in MB.", show_default="50")
 ]
 
-OpenPicture = Callable[[str], "Image.Image"]
+Frames = Annotated[int | None, typer.Option("--frames", min=1, help="Frames to take of a video.", show_default="8")]
+
+OpenPicture = Callable[[str], "Image.Image | Clip"]
 
 
 def picture_opener(
-    max_pixels: int | None, dpi: float | None, window: str | None, allow_url: bool, max_download: float | None
+    max_pixels: int | None,
+    dpi: float | None,
+    window: str | None,
+    allow_url: bool,
+    max_download: float | None,
+    frames: int | None,
 ) -> OpenPicture:
-    """Gives `inputs.open_image` with a command's options; None stands for the default.
+    """Gives `inputs.open_image_or_clip` with a command's options; None stands for the default.
 
     Raises:
         InputError: `window` is none.
     """
-    from slime_vlm.inputs import DPI, MAX_DOWNLOAD, MAX_PIXELS, Window, open_image
+    from slime_vlm.inputs import DPI, MAX_DOWNLOAD, MAX_PIXELS, NUM_FRAMES, Window, open_image_or_clip
 
     return partial(
-        open_image,
+        open_image_or_clip,
+        num_frames=NUM_FRAMES if frames is None else frames,
         max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
         dpi=DPI if dpi is None else dpi,
         window=None if window is None else Window.parse(window),

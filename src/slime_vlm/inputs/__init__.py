@@ -1,19 +1,25 @@
-"""Opening pictures of every kind: one file per format, chosen by what a file holds and not by its name."""
+"""Opening pictures of every kind, and videos: one file per format, chosen by what a file holds and not by its name."""
 
 from __future__ import annotations
 
 from slime_vlm.inputs.address import MAX_DOWNLOAD, is_address
 from slime_vlm.inputs.colours import Window, to_rgb
-from slime_vlm.inputs.opening import check_spec, open_image
+from slime_vlm.inputs.opening import check_spec, is_video, open_clip, open_image, open_image_or_clip
 from slime_vlm.inputs.request import DPI, MAX_PIXELS
+from slime_vlm.inputs.video import NUM_FRAMES, Clip
 
 __all__ = [
     "DPI",
     "MAX_DOWNLOAD",
     "MAX_PIXELS",
+    "NUM_FRAMES",
+    "Clip",
     "Window",
     "check_spec",
     "is_address",
+    "is_video",
+    "open_clip",
     "open_image",
+    "open_image_or_clip",
     "to_rgb",
 ]

@@ -1,4 +1,4 @@
-"""The single entry for pictures: which file and page are meant, which reader it is for, and one line if it fails."""
+"""The single entry for pictures and videos: which file and page, which reader it is for, and one line if it fails."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
@@ -20,6 +21,9 @@ from slime_vlm.inputs.pdf import read_pdf
 from slime_vlm.inputs.pillow import read_pillow
 from slime_vlm.inputs.request import DPI, MAX_PIXELS, Request
 from slime_vlm.inputs.tiff import read_tiff
+from slime_vlm.inputs.video import NUM_FRAMES, Clip, read_clip
+
+_Read = TypeVar("_Read")
 
 _READERS: dict[Kind, Callable[[Request], Image.Image]] = {
     "dicom": read_dicom,
@@ -63,11 +67,59 @@ def open_image(
     file, page = check_spec(spec, allow_url)
     request = Request(Path(file), file, page, max_pixels, dpi, window)
     if not is_address(file):
-        return _read(request)
+        return _read_image(request)
     with tempfile.TemporaryDirectory(prefix="slime-") as folder:
         target = Path(folder) / "download"
         download(file, target, max_download)
-        return _read(replace(request, path=target, downloaded=True))
+        return _read_image(replace(request, path=target, downloaded=True))
+
+
+def open_clip(spec: str | Path, num_frames: int = NUM_FRAMES, max_pixels: int = MAX_PIXELS) -> Clip:
+    """Opens a video file as a few frames, evenly spread over its length and turned upright.
+
+    Args:
+        spec: a file.
+        num_frames: how many frames to take; a video that has fewer gives all of them.
+        max_pixels: the largest height times width of a frame to decode.
+
+    Raises:
+        InputError: the file is missing, empty, a folder, an address, not a video, damaged, or larger than `max_pixels`;
+            PyAV is not installed.
+    """
+    file, page = check_spec(spec)
+    request = Request(Path(file), file, page, max_pixels)
+
+    def read(kind: Kind) -> Clip:
+        if kind != "video":
+            raise InputError(f"{file}: a picture, a video is expected")
+        return read_clip(request, num_frames)
+
+    return _reading(request, "video", read)
+
+
+def open_image_or_clip(spec: str | Path, num_frames: int = NUM_FRAMES, **options: Any) -> Image.Image | Clip:
+    """Opens what a file holds: a picture as `open_image` does, a video as `open_clip` does.
+
+    Args:
+        spec: see `open_image`.
+        num_frames: see `open_clip`.
+        **options: those of `open_image`.
+
+    Raises:
+        InputError: see `open_image` and `open_clip`.
+    """
+    file, _page = check_spec(spec, bool(options.get("allow_url", False)))
+    if not is_address(file) and is_video(file):
+        return open_clip(spec, num_frames, options.get("max_pixels", MAX_PIXELS))
+    return open_image(spec, **options)
+
+
+def is_video(file: str | Path) -> bool:
+    """Tells whether a file holds a video, by its first bytes; what cannot be read holds none."""
+    try:
+        return kind_of(Path(file)) == "video"
+    except OSError:
+        return False
 
 
 def check_spec(spec: str | Path, allow_url: bool = False) -> tuple[str, int | None]:
@@ -106,13 +158,21 @@ def _split(spec: str) -> tuple[str, int | None]:
     return parts[1], int(parts[2])
 
 
-def _read(request: Request) -> Image.Image:
+def _read_image(request: Request) -> Image.Image:
+    def read(kind: Kind) -> Image.Image:
+        if kind == "video":
+            where = "from addresses no videos are read" if request.downloaded else "open_clip reads its frames"
+            raise InputError(f"{request.name}: a video, a picture is expected; {where}")
+        return _READERS[kind](request)
+
+    return _reading(request, "picture", read)
+
+
+def _reading(request: Request, what: str, read: Callable[[Kind], _Read]) -> _Read:
+    """Reads a file by its kind; whatever goes wrong is told in one line."""
     name = request.name
     try:
-        kind = kind_of(request.path)
-        if kind not in _READERS:
-            raise InputError(f"{name}: a video, a picture is expected; save a frame of it as a picture")
-        return _READERS[kind](request)
+        return read(kind_of(request.path))
     except (InputError, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -122,4 +182,4 @@ def _read(request: Request) -> Image.Image:
     # Decoders fed with damaged bytes fail in many ways (SyntaxError, struct.error, zlib.error, ...).
     except Exception as error:
         found = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{name}: the picture is damaged or incomplete ({found}); make a new copy of it") from error
+        raise InputError(f"{name}: the {what} is damaged or incomplete ({found}); make a new copy of it") from error

@@ -161,13 +161,22 @@ class SlimeImageProcessor(PilBackend):
         picture = as_picture(image)
         cut = cut_views(picture, self.grid(picture.height, picture.width), self.resample, views)
         while chunk := list(islice(cut, views_per_chunk)):
-            pixels = np.stack(chunk).transpose(0, 3, 1, 2).astype(np.float32, order="C")
-            normalise(
-                pixels,
-                self.rescale_factor if self.do_rescale else None,
-                (self.image_mean, self.image_std) if self.do_normalize else None,
-            )
-            yield torch.from_numpy(pixels)
+            yield self._normalised(chunk)
+
+    def frame_views(self, frames: Sequence[ImageInput]) -> Tensor:
+        """Make views of the frames of a video, each squashed to one: [F, 3, P, P]."""
+        squashed = [as_picture(frame).resize((self.view_size, self.view_size), self.resample) for frame in frames]
+        return self._normalised([np.asarray(frame) for frame in squashed])
+
+    def _normalised(self, views: Sequence[np.ndarray]) -> Tensor:
+        """Views [P, P, 3] uint8 as the encoder takes them, [v, 3, P, P]."""
+        pixels = np.stack(views).transpose(0, 3, 1, 2).astype(np.float32, order="C")
+        normalise(
+            pixels,
+            self.rescale_factor if self.do_rescale else None,
+            (self.image_mean, self.image_std) if self.do_normalize else None,
+        )
+        return torch.from_numpy(pixels)
 
     def process_image(self, image: ImageInput, **kwargs: Any) -> Image.Image:
         """Make one image RGB; unlike other processors this one works on PIL images until they are cut."""

@@ -58,6 +58,10 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
         """See `SlimeModel.encode_stream`."""
         return self.model.encode_stream(chunks, grid)
 
+    def encode_frames(self, pixel_values: Tensor, grid: tuple[int, int]) -> VisionTokens:
+        """See `SlimeModel.encode_frames`."""
+        return self.model.encode_frames(pixel_values, grid)
+
     def encode_images(self, pixel_values: Tensor, image_grids: Tensor) -> list[VisionTokens]:
         """See `SlimeModel.encode_images`."""
         return self.model.encode_images(pixel_values, image_grids)

@@ -143,6 +143,33 @@ class SlimeModel(SlimePreTrainedModel):
                 tiles.add(self.compress_tiles(tile_features))
         return VisionTokens(grid, gates, global_tokens, None if views == "global" else tiles.tokens())
 
+    def encode_frames(self, pixel_values: Tensor, grid: tuple[int, int]) -> VisionTokens:
+        """Encode frames of a video: the mean of their features is the global view, each of them is a tile.
+
+        Every frame goes through the encoder once (published with SliME's results on Video-MME).
+
+        Args:
+            pixel_values: [F, 3, H, W] frames in the order of time, each as one view.
+            grid: (rows, columns) that they are laid out in, see `tiling.frame_grid`.
+
+        Raises:
+            InputError: The number of frames does not fit the grid.
+        """
+        rows, cols = grid
+        if rows * cols != pixel_values.shape[0]:
+            raise InputError(f"got {pixel_values.shape[0]} frames, expected {rows} x {cols}: see tiling.frame_grid")
+        views = self.config.views
+        features = self.encode_views(pixel_values)
+        global_tokens: Tensor | None = None
+        gates: Tensor | None = None
+        local_tokens: Tensor | None = None
+        if views != "local":
+            adapted, weights = self.adapt_global(features.mean(dim=0, keepdim=True))
+            global_tokens, gates = adapted[0], None if weights is None else weights[0]
+        if views != "global":
+            local_tokens = stitch_tiles(self.compress_tiles(features), rows, cols, self.config.local_merge)
+        return VisionTokens(grid, gates, global_tokens, local_tokens)
+
     def _encode_chunks(self, chunks: Iterable[Tensor], is_global: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Features [g, N, C] of the global views and [t, N, C] of the tiles of every chunk of views.
 

@@ -172,3 +172,18 @@ def fit_to_grid(height: int, width: int, rows: int, cols: int, view_size: int = 
         top=(canvas_height - scaled_height) // 2,
         left=(canvas_width - scaled_width) // 2,
     )
+
+
+def frame_grid(num_frames: int, view_size: int = 336) -> TileGrid:
+    """Grid of the frames of a video: every frame is a tile that it fills, two to a row (8 frames are 4 x 2).
+
+    An odd number of frames stands in one column.
+
+    Raises:
+        InputError: There is no frame.
+    """
+    if num_frames < 1:
+        raise InputError(f"a video of {num_frames} frames has nothing to look at, expected at least 1")
+    cols = 2 - num_frames % 2
+    rows = num_frames // cols
+    return TileGrid(rows, cols, view_size, rows * view_size, cols * view_size, top=0, left=0)

@@ -1,0 +1,139 @@
+"""Videos: which frames are taken and when they are shown, turning, damage, limits, and what is said without PyAV."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from slime_vlm.errors import InputError
+from slime_vlm.inputs import Clip, is_video, open_clip, open_image, open_image_or_clip
+from slime_vlm.inputs.video import _middles
+from tests.inputs.failing import failure, without
+
+
+def write_clip(path: Path, count: int, size: tuple[int, int] = (48, 64), rate: int = 10, codec: str = "mpeg4") -> Path:
+    """Writes a video whose frame i is grey of value 10 + 5 i, brighter in its upper left quarter; size is (h, w)."""
+    height, width = size
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.height, stream.width, stream.pix_fmt, stream.gop_size = height, width, "yuv420p", 5
+        stream.time_base, stream.bit_rate = Fraction(1, rate), 20_000_000
+        for number in range(count):
+            pixels = np.full((height, width, 3), 10 + 5 * number, np.uint8)
+            pixels[: height // 2, : width // 2] += 60
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def numbers(clip: Clip) -> list[int]:
+    """Which frames of `write_clip` these are, by their grey in the lower right."""
+    return [round((np.asarray(frame)[-9:, -9:].mean() - 10) / 5) for frame in clip.frames]
+
+
+@pytest.fixture(scope="module")
+def clip_file(tmp_path_factory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("video") / "clip.mp4", 32)
+
+
+def test_middles_of_equal_spans():
+    assert _middles(32, 8) == [2, 6, 10, 14, 18, 22, 26, 30]
+    assert _middles(10, 4) == [1, 3, 6, 8]
+    assert _middles(3, 8) == [0, 1, 2]
+    assert _middles(9, 1) == [4]
+
+
+def test_frames_are_spread_over_the_video(clip_file):
+    clip = open_clip(clip_file)
+    assert numbers(clip) == [2, 6, 10, 14, 18, 22, 26, 30]
+    assert clip.seconds == [0.2, 0.6, 1.0, 1.4, 1.8, 2.2, 2.6, 3.0]
+    assert {frame.size for frame in clip.frames} == {(64, 48)}
+    assert numbers(open_clip(clip_file, num_frames=2)) == [8, 24]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mkv", "mpeg4"), ("a.avi", "mpeg4"), ("a.ts", "mpeg2video"), ("a.mov", "mpeg4")]
+)
+def test_other_containers(tmp_path, name, codec):
+    path = write_clip(tmp_path / name, 24, rate=25, codec=codec)
+    assert is_video(path)
+    assert numbers(open_clip(path, num_frames=4)) == [3, 9, 15, 21]
+
+
+def test_a_short_video_gives_all_its_frames(tmp_path):
+    assert numbers(open_clip(write_clip(tmp_path / "a.mp4", 3))) == [0, 1, 2]
+
+
+def test_phones_tell_how_to_turn_a_video(clip_file, tmp_path):
+    turned = tmp_path / "turned.mp4"
+    # The tag of a quarter turn is in the header of the track: a matrix of (0, 1, -1, 0) in place of (1, 0, 0, 1).
+    data = bytearray(clip_file.read_bytes())
+    header = data.index(b"tkhd") + 4
+    one = 0x10000
+    for place, value in enumerate([0, one, 0, -one, 0, 0]):
+        data[header + 40 + 4 * place : header + 44 + 4 * place] = value.to_bytes(4, "big", signed=True)
+    turned.write_bytes(data)
+    frame = np.asarray(open_clip(turned, num_frames=1).frames[0])
+    assert frame.shape == (64, 48, 3)
+    # A quarter turn clockwise brings the bright quarter from the upper left to the upper right.
+    quarters = [frame[:32, :24], frame[:32, 24:], frame[32:, :24], frame[32:, 24:]]
+    assert int(np.argmax([quarter.mean() for quarter in quarters])) == 1
+
+
+def test_a_cut_video_is_as_long_as_what_is_left(tmp_path):
+    whole = write_clip(tmp_path / "a.ts", 40, codec="mpeg2video")
+    (tmp_path / "cut.ts").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    clip = open_clip(tmp_path / "cut.ts", num_frames=4)
+    assert len(clip.frames) == 4
+    assert numbers(clip) == sorted(numbers(clip))
+    assert max(numbers(clip)) < 40
+
+
+def test_pictures_and_videos_are_told_apart(clip_file, tmp_path):
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
+    assert isinstance(open_image_or_clip(clip_file, num_frames=2), Clip)
+    assert isinstance(open_image_or_clip(tmp_path / "a.png"), Image.Image)
+    assert not is_video(tmp_path / "none")
+    with pytest.raises(InputError, match="a video is expected"):
+        open_clip(tmp_path / "a.png")
+    with pytest.raises(InputError, match="open_clip reads its frames"):
+        open_image(clip_file)
+
+
+def line_of(*args, **options) -> str:
+    with pytest.raises(InputError) as raised:
+        open_clip(*args, **options)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_what_cannot_be_opened(clip_file, tmp_path, monkeypatch):
+    data = clip_file.read_bytes()
+    (tmp_path / "head.mp4").write_bytes(data[:40])
+    assert "damaged or incomplete" in line_of(tmp_path / "head.mp4")
+    assert "has no pages" in line_of(f"{clip_file}#2")
+    assert "the limit is" in line_of(clip_file, max_pixels=100)
+    assert "no such file" in line_of(tmp_path / "none.mp4")
+    with av.open(str(tmp_path / "sound.mkv"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        sound.sample_rate = 8000
+        container.mux(stream.encode(sound))
+    assert "sound alone" in line_of(tmp_path / "sound.mkv")
+    without(monkeypatch, "av")
+    assert 'pip install "slime-vlm[video]"' in line_of(clip_file)
+    assert "a video, a picture is expected" in failure(clip_file)
+
+
+def test_a_sheet_has_the_frames_row_by_row(clip_file):
+    sheet = open_clip(clip_file).sheet(4, 2)
+    assert sheet.size == (128, 192)
+    cells = np.asarray(sheet).reshape(4, 48, 2, 64, 3)[:, 40, :, 60, 0].reshape(-1)
+    assert list(cells) == sorted(cells)
+    with pytest.raises(ValueError, match="8 frames do not fill 3 x 2"):
+        open_clip(clip_file).sheet(3, 2)

@@ -271,9 +271,11 @@ def test_help_shows_every_default(slime, monkeypatch, command, defaults):
     assert " ." not in out.replace(" ...", "")
 
 
-def test_questions_about_a_video(slime, tmp_path):
+def test_questions_about_a_video(slime, checkpoint, tmp_path):
     clip = write_clip(tmp_path / "clip.mp4", 16)
-    code, out, _ = slime("ask", clip, "-q", "what?", "--frames", 4, "--json", "--show", tmp_path / "frames.png")
+    code, out, _ = slime(
+        "ask", clip, "-q", "what?", "-m", checkpoint, "--frames", 4, "--json", "--show", tmp_path / "frames.png"
+    )
     assert code == 0
     record = json.loads(out)
     assert record["grid"] == [2, 2]

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from slime_vlm import answering
-from slime_vlm.errors import InputError
+from slime_vlm.errors import ConfigError, InputError
 from slime_vlm.model import image_processing_slime
 from slime_vlm.model.image_processing_slime import SlimeImageProcessor, cut_views
 from slime_vlm.model.local_compressor import TileMap, stitch_tiles
@@ -60,6 +60,38 @@ def test_other_filters_are_left_to_pillow(monkeypatch) -> None:
     scaled = image.resize((grid.scaled_width, grid.scaled_height), Image.Resampling.BILINEAR)
     rows = min(28 - grid.top, 28)
     assert np.array_equal(first_tile[grid.top :, grid.left :], np.asarray(scaled)[:rows, : 28 - grid.left])
+
+
+def soft(height: int, width: int) -> Image.Image:
+    """Colours that change slowly, as in photographs."""
+    coarse = np.random.default_rng(height).integers(
+        0, 256, (max(1, height // 16), max(1, width // 16), 3), dtype=np.uint8
+    )
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("size", [(900, 1400), (60, 4000), (1, 1), (1500, 1490)])
+def test_torch_scales_to_the_same_picture(size: tuple[int, int]) -> None:
+    exact = SlimeImageProcessor(view_size=56)(soft(*size), return_tensors="pt")
+    quick = SlimeImageProcessor(view_size=56, resize_backend="torch")
+    found = quick(soft(*size), return_tensors="pt")
+    assert torch.equal(found["image_grids"], exact["image_grids"])
+    levels = (
+        (found["pixel_values"] - exact["pixel_values"]) * torch.tensor(quick.image_std)[:, None, None] * 255
+    ).abs()
+    # One grey level on isolated values.
+    assert levels.max() < 1.01
+    assert (levels > 0.5).float().mean() < 0.01
+    assert torch.equal(torch.cat(list(quick.stream_views(soft(*size), 3))), found["pixel_values"])
+
+
+def test_the_resize_backend_is_checked_and_saved(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="resize_backend is 'pil', expected 'pillow' or 'torch'"):
+        SlimeImageProcessor(view_size=28, resize_backend="pil")(noise(40, 40))
+    with pytest.raises(ConfigError, match="no filter 1"):
+        SlimeImageProcessor(view_size=28, resize_backend="torch", resample=Image.Resampling.LANCZOS)(noise(40, 40))
+    SlimeImageProcessor(resize_backend="torch").save_pretrained(tmp_path)
+    assert SlimeImageProcessor.from_pretrained(tmp_path).resize_backend == "torch"
 
 
 @pytest.mark.parametrize("order", ["spatial", "flat"])

@@ -1,10 +1,11 @@
 """What a huge picture costs: tokens, seconds and memory from 1 to 100 megapixels, with a fixed budget of local tokens.
 
     python benchmarks/huge_image.py --plot docs/figures/huge_image.png [--megapixels 1 4 16 36 64 100] [--encoder small]
+    python benchmarks/huge_image.py --format tiff       # in tiles of 512 pixels: decoded by regions
 
-Every picture is a square JPEG of many copies of examples/invoice.png. It is opened, encoded and asked about in a
-process of its own, whose peak memory is that of the whole run: Python, torch, model and picture. Weights are random;
-the encoder reads views of 336 pixels as CLIP does, with `--encoder large` in CLIP-L's size.
+Every picture is a square JPEG (or TIFF) of many copies of examples/invoice.png. It is opened, encoded and asked about
+in a process of its own, whose peak memory is that of the whole run: Python, torch, model and picture. Weights are
+random; the encoder reads views of 336 pixels as CLIP does, with `--encoder large` in CLIP-L's size.
 """
 
 from __future__ import annotations
@@ -41,7 +42,13 @@ def write_picture(path: Path, megapixels: float) -> None:
     for top in range(0, side, copy.height):
         for left in range(0, side, copy.width):
             canvas.paste(copy, (left, top))
-    canvas.save(path, quality=90)
+    if path.suffix == ".jpg":
+        canvas.save(path, quality=90)
+    else:
+        import numpy as np
+        import tifffile
+
+        tifffile.imwrite(path, np.asarray(canvas), photometric="rgb", tile=(512, 512), compression="deflate")
 
 
 def build_model(encoder: str, max_tiles: int, budget: int) -> tuple[Any, Any]:
@@ -87,14 +94,14 @@ def peak_memory() -> float:
 def measure(path: Path, encoder: str, max_tiles: int, budget: int) -> dict[str, Any]:
     """Open, encode and ask; in a process of its own."""
     from slime_vlm.answering import encode
-    from slime_vlm.inputs import open_image
+    from slime_vlm.inputs import open_input
 
     model, processor = build_model(encoder, max_tiles, budget)
     # The first use of everything, so that nothing of it is counted with the picture.
     encode(model, processor, Image.new("RGB", (500, 300), "white")).ask(QUESTION, max_new_tokens=1)
     before = peak_memory()
     start = time.perf_counter()
-    image = open_image(path)
+    image = open_input(path)
     seconds = {"open": time.perf_counter() - start}
     opened = peak_memory()
     answer = encode(model, processor, image).ask(QUESTION, max_new_tokens=1)
@@ -172,6 +179,7 @@ def main() -> None:
     parser.add_argument("--encoder", choices=ENCODERS, default="small")
     parser.add_argument("--max-tiles", type=int, default=900)
     parser.add_argument("--budget", type=int, default=256, help="max_local_tokens")
+    parser.add_argument("--format", choices=("jpg", "tiff"), default="jpg")
     parser.add_argument("--plot", type=Path, help="PNG to draw")
     parser.add_argument("--out", type=Path, help="JSON to write")
     parser.add_argument("--step", nargs=2, metavar=("STEP", "FILE"), help=argparse.SUPPRESS)
@@ -186,7 +194,7 @@ def main() -> None:
     rows = []
     print(line(HEADS), line(["---"] * len(HEADS)), sep="\n", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / "picture.jpg")
+        path = str(Path(folder) / f"picture.{arguments.format}")
         options = ["--encoder", arguments.encoder, "--max-tiles", str(arguments.max_tiles)]
         options += ["--budget", str(arguments.budget)]
         for megapixels in arguments.megapixels:

@@ -109,8 +109,8 @@ def test_lines_fit_and_a_cut_text_ends_in_an_ellipsis():
 
 
 def test_a_drawing_copy_is_no_larger_than_a_drawing():
-    assert drawing_copy(Image.new("L", (6000, 3000))).size == (1800, 900)
-    assert drawing_copy(Image.new("RGB", (60, 30))).size == (60, 30)
+    assert drawing_copy(Image.new("L", (6000, 3000)), choose_grid(3000, 6000)).size == (1800, 900)
+    assert drawing_copy(Image.new("RGB", (60, 30)), choose_grid(30, 60)).size == (60, 30)
 
 
 def test_a_matplotlib_axis_shows_the_picture_and_its_scale():

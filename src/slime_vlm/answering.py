@@ -14,10 +14,10 @@ from torch import Tensor
 from transformers import TextStreamer
 
 from slime_vlm.errors import InputError
-from slime_vlm.inputs import Clip, to_rgb
+from slime_vlm.inputs import Clip, OpenedInput, TiledPicture, to_rgb
 from slime_vlm.model.outputs import VisionTokens
 from slime_vlm.model.tiling import TileGrid, choose_grid, frame_grid
-from slime_vlm.overlay import LocalSelection, draw_overlay
+from slime_vlm.overlay import LocalSelection, draw_overlay, drawing_copy
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
@@ -69,9 +69,9 @@ class Answer:
         """Places of the kept local tokens, int [k]."""
         return np.flatnonzero(self.kept)
 
-    def draw(self, image: Image.Image | Clip) -> Image.Image:
+    def draw(self, image: OpenedInput) -> Image.Image:
         """Draws tiles and kept tokens over what was asked about, see `overlay.draw_overlay`; of a video, its frames."""
-        picture = image.sheet(self.grid.rows, self.grid.cols) if isinstance(image, Clip) else image
+        picture = image if isinstance(image, Image.Image) else drawing_copy(image, self.grid)
         selection = LocalSelection(self.grid, self.tile_side, self.kept, self.scores)
         return draw_overlay(picture, selection, self.question, self.text, num_global=self.num_global)
 
@@ -153,20 +153,18 @@ class EncodedPicture:
         return array.reshape(self.grid.rows, self.grid.cols, side, side).swapaxes(1, 2).reshape(-1)
 
 
-def encode(
-    model: SlimeForConditionalGeneration, processor: SlimeProcessor, image: Image.Image | Clip
-) -> EncodedPicture:
+def encode(model: SlimeForConditionalGeneration, processor: SlimeProcessor, image: OpenedInput) -> EncodedPicture:
     """Encodes a picture once, a chunk of its views at a time: of a picture of any size only the tokens are kept.
 
     Args:
         model: a SliME model; `slime_vlm.load` gives it with its processor.
         processor: its processor.
-        image: a picture of any size and mode, or the frames of a video; `inputs.open_image_or_clip` opens files.
+        image: a picture of any size and mode, or what `inputs.open_input` made of a file.
     """
     start = time.perf_counter()
     if isinstance(image, Clip):
         return _encode_clip(model, processor, image, start)
-    image = to_rgb(image)
+    image = image if isinstance(image, TiledPicture) else to_rgb(image)
     settings, config = processor.image_processor, model.config
     grid = choose_grid(image.height, image.width, settings.view_size, settings.max_tiles)
     chunks = _Timed(settings.stream_views(image, config.views_per_chunk, config.views))
@@ -191,7 +189,7 @@ def _encode_clip(
 def ask(
     model: SlimeForConditionalGeneration,
     processor: SlimeProcessor,
-    image: Image.Image | Clip,
+    image: OpenedInput,
     questions: str | Sequence[str],
     *,
     max_new_tokens: int = 256,

@@ -23,7 +23,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 
 from slime_vlm.answering import EncodedPicture, OnText, TimedStreamer, encode
 from slime_vlm.errors import ConfigError, InputError
-from slime_vlm.inputs import Clip
+from slime_vlm.inputs import OpenedInput
 from slime_vlm.model.conversation import Segment
 from slime_vlm.model.text_encoding import encode_segments
 from slime_vlm.overlay import LocalSelection, draw_overlay, drawing_copy
@@ -142,13 +142,12 @@ class Conversation:
     _cache: Cache | None = field(default=None, repr=False)
     _num_cached: int = field(default=0, repr=False)  # tokens of `_row`, counted before selection
 
-    def add_image(self, image: Image.Image | Clip, name: str = "") -> SeenPicture:
+    def add_image(self, image: OpenedInput, name: str = "") -> SeenPicture:
         """Encodes a picture or a video's frames, which enter the conversation with the next question."""
         encoded = encode(self.model, self.processor, image)
-        shown = image.sheet(encoded.grid.rows, encoded.grid.cols) if isinstance(image, Clip) else image
-        return self.add_picture(encoded, shown, name)
+        return self.add_picture(encoded, image, name)
 
-    def add_picture(self, encoded: EncodedPicture, image: Image.Image, name: str = "") -> SeenPicture:
+    def add_picture(self, encoded: EncodedPicture, image: OpenedInput, name: str = "") -> SeenPicture:
         """Adds a picture that is encoded already; it enters the conversation with the next question.
 
         Args:
@@ -156,7 +155,7 @@ class Conversation:
             image: what to draw on.
             name: what to call it; default its number.
         """
-        picture = SeenPicture(name or f"picture {len(self.pictures) + 1}", encoded, drawing_copy(image))
+        picture = SeenPicture(name or f"picture {len(self.pictures) + 1}", encoded, drawing_copy(image, encoded.grid))
         self.pictures.append(picture)
         self._entering.append(picture)
         return picture

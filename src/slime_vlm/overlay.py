@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
+from slime_vlm.inputs import Clip, OpenedInput, TiledPicture
+from slime_vlm.model.row_bands import RowBands
 from slime_vlm.model.tiling import TileGrid
 from slime_vlm.side_panel import INK, MUTED, PAPER, Column, Scale, Share, Words
 
@@ -59,9 +61,18 @@ class LocalSelection:
                 )
 
 
-def drawing_copy(image: Image.Image) -> Image.Image:
-    """Copies a picture at a size that is enough to draw on, so that the original need not be kept."""
-    copy = image.convert("RGB")
+def drawing_copy(image: OpenedInput, grid: TileGrid) -> Image.Image:
+    """Copies a picture at a size that is enough to draw on, so that the original need not be kept.
+
+    Args:
+        image: a picture; a video becomes the sheet of its frames.
+        grid: its tiles.
+    """
+    if isinstance(image, TiledPicture):
+        scale = min(1.0, _LONG_SIDE[1] / max(image.size))
+        height, width = max(1, round(image.height * scale)), max(1, round(image.width * scale))
+        return Image.fromarray(RowBands(image, height, width).rows(0, height))
+    copy = image.sheet(grid.rows, grid.cols) if isinstance(image, Clip) else image.convert("RGB")
     copy.thumbnail((_LONG_SIDE[1], _LONG_SIDE[1]), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return copy
 

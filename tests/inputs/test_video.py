@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from slime_vlm.errors import InputError
-from slime_vlm.inputs import Clip, is_video, open_clip, open_image, open_image_or_clip
+from slime_vlm.inputs import Clip, is_video, open_clip, open_image, open_input
 from slime_vlm.inputs.video import _middles
 from tests.inputs.failing import failure, without
 
@@ -96,8 +96,8 @@ def test_a_cut_video_is_as_long_as_what_is_left(tmp_path):
 
 def test_pictures_and_videos_are_told_apart(clip_file, tmp_path):
     Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
-    assert isinstance(open_image_or_clip(clip_file, num_frames=2), Clip)
-    assert isinstance(open_image_or_clip(tmp_path / "a.png"), Image.Image)
+    assert isinstance(open_input(clip_file, num_frames=2), Clip)
+    assert isinstance(open_input(tmp_path / "a.png"), Image.Image)
     assert not is_video(tmp_path / "none")
     with pytest.raises(InputError, match="a video is expected"):
         open_clip(tmp_path / "a.png")

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from slime_vlm.inputs import Clip
+    from slime_vlm.inputs import OpenedInput
 
 Pictures = Annotated[
     list[str],
@@ -39,7 +37,7 @@ MaxDownload = Annotated[
 
 Frames = Annotated[int | None, typer.Option("--frames", min=1, help="Frames to take of a video.", show_default="8")]
 
-OpenPicture = Callable[[str], "Image.Image | Clip"]
+OpenPicture = Callable[[str], "OpenedInput"]
 
 
 def picture_opener(
@@ -50,15 +48,15 @@ def picture_opener(
     max_download: float | None,
     frames: int | None,
 ) -> OpenPicture:
-    """Gives `inputs.open_image_or_clip` with a command's options; None stands for the default.
+    """Gives `inputs.open_input` with a command's options; None stands for the default.
 
     Raises:
         InputError: `window` is none.
     """
-    from slime_vlm.inputs import DPI, MAX_DOWNLOAD, MAX_PIXELS, NUM_FRAMES, Window, open_image_or_clip
+    from slime_vlm.inputs import DPI, MAX_DOWNLOAD, MAX_PIXELS, NUM_FRAMES, Window, open_input
 
     return partial(
-        open_image_or_clip,
+        open_input,
         num_frames=NUM_FRAMES if frames is None else frames,
         max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
         dpi=DPI if dpi is None else dpi,

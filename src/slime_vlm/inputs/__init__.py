@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from slime_vlm.inputs.address import MAX_DOWNLOAD, is_address
 from slime_vlm.inputs.colours import Window, to_rgb
-from slime_vlm.inputs.opening import check_spec, is_video, open_clip, open_image, open_image_or_clip
+from slime_vlm.inputs.opening import OpenedInput, check_spec, is_video, open_clip, open_image, open_input
 from slime_vlm.inputs.request import DPI, MAX_PIXELS
+from slime_vlm.inputs.tiled_picture import TiledPicture
 from slime_vlm.inputs.video import NUM_FRAMES, Clip
 
 __all__ = [
@@ -14,12 +15,14 @@ __all__ = [
     "MAX_PIXELS",
     "NUM_FRAMES",
     "Clip",
+    "OpenedInput",
+    "TiledPicture",
     "Window",
     "check_spec",
     "is_address",
     "is_video",
     "open_clip",
     "open_image",
-    "open_image_or_clip",
+    "open_input",
     "to_rgb",
 ]

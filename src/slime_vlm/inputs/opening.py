@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
@@ -21,6 +21,7 @@ from slime_vlm.inputs.pdf import read_pdf
 from slime_vlm.inputs.pillow import read_pillow
 from slime_vlm.inputs.request import DPI, MAX_PIXELS, Request
 from slime_vlm.inputs.tiff import read_tiff
+from slime_vlm.inputs.tiled_picture import TiledPicture, open_tiled
 from slime_vlm.inputs.video import NUM_FRAMES, Clip, read_clip
 
 _Read = TypeVar("_Read")
@@ -97,8 +98,14 @@ def open_clip(spec: str | Path, num_frames: int = NUM_FRAMES, max_pixels: int = 
     return _reading(request, "video", read)
 
 
-def open_image_or_clip(spec: str | Path, num_frames: int = NUM_FRAMES, **options: Any) -> Image.Image | Clip:
-    """Opens what a file holds: a picture as `open_image` does, a video as `open_clip` does.
+OpenedInput: TypeAlias = Image.Image | TiledPicture | Clip
+"""What can be asked about: a picture, a large one that stays in its file, or the frames of a video."""
+
+
+def open_input(spec: str | Path, num_frames: int = NUM_FRAMES, **options: Any) -> OpenedInput:
+    """Opens what a file holds: a video as `open_clip` does, a picture as `open_image` does.
+
+    A large TIFF picture that can be decoded by regions stays in its file (`tiled_picture.open_tiled`).
 
     Args:
         spec: see `open_image`.
@@ -108,10 +115,15 @@ def open_image_or_clip(spec: str | Path, num_frames: int = NUM_FRAMES, **options
     Raises:
         InputError: see `open_image` and `open_clip`.
     """
-    file, _page = check_spec(spec, bool(options.get("allow_url", False)))
-    if not is_address(file) and is_video(file):
-        return open_clip(spec, num_frames, options.get("max_pixels", MAX_PIXELS))
-    return open_image(spec, **options)
+    file, page = check_spec(spec, bool(options.get("allow_url", False)))
+    if is_address(file):
+        return open_image(spec, **options)
+    max_pixels = options.get("max_pixels", MAX_PIXELS)
+    if is_video(file):
+        return open_clip(spec, num_frames, max_pixels)
+    request = Request(Path(file), file, page, max_pixels)
+    tiled = _reading(request, "picture", lambda kind: open_tiled(request) if kind == "tiff" else None)
+    return open_image(spec, **options) if tiled is None else tiled
 
 
 def is_video(file: str | Path) -> bool:

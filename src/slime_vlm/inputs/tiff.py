@@ -44,21 +44,22 @@ def read_tiff(request: Request) -> Image.Image:
     except ModuleNotFoundError:
         return _read_without_tifffile(request)
     with tifffile.TiffFile(request.path) as file:
-        full = _full([int(page.subfiletype) for page in file.pages])
+        full = full_pages([int(page.subfiletype) for page in file.pages])
         place = full[request.index(len(full), "pages")]
         page = file.pages[place]
-        if _needs_tifffile(page):
+        if needs_tifffile(page):
             return _read_page(page, request)
     return read_pillow(request, place)
 
 
-def _full(subfile_types: Sequence[int]) -> list[int]:
+def full_pages(subfile_types: Sequence[int]) -> list[int]:
     """Places of the pages that are pictures of their own."""
     full = [place for place, kind in enumerate(subfile_types) if not kind & _REDUCED_OR_MASK]
     return full or list(range(len(subfile_types)))
 
 
-def _needs_tifffile(page: Any) -> bool:
+def needs_tifffile(page: Any) -> bool:
+    """Tells whether a page is one that Pillow does not read, or not rightly."""
     if page.photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB):
         return False
     bands_apart = page.samplesperpixel > 1 and page.planarconfig == 2
@@ -134,7 +135,7 @@ def _read_without_tifffile(request: Request) -> Image.Image:
             for place in range(getattr(image, "n_frames", 1)):
                 image.seek(place)
                 kinds.append(int(image.tag_v2.get(_SUBFILE_TAG, 0)))  # type: ignore[attr-defined]
-            full = _full(kinds)
+            full = full_pages(kinds)
             place = full[request.index(len(full), "pages")]
             image.seek(place)
             tags = dict(image.tag_v2)  # type: ignore[attr-defined]

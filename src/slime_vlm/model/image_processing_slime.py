@@ -17,7 +17,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, ImageInp
 from transformers.processing_utils import ImagesKwargs, Unpack
 
 from slime_vlm.errors import ConfigError, InputError
-from slime_vlm.inputs import to_rgb
+from slime_vlm.inputs import TiledPicture, to_rgb
 from slime_vlm.model.row_bands import RowBands
 from slime_vlm.model.tiling import TileGrid, choose_grid
 
@@ -79,14 +79,18 @@ def _without_copy(image: Image.Image) -> Image.Image:
 
 
 def cut_views(
-    image: Image.Image, grid: TileGrid, resample: int, views: str = "both", resize_backend: str = "pillow"
+    image: Image.Image | TiledPicture,
+    grid: TileGrid,
+    resample: int,
+    views: str = "both",
+    resize_backend: str = "pillow",
 ) -> Iterator[np.ndarray]:
     """Cut an RGB image into its views, one after the other.
 
     No more than a row of tiles is held at a time where the scaled image would be large.
 
     Args:
-        image: The image.
+        image: The image; one that stays in its file is scaled in bands, by Pillow's filter whatever the backend.
         grid: Its tiles.
         resample: Filter that scales it.
         views: "both", or only the "global" view or the "local" tiles.
@@ -117,8 +121,12 @@ def cut_views(
             yield band[:, col * side : (col + 1) * side]
 
 
-def _scaling(image: Image.Image, resample: int, resize_backend: str) -> _Scale:
+def _scaling(image: Image.Image | TiledPicture, resample: int, resize_backend: str) -> _Scale:
     """Function that scales the image to a height and width, uint8 [height, width, 3]."""
+    if isinstance(image, TiledPicture):
+        if resample != PILImageResampling.BICUBIC:
+            raise ConfigError(f"a picture that stays in its file is scaled by the bicubic filter, not by {resample}")
+        return lambda height, width: RowBands(image, height, width).rows(0, height)
     if resize_backend == "pillow":
         return lambda height, width: np.asarray(image.resize((width, height), resample))
     if resize_backend != "torch":
@@ -137,9 +145,10 @@ def _scaling(image: Image.Image, resample: int, resize_backend: str) -> _Scale:
     return scale
 
 
-def _rows_of_scaled(image: Image.Image, grid: TileGrid, resample: int, scale: _Scale) -> _Scale:
+def _rows_of_scaled(image: Image.Image | TiledPicture, grid: TileGrid, resample: int, scale: _Scale) -> _Scale:
     """Function that gives rows start to stop of the image scaled to its grid, uint8 [stop - start, width, 3]."""
-    if grid.scaled_height * grid.scaled_width > WHOLE_PIXELS and resample == PILImageResampling.BICUBIC:
+    large = grid.scaled_height * grid.scaled_width > WHOLE_PIXELS
+    if isinstance(image, TiledPicture) or (large and resample == PILImageResampling.BICUBIC):
         return RowBands(image, grid.scaled_height, grid.scaled_width).rows
     scaled = scale(grid.scaled_height, grid.scaled_width)
     return lambda start, stop: scaled[start:stop]
@@ -183,7 +192,9 @@ class SlimeImageProcessor(PilBackend):
         """Grid that an image of this size is cut into."""
         return choose_grid(height, width, self.view_size, self.max_tiles)
 
-    def stream_views(self, image: ImageInput, views_per_chunk: int, views: str = "both") -> Iterator[Tensor]:
+    def stream_views(
+        self, image: ImageInput | TiledPicture, views_per_chunk: int, views: str = "both"
+    ) -> Iterator[Tensor]:
         """Cut one image of any size in bounded memory: the same `pixel_values` as of a call, a chunk at a time.
 
         Args:
@@ -194,7 +205,7 @@ class SlimeImageProcessor(PilBackend):
         Yields:
             [v, 3, P, P] with v <= views_per_chunk.
         """
-        picture = as_picture(image)
+        picture = image if isinstance(image, TiledPicture) else as_picture(image)
         cut = cut_views(picture, self.grid(picture.height, picture.width), self.resample, views, self.resize_backend)
         while chunk := list(islice(cut, views_per_chunk)):
             yield self._normalised(chunk)

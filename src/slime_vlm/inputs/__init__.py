@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from slime_vlm.inputs.address import MAX_DOWNLOAD, is_address
 from slime_vlm.inputs.colours import Window, to_rgb
-from slime_vlm.inputs.opening import check_spec, open_image
+from slime_vlm.inputs.opening import check_spec, open_image, open_image_bytes
 from slime_vlm.inputs.request import DPI, MAX_PIXELS
 
 __all__ = [
@@ -15,5 +15,6 @@ __all__ = [
     "check_spec",
     "is_address",
     "open_image",
+    "open_image_bytes",
     "to_rgb",
 ]

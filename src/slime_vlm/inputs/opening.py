@@ -70,6 +70,26 @@ def open_image(
         return _read(replace(request, path=target, downloaded=True))
 
 
+def open_image_bytes(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Opens a picture that lies in memory; as with downloads, only common formats are tried.
+
+    Args:
+        content: the file's bytes.
+        name: what messages call it.
+        max_pixels: as for `open_image`.
+
+    Raises:
+        InputError: it is empty, not a picture, damaged, or larger than `max_pixels`.
+    """
+    if not content:
+        raise InputError(f"{name}: it is empty, a picture is expected")
+    with tempfile.TemporaryDirectory(prefix="slime-") as folder:
+        # Some readers take files only.
+        target = Path(folder) / "picture"
+        target.write_bytes(content)
+        return _read(Request(target, name, max_pixels=max_pixels, downloaded=True))
+
+
 def check_spec(spec: str | Path, allow_url: bool = False) -> tuple[str, int | None]:
     """Finds what is meant, without reading it.
 

@@ -14,7 +14,7 @@ from slime_vlm.data import open_source
 from slime_vlm.data.check import KINDS, check_source, write_mended
 
 from ..tiny_reader import save_tiny_reader
-from .writing import make_records, picture, turns, write_lines
+from .writing import make_records, picture, turns, write_lines, write_tar
 
 
 @pytest.fixture
@@ -148,6 +148,18 @@ def test_pictures_in_the_records_are_kept(tmp_path: Path) -> None:
     copy = open_source(tmp_path / "clean.jsonl")
     assert len(copy) == 1
     assert check_source(copy).findings == []
+
+
+def test_a_copy_of_shards_names_their_members(tmp_path: Path) -> None:
+    record = json.dumps({"conversations": turns("<image>", "red")}).encode()
+    files = {"0.png": picture("red"), "0.json": record, "1.png": picture("red")[:50], "1.json": record}
+    source = open_source(write_tar(tmp_path / "a.tar", files))
+    report = check_source(source)
+    assert [(finding.id, finding.kind) for finding in report.findings] == [("a.tar/1", "damaged-image")]
+    write_mended(source, report, tmp_path / "clean.jsonl")
+    (line,) = (tmp_path / "clean.jsonl").read_text().splitlines()
+    assert json.loads(line)["image"] == "a.tar/0.png"
+    assert check_source(open_source(tmp_path / "clean.jsonl")).findings == []
 
 
 def test_tokens_of_a_model(slime: Any, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_the_root_may_be_an_archive(root: Path) -> None:
     assert open_picture("in/a.png", root / "b.tar").size == (40, 30)
 
 
-@pytest.mark.parametrize("value", ["none.png", "b.tar/none.png", "c.zip/none.png", "sub"])
+@pytest.mark.parametrize("value", ["none.png", "x" * 300 + ".png", "\0.png", "b.tar/none.png", "c.zip/none.png", "sub"])
 def test_missing_ones(root: Path, value: str) -> None:
     with pytest.raises(MissingPictureError):
         open_picture(value, root)

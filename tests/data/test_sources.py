@@ -10,6 +10,7 @@ import pytest
 
 from slime_vlm.data import RecordDataset, open_source
 from slime_vlm.data.sources.json_records import JsonRecords
+from slime_vlm.data.sources.parquet import GROUPS_AT_HAND, ParquetRecords
 from slime_vlm.errors import DataError
 
 from .writing import make_records, picture, turns, write_lines, write_tar
@@ -144,14 +145,17 @@ def test_parquet_shards(tmp_path: Path) -> None:
     shards = tmp_path / "shards"
     shards.mkdir()
     for number, part in enumerate((rows[:6], rows[6:])):
-        parquet.write_table(arrow.Table.from_pylist(part), shards / f"{number}.parquet", row_group_size=4)
+        parquet.write_table(arrow.Table.from_pylist(part), shards / f"{number}.parquet", row_group_size=2)
     source = open_source(shards)
     assert len(source) == 10
-    assert list(source.blocks or []) == [4, 2, 4]
+    assert list(source.blocks or []) == [2, 2, 2, 2, 2]
     dataset = RecordDataset(pickle.loads(pickle.dumps(source)))
     assert [record["id"] for record in dataset] == [f"r{i}" for i in range(10)]
     assert [len(record["pictures"]) for record in dataset] == [1, 1, 1, 1, 0] * 2
     assert dataset[7]["pictures"][0].size == (40, 37)
+    (unpickled,) = dataset.sources
+    assert isinstance(unpickled, ParquetRecords)
+    assert len(unpickled._at_hand) == GROUPS_AT_HAND < len(unpickled.groups)
     assert dataset[0]["conversations"] == records[0]["conversations"]
     parquet.write_table(arrow.table({"text": ["a"]}), tmp_path / "other.parquet")
     with pytest.raises(DataError, match="has no column 'conversations': it has text"):

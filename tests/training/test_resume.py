@@ -229,7 +229,7 @@ def test_a_mixture_goes_on_at_the_exact_record(
     assert sum(str(small) in name for name in unbroken[:12]) == 3
 
     shutil.rmtree(tmp_path / "killed" / "3" / "model")
-    small.write_text(small.read_text() + small.read_text().splitlines()[0] + "\n")
+    small.write_text(small.read_text() + "\n" + small.read_text().splitlines()[0])
     with pytest.raises(DataError, match=r"records\.jsonl has 4 records and had 3\. Restore them"):
         train(path, tmp_path / "killed", resume=True)
 

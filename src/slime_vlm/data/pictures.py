@@ -41,7 +41,8 @@ def open_picture(value: Any, root: Path) -> Image.Image:
         if content is not None:
             return open_image_bytes(content, "the picture in the record")
         path = _below(path_of(value), root)
-        if path.is_file():
+        # os.path, unlike pathlib, takes names that no file can have for what they are.
+        if os.path.isfile(path):
             return open_image(path)
         found = find_member(path)
         if found is None:
@@ -95,7 +96,7 @@ def path_of(value: Any) -> str:
 def find_member(path: Path) -> tuple[Path, str] | None:
     """Split a path that leads through an archive: the archive, and the name within."""
     for parent in path.parents:
-        if parent.suffix in ARCHIVES and parent.is_file():
+        if parent.suffix in ARCHIVES and os.path.isfile(parent):
             return parent, path.relative_to(parent).as_posix()
     return None
 

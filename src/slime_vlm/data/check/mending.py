@@ -11,14 +11,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from slime_vlm.data.check.record_checks import ROLES, RecordChecker
+from slime_vlm.data.check.record_checks import RecordChecker
 from slime_vlm.data.check.report import SourceReport
 from slime_vlm.data.check.running import processor_of
 from slime_vlm.data.pictures import stored_bytes
 from slime_vlm.data.record import Record
 from slime_vlm.data.source import Source
 from slime_vlm.errors import ConfigError
-from slime_vlm.model.conversation import IMAGE_PLACEHOLDER
+from slime_vlm.model.conversation import IMAGE_PLACEHOLDER, ROLES
 
 # What no change of the text brings back.
 _LOST = {"unreadable", "missing-image", "damaged-image", "small-image", "duplicate"}

@@ -13,7 +13,7 @@ from slime_vlm.data.pictures import MissingPictureError, open_picture
 from slime_vlm.data.record import Record
 from slime_vlm.data.source import Source
 from slime_vlm.errors import DataError, InputError
-from slime_vlm.model.conversation import IMAGE_PLACEHOLDER
+from slime_vlm.model.conversation import IMAGE_PLACEHOLDER, ROLES
 from slime_vlm.model.tiling import PUBLISHED_MAX_TILES, choose_grid
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 LEAST_SIDE = 8
 """Smallest side of a picture in pixels."""
-
-ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 
 
 @dataclass

@@ -17,6 +17,7 @@ DISTRIBUTION = "slime-vlm"
 # What the extras are for; one that is not named here is told by its name alone.
 _PURPOSE = {
     "train": "training by recipes",
+    "data": "records in Parquet files and of the datasets library",
     "eval": "rendered pages and measuring",
     "convert": "Vicuna's tokenizer",
     "tiff": "deep, GeoTIFF and rarely compressed TIFF",

@@ -5,62 +5,46 @@ from pathlib import Path
 
 import pytest
 
+from slime_vlm.data import RecordDataset, open_source
 from slime_vlm.errors import ConfigError, DataError
 from slime_vlm.loading import load
 from slime_vlm.model.conversation import get_style
-from slime_vlm.training.records import BadRecords, RecordCollator, RecordDataset
+from slime_vlm.training.records import BadRecords, RecordCollator
 from slime_vlm.training.run import train
 
 from ..tiny_reader import tiny_reader
 from .mini import losses, records_recipe, write_parts, write_recipe, write_records
 
 
+def dataset_of(path: Path, images: Path | None = None) -> RecordDataset:
+    return RecordDataset(open_source(path, images))
+
+
 @pytest.mark.parametrize("as_lines", [False, True])
 def test_json_and_json_lines(tmp_path: Path, as_lines: bool) -> None:
-    dataset = RecordDataset(write_records(tmp_path, as_lines))
+    dataset = dataset_of(write_records(tmp_path, as_lines))
     assert len(dataset) == 3
-    assert dataset[0]["image"].size == (70, 60)
+    assert dataset[0]["pictures"][0].size == (70, 60)
     assert dataset[0]["conversations"][1]["value"] == "red"
-    assert dataset[2]["image"] is None
+    assert dataset[2]["pictures"] == []
 
 
 def test_images_may_lie_elsewhere(tmp_path: Path) -> None:
     path = write_records(tmp_path / "images")
     records = tmp_path / "records.json"
     records.write_text(path.read_text())
-    assert RecordDataset(records, tmp_path / "images")[1]["image"] is not None
+    assert len(dataset_of(records, tmp_path / "images")[1]["pictures"]) == 1
     with pytest.raises(DataError, match="record 'blue'"):
-        RecordDataset(records)[1]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("[{]", "is not JSON"),
-        ('{"id": 1}\n{"id": ', "is not JSON"),
-        ("[]", "holds no record"),
-        ("", "holds no record"),
-        ('[{"id": 1}]', "record 0 has no 'conversations', expected a list of turns"),
-        ("[1]", "record 0 has no 'conversations'"),
-        ('[{"conversations": "hello"}]', "record 0 has no 'conversations'"),
-        ('{"image": "a.png", "conversations": [{"from": "human", "value": "?"}]}\n[]', "record 1 has no"),
-    ],
-)
-def test_wrong_files(tmp_path: Path, text: str, expected: str) -> None:
-    path = tmp_path / "records.json"
-    path.write_text(text)
-    with pytest.raises(DataError, match=expected) as caught:
-        RecordDataset(path)
-    assert "\n" not in str(caught.value)
+        dataset_of(records)[1]
 
 
 def test_missing_file_and_missing_image(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no records at .*: expected a JSON or JSONL file"):
-        RecordDataset(tmp_path / "none.json")
+        dataset_of(tmp_path / "none.json")
     path = write_records(tmp_path)
     (tmp_path / "b.png").unlink()
     with pytest.raises(DataError, match="record 'blue'") as caught:
-        RecordDataset(path)[1]
+        dataset_of(path)[1]
     assert "\n" not in str(caught.value)
 
 
@@ -68,27 +52,30 @@ def test_a_text_file_named_png(tmp_path: Path) -> None:
     path = write_records(tmp_path)
     (tmp_path / "a.png").write_text("no picture")
     with pytest.raises(DataError, match="record 'red'"):
-        RecordDataset(path)[0]
+        dataset_of(path)[0]
 
 
 def test_turns_that_do_not_fit_are_an_error(tmp_path: Path) -> None:
     path = tmp_path / "records.json"
     path.write_text(json.dumps([{"id": "x", "conversations": [{"from": "nobody", "value": "?"}]}]))
     _, processor = tiny_reader()
-    collator = RecordCollator(RecordDataset(path), processor)
+    collator = RecordCollator(dataset_of(path), processor)
     (bad,) = collator([0])["bad_records"]
     assert bad.reason.startswith(f"{path}: record 'x': turn 0 is")
 
 
-def test_several_pictures_in_a_record_are_an_error(tmp_path: Path) -> None:
-    path = tmp_path / "records.json"
-    path.write_text(json.dumps([{"id": "x", "image": ["a", "b"], "conversations": [{"from": "human", "value": "?"}]}]))
-    with pytest.raises(DataError, match=r"record 'x': 'image' is \['a', 'b'\], expected the path of one picture"):
-        RecordDataset(path)[0]
+def test_several_pictures_in_a_record(tmp_path: Path) -> None:
+    path = write_records(tmp_path)
+    turns = [{"from": "human", "value": "<image><image>Which is red?"}, {"from": "gpt", "value": "the first"}]
+    path.write_text(json.dumps([{"id": "x", "image": ["a.png", "b.png"], "conversations": turns}]))
+    _, processor = tiny_reader()
+    batch = RecordCollator(dataset_of(path), processor)([0])
+    assert batch.pop("bad_records") == []
+    assert batch["image_grids"].shape == (2, 2)
 
 
 def test_batches_of_both_styles(tmp_path: Path) -> None:
-    dataset = RecordDataset(write_records(tmp_path))
+    dataset = dataset_of(write_records(tmp_path))
     _, processor = tiny_reader()
     batch = RecordCollator(dataset, processor)([0, 2])
     assert batch.pop("bad_records") == []
@@ -105,7 +92,7 @@ def test_both_rules_of_labels(tmp_path: Path) -> None:
     path = tmp_path / "records.json"
     turns = [("human", "What?"), ("gpt", "Red."), ("human", "Sure?"), ("gpt", "Yes.")]
     path.write_text(json.dumps([{"conversations": [{"from": who, "value": text} for who, text in turns]}]))
-    dataset, (_, processor) = RecordDataset(path), tiny_reader()
+    dataset, (_, processor) = dataset_of(path), tiny_reader()
     answers = RecordCollator(dataset, processor, labels="answers")([0])
     published = RecordCollator(dataset, processor, labels="published")([0])
     assert answers["input_ids"].equal(published["input_ids"])
@@ -115,7 +102,7 @@ def test_both_rules_of_labels(tmp_path: Path) -> None:
 
 
 def test_the_published_rule_needs_a_published_conversation(tmp_path: Path) -> None:
-    dataset, (_, processor) = RecordDataset(write_records(tmp_path)), tiny_reader()
+    dataset, (_, processor) = dataset_of(write_records(tmp_path)), tiny_reader()
     processor.style = get_style("pages")
     with pytest.raises(ConfigError, match="the model's conversation is pages; expected one that has a published rule"):
         RecordCollator(dataset, processor, labels="published")
@@ -134,21 +121,21 @@ def with_bad_ones(folder: Path) -> Path:
 
 
 def test_a_bad_record_is_replaced_by_the_next(tmp_path: Path) -> None:
-    dataset, (_, processor) = RecordDataset(with_bad_ones(tmp_path)), tiny_reader()
-    collator = RecordCollator(dataset, processor, max_bad=2)
+    dataset, (_, processor) = dataset_of(with_bad_ones(tmp_path)), tiny_reader()
+    collator = RecordCollator(dataset, processor, limits=[2])
     batch, expected = collator([3, 0]), collator([5, 0])
     assert [record.index for record in batch.pop("bad_records")] == [3, 4]
     assert expected.pop("bad_records") == []
     assert all(batch[key].equal(expected[key]) for key in expected)
     said: list[str] = []
-    tally = BadRecords(dataset, 2, said.append)
+    tally = BadRecords(dataset, [2], said.append)
     for _ in range(2):
         tally.add(collator([3])["bad_records"])
     assert [line.split(": ")[2] for line in said] == ["record 'r3'", "record 'r4'"]
     with pytest.raises(
-        DataError, match=r"record 'r4'.*bad record number 2 of 10, 1 may be: mend the file or raise data"
+        DataError, match=r"record 'r4'.*bad record number 2 of 10, 1 may be: mend the data .* or raise data.max_bad"
     ):
-        BadRecords(dataset, 1, said.append).add(collator([3])["bad_records"])
+        BadRecords(dataset, [1], said.append).add(collator([3])["bad_records"])
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -159,9 +146,38 @@ def test_bad_records_in_a_run(tmp_path: Path, workers: int, capfd: pytest.Captur
     train(path, tmp_path / "run")
     said = capfd.readouterr().err
     assert said.count("left out: ") == 2
+    listed = (tmp_path / "run" / "3" / "bad_records_0.jsonl").read_text()
+    assert [json.loads(line)["place"] for line in listed.splitlines()] in ([3, 4], [4, 3])
+    assert "2 records were left out, see" in said
     with pytest.raises(DataError, match=r"record 'r\d'.*bad record number 2 of 10, 1 may be") as caught:
         train(path, tmp_path / "stopped", overrides=["stages.3.data.max_bad=0.1"])
     assert "\n" not in str(caught.value)
+
+
+def test_bad_records_of_a_mixture(tmp_path: Path) -> None:
+    good = open_source(write_records(tmp_path / "good"))
+    dataset = RecordDataset(good, open_source(with_bad_ones(tmp_path / "bad")))
+    _, processor = tiny_reader()
+    limits = dataset.limits(0.2)
+    assert limits == [0, 2]
+    collator = RecordCollator(dataset, processor, limits=limits)
+    # The record before is of another source, and the one that steps in is of the same.
+    bad = collator([2, 3 + 3])["bad_records"]
+    assert [dataset.place(record.index) for record in bad] == [(1, 3), (1, 4)]
+    said: list[str] = []
+    file = tmp_path / "run" / "bad_records_0.jsonl"
+    for _ in range(2):
+        # What an earlier process has written already is not written again.
+        BadRecords(dataset, limits, said.append, file).add(bad)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(line["source"], line["place"]) for line in lines] == [
+        (str(tmp_path / "bad" / "records.json"), 3 + i) for i in (0, 1)
+    ]
+    assert "record 'r3'" in lines[0]["reason"]
+    assert "damaged.png" in lines[0]["reason"]
+    # Three more sound records in the other source make no difference: a source has a limit of its own.
+    with pytest.raises(DataError, match=r"bad.records\.json: record 'r4'.*bad record number 2 of 10, 1 may be"):
+        BadRecords(dataset, dataset.limits(0.1), said.append).add(bad)
 
 
 def test_template_training_overfits(tmp_path: Path) -> None:

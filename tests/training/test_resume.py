@@ -18,11 +18,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from slime_vlm.errors import CheckpointError, ConfigError
+from slime_vlm.errors import CheckpointError, ConfigError, DataError
+from slime_vlm.training.records import RecordCollator
 from slime_vlm.training.run import train
 from slime_vlm.training.trainer import COMPLETE, ClockCheckpoints, last_complete_checkpoint
 
-from .mini import losses, mini_recipe, records_recipe, write_recipe
+from .mini import losses, mini_recipe, records_recipe, write_recipe, write_records
 
 ROOT = Path(__file__).parents[2]
 
@@ -187,6 +188,50 @@ def test_bad_records_are_remembered(killed_after: Callable[[int], None], tmp_pat
         seen.append(json.loads((checkpoints[-1] / "sums_0.json").read_text())["bad_records"])
     assert seen[0] == seen[1] != []
     assert losses(tmp_path / "killed" / "3") == losses(tmp_path / "unbroken" / "3")
+
+
+def test_a_mixture_goes_on_at_the_exact_record(
+    killed_after: Callable[[int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(1)
+    recipe = records_recipe(tmp_path / "data", steps=8, batch_size=4, micro_batch_size=2, save_minutes=0.0)
+    small = write_records(tmp_path / "small", as_lines=True)
+    mixture = [{"path": str(tmp_path / "data" / "records.json"), "passes": 3.0}, {"path": str(small)}]
+    recipe["stages"][0]["data"] = {"mixture": mixture}
+    path = write_recipe(tmp_path, recipe)
+    taken: list[list[str]] = []
+    collate = RecordCollator.__call__
+
+    def noting(self: RecordCollator, indices: list[int]) -> dict[str, Any]:
+        taken[-1] += [self.dataset.name_of(index) for index in indices]
+        return collate(self, indices)
+
+    monkeypatch.setattr(RecordCollator, "__call__", noting)
+    taken.append([])
+    train(path, tmp_path / "unbroken")
+    killed_after(3)
+    taken.append([])
+    with pytest.raises(RuntimeError, match="killed"):
+        train(path, tmp_path / "killed")
+    checkpoint = tmp_path / "killed" / "3" / "checkpoint-3"
+    kept = json.loads((checkpoint / "sums_0.json").read_text())["data"]
+    assert kept["position"] == 12
+    killed_after(0)
+    taken.append([])
+    train(path, tmp_path / "killed", resume=True)
+    unbroken, killed, resumed = taken
+    assert len(unbroken) == 32
+    # A loader takes one batch ahead of the step.
+    assert killed == unbroken[: len(killed)]
+    assert len(killed) >= 12
+    assert resumed == unbroken[12:]
+    # Nine samples of the one source to three of the other, in every epoch of twelve.
+    assert sum(str(small) in name for name in unbroken[:12]) == 3
+
+    shutil.rmtree(tmp_path / "killed" / "3" / "model")
+    small.write_text(small.read_text() + "\n" + small.read_text().splitlines()[0])
+    with pytest.raises(DataError, match=r"records\.jsonl has 4 records and had 3\. Restore them"):
+        train(path, tmp_path / "killed", resume=True)
 
 
 def test_a_finished_run_says_so(

@@ -12,6 +12,7 @@ import typer
 from slime_vlm.cli.ask import ask
 from slime_vlm.cli.chat import chat
 from slime_vlm.cli.convert import convert
+from slime_vlm.cli.data import app as data
 from slime_vlm.cli.doctor import doctor
 from slime_vlm.cli.eval import app as evaluate
 from slime_vlm.cli.info import info
@@ -36,6 +37,7 @@ app.command(no_args_is_help=True)(train)
 app.command(no_args_is_help=True)(pages)
 app.command(no_args_is_help=True)(convert)
 app.command(no_args_is_help=True)(new)
+app.add_typer(data, name="data")
 app.add_typer(evaluate, name="eval")
 
 # All wrong usage is of its base class, which has no public name.
@@ -49,6 +51,8 @@ _EXTRA_OF_MODULE = {
     "tensorboard": "train",
     "yaml": "train",
     "matplotlib": "eval",
+    "pyarrow": "data",
+    "datasets": "data",
 }
 
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from slime_vlm.inputs.address import MAX_DOWNLOAD, is_address
 from slime_vlm.inputs.colours import Window, to_rgb
-from slime_vlm.inputs.opening import OpenedInput, check_spec, is_video, open_clip, open_image, open_input
+from slime_vlm.inputs.opening import (
+    OpenedInput,
+    check_spec,
+    is_video,
+    open_clip,
+    open_image,
+    open_image_bytes,
+    open_input,
+)
 from slime_vlm.inputs.request import DPI, MAX_PIXELS
 from slime_vlm.inputs.tiled_picture import TiledPicture
 from slime_vlm.inputs.video import NUM_FRAMES, Clip
@@ -23,6 +31,7 @@ __all__ = [
     "is_video",
     "open_clip",
     "open_image",
+    "open_image_bytes",
     "open_input",
     "to_rgb",
 ]

@@ -134,6 +134,26 @@ def is_video(file: str | Path) -> bool:
         return False
 
 
+def open_image_bytes(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Opens a picture that lies in memory; as with downloads, only common formats are tried.
+
+    Args:
+        content: the file's bytes.
+        name: what messages call it.
+        max_pixels: as for `open_image`.
+
+    Raises:
+        InputError: it is empty, not a picture, damaged, or larger than `max_pixels`.
+    """
+    if not content:
+        raise InputError(f"{name}: it is empty, a picture is expected")
+    with tempfile.TemporaryDirectory(prefix="slime-") as folder:
+        # Some readers take files only.
+        target = Path(folder) / "picture"
+        target.write_bytes(content)
+        return _read_image(Request(target, name, max_pixels=max_pixels, downloaded=True))
+
+
 def check_spec(spec: str | Path, allow_url: bool = False) -> tuple[str, int | None]:
     """Finds what is meant, without reading it.
 
@@ -173,7 +193,7 @@ def _split(spec: str) -> tuple[str, int | None]:
 def _read_image(request: Request) -> Image.Image:
     def read(kind: Kind) -> Image.Image:
         if kind == "video":
-            where = "from addresses no videos are read" if request.downloaded else "open_clip reads its frames"
+            where = "no video is read from here" if request.downloaded else "open_clip reads its frames"
             raise InputError(f"{request.name}: a video, a picture is expected; {where}")
         return _READERS[kind](request)
 

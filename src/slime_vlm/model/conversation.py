@@ -18,7 +18,8 @@ IMAGE_PLACEHOLDER = "<image>"
 END_OF_CONVERSATION = "<|eot_conversation|>"
 """Literal text that the published llama3 template puts after every answer."""
 
-_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
+"""What the speakers of a record are called, in the published form and in chat messages."""
 
 Kind = Literal["template", "question", "answer"]
 _WRITTEN: tuple[Kind, Kind] = ("question", "answer")
@@ -162,7 +163,7 @@ def turns_from_record(conversations: Sequence[Mapping[str, str]], num_images: in
     """
     turns = []
     for index, message in enumerate(conversations):
-        role = _ROLES.get(str(message.get("from", message.get("role"))))
+        role = ROLES.get(str(message.get("from", message.get("role"))))
         value = message.get("value", message.get("content"))
         if role is None or not isinstance(value, str):
             raise DataError(

@@ -7,6 +7,7 @@ weights stands here. Defaults live in these dataclasses and nowhere else.
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -51,25 +52,50 @@ SCHEDULES = (
 
 
 @dataclass(frozen=True)
+class MixturePart:
+    """One source of a mixture, see `slime_vlm.data.open_source`."""
+
+    path: str
+    """A JSON, JSONL, Parquet or tar file, a pattern of several, a folder, or a hub id."""
+    images: str | None = None
+    """Folder, zip or tar file that image paths start from; default: beside the records."""
+    config: str | None = None
+    """Configuration of a hub data set."""
+    split: str | None = None
+    """Split of a data set of the `datasets` library; None = train."""
+    passes: float | None = field(default=None, metadata=value_rule("more than 0", lambda value: 0 < value < 1e6))
+    """How often an epoch goes through the source; None = once."""
+    weight: float | None = field(default=None, metadata=value_rule("more than 0", lambda value: 0 < value < math.inf))
+    """Share of the samples against the other sources, in place of passes; all sources have one, or none."""
+
+
+@dataclass(frozen=True)
 class DataSource:
-    """Where samples come from; exactly one of `pages` and `records` is set."""
+    """Where samples come from; exactly one of `pages`, `records` and `mixture` is set."""
 
     pages: dict[str, Any] | None = field(default=None, metadata=fields_of(PageSettings))
     """Settings of the page renderer (`slime_vlm.pages.PageSettings`)."""
     records: str | None = None
-    """A JSON or JSONL file of published conversation records."""
+    """One source of conversation records: a JSON, JSONL, Parquet or tar file, a folder, a hub id."""
     images: str | None = None
-    """Folder that the records' image paths start from; default: the folder of the records file."""
+    """Folder, zip or tar file that the image paths of `records` start from; default: beside the records."""
+    mixture: list[MixturePart] | None = field(default=None, metadata=NOT_EMPTY)
+    """Several sources of conversation records."""
     conversation: str = field(default="template", metadata=one_of("template", "plain"))
     """`template`: the model's chat template; `plain`: image, caption, newline (stages 1 and 2)."""
     labels: str = field(default="answers", metadata=one_of(*LABEL_RULES))
     """`answers`: every answer of a record is supervised. `published`: tokens are recounted as the published code does,
     and a record whose count is off is not supervised at all."""
     max_bad: float = field(default=0.01, metadata=SHARE)
-    """Share of the records that may be unusable (a damaged picture, roles out of turn): each is reported and the next
-    one taken in its place; one more stops the run. 0 stops at the first."""
+    """Share of the records of a source that may be unusable (a damaged picture, roles out of turn): each is reported
+    and the next one taken in its place; one more stops the run. 0 stops at the first."""
     workers: int = field(default=0, metadata=at_least(0))
     """Processes that prepare batches beside the one that trains."""
+
+    @property
+    def parts(self) -> list[MixturePart]:
+        """The sources of records, none for pages."""
+        return [MixturePart(self.records, self.images)] if self.records is not None else self.mixture or []
 
 
 @dataclass(frozen=True)
@@ -349,8 +375,9 @@ def _check(recipe: Recipe) -> list[str]:
                 problems.append(f"'{where}.part_learning_rates' names '{part}', which this stage does not train")
         if stage.lora is not None and "language_model" not in stage.trains:
             problems.append(f"'{where}.lora' needs 'language_model' among 'trains'")
-        if (stage.data.pages is None) == (stage.data.records is None):
-            problems.append(f"'{where}.data' needs exactly one of 'pages' and 'records'")
+        given = [key for key in ("pages", "records", "mixture") if getattr(stage.data, key) is not None]
+        if len(given) != 1:
+            problems.append(f"'{where}.data' needs exactly one of 'pages', 'records' and 'mixture'")
         elif stage.data.pages is None and stage.objective != "answer":
             problems.append(f"'{where}.objective: {stage.objective}' needs 'data.pages'")
         elif stage.data.pages is not None and stage.steps is None:
@@ -359,6 +386,7 @@ def _check(recipe: Recipe) -> list[str]:
             problems += _page_problems(stage.data.pages, {**recipe.model.config, **stage.config}, f"{where}.data")
             if stage.data.labels != "answers":
                 problems.append(f"'{where}.data.labels: {stage.data.labels}' needs 'data.records'")
+        problems += _mixture_problems(stage.data, f"{where}.data")
         for start in stage.start or []:
             if start not in names[:i]:
                 problems.append(f"'{where}.start' names '{start}', which is no earlier stage")
@@ -367,6 +395,19 @@ def _check(recipe: Recipe) -> list[str]:
     source = recipe.model
     if source.path is None and not (source.vision and source.llm) and "text_config" not in source.config:
         problems.append("'model' needs 'path', or 'vision' and 'llm', or a 'config' with vision_config and text_config")
+    return problems
+
+
+def _mixture_problems(data: DataSource, where: str) -> list[str]:
+    problems = []
+    parts = data.mixture or []
+    if data.mixture is not None and data.images is not None:
+        problems.append(f"'{where}.images' goes with 'records'; give each source of the mixture its own 'images'")
+    if len({part.weight is None for part in parts}) > 1:
+        problems.append(f"'{where}.mixture' gives some sources a weight and some none; give all of them one")
+    for index, part in enumerate(parts):
+        if part.weight is not None and part.passes is not None:
+            problems.append(f"'{where}.mixture.{index}' has both 'weight' and 'passes', expected one of them")
     return problems
 
 

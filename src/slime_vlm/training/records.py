@@ -1,17 +1,15 @@
-"""Published conversation records as training samples: `{"id", "image", "conversations": [{"from", "value"}, ...]}`."""
+"""Conversation records as training samples, and what becomes of those that cannot be used."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch.utils.data import Dataset
-
-from slime_vlm.errors import ConfigError, DataError, InputError, SlimeError
-from slime_vlm.inputs import open_image
+from slime_vlm.data import RecordDataset
+from slime_vlm.errors import ConfigError, DataError, InputError
 from slime_vlm.model.conversation import read_turns
 
 if TYPE_CHECKING:
@@ -21,67 +19,16 @@ if TYPE_CHECKING:
 PUBLISHED_STYLES = ("v1", "llama3", "plain")
 
 
-class RecordDataset(Dataset):
-    """Records of a JSON (a list) or JSONL file; images are opened when a record is taken.
-
-    Raises:
-        DataError: the file is missing, is no such list, or a record lacks its conversation.
-    """
-
-    def __init__(self, path: str | Path, images: str | Path | None = None) -> None:
-        """Args: the file, and the folder that image paths start from (default: the file's own)."""
-        self.path = Path(path)
-        self.images = Path(images) if images else self.path.parent
-        if not self.path.is_file():
-            raise DataError(f"no records at {path}: expected a JSON or JSONL file of conversations")
-        try:
-            text = self.path.read_text(encoding="utf-8")
-            if text.lstrip().startswith("["):
-                self.records: list[dict[str, Any]] = json.loads(text)
-            else:
-                self.records = [json.loads(line) for line in text.splitlines() if line.strip()]
-        except ValueError as error:
-            raise DataError(f"{path} is not JSON: {error}") from error
-        if not self.records:
-            raise DataError(f"{path} holds no record")
-        for index, record in enumerate(self.records):
-            turns = record.get("conversations") if isinstance(record, dict) else None
-            if not isinstance(turns, list) or not turns:
-                raise DataError(f"{path}: record {index} has no 'conversations', expected a list of turns")
-
-    def __len__(self) -> int:
-        """Number of records."""
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """The record with its image opened (`image` is None for text alone)."""
-        record = self.records[index]
-        image = record.get("image")
-        if not isinstance(image, str | None):
-            raise DataError(
-                f"{self.name_of(index)}: 'image' is {image!r:.80}, expected the path of one picture or none"
-            )
-        try:
-            opened = None if image is None else open_image(self.images / image)
-        except SlimeError as error:
-            raise DataError(f"{self.name_of(index)}: {error}") from error
-        return {**record, "image": opened}
-
-    def name_of(self, index: int) -> str:
-        """How messages name a record: its file, and its id or else its place."""
-        return f"{self.path}: record {self.records[index].get('id', index)!r}"
-
-
 @dataclass(frozen=True)
 class BadRecord:
-    """A record that cannot be used: its place in the file, and a line that names it and says why."""
+    """A record that cannot be used: its place in the data, and a line that names it and says why."""
 
     index: int
     reason: str
 
 
 class RecordCollator:
-    """Indices of records -> a batch with labels; a record that cannot be used is replaced by the next one of the file.
+    """Indices of records -> a batch with labels; a record that cannot be used is replaced by the next of its source.
 
     Which record takes a place depends on the index alone, so a resumed run sees the same ones. The bad ones are listed
     in the batch, under `bad_records`, for the training process to count; workers do not know of one another.
@@ -92,7 +39,7 @@ class RecordCollator:
         style: a conversation style in place of the model's.
         labels: `answers` or `published`, see `text_encoding.encode_conversation`.
         max_length: the length that rows are cut to.
-        max_bad: bad records in a row after which no other is tried.
+        limits: bad records of every source after which no other is tried; none by default.
 
     Raises:
         ConfigError: the published rule of labels is wanted for a conversation that has none.
@@ -105,7 +52,7 @@ class RecordCollator:
         style: str | None = None,
         labels: str = "answers",
         max_length: int | None = None,
-        max_bad: int = 0,
+        limits: Sequence[int] | None = None,
     ) -> None:
         wanted = style or getattr(processor.style, "name", "a chat template alone")
         if labels == "published" and wanted not in PUBLISHED_STYLES:
@@ -113,7 +60,8 @@ class RecordCollator:
                 f"data.labels: published, and the model's conversation is {wanted}; expected one that has a published "
                 f"rule ({', '.join(PUBLISHED_STYLES)}), or labels: answers"
             )
-        self.dataset, self.processor, self.max_bad = dataset, processor, max_bad
+        self.dataset, self.processor = dataset, processor
+        self.limits = limits or [0] * len(dataset.sources)
         self.options: dict[str, Any] = {"style": style, "label_rule": labels, "max_length": max_length}
 
     def __call__(self, indices: list[int]) -> dict[str, Any]:
@@ -123,15 +71,16 @@ class RecordCollator:
         found = [record for record in records if record is not None]
         if len(found) < len(records):
             return {"bad_records": bad}
-        images = [[record["image"]] if record["image"] is not None else [] for record in found]
+        images = [record["pictures"] for record in found]
         conversations = [record["conversations"] for record in found]
         batch = self.processor.encode_conversations(conversations, images=images, **self.options)
         return {**batch, "bad_records": bad}
 
     def _usable(self, index: int, bad: list[BadRecord]) -> dict[str, Any] | None:
         """The first usable record from `index` on; None where too many are not."""
-        for step in range(self.max_bad + 1):
-            place = (index + step) % len(self.dataset)
+        number, _ = self.dataset.place(index)
+        for step in range(self.limits[number] + 1):
+            place = self.dataset.next_of_source(index, step)
             try:
                 record = self.dataset[place]
                 self._check(record, place)
@@ -143,7 +92,7 @@ class RecordCollator:
 
     def _check(self, record: dict[str, Any], index: int) -> None:
         """Encode the text of a record alone, which is where roles and placeholders show; pixels cost the time."""
-        grids = [] if record["image"] is None else [(1, 1)]
+        grids = [(1, 1)] * len(record["pictures"])
         try:
             turns = read_turns(record["conversations"], len(grids))
             self.processor.encode_conversations([turns], image_grids=grids, **self.options)
@@ -156,27 +105,45 @@ class BadRecords:
 
     Args:
         dataset: the records.
-        limit: how many may be bad.
+        limits: how many of every source may be bad.
         report: takes a line for each.
+        file: a JSONL file that lists them all, so that they can be found when the run is long over; None for none.
     """
 
-    def __init__(self, dataset: RecordDataset, limit: int, report: Callable[[str], None]) -> None:
-        self.dataset, self.limit, self.report = dataset, limit, report
+    def __init__(
+        self, dataset: RecordDataset, limits: Sequence[int], report: Callable[[str], None], file: Path | None = None
+    ) -> None:
+        self.dataset, self.limits, self.report, self.file = dataset, limits, report, file
         self.seen: set[int] = set()
+        written = file.read_text(encoding="utf-8").splitlines() if file is not None and file.is_file() else []
+        self._written = {json.loads(line)["index"] for line in written}
 
     def add(self, records: list[BadRecord]) -> None:
         """Count what a batch lists.
 
         Raises:
-            DataError: there are more than the limit.
+            DataError: there are more than the limit of their source.
         """
         for record in records:
             if record.index in self.seen:
                 continue
             self.seen.add(record.index)
-            if len(self.seen) > self.limit:
+            self._write(record)
+            number, _ = self.dataset.place(record.index)
+            bad = sum(self.dataset.place(index)[0] == number for index in self.seen)
+            if bad > self.limits[number]:
                 raise DataError(
-                    f"{record.reason}; that is bad record number {len(self.seen)} of {len(self.dataset)}, {self.limit} "
-                    "may be: mend the file or raise data.max_bad"
+                    f"{record.reason}; that is bad record number {bad} of {self.dataset.lengths[number]}, "
+                    f"{self.limits[number]} may be: mend the data (slime data check finds all) or raise data.max_bad"
                 )
             self.report(f"left out: {record.reason}")
+
+    def _write(self, record: BadRecord) -> None:
+        if self.file is None or record.index in self._written:
+            return
+        number, place = self.dataset.place(record.index)
+        source = self.dataset.sources[number].name
+        line = {"index": record.index, "source": source, "place": place, "reason": record.reason}
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")

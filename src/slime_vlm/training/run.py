@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
+from slime_vlm.data import MixtureOrder, RecordDataset, Share, open_source
 from slime_vlm.errors import ConfigError
 from slime_vlm.precision import has_bf16
 from slime_vlm.quiet import quiet_while
@@ -27,7 +28,7 @@ from slime_vlm.training.page_data import AnswerCollator, OracleCollator, PageDat
 from slime_vlm.training.plan import print_plan
 from slime_vlm.training.progress import ProgressLines
 from slime_vlm.training.recipe import Recipe, Stage, load_recipe
-from slime_vlm.training.records import BadRecords, RecordCollator, RecordDataset
+from slime_vlm.training.records import BadRecords, RecordCollator
 from slime_vlm.training.run_folder import claim, is_finished, stage_folders, write_marker, writing
 from slime_vlm.training.stages import PART_PREFIXES, apply_stage, frozen_modules, trainable_table
 from slime_vlm.training.trainer import ClockCheckpoints, SlimeTrainer, last_complete_checkpoint, on_any_process
@@ -126,7 +127,7 @@ def _run_stage(recipe: Recipe, stage: Stage, out: Path, resume: bool, console: C
         # Plain attention shows its weights, and trains 1.5 times faster than the fused one in bfloat16 on a CPU
         # (docs/log.md).
         model.model.language_model.set_attn_implementation("eager")
-    if stage.data.records is not None:
+    if stage.data.parts:
         model.config.max_sequence_length = stage.max_sequence_length
     if stage.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -140,7 +141,9 @@ def _run_stage(recipe: Recipe, stage: Stage, out: Path, resume: bool, console: C
     bad_records = None
     if isinstance(collator, RecordCollator):
         # Every process reports its own.
-        bad_records = BadRecords(collator.dataset, collator.max_bad, Console(stderr=True, soft_wrap=True).print)
+        say = Console(stderr=True, soft_wrap=True, markup=False, highlight=False).print
+        file = folder / f"bad_records_{os.environ.get('RANK', '0')}.jsonl"
+        bad_records = BadRecords(collator.dataset, collator.limits, say, file)
     progress = ProgressLines(console, stage.name)
     trainer = SlimeTrainer(
         model=model,
@@ -164,6 +167,8 @@ def _run_stage(recipe: Recipe, stage: Stage, out: Path, resume: bool, console: C
             step, steps = trainer.state.global_step, trainer.state.max_steps
             console.print(f"stopped after step {step} of {steps} of stage {stage.name}; go on with --resume")
             raise KeyboardInterrupt
+        if bad_records is not None and bad_records.seen:
+            console.print(f"{len(bad_records.seen)} records were left out, see {bad_records.file}", soft_wrap=True)
         if objective is not None:
             objective.finish(model)
         if lora is not None:
@@ -178,15 +183,20 @@ def _data_and_loss(
     recipe: Recipe, stage: Stage, model: SlimeForConditionalGeneration, processor: SlimeProcessor
 ) -> tuple[Any, Any, Any]:
     """Dataset, collator and objective of a stage; an objective of None is the model's own loss."""
-    if stage.data.records is not None:
-        records = RecordDataset(stage.data.records, stage.data.images)
+    if stage.data.parts:
+        parts = stage.data.parts
+        records = RecordDataset(*(open_source(part.path, part.images, part.config, part.split) for part in parts))
         style = "plain" if stage.data.conversation == "plain" else None
         # Each process sees its own part of the records.
         share = stage.data.max_bad / int(os.environ.get("WORLD_SIZE", "1"))
-        max_bad = min(math.floor(share * len(records)), len(records) - 1)
-        collator = RecordCollator(records, processor, style, stage.data.labels, stage.max_sequence_length, max_bad)
+        limits = records.limits(share)
+        collator = RecordCollator(records, processor, style, stage.data.labels, stage.max_sequence_length, limits)
+        order = MixtureOrder(records, [Share(part.passes, part.weight) for part in parts], recipe.seed + stage.seed)
+        order.count = stage.batch_size * (
+            stage.steps or math.ceil(stage.epochs * order.epoch_length / stage.batch_size)
+        )
         # The collator opens them, since it may have to open the next one instead.
-        return range(len(records)), collator, None
+        return order, collator, None
 
     from slime_vlm.pages import PageSettings
 
@@ -226,7 +236,7 @@ def _arguments(recipe: Recipe, stage: Stage, folder: Path, dataset: Any) -> Trai
             f"stage '{stage.name}': batch_size {stage.batch_size} is no multiple of micro_batch_size {micro} x "
             f"{processes} processes"
         )
-    steps = stage.steps or math.ceil(stage.epochs * math.ceil(len(dataset) / stage.batch_size))
+    steps = len(dataset) // stage.batch_size
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
@@ -242,8 +252,8 @@ def _arguments(recipe: Recipe, stage: Stage, folder: Path, dataset: Any) -> Trai
         use_cpu=not torch.cuda.is_available(),
         # A gate that stands on one adapter gets no gradient in stages 1a and 1b.
         ddp_find_unused_parameters=True,
-        # Pages are drawn anew at every index; records are shuffled.
-        train_sampling_strategy="random" if stage.data.records else "sequential",
+        # Pages are drawn anew at every index, and the mixture says which record comes when.
+        train_sampling_strategy="sequential",
         dataloader_num_workers=stage.data.workers,
         seed=recipe.seed + stage.seed,
         save_strategy="no",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from slime_vlm.data import MixtureOrder
 from slime_vlm.training.records import BadRecords
 
 COMPLETE = "complete"
@@ -66,6 +67,8 @@ class SlimeTrainer(Trainer):
                 self._sums.update(kept["sums"])
                 if self.bad_records is not None:
                     self.bad_records.seen.update(kept["bad_records"])
+                if isinstance(self.train_dataset, MixtureOrder) and "data" in kept:
+                    self.train_dataset.check(kept["data"])
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _sums_file(self, checkpoint: Path) -> Path:
@@ -75,6 +78,9 @@ class SlimeTrainer(Trainer):
         super()._save_checkpoint(model, trial)
         bad = [] if self.bad_records is None else sorted(self.bad_records.seen)
         kept = {"loss": self._loss_sum.item(), "sums": self._sums, "bad_records": bad}
+        if isinstance(self.train_dataset, MixtureOrder):
+            samples = self.state.global_step * self.args.gradient_accumulation_steps * self.args.train_batch_size
+            kept["data"] = self.train_dataset.state(samples * self.args.world_size)
         path = self._sums_file(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
         path.write_text(json.dumps(kept))
 

@@ -1,0 +1,152 @@
+"""A cleaned copy of a source: what can be mended without guessing is mended, the rest is left out."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from slime_vlm.data.check.record_checks import RecordChecker
+from slime_vlm.data.check.report import SourceReport
+from slime_vlm.data.check.running import processor_of
+from slime_vlm.data.pictures import stored_bytes
+from slime_vlm.data.record import Record
+from slime_vlm.data.source import Source
+from slime_vlm.errors import ConfigError
+from slime_vlm.model.conversation import IMAGE_PLACEHOLDER, ROLES
+
+# What no change of the text brings back.
+_LOST = {"unreadable", "missing-image", "damaged-image", "small-image", "duplicate"}
+
+MENDED = "mended"
+COPIED = "copied"
+
+
+def check_target(out: Path) -> None:
+    """See whether a copy can be written there, before hours of checking.
+
+    Raises:
+        ConfigError: It is there already, or is no JSONL file.
+    """
+    if out.suffix != ".jsonl":
+        raise ConfigError(f"--fix {out}: expected the name of a JSONL file, such as clean.jsonl")
+    if out.exists():
+        raise ConfigError(f"--fix {out} is there already, and nothing is ever overwritten; choose another name")
+
+
+def write_mended(
+    source: Source,
+    report: SourceReport,
+    out: Path,
+    model: str | None = None,
+    max_length: int = 2048,
+    allowed: Collection[str] = (),
+    advance: Callable[[int], None] = lambda count: None,
+) -> Counter[str]:
+    """Write a copy that has nothing wrong with it.
+
+    An answer before the first question goes, and so does a last question without an answer; placeholders of a single
+    picture go to the front of the first question; a second record of an id that says something else is given an id of
+    its own. Whatever is still wrong then is left out.
+
+    Args:
+        source: The records.
+        report: What `check_source` found in them.
+        out: A JSONL file that is not there yet. Paths of pictures are kept; pictures that lie in the records themselves
+            become base64 text.
+        model: As for `check_source`.
+        max_length: As for `check_source`.
+        allowed: Kinds of findings that are left as they are.
+        advance: Takes the number of records that were just done.
+
+    Returns:
+        How many records were `copied`, `mended`, or left out, the last by kind of finding.
+
+    Raises:
+        ConfigError: `out` is there already, or is no JSONL file.
+    """
+    check_target(out)
+    checker = RecordChecker(source, processor_of(model) if model is not None else None, max_length)
+    wrong = {
+        index: [finding.kind for finding in findings if finding.kind not in allowed]
+        for index, findings in report.by_record().items()
+    }
+    done, taken = Counter[str](), set(report.ids)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with out.open("x", encoding="utf-8") as file:
+            for index in range(len(source)):
+                kinds = wrong.get(index, [])
+                record = _mended(checker, index, kinds, report.sizes.get(index, []), taken, allowed)
+                advance(1)
+                if record is None:
+                    done[kinds[0]] += 1
+                    continue
+                done[MENDED if kinds else COPIED] += 1
+                plain = replace(record, images=[_as_text(value) for value in record.images]).as_dict()
+                file.write(json.dumps(plain, ensure_ascii=False) + "\n")
+    except BaseException:
+        out.unlink(missing_ok=True)
+        raise
+    return done
+
+
+def _mended(
+    checker: RecordChecker,
+    index: int,
+    kinds: Collection[str],
+    sizes: list[tuple[int, int]],
+    taken: set[str | int],
+    allowed: Collection[str],
+) -> Record | None:
+    """A record as it can be kept; None where it cannot."""
+    if _LOST & set(kinds):
+        return None
+    record = checker.source[index]
+    if not kinds:
+        return record
+    record = replace(record, conversations=_with_placeholders(_whole_rounds(record.conversations), len(record.images)))
+    if any(kind not in allowed for kind, _ in checker.text_problems(record, sizes)):
+        return None
+    if "duplicate-id" in kinds:
+        number = next(number for number in count(2) if f"{record.id}-{number}" not in taken)
+        record = replace(record, id=f"{record.id}-{number}")
+        taken.add(f"{record.id}")
+    return record
+
+
+def _whole_rounds(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without what comes before the first question, and without a last question that has no answer."""
+    roles = [ROLES.get(str(turn.get("from", turn.get("role")))) for turn in turns]
+    first = next((place for place, role in enumerate(roles) if role == "user"), 0)
+    last = len(turns) - (bool(roles) and roles[-1] == "user")
+    return [turn for place, turn in enumerate(turns[:last]) if place >= first or roles[place] == "system"]
+
+
+def _with_placeholders(turns: list[dict[str, Any]], images: int) -> list[dict[str, Any]]:
+    """With the placeholder of a single picture before the first question, where the number was off."""
+    keys = ["value" if "value" in turn else "content" for turn in turns]
+    texts = [str(turn.get(key, "")) for turn, key in zip(turns, keys, strict=True)]
+    asked = [ROLES.get(str(turn.get("from", turn.get("role")))) == "user" for turn in turns]
+    found = sum(text.count(IMAGE_PLACEHOLDER) for text, is_question in zip(texts, asked, strict=True) if is_question)
+    if images != 1 or found == 1 or not any(asked):
+        return turns
+    first = asked.index(True)
+    changed = []
+    for place, (turn, key, text) in enumerate(zip(turns, keys, texts, strict=True)):
+        bare = text.replace(IMAGE_PLACEHOLDER, "").strip() if asked[place] else text
+        changed.append({**turn, key: f"{IMAGE_PLACEHOLDER}\n{bare}".strip() if place == first else bare})
+    return changed
+
+
+def _as_text(value: Any) -> Any:
+    """A picture as JSON can hold it."""
+    content = stored_bytes(value)
+    if content is not None:
+        return "data:application/octet-stream;base64," + base64.b64encode(content).decode("ascii")
+    return value["path"] if isinstance(value, dict) else value

@@ -1,0 +1,158 @@
+"""Looking at one record: its turns, its pictures (decoded in full) and its length."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slime_vlm.data.check.findings import Finding
+from slime_vlm.data.pictures import MissingPictureError, open_picture
+from slime_vlm.data.record import Record
+from slime_vlm.data.source import Source
+from slime_vlm.errors import DataError, InputError
+from slime_vlm.model.conversation import IMAGE_PLACEHOLDER, ROLES
+from slime_vlm.model.tiling import PUBLISHED_MAX_TILES, choose_grid
+
+if TYPE_CHECKING:
+    from slime_vlm.model.processing_slime import SlimeProcessor
+
+LEAST_SIDE = 8
+"""Smallest side of a picture in pixels."""
+
+
+@dataclass
+class Looked:
+    """What was seen of one record.
+
+    Attributes:
+        index: Place in the source.
+        id: Id of the record.
+        findings: What is wrong with it.
+        images: How many pictures it names.
+        sizes: (height, width) of those that could be opened.
+        tiles: Tiles that each of them is cut into.
+        tokens: Length with all tokens of the pictures; None without a model, or where it cannot be told.
+        digest: Tells whether two records say the same.
+    """
+
+    index: int
+    id: str | int | None = None
+    findings: list[Finding] = field(default_factory=list)
+    images: int = 0
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    tiles: list[int] = field(default_factory=list)
+    tokens: int | None = None
+    digest: bytes = b""
+
+
+class RecordChecker:
+    """Looks at records of a source.
+
+    Args:
+        source: The records.
+        processor: Of the model that will be trained: tells tiles and tokens. None: tiles by the published rule.
+        max_length: More tokens than that are over-long.
+    """
+
+    def __init__(self, source: Source, processor: SlimeProcessor | None = None, max_length: int = 2048) -> None:
+        self.source, self.processor, self.max_length = source, processor, max_length
+        self.view_size, self.max_tiles = 336, PUBLISHED_MAX_TILES
+        self.special: list[str] = []
+        if processor is not None:
+            cut = processor.image_processor
+            self.view_size, self.max_tiles = cut.view_size, cut.max_tiles
+            tokenizer: Any = processor.tokenizer
+            self.special = [token for token in tokenizer.all_special_tokens if token != IMAGE_PLACEHOLDER]
+
+    def look(self, index: int) -> Looked:
+        """Check everything but what takes several records."""
+        looked = Looked(index)
+        try:
+            record = self.source[index]
+        except DataError as error:
+            message = str(error).removeprefix(f"{self.source.name}: ")
+            looked.findings.append(Finding(index, None, "unreadable", message))
+            return looked
+        looked.id, looked.images = record.id, len(record.images)
+        looked.digest = hashlib.blake2b(
+            json.dumps([record.images, record.conversations], default=repr, sort_keys=True).encode(), digest_size=8
+        ).digest()
+        for kind, message in self._pictures(record, self.source.images, looked):
+            looked.findings.append(Finding(index, record.id, kind, message))
+        for kind, message in self.text_problems(record, looked.sizes, looked):
+            looked.findings.append(Finding(index, record.id, kind, message))
+        return looked
+
+    def _pictures(self, record: Record, root: Path, looked: Looked) -> list[tuple[str, str]]:
+        problems = []
+        for value in record.images:
+            try:
+                with open_picture(value, root) as picture:
+                    height, width = picture.height, picture.width
+            except MissingPictureError as error:
+                problems.append(("missing-image", str(error)))
+            except DataError as error:
+                problems.append(("damaged-image", str(error)))
+            else:
+                looked.sizes.append((height, width))
+                looked.tiles.append(choose_grid(height, width, self.view_size, self.max_tiles).num_tiles)
+                if min(height, width) < LEAST_SIDE:
+                    problems.append(
+                        ("small-image", f"{height} x {width} pixels, expected at least {LEAST_SIDE} a side")
+                    )
+        return problems
+
+    def text_problems(
+        self, record: Record, sizes: list[tuple[int, int]], looked: Looked | None = None
+    ) -> list[tuple[str, str]]:
+        """Kind and message of what is wrong with the turns.
+
+        Args:
+            record: The record.
+            sizes: (height, width) of its pictures, for the number of tokens; fewer than it has: it is not counted.
+            looked: Takes the number of tokens.
+        """
+        roles, problems = [], []
+        count = 0
+        for place, turn in enumerate(record.conversations):
+            role = ROLES.get(str(turn.get("from", turn.get("role"))))
+            value = turn.get("value", turn.get("content"))
+            if role is None or not isinstance(value, str):
+                return [
+                    ("turn-order", f"turn {place} is {turn!r:.80}, expected 'from' (human or gpt) and 'value' (text)")
+                ]
+            if role != "system" or place > 0:
+                roles.append(role)
+            if role == "user":
+                count += value.count(IMAGE_PLACEHOLDER)
+            if not value.strip() and role != "system":
+                kind = "empty-question" if role == "user" else "empty-answer"
+                problems.append((kind, f"turn {place} is empty"))
+            problems += [("special-token", f"turn {place} holds {token}") for token in self.special if token in value]
+        if roles != ["user", "assistant"] * (len(roles) // 2) or not roles:
+            order = ", ".join(roles) or "nothing"
+            problems.append(("turn-order", f"roles come as {order:.100}, expected user and assistant in turn"))
+        if count != len(record.images):
+            problems.append(("placeholders", f"{count} {IMAGE_PLACEHOLDER} for {len(record.images)} picture(s)"))
+        if self.processor is not None and not problems and len(sizes) == len(record.images):
+            problems += self._length_problems(record, sizes, looked)
+        return problems
+
+    def _length_problems(
+        self, record: Record, sizes: list[tuple[int, int]], looked: Looked | None
+    ) -> list[tuple[str, str]]:
+        assert self.processor is not None
+        grids = [choose_grid(height, width, self.view_size, self.max_tiles) for height, width in sizes]
+        try:
+            encoded = self.processor.encode_conversations(
+                [record.conversations], image_grids=[(grid.rows, grid.cols) for grid in grids], return_tensors=None
+            )
+        except (DataError, InputError) as error:
+            return [("placeholders", str(error))]
+        tokens = len(encoded["input_ids"][0])
+        if looked is not None:
+            looked.tokens = tokens
+        return [("over-long", f"{tokens} tokens, the limit is {self.max_length}")] if tokens > self.max_length else []

@@ -1,0 +1,179 @@
+"""What a check found, as plain data and as tables."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from slime_vlm.data.check.findings import KINDS, Finding
+from slime_vlm.data.check.record_checks import Looked
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+TOKEN_STEP = 256
+"""Width of a bar of the histogram of tokens."""
+
+_BAR = 40
+
+
+@dataclass
+class SourceReport:
+    """What was found in one source.
+
+    Attributes:
+        name: The source.
+        records: How many it has.
+        findings: What is wrong, in the order of records.
+        text_only: Records without a picture.
+        pictures: Pictures that could be opened.
+        tiles: Number of pictures by number of tiles.
+        tokens: Number of records by tokens, in steps of `TOKEN_STEP`; empty where no model was named.
+        longest: Most tokens of a record.
+        sizes: (height, width) of the pictures of every record that has findings.
+        ids: All ids.
+    """
+
+    name: str
+    records: int
+    findings: list[Finding] = field(default_factory=list)
+    text_only: int = 0
+    pictures: int = 0
+    tiles: Counter[int] = field(default_factory=Counter)
+    tokens: Counter[int] = field(default_factory=Counter)
+    longest: int = 0
+    sizes: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    ids: set[str | int] = field(default_factory=set)
+
+    def add(self, looked: Looked) -> None:
+        """Count a record."""
+        self.findings += looked.findings
+        self.pictures += len(looked.sizes)
+        self.tiles.update(looked.tiles)
+        if looked.id is not None:
+            self.ids.add(looked.id)
+        if not looked.images and not any(finding.kind == "unreadable" for finding in looked.findings):
+            self.text_only += 1
+        if looked.tokens is not None:
+            self.tokens[looked.tokens // TOKEN_STEP * TOKEN_STEP] += 1
+            self.longest = max(self.longest, looked.tokens)
+        if looked.findings:
+            self.sizes[looked.index] = looked.sizes
+
+    def by_record(self) -> dict[int, list[Finding]]:
+        """Findings of every record that has any."""
+        found: dict[int, list[Finding]] = {}
+        for finding in self.findings:
+            found.setdefault(finding.index, []).append(finding)
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "source": self.name,
+            "records": self.records,
+            "wrong_records": len(self.by_record()),
+            "text_only": self.text_only,
+            "text_only_share": self.text_only / self.records,
+            "pictures": self.pictures,
+            "findings_by_kind": dict(Counter(finding.kind for finding in self.findings)),
+            "tiles": {str(tiles): count for tiles, count in sorted(self.tiles.items())},
+            "tokens": {f"{start}-{start + TOKEN_STEP - 1}": count for start, count in sorted(self.tokens.items())},
+            "longest": self.longest or None,
+            "findings": [finding.as_dict() for finding in self.findings],
+        }
+
+
+@dataclass
+class Report:
+    """What was found in all sources.
+
+    Attributes:
+        sources: One report for each.
+        allowed: Kinds of findings that do not make the data wrong.
+    """
+
+    sources: list[SourceReport]
+    allowed: Collection[str] = ()
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is wrong but what is allowed."""
+        return all(finding.kind in self.allowed for source in self.sources for finding in source.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "clean": self.clean,
+            "allowed": sorted(self.allowed),
+            "sources": [source.as_dict() for source in self.sources],
+        }
+
+    def tables(self, examples: int = 3) -> list[Table]:
+        """Tables for a terminal: sources, findings with their first examples, histograms."""
+        tables = [self._overview(), self._findings(examples)]
+        pictures = sum((source.tiles for source in self.sources), Counter[int]())
+        tokens = sum((source.tokens for source in self.sources), Counter[int]())
+        if pictures:
+            tables.append(_histogram("Tiles of a picture", {str(key): pictures[key] for key in sorted(pictures)}))
+        if tokens:
+            bars = {f"{start:,} to {start + TOKEN_STEP - 1:,}": tokens[start] for start in sorted(tokens)}
+            tables.append(_histogram("Tokens of a record, pictures included", bars))
+        return tables
+
+    def _overview(self) -> Table:
+        from rich.table import Table
+
+        table = Table("source", title="Records", title_justify="left")
+        for name in ("records", "wrong", "text only", "pictures", "longest"):
+            table.add_column(name, justify="right")
+        for source in self.sources:
+            table.add_row(
+                source.name,
+                f"{source.records:,}",
+                f"{len(source.by_record()):,}",
+                f"{source.text_only / source.records:.1%}",
+                f"{source.pictures:,}",
+                f"{source.longest:,}" if source.longest else "",
+            )
+        return table
+
+    def _findings(self, examples: int) -> Table:
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table("kind", title="Findings", title_justify="left")
+        table.add_column("records", justify="right")
+        table.add_column("first ones", overflow="fold")
+        found: dict[str, list[tuple[SourceReport, Finding]]] = {}
+        for source in self.sources:
+            for finding in source.findings:
+                found.setdefault(finding.kind, []).append((source, finding))
+        for kind in (kind for kind in KINDS if kind in found):
+            lines = [
+                f"{source.name + ': ' if len(self.sources) > 1 else ''}"
+                f"{finding.index if finding.id is None else finding.id!r}: {finding.message}"
+                for source, finding in found[kind][:examples]
+            ]
+            more = [f"and {len(found[kind]) - examples:,} more"] if len(found[kind]) > examples else []
+            count = len({(source.name, finding.index) for source, finding in found[kind]})
+            label = f"{kind} (allowed)" if kind in self.allowed else kind
+            table.add_row(label, f"{count:,}", escape("\n".join([*lines, *more])))
+        if not found:
+            table.add_row("none", "0", "")
+        return table
+
+
+def _histogram(title: str, bars: dict[str, int]) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(justify="right")
+    table.add_column(justify="right")
+    table.add_column()
+    most = max(bars.values())
+    for name, count in bars.items():
+        table.add_row(name, f"{count:,}", "█" * max(1, round(_BAR * count / most)))
+    return table

@@ -1,0 +1,61 @@
+"""Several sources as one list of records, opened when they are taken."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from slime_vlm.data.pictures import open_picture
+from slime_vlm.data.source import Source
+from slime_vlm.errors import DataError
+
+
+class RecordDataset:
+    """Records of one or more sources, one source after the other."""
+
+    def __init__(self, *sources: Source) -> None:
+        self.sources = sources
+        self.lengths = [len(source) for source in sources]
+        self.starts = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return int(self.starts[-1])
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Number of the source, and the place in it."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        number = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return number, index - int(self.starts[number])
+
+    def next_of_source(self, index: int, steps: int) -> int:
+        """The record some steps on in the same source, which begins anew after its last."""
+        number, place = self.place(index)
+        return int(self.starts[number]) + (place + steps) % self.lengths[number]
+
+    def limits(self, share: float) -> list[int]:
+        """How many records of every source are a share of it; never all of them."""
+        return [min(math.floor(share * length), length - 1) for length in self.lengths]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The record in the published form, and its pictures opened, under `pictures`.
+
+        Raises:
+            DataError: it, or one of its pictures, cannot be used.
+        """
+        number, place = self.place(index)
+        source = self.sources[number]
+        record = source[place]
+        try:
+            pictures = [open_picture(value, source.images) for value in record.images]
+        except DataError as error:
+            raise DataError(f"{self.name_of(index)}: {error}") from error
+        return {"id": record.id, "pictures": pictures, "conversations": record.conversations}
+
+    def name_of(self, index: int) -> str:
+        """How messages name a record: its source, and its id or else its place."""
+        number, place = self.place(index)
+        return self.sources[number].name_of(place)

@@ -1,0 +1,76 @@
+"""From what a user names to a source: a file, a pattern, a folder, or a hub id."""
+
+from __future__ import annotations
+
+import re
+from glob import glob
+from pathlib import Path
+
+from slime_vlm.data.source import Source
+from slime_vlm.data.sources.folder import FolderRecords
+from slime_vlm.data.sources.hub_dataset import HubDataset, saved_by_datasets
+from slime_vlm.data.sources.json_records import JsonRecords
+from slime_vlm.data.sources.parquet import ParquetRecords
+from slime_vlm.data.sources.tar_shards import TarShards
+from slime_vlm.errors import DataError
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def open_source(
+    name: str | Path, images: str | Path | None = None, config: str | None = None, split: str | None = None
+) -> Source:
+    """Open a source of records.
+
+    Args:
+        name: A JSON, JSONL, Parquet or tar file; a pattern such as `shards/*.tar`; a folder of tars, of Parquet files,
+            of pictures with texts beside them, or one that `datasets` saved; or a hub id (owner/name).
+        images: Where image paths start, a folder or a zip or tar file; default: beside the records.
+        config: Configuration of a hub data set.
+        split: Split of a data set of the `datasets` library, default train.
+
+    Raises:
+        DataError: There is no such source, or it cannot be read.
+        InputError: A package that it needs is not installed.
+    """
+    path, root = Path(name).expanduser(), Path(images).expanduser() if images else None
+    if root is not None and not root.exists():
+        raise DataError(f"no image folder at {root}: expected a folder, or a zip or tar file")
+    if path.is_dir():
+        return _open_folder(path, root, split)
+    if path.is_file():
+        return _open_files(str(path), [path], root)
+    found = sorted(Path(match) for match in glob(str(path), recursive=True) if Path(match).is_file())
+    if found:
+        return _open_files(str(name), found, root)
+    if _HUB_ID.fullmatch(str(name)) and path.suffix not in {".json", ".jsonl", ".parquet", ".tar"}:
+        return HubDataset(str(name), root, config, split or "train")
+    raise DataError(
+        f"no records at {name}: expected a JSON or JSONL file of conversations, a Parquet or tar file, a folder, or a "
+        "hub id (owner/name)"
+    )
+
+
+def _open_folder(path: Path, images: Path | None, split: str | None) -> Source:
+    if saved_by_datasets(path):
+        return HubDataset(str(path), images, split=split or "train")
+    for ending in ("*.tar", "*.parquet"):
+        found = sorted(path.glob(ending)) or sorted(path.rglob(ending))
+        if found:
+            return _open_files(str(path), found, images)
+    return FolderRecords(path, images)
+
+
+def _open_files(name: str, files: list[Path], images: Path | None) -> Source:
+    ending = files[0].suffix
+    if any(path.suffix != ending for path in files):
+        raise DataError(f"{name} means files of several kinds ({ending}, {files[-1].suffix}): name one kind")
+    if ending == ".parquet":
+        return ParquetRecords(name, files, images)
+    if ending == ".tar":
+        if images is not None:
+            raise DataError(f"{name} holds its own pictures: leave the image folder out")
+        return TarShards(name, files)
+    if len(files) > 1:
+        raise DataError(f"{name} means {len(files)} files: name JSON and JSONL files one by one, as a mixture")
+    return JsonRecords(files[0], images)

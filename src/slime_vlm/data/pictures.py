@@ -1,0 +1,110 @@
+"""Opening a record's picture: a path, bytes, base64 text, or a member of an archive; never an address."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from slime_vlm.data.archives import ARCHIVES, read_member
+from slime_vlm.errors import DataError, InputError
+from slime_vlm.inputs import is_address, open_image, open_image_bytes
+
+# Shorter texts are paths; the smallest PNG takes more.
+_LEAST_BASE64 = 64
+
+
+class MissingPictureError(DataError):
+    """There is no such file, or no such member of an archive."""
+
+
+def open_picture(value: Any, root: Path) -> Image.Image:
+    """Open a picture of a record as 8-bit RGB, turned upright.
+
+    Args:
+        value: A path below `root`; where one of its parts is a zip or tar file, a member of that. Or bytes, base64 text
+            (with or without `data:...;base64,`), or `{"bytes": ..., "path": ...}` as in Parquet files.
+        root: The folder or archive that paths start from.
+
+    Raises:
+        MissingPictureError: It is not there.
+        DataError: It is damaged, is an address, leads out of `root`, or is none of the above.
+    """
+    content = stored_bytes(value)
+    try:
+        if content is not None:
+            return open_image_bytes(content, "the picture in the record")
+        path = _below(path_of(value), root)
+        # os.path, unlike pathlib, takes names that no file can have for what they are.
+        if os.path.isfile(path):
+            return open_image(path)
+        found = find_member(path)
+        if found is None:
+            raise MissingPictureError(f"{path}: no such file")
+        archive, member = found
+        content = read_member(archive, member)
+        if content is None:
+            raise MissingPictureError(f"{archive}: no member '{member}'")
+        return open_image_bytes(content, f"{archive}/{member}")
+    except InputError as error:
+        raise DataError(str(error)) from error
+
+
+def stored_bytes(value: Any) -> bytes | None:
+    """The bytes of a picture that lies in the record itself; None where it is named by a path.
+
+    Raises:
+        DataError: It is text that should be base64, and is not.
+    """
+    if isinstance(value, Mapping):
+        value = value.get("bytes")
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if not isinstance(value, str):
+        return None
+    if value.startswith("data:"):
+        value = value.partition(",")[2]
+    # A path has a dot before its ending, which base64 has not.
+    elif len(value) < _LEAST_BASE64 or re.fullmatch(r"[A-Za-z0-9+/\s]+={0,2}", value) is None:
+        return None
+    try:
+        return base64.b64decode(value, validate=False)
+    except binascii.Error as error:
+        raise DataError(f"the base64 text of the picture is damaged ({error})") from None
+
+
+def path_of(value: Any) -> str:
+    """The path that a picture is named by.
+
+    Raises:
+        DataError: It is no path, or an address.
+    """
+    path = value.get("path") if isinstance(value, Mapping) else value
+    if not isinstance(path, str) or not path:
+        raise DataError(f"'image' is {value!r:.80}, expected a path, bytes or base64 text")
+    if is_address(path):
+        raise DataError(f"'image' is the address {path:.80}; nothing is downloaded: fetch it and name the file")
+    return path
+
+
+def find_member(path: Path) -> tuple[Path, str] | None:
+    """Split a path that leads through an archive: the archive, and the name within."""
+    for parent in path.parents:
+        if parent.suffix in ARCHIVES and os.path.isfile(parent):
+            return parent, path.relative_to(parent).as_posix()
+    return None
+
+
+def _below(path: str, root: Path) -> Path:
+    # Links are not followed: image folders are often links themselves.
+    top = os.path.normpath(root)
+    joined = os.path.normpath(os.path.join(top, path))
+    if os.path.commonpath([os.path.abspath(joined), os.path.abspath(top)]) != os.path.abspath(top):
+        raise DataError(f"'image' {path:.80} leads out of {root}; start paths there, or name another image folder")
+    return Path(joined)

@@ -1,0 +1,36 @@
+"""ArxivQA: questions about figures of papers, answered with a rationale."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from slime_vlm.data.smr.raw_set import RawSet, Skipped, read_lines, record, there
+
+
+def convert(folder: Path, skipped: Skipped) -> Iterator[dict[str, Any]]:
+    """Choices carry their letters already; the label is a letter that text may follow."""
+    for row in read_lines(folder / "arxivqa.jsonl"):
+        letter = re.search(r"[A-Z]", str(row.get("label", "")))
+        if letter is None or not row.get("options"):
+            skipped["no label or choices"] += 1
+            continue
+        if there(folder, str(row["image"]), skipped):
+            question = "\n".join([str(row["question"]).strip(), *map(str, row["options"])])
+            rationale = str(row.get("rationale") or "").strip()
+            answer = f"{rationale}\nSo the answer is {letter[0]}.".strip()
+            yield record(f"arxivqa-{row['id']}", str(row["image"]), question, answer)
+
+
+SET = RawSet(
+    name="ArxivQA",
+    folder="arxivqa",
+    licence="CC BY-SA 4.0",
+    origin="hub MMInstruction/ArxivQA: arxivqa.jsonl and images.tgz, unpacked",
+    files=("arxivqa.jsonl", "images"),
+    count=100_000,
+    count_source="the paper's share of SMR, rounded",
+    convert=convert,
+)

@@ -1,0 +1,38 @@
+"""Files that hold conversation records already, as AI2D, DVQA and GeoQA+ are published for instruction tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from slime_vlm.data.record import read_record
+from slime_vlm.data.smr.raw_set import Skipped, read_lines
+from slime_vlm.errors import DataError
+
+
+def convert_conversations(folder: Path, file: str, name: str, skipped: Skipped) -> Iterator[dict[str, Any]]:
+    """Records of a JSONL file, with image paths that start at `folder`.
+
+    Paths in such files start at various places above the set's folder; of a path the longest end that leads to a file
+    is taken.
+    """
+    for number, row in enumerate(read_lines(folder / file)):
+        try:
+            found = read_record(row)
+        except DataError:
+            skipped["no conversation"] += 1
+            continue
+        image = next((path for path in _ends(str(row.get("image", ""))) if (folder / path).is_file()), None)
+        if found.images and image is None:
+            skipped["the picture is missing"] += 1
+            continue
+        place = {"image": image} if image else {}
+        # Ids repeat in some of them, line numbers do not.
+        yield {"id": f"{name}-{number}", **place, "conversations": found.conversations}
+
+
+def _ends(path: str) -> Iterator[str]:
+    parts = [part for part in PurePosixPath(path).parts if part not in {"/", "."}]
+    for start in range(len(parts)):
+        yield "/".join(parts[start:])

@@ -1,0 +1,27 @@
+"""GeoQA+: more problems of the kind, and GeoQA's training problems among them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from slime_vlm.data.smr.conversations import convert_conversations
+from slime_vlm.data.smr.raw_set import RawSet, Skipped
+
+
+def convert(folder: Path, skipped: Skipped) -> Iterator[dict[str, Any]]:
+    """The public file of conversations."""
+    return convert_conversations(folder, "geoqa+.jsonl", "geoqa+", skipped)
+
+
+SET = RawSet(
+    name="GeoQA+",
+    folder="geoqa+",
+    licence="none stated",
+    origin="hub OpenGVLab/InternVL-Chat-V1-2-SFT-Data: geoqa+.jsonl and geoqa+_images.zip, unpacked as images",
+    files=("geoqa+.jsonl", "images"),
+    count=72_318,
+    count_source="lines of the public file",
+    convert=convert,
+)

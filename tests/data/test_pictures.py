@@ -1,0 +1,86 @@
+"""A picture is named by a path, lies in the record, or is a member of an archive; it is never fetched."""
+
+from __future__ import annotations
+
+import base64
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slime_vlm.data.pictures import MissingPictureError, open_picture
+from slime_vlm.errors import DataError
+
+from .writing import picture, write_tar
+
+PNG = picture("red")
+TEXT = base64.b64encode(PNG).decode()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "a.png").write_bytes(PNG)
+    (folder / "cut.png").write_bytes(PNG[:60])
+    write_tar(folder / "b.tar", {"./in/a.png": PNG})
+    with zipfile.ZipFile(folder / "c.zip", "w") as archive:
+        archive.writestr("in/a.png", PNG)
+    (folder / "bad.zip").write_bytes(b"PK" + bytes(50))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "sub/a.png",
+        "sub/../sub/a.png",
+        "b.tar/in/a.png",
+        "c.zip/in/a.png",
+        PNG,
+        TEXT,
+        f"data:image/png;base64,{TEXT}",
+        {"bytes": PNG, "path": "elsewhere.png"},
+        {"bytes": None, "path": "sub/a.png"},
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_ways_to_name_a_picture(root: Path, value: Any) -> None:
+    assert open_picture(value, root).size == (40, 30)
+
+
+def test_the_root_may_be_an_archive(root: Path) -> None:
+    assert open_picture("in/a.png", root / "c.zip").size == (40, 30)
+    assert open_picture("in/a.png", root / "b.tar").size == (40, 30)
+
+
+@pytest.mark.parametrize("value", ["none.png", "x" * 300 + ".png", "\0.png", "b.tar/none.png", "c.zip/none.png", "sub"])
+def test_missing_ones(root: Path, value: str) -> None:
+    with pytest.raises(MissingPictureError):
+        open_picture(value, root)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("https://example.org/a.png", "is the address"),
+        ("../secret.png", "leads out of"),
+        ("/etc/secret.png", "leads out of"),
+        (7, "expected a path, bytes or base64 text"),
+        ("", "expected a path"),
+        ({"bytes": None, "path": None}, "expected a path"),
+        ("cut.png", "damaged or incomplete"),
+        (PNG[:60], "the picture in the record: the picture is damaged"),
+        (b"", "it is empty"),
+        (b"no picture at all", "not a picture"),
+        ("bad.zip/a.png", "cannot be read"),
+        (TEXT[:-30], "damaged"),
+    ],
+    ids=str,
+)
+def test_unusable_ones(root: Path, value: Any, expected: str) -> None:
+    with pytest.raises(DataError, match=expected) as caught:
+        open_picture(value, root)
+    assert not isinstance(caught.value, MissingPictureError)
+    assert "\n" not in str(caught.value)

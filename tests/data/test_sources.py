@@ -1,0 +1,193 @@
+"""Every kind of source gives the same records; broken ones say what is wrong in one line."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+
+from slime_vlm.data import RecordDataset, open_source
+from slime_vlm.data.sources.json_records import JsonRecords
+from slime_vlm.data.sources.parquet import GROUPS_AT_HAND, ParquetRecords
+from slime_vlm.errors import DataError
+
+from .writing import make_records, picture, turns, write_lines, write_tar
+
+
+def test_json_and_json_lines_are_the_same(tmp_path: Path) -> None:
+    records = [*make_records(tmp_path, 6), {"id": "é", "conversations": turns("Größe, 大小?", "]}{[")}]
+    lines = open_source(write_lines(tmp_path / "a.jsonl", records))
+    for name, text in {
+        "indented.json": json.dumps(records, indent=2, ensure_ascii=False),
+        "one_line.json": f" \n{json.dumps(records)}\n",
+    }.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        listed = open_source(tmp_path / name)
+        assert len(listed) == len(lines) == 7
+        assert [listed[i].as_dict() for i in range(7)] == [lines[i].as_dict() for i in range(7)] == records
+
+
+def test_where_records_lie(tmp_path: Path) -> None:
+    # Three bytes of "é": quote, two of the letter.
+    (tmp_path / "a.json").write_text('["é", 1]', encoding="utf-8")
+    assert JsonRecords(tmp_path / "a.json").places.tolist() == [[1, 5], [7, 8]]
+    (tmp_path / "b.jsonl").write_text("1\n\n  \n22", encoding="utf-8")
+    assert JsonRecords(tmp_path / "b.jsonl").places.tolist() == [[0, 2], [6, 8]]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[{]", "is not JSON"),
+        ("[1, 2", "is not JSON"),
+        ("[1] 2", "is not JSON"),
+        ("[]", "no record"),
+        ("", "no record"),
+    ],
+)
+def test_files_without_records(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(DataError, match=expected) as caught:
+        open_source(tmp_path / "a.json")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('{"id": ', "record 1: this line is not JSON"),
+        ("[]", r"record 1: \[\] is no record"),
+        ('{"id": "x"}', "record 'x': the record has no 'conversations'"),
+        ('{"conversations": "hello"}', "record 1: the record has no 'conversations'"),
+        ('{"conversations": []}', "record 1: the record has no 'conversations'"),
+        ('{"id": [1], "conversations": [{}]}', r"record 1: 'id' is \[1\]"),
+    ],
+)
+def test_a_broken_line_costs_one_record(tmp_path: Path, line: str, expected: str) -> None:
+    good = json.dumps({"id": "good", "conversations": turns("?", "!")})
+    (tmp_path / "a.jsonl").write_text(f"{good}\n{line}\n{good}\n")
+    source = open_source(tmp_path / "a.jsonl")
+    assert len(source) == 3
+    assert source[2].id == "good"
+    with pytest.raises(DataError, match=expected):
+        source[1]
+
+
+def test_messages_and_several_pictures(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(picture("red"))
+    messages = [{"role": "user", "content": "<image><image>Same?"}, {"role": "assistant", "content": "Yes."}]
+    source = open_source(write_lines(tmp_path / "a.jsonl", [{"images": ["a.png", "b.png"], "messages": messages}]))
+    taken = RecordDataset(source)[0]
+    assert [image.size for image in taken["pictures"]] == [(40, 30), (40, 30)]
+    assert taken["conversations"] == messages
+    assert source[0].as_dict() == {"image": ["a.png", "b.png"], "conversations": messages}
+
+
+def test_tar_shards_and_a_folder(tmp_path: Path) -> None:
+    samples = {
+        "0.png": picture("red"),
+        "0.json": json.dumps({"id": "first", "conversations": turns("<image>?", "red")}).encode(),
+        "sub/1.jpg": picture("blue", 50),
+        "sub/1.txt": b"a blue wall\n",
+        "2.0.png": picture("red"),
+        "2.1.png": picture("blue"),
+        "2.json": json.dumps({"conversations": turns("<image><image>?", "two")}).encode(),
+    }
+    names = list(samples)
+    (tmp_path / "shards").mkdir()
+    write_tar(tmp_path / "shards" / "0.tar", {name: samples[name] for name in names[:4]})
+    write_tar(tmp_path / "shards" / "1.tar", {name: samples[name] for name in names[4:]})
+    for name, content in samples.items():
+        path = tmp_path / "folder" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    for name in ("shards", "shards/*.tar", "folder"):
+        source = open_source(tmp_path / name)
+        # Files without such partners are no samples.
+        dataset = RecordDataset(pickle.loads(pickle.dumps(source)))
+        found = sorted((len(record["pictures"]), record["conversations"][1]["value"]) for record in dataset)
+        assert found == [(1, "a blue wall"), (1, "red"), (2, "two")]
+        captioned = next(record for record in dataset if record["conversations"][1]["value"] == "a blue wall")
+        assert captioned["conversations"][0]["value"] == "<image>"
+        assert captioned["pictures"][0].size == (40, 50)
+
+
+def test_broken_shards(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(b"no tar" * 200)
+    with pytest.raises(DataError, match="cannot be read as a tar file"):
+        open_source(tmp_path / "a.tar")
+    whole = write_tar(tmp_path / "b.tar", {"0.txt": b"caption", "0.png": picture("red") + bytes(2000)})
+    content = whole.read_bytes()
+    whole.write_bytes(content[: content.index(b"\x89PNG") + 40])
+    with pytest.raises(DataError, match=r"unexpected end of data|broken off"):
+        RecordDataset(open_source(whole))[0]
+    write_tar(tmp_path / "c.tar", {"0.png": picture("red")})
+    with pytest.raises(DataError, match="holds no record"):
+        open_source(tmp_path / "c.tar")
+
+
+def test_parquet_shards(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow", exc_type=ImportError)
+    parquet = pytest.importorskip("pyarrow.parquet", exc_type=ImportError)
+    records = make_records(tmp_path, 10)
+    rows = [
+        {
+            "id": record["id"],
+            "image": {"bytes": (tmp_path / record["image"]).read_bytes(), "path": None} if "image" in record else None,
+            "conversations": record["conversations"],
+            "other": 1,
+        }
+        for record in records
+    ]
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    for number, part in enumerate((rows[:6], rows[6:])):
+        parquet.write_table(arrow.Table.from_pylist(part), shards / f"{number}.parquet", row_group_size=2)
+    source = open_source(shards)
+    assert len(source) == 10
+    assert list(source.blocks or []) == [2, 2, 2, 2, 2]
+    dataset = RecordDataset(pickle.loads(pickle.dumps(source)))
+    assert [record["id"] for record in dataset] == [f"r{i}" for i in range(10)]
+    assert [len(record["pictures"]) for record in dataset] == [1, 1, 1, 1, 0] * 2
+    assert dataset[7]["pictures"][0].size == (40, 37)
+    (unpickled,) = dataset.sources
+    assert isinstance(unpickled, ParquetRecords)
+    assert len(unpickled._at_hand) == GROUPS_AT_HAND < len(unpickled.groups)
+    assert dataset[0]["conversations"] == records[0]["conversations"]
+    parquet.write_table(arrow.table({"text": ["a"]}), tmp_path / "other.parquet")
+    with pytest.raises(DataError, match="has no column 'conversations': it has text"):
+        open_source(tmp_path / "other.parquet")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        open_source(tmp_path / "broken.parquet")
+
+
+def test_a_data_set_of_the_datasets_library(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", exc_type=ImportError)
+    records = make_records(tmp_path, 4)
+    rows = [{**record, "image": str(tmp_path / record["image"])} for record in records]
+    made = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
+    made.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": made, "val": made.select([0])}).save_to_disk(tmp_path / "dict")
+    for name, split, count in (("one", None, 4), ("dict", None, 4), ("dict", "val", 1)):
+        dataset = RecordDataset(open_source(tmp_path / name, images="/", split=split))
+        assert [record["id"] for record in dataset] == [f"r{i}" for i in range(count)]
+        assert dataset[0]["pictures"][0].size == (40, 30)
+    with pytest.raises(DataError, match="the data set cannot be loaded"):
+        open_source(tmp_path / "dict", split="tset")
+
+
+def test_what_is_no_source(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no records at .*none.jsonl: expected a JSON or JSONL file"):
+        open_source(tmp_path / "none.jsonl")
+    with pytest.raises(DataError, match="no image folder at"):
+        open_source(write_lines(tmp_path / "a.jsonl", [1]), images=tmp_path / "none")
+    write_lines(tmp_path / "b.jsonl", [1])
+    with pytest.raises(DataError, match="means 2 files: name JSON and JSONL files one by one"):
+        open_source(tmp_path / "*.jsonl")
+    (tmp_path / "a.tar").touch()
+    with pytest.raises(DataError, match="files of several kinds"):
+        open_source(tmp_path / "a.*")

@@ -49,6 +49,10 @@ _EXTRA_OF_MODULE = {
     "tensorboard": "train",
     "yaml": "train",
     "matplotlib": "eval",
+    "datasets": "eval",
+    "pyarrow": "eval",
+    "rapidfuzz": "eval",
+    "openpyxl": "eval",
 }
 
 

@@ -23,7 +23,7 @@ DOCUMENTS = [
     "README.md",
     *(
         f"docs/{name}.md"
-        for name in ("paper_map", "models", "checkpoints", "chat", "inputs", "training", "results", "log")
+        for name in ("paper_map", "models", "checkpoints", "chat", "inputs", "training", "evaluation", "results", "log")
     ),
 ]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _SIDES = (336, 672, 1344, 2688)
 _GROUPS = 5
 _FEWEST = 5
-_MARKERS = "osD^vP*X<>"
+_MARKERS = "osD^vP*X<>d"
 
 
 def draw_plots(results: Sequence[TaskResult], out: Path) -> list[Path]:
@@ -32,12 +32,14 @@ def draw_plots(results: Sequence[TaskResult], out: Path) -> list[Path]:
     if ranked:
         drawn.append(_draw(out / "score_by_task.png", lambda axes: _scores(axes, ranked), 0.35 * len(ranked) + 1.6))
     if scored:
-        drawn.append(_draw(out / "accuracy_against_tokens.png", lambda axes: _tokens(axes, scored)))
-        drawn.append(_draw(out / "accuracy_by_image_size.png", lambda axes: _sizes(axes, scored)))
+        # The legend has a line a task.
+        height = max(4.5, 0.2 * len(scored) + 1)
+        drawn.append(_draw(out / "accuracy_against_tokens.png", lambda axes: _tokens(axes, scored), height))
+        drawn.append(_draw(out / "accuracy_by_image_size.png", lambda axes: _sizes(axes, scored), height))
     return drawn
 
 
-def _draw(path: Path, fill: Callable[[Axes], None], height: float = 4.5) -> Path:
+def _draw(path: Path, fill: Callable[[Axes], None], height: float) -> Path:
     # Without pyplot: no display is looked for, and no state is shared with other figures.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -113,7 +115,9 @@ def _longest_side(row: Row) -> int:
 
 
 def _style(number: int) -> dict[str, Any]:
-    return {"color": f"C{number % 10}", "marker": _MARKERS[(number // 10 + number) % len(_MARKERS)], "markersize": 5}
+    # Ten colours are soon used up; further tasks get other lines and markers.
+    line = ("-", "--", ":")[number // 10 % 3]
+    return {"color": f"C{number % 10}", "linestyle": line, "marker": _MARKERS[number % len(_MARKERS)], "markersize": 5}
 
 
 def _legend(axes: Axes) -> None:

@@ -39,7 +39,8 @@ def _group(
     ] = None,
 ) -> None:
     """Measure a model; without a command, --tasks runs benchmarks and --score-only scores predictions again."""
-    given = [name for name in context.params if context.get_parameter_source(name).name == "COMMANDLINE"]
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
     if context.invoked_subcommand is not None:
         if given:
             name = given[0].replace("_", "-")

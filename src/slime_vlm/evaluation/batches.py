@@ -87,9 +87,11 @@ class BatchAnswerer:
         batch = self._encode(prompts, images)
         tokens, kept = self._look(batch)
         ids = batch["input_ids"]
+        inputs: dict[str, Any] = {name: batch[name] for name in ("input_ids", "attention_mask", "question_mask")}
+        if tokens:
+            inputs |= {"vision_tokens": tokens, "kept_local_tokens": kept}
         generated = self.model.generate(
-            **{name: batch[name] for name in ("input_ids", "attention_mask", "question_mask")},
-            **({"vision_tokens": tokens, "kept_local_tokens": kept} if tokens else {}),
+            **inputs,
             max_new_tokens=max_new_tokens,
             do_sample=False,
             num_beams=1,

@@ -11,6 +11,10 @@ from datetime import timedelta
 _PATIENCE = timedelta(days=7)
 
 
+def _alone() -> None:
+    """Nobody is to be waited for."""
+
+
 @dataclass(frozen=True)
 class Processes:
     """This process among all.
@@ -25,7 +29,7 @@ class Processes:
     rank: int = 0
     count: int = 1
     device: str | None = None
-    wait: Callable[[], object] = bool
+    wait: Callable[[], object] = _alone
 
     @property
     def is_main(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from slime_vlm.evaluation.benchmarks.benchmark import Benchmark, Question, Record, Source, Target, accuracy
-from slime_vlm.evaluation.benchmarks.prompts import SHORT_ANSWER, option_lines
+from slime_vlm.evaluation.benchmarks.prompts import SHORT_ANSWER, is_missing, option_lines
 from slime_vlm.evaluation.metrics.choices import LETTERS
 from slime_vlm.evaluation.metrics.mathvision import mathvision_match
 
@@ -21,7 +21,9 @@ def _ask(record: Record, place: int) -> Question:
     }
     # Markers such as <image1> stay in the text.
     prompt = record["question"] + lines + SHORT_ANSWER
-    return Question(str(record["id"]), prompt, (record["decoded_image"],), target)
+    # The hub's copy holds the picture itself, the original release its path alone.
+    image = record["image"] if is_missing(record.get("decoded_image")) else record["decoded_image"]
+    return Question(str(record["id"]), prompt, (image,), target)
 
 
 def _score(prediction: str, target: Target) -> float:
@@ -34,7 +36,7 @@ BENCHMARK = Benchmark(
     source=Source("MathLLMs/MathVision", "testmini"),
     licence="MIT*",
     metric="accuracy of letter, text or value",
-    fields=("id", "question", "answer", "decoded_image"),
+    fields=("id", "question", "answer", "image"),
     ask=_ask,
     score=_score,
     summarise=accuracy("level", "subject"),

@@ -37,6 +37,7 @@ def _ask(record: Record, place: int) -> Question:
         "task": str(metadata.get("task", "")),
         "skills": list(metadata.get("skills") or []),
     }
+    # The hub's copy holds the picture itself, the original release its path alone.
     image = record["image"] if is_missing(record.get("decoded_image")) else record["decoded_image"]
     return Question(str(record["pid"]), record["query"], (image,), target)
 
@@ -88,7 +89,7 @@ BENCHMARK = Benchmark(
     source=Source("AI4Math/MathVista", "testmini"),
     licence="CC BY-SA 4.0",
     metric="accuracy of the extracted answer",
-    fields=("pid", "query", "question_type", "answer_type", "answer", "decoded_image"),
+    fields=("pid", "query", "question_type", "answer_type", "answer", "image"),
     ask=_ask,
     score=_score,
     summarise=_summarise,

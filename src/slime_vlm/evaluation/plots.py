@@ -26,17 +26,23 @@ def draw_plots(results: Sequence[TaskResult], out: Path) -> list[Path]:
     Returns:
         The files.
     """
-    scored = [result for result in results if any(row["score"] is not None for row in result.rows)]
     ranked = [result for result in results if result.score is not None]
+    counted = [result for result in results if _rows_with("tokens", result)]
+    sized = [result for result in results if _rows_with("image_sizes", result)]
     drawn = []
     if ranked:
         drawn.append(_draw(out / "score_by_task.png", lambda axes: _scores(axes, ranked), 0.35 * len(ranked) + 1.6))
-    if scored:
-        # The legend has a line a task.
-        height = max(4.5, 0.2 * len(scored) + 1)
-        drawn.append(_draw(out / "accuracy_against_tokens.png", lambda axes: _tokens(axes, scored), height))
-        drawn.append(_draw(out / "accuracy_by_image_size.png", lambda axes: _sizes(axes, scored), height))
+    # Legends have a line a task.
+    height = max(4.5, 0.2 * len(results) + 1)
+    if counted:
+        drawn.append(_draw(out / "accuracy_against_tokens.png", lambda axes: _tokens(axes, counted), height))
+    if sized:
+        drawn.append(_draw(out / "accuracy_by_image_size.png", lambda axes: _sizes(axes, sized), height))
     return drawn
+
+
+def _rows_with(field: str, result: TaskResult) -> list[Row]:
+    return [row for row in result.rows if row["score"] is not None and row.get(field)]
 
 
 def _draw(path: Path, fill: Callable[[Axes], None], height: float) -> Path:
@@ -70,9 +76,7 @@ def _scores(axes: Axes, results: Sequence[TaskResult]) -> None:
 
 def _tokens(axes: Axes, results: Sequence[TaskResult]) -> None:
     for number, result in enumerate(results):
-        rows = [row for row in result.rows if row["score"] is not None and row.get("tokens")]
-        if not rows:
-            continue
+        rows = _rows_with("tokens", result)
         tokens = np.array([row["tokens"]["global"] + row["tokens"]["kept"] for row in rows], dtype=float)
         scores = 100 * np.array([row["score"] for row in rows])
         groups = _equal_groups(tokens)
@@ -87,9 +91,7 @@ def _sizes(axes: Axes, results: Sequence[TaskResult]) -> None:
     bounds = [0, *_SIDES]
     names = [f"{low + 1}-{high}" for low, high in zip(bounds, _SIDES, strict=False)] + [f"> {_SIDES[-1]}"]
     for number, result in enumerate(results):
-        rows = [row for row in result.rows if row["score"] is not None and row.get("image_sizes")]
-        if not rows:
-            continue
+        rows = _rows_with("image_sizes", result)
         places = np.searchsorted(_SIDES, [_longest_side(row) for row in rows])
         scores = 100 * np.array([row["score"] for row in rows])
         seen = np.unique(places)

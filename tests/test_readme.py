@@ -19,13 +19,8 @@ from typer.testing import CliRunner
 from slime_vlm.cli import app
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [
-    "README.md",
-    *(
-        f"docs/{name}.md"
-        for name in ("paper_map", "models", "checkpoints", "chat", "inputs", "data", "training", "results", "log")
-    ),
-]
+NAMES = "paper_map models checkpoints chat inputs data training evaluation results log".split()
+DOCUMENTS = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
 
 
 def text_of(name: str) -> str:

@@ -53,6 +53,8 @@ _EXTRA_OF_MODULE = {
     "matplotlib": "eval",
     "pyarrow": "data",
     "datasets": "data",
+    "rapidfuzz": "eval",
+    "openpyxl": "eval",
 }
 
 

@@ -1,4 +1,4 @@
-"""`slime eval`: exact match on held-out rendered pages."""
+"""`slime eval`: the paper's benchmarks, and exact match on held-out rendered pages."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from slime_vlm.cli import benchmarks
 from slime_vlm.cli.terminal import quiet_transformers
 
 app = typer.Typer(no_args_is_help=True, help="Measure a model.")
+app.command(no_args_is_help=True)(benchmarks.run)
+app.command(no_args_is_help=True)(benchmarks.score)
+app.command()(benchmarks.tasks)
 
 MODES: dict[str, dict[str, Any]] = {
     "slime": {},
@@ -21,9 +25,34 @@ MODES: dict[str, dict[str, Any]] = {
 COLUMNS = ("key-value", "table", "scene", "chart", "geometry", "absent", "all")
 
 
-@app.callback()
-def _group() -> None:
-    """Measure a model."""
+@app.callback(invoke_without_command=True)
+def _group(
+    context: typer.Context,
+    model: benchmarks.Model = "nano",
+    tasks: Annotated[str, typer.Option("--tasks", help="Short for `run`: names, such as textvqa,pope.")] = "",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run.")] = None,
+    data: benchmarks.Data = None,
+    limit: benchmarks.Limit = None,
+    batch_size: benchmarks.BatchSize = "auto",
+    score_only: Annotated[
+        list[Path] | None, typer.Option("--score-only", help="Short for `score`: predictions to score again.")
+    ] = None,
+) -> None:
+    """Measure a model; without a command, --tasks runs benchmarks and --score-only scores predictions again."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    if context.invoked_subcommand is not None:
+        if given:
+            name = given[0].replace("_", "-")
+            raise typer.BadParameter(f"--{name} belongs behind {context.invoked_subcommand}")
+    elif score_only:
+        benchmarks.score(score_only, out)
+    elif not tasks:
+        raise typer.BadParameter("expected --tasks, --score-only or a command")
+    elif out is None:
+        raise typer.BadParameter("--tasks needs --out, the folder of the run")
+    else:
+        benchmarks.run(tasks, out, model, data, limit, batch_size)
 
 
 @app.command()

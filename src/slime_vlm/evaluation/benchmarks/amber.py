@@ -1,0 +1,62 @@
+"""AMBER, its discriminative part: yes/no questions about existence, attributes and relations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from slime_vlm.errors import DataError
+from slime_vlm.evaluation.benchmarks.benchmark import Benchmark, Joined, Question, Record, Scored, Source, Target
+from slime_vlm.evaluation.benchmarks.prompts import SHORT_ANSWER
+from slime_vlm.evaluation.metrics.yes_no import amber_scores, read_amber
+
+
+def _ask(record: Record, place: int) -> Question:
+    # The repository has queries and annotations, the mirror on the hub one table.
+    query = record.get("query", record.get("question"))
+    truth = str(record.get("truth", record.get("answer"))).strip().lower()
+    if truth not in {"yes", "no"}:
+        raise DataError(f"AMBER: record {place} has the truth {truth!r:.40}, expected yes or no: query_discriminative")
+    target = {"answer": truth, "part": _part(str(record.get("type", record.get("category", ""))))}
+    name = str(record.get("id", record.get("index", place)))
+    return Question(name, str(query) + SHORT_ANSWER, (record["image"],), target)
+
+
+def _part(kind: str) -> str:
+    for part, words in {"existence": ("hallucination", "existence"), "attribute": ("attribute",)}.items():
+        if any(word in kind for word in words):
+            return part
+    return "relation"
+
+
+def _score(prediction: str, target: Target) -> float:
+    return float(read_amber(prediction) == target["answer"])
+
+
+def _summarise(rows: Sequence[Scored]) -> dict[str, float]:
+    result = amber_scores(_pairs(rows))
+    for part in ("existence", "attribute", "relation"):
+        members = [row for row in rows if row.target["part"] == part]
+        if members:
+            scores = amber_scores(_pairs(members), existence=part == "existence")
+            result |= {f"{part} {name}": value for name, value in scores.items()}
+    return result
+
+
+def _pairs(rows: Sequence[Scored]) -> list[tuple[str, str]]:
+    return [(read_amber(row.prediction), row.target["answer"]) for row in rows]
+
+
+BENCHMARK = Benchmark(
+    name="amber",
+    title="AMBER (discriminative)",
+    source=Source("yifanzhang114/AMBER_base64", "train", joined=Joined("annotations", key="id", other="id")),
+    licence="Apache-2.0*",
+    metric="accuracy; F1 with no as the positive class",
+    fields=("image",),
+    ask=_ask,
+    score=_score,
+    summarise=_summarise,
+    main="accuracy",
+    max_new_tokens=16,
+    note="The generative part needs a language toolkit with word vectors and is not here.",
+)

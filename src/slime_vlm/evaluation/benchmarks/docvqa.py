@@ -1,0 +1,48 @@
+"""DocVQA and InfographicVQA: answers copied from documents and infographics."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from slime_vlm.evaluation.benchmarks.benchmark import Benchmark, Question, Record, Source, Submission, Target, accuracy
+from slime_vlm.evaluation.benchmarks.prompts import SHORT_ANSWER, texts
+from slime_vlm.evaluation.metrics.anls import anls
+
+
+def _ask(record: Record, place: int) -> Question:
+    name = str(record["questionId"])
+    target = {"questionId": int(name), "answers": texts(record.get("answers"))}
+    return Question(name, record["question"] + SHORT_ANSWER, (record["image"],), target)
+
+
+def _score(prediction: str, target: Target) -> float | None:
+    return anls(prediction, target["answers"]) if target["answers"] else None
+
+
+def _entry(prediction: str, target: Target) -> dict[str, Any]:
+    return {"questionId": target["questionId"], "answer": prediction}
+
+
+def _summarise(rows: Any) -> dict[str, float]:
+    return {"anls": accuracy()(rows)["accuracy"]}
+
+
+BENCHMARK = Benchmark(
+    name="docvqa",
+    title="DocVQA",
+    source=Source("lmms-lab-encoder/DocVQA", "validation", config="DocVQA", test_split="test"),
+    licence="terms of the RRC portal*",
+    metric="ANLS",
+    fields=("questionId", "question", "image"),
+    ask=_ask,
+    score=_score,
+    summarise=_summarise,
+    main="anls",
+    max_new_tokens=32,
+    submission=Submission("submission.json", _entry),
+)
+
+INFOGRAPHICS = replace(
+    BENCHMARK, name="infovqa", title="InfoVQA", source=replace(BENCHMARK.source, config="InfographicVQA")
+)

@@ -1,0 +1,67 @@
+"""HR-Bench: small things in pictures of 4K and 8K, every question in four rotations that count singly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from slime_vlm.evaluation.benchmarks.benchmark import (
+    Benchmark,
+    Question,
+    Record,
+    Scored,
+    Source,
+    Target,
+    grouped,
+    percent,
+)
+from slime_vlm.evaluation.benchmarks.prompts import letter_options, option_lines
+from slime_vlm.evaluation.metrics.choices import stated_letter
+
+
+def _ask(record: Record, place: int) -> Question:
+    options = letter_options(record)
+    prompt = f"{record['question']}\n{option_lines(list(options.values()))}\nAnswer the option letter directly."
+    target: Target = {
+        "answer": str(record["answer"]).strip(),
+        "options": options,
+        "category": str(record["category"]),
+        "cycle": str(record["cycle_category"]),
+    }
+    # Rotations may share an index.
+    return Question(f"{record['index']}-{target['cycle']}", prompt, (record["image"],), target)
+
+
+def _score(prediction: str, target: Target) -> float:
+    return float(stated_letter(prediction, target["options"]) == target["answer"])
+
+
+def _summarise(rows: Sequence[Scored]) -> dict[str, float]:
+    return {
+        "all": _mean_over_cycles(rows),
+        "single": _mean_over_cycles([row for row in rows if row.target["category"] == "single"]),
+        "cross": _mean_over_cycles([row for row in rows if row.target["category"] == "cross"]),
+    }
+
+
+def _mean_over_cycles(rows: Sequence[Scored]) -> float:
+    cycles = [percent(row.score for row in group) for group in grouped(rows, "cycle").values()]
+    return sum(cycles) / len(cycles) if cycles else 0.0
+
+
+BENCHMARK = Benchmark(
+    name="hr_bench_4k",
+    title="HR-Bench 4K",
+    source=Source("DreamMr/HR-Bench", "hrbench_4k", config="hrbench_version_split"),
+    licence="its own (see its page)",
+    metric="accuracy, mean over rotations",
+    fields=("index", "question", "answer", "category", "cycle_category", "A", "B", "image"),
+    ask=_ask,
+    score=_score,
+    summarise=_summarise,
+    main="all",
+)
+
+LARGER = replace(
+    BENCHMARK, name="hr_bench_8k", title="HR-Bench 8K", source=replace(BENCHMARK.source, split="hrbench_8k")
+)

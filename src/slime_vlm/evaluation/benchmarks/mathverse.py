@@ -1,0 +1,90 @@
+"""MathVerse: the same problems with ever more of the text moved into the figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from slime_vlm.evaluation.benchmarks.benchmark import (
+    Benchmark,
+    Judged,
+    Question,
+    Record,
+    Scored,
+    Source,
+    Target,
+    grouped,
+    marks_mean,
+    percent,
+)
+from slime_vlm.evaluation.benchmarks.prompts import is_missing
+from slime_vlm.evaluation.metrics.choices import LETTERS
+from slime_vlm.evaluation.metrics.mathvision import final_answer, option_letter, same_value
+
+_TEXT_ONLY = "Text Only"
+_LAST_WORDS = 30
+_TEMPLATE = (
+    "Question: {question}\nRight answer: {answer}\nGiven answer: {prediction}\n"
+    "Does the given answer come to the right one? Reply 1 for yes or 0 for no, and nothing else."
+)
+
+
+def _ask(record: Record, place: int) -> Question:
+    target: Target = {
+        "question": str(record.get("question_for_eval") or record["question"]),
+        "answer": str(record["answer"]).strip(),
+        "choice": record["question_type"] == "multi-choice",
+        "version": str(record["problem_version"]),
+    }
+    image = record.get("image")
+    images = () if is_missing(image) else (image,)
+    return Question(str(record["sample_index"]), record["query_wo"], images, target)
+
+
+def _score(prediction: str, target: Target) -> float:
+    if target["choice"]:
+        return float(option_letter(prediction, LETTERS) == target["answer"])
+    return float(same_value(final_answer(prediction), target["answer"]))
+
+
+def _summarise(rows: Sequence[Scored]) -> dict[str, float]:
+    return {
+        "accuracy by rule": percent(row.score for row in _seen(rows)),
+        **{version: percent(row.score for row in group) for version, group in sorted(grouped(rows, "version").items())},
+    }
+
+
+def _summarise_judged(rows: Sequence[Scored]) -> dict[str, float]:
+    return {
+        "accuracy": marks_mean(_seen(rows)),
+        **{version: marks_mean(group) for version, group in sorted(grouped(rows, "version").items())},
+    }
+
+
+def _seen(rows: Sequence[Scored]) -> list[Scored]:
+    """The five versions that make the overall score; text alone is an ablation."""
+    return [row for row in rows if row.target["version"] != _TEXT_ONLY]
+
+
+def _request(prediction: str, target: Target, template: str) -> str:
+    shown = " ".join(prediction.split()[-_LAST_WORDS:])
+    return template.format(question=target["question"], answer=target["answer"], prediction=shown)
+
+
+def _read(reply: str, prediction: str, target: Target) -> list[float] | None:
+    return {"1": [1.0], "0": [0.0]}.get(reply.strip()[:1])
+
+
+BENCHMARK = Benchmark(
+    name="mathverse",
+    title="MathVerse",
+    source=Source("AI4Math/MathVerse", "testmini", config="testmini"),
+    licence="MIT*",
+    metric="accuracy over five versions, direct answers",
+    fields=("sample_index", "query_wo", "question", "question_type", "problem_version", "answer"),
+    ask=_ask,
+    score=_score,
+    summarise=_summarise,
+    main="accuracy by rule",
+    judged=Judged(_request, _read, _summarise_judged, main="accuracy", template=_TEMPLATE),
+    note="Upstream asks a language model twice, to extract and to compare; here one question does both.",
+)

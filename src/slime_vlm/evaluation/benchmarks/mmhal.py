@@ -1,0 +1,79 @@
+"""MMHal-Bench: does a long answer invent things? Rated by a language model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from slime_vlm.evaluation.benchmarks.benchmark import (
+    Benchmark,
+    Judged,
+    Question,
+    Record,
+    Scored,
+    Source,
+    Target,
+    grouped,
+    percent,
+)
+
+_TYPES = 8
+_HALLUCINATED_BELOW = 3
+_TEMPLATE = (
+    "Rate an answer about a picture from 0 to 6. Without invention: 6 very, 5 somewhat, 4 hardly informative. With "
+    "invention: 3 very, 2 somewhat, 1 hardly informative. 0 no information. "
+    "Invention is whatever the picture's contents and the right answer do not bear out.\n"
+    "The picture holds: {content}\nQuestion: {question}\nRight answer: {answer}\nGiven answer: {prediction}\n"
+    "End with one line: Rating: N"
+)
+
+
+def _ask(record: Record, place: int) -> Question:
+    target: Target = {
+        "question": record["question"],
+        "content": ", ".join(map(str, record["image_content"])),
+        "answer": record["gt_answer"],
+        "type": str(record.get("question_type") or f"type {place % _TYPES}"),
+    }
+    # Where a path is named, the picture lies beside the records.
+    image = record.get("image") or record["image_path"]
+    return Question(str(place), record["question"], (image,), target)
+
+
+def _rating(row: Scored) -> float:
+    return row.marks[0] if row.marks else 0.0
+
+
+def _summarise_judged(rows: Sequence[Scored]) -> dict[str, float]:
+    ratings = [_rating(row) for row in rows]
+    result = {"average rating of 6": percent(ratings) / 100}
+    result["hallucination rate"] = percent(float(rating < _HALLUCINATED_BELOW) for rating in ratings)
+    result |= {name: percent(map(_rating, group)) / 100 for name, group in sorted(grouped(rows, "type").items())}
+    return {**result, "unreadable grades": percent(float(not row.marks) for row in rows)}
+
+
+def _request(prediction: str, target: Target, template: str) -> str:
+    fields = {name: target[name] for name in ("question", "content", "answer")}
+    return template.format(prediction=prediction, **fields)
+
+
+def _read(reply: str, prediction: str, target: Target) -> list[float] | None:
+    found = re.findall(r"rating:\s*([0-6])\b", reply, re.IGNORECASE)
+    return [float(found[0])] if len(found) == 1 else None
+
+
+BENCHMARK = Benchmark(
+    name="mmhal",
+    title="MMHal-Bench",
+    source=Source("Shengcao1006/MMHal-Bench", "test"),
+    licence="Apache-2.0",
+    metric="a judge's rating of 0 to 6",
+    fields=("question", "image_content", "gt_answer"),
+    ask=_ask,
+    score=lambda prediction, target: None,
+    summarise=lambda rows: {},
+    main=None,
+    max_new_tokens=1024,
+    judged=Judged(_request, _read, _summarise_judged, main="average rating of 6", template=_TEMPLATE, full_marks=6.0),
+    note="No rule stands in for the judge: without one there are predictions and no number.",
+)

@@ -1,0 +1,97 @@
+"""MMMU: college-level questions with up to seven pictures, most of them multiple choice."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from typing import Any
+
+from slime_vlm.errors import DataError
+from slime_vlm.evaluation.benchmarks.benchmark import (
+    Benchmark,
+    Question,
+    Record,
+    Scored,
+    Source,
+    Target,
+    grouped,
+    percent,
+)
+from slime_vlm.evaluation.benchmarks.prompts import LETTER, SHORT_ANSWER, is_missing, option_lines
+from slime_vlm.evaluation.metrics.choices import mmmu_letter
+from slime_vlm.evaluation.metrics.mmmu import open_match
+
+_DOMAINS = {
+    "Art and Design": ("Art", "Art_Theory", "Design", "Music"),
+    "Business": ("Accounting", "Economics", "Finance", "Manage", "Marketing"),
+    "Science": ("Biology", "Chemistry", "Geography", "Math", "Physics"),
+    "Health and Medicine": (
+        "Basic_Medical_Science",
+        "Clinical_Medicine",
+        "Diagnostics_and_Laboratory_Medicine",
+        "Pharmacy",
+        "Public_Health",
+    ),
+    "Humanities and Social Science": ("History", "Literature", "Sociology", "Psychology"),
+    "Tech and Engineering": (
+        "Agriculture",
+        "Architecture_and_Engineering",
+        "Computer_Science",
+        "Electronics",
+        "Energy_and_Power",
+        "Materials",
+        "Mechanical_Engineering",
+    ),
+}
+_DOMAIN_OF = {subject: domain for domain, subjects in _DOMAINS.items() for subject in subjects}
+
+
+def _ask(record: Record, place: int) -> Question:
+    name = str(record["id"])
+    options, answers = _list(record["options"], name), _list(record["answer"], name)
+    images = tuple(record[f"image_{n}"] for n in range(1, 8) if not is_missing(record.get(f"image_{n}")))
+    choice = record["question_type"] == "multiple-choice"
+    block = f"\n{option_lines(options)}\n{LETTER}" if choice else f"\n{SHORT_ANSWER}"
+    subject = "_".join(name.split("_")[1:-1])
+    target: Target = {"id": name, "choice": choice, "options": options, "answers": answers}
+    # Markers such as <image 1> stay in the text, all pictures stand before it.
+    return Question(name, record["question"] + block, images, {**target, "domain": _DOMAIN_OF.get(subject, "other")})
+
+
+def _list(value: Any, name: str) -> list[str]:
+    """A cell with a list, or with a list written as Python text, or with one text."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = ast.literal_eval(value.strip())
+        except (SyntaxError, ValueError):
+            raise DataError(f"MMMU {name}: {value!r:.80} is no list") from None
+    return [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)]
+
+
+def _score(prediction: str, target: Target) -> float:
+    if target["choice"]:
+        return float(mmmu_letter(prediction, target["options"], target["id"])[0] in target["answers"])
+    return open_match(prediction, target["answers"])
+
+
+def _summarise(rows: Sequence[Scored]) -> dict[str, float]:
+    choices = [row for row in rows if row.target["choice"]]
+    drawn = [mmmu_letter(row.prediction, row.target["options"], row.target["id"])[1] for row in choices]
+    result = {"accuracy": percent(row.score for row in rows)}
+    result |= {name: percent(r.score for r in group) for name, group in sorted(grouped(rows, "domain").items())}
+    return {**result, "letters drawn": percent(map(float, drawn))}
+
+
+BENCHMARK = Benchmark(
+    name="mmmu",
+    title="MMMU",
+    source=Source("lmms-lab-encoder/MMMU", "validation"),
+    licence="Apache-2.0*",
+    metric="accuracy over all questions",
+    fields=("id", "question", "options", "answer", "question_type", "image_1"),
+    ask=_ask,
+    score=_score,
+    summarise=_summarise,
+    main="accuracy",
+    note="The official rule draws a letter where it reads none; letters drawn is the share of such answers.",
+)

@@ -1,0 +1,45 @@
+"""OCRBench: a thousand questions about text of every kind, scored by counting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from slime_vlm.evaluation.benchmarks.benchmark import Benchmark, Question, Record, Scored, Source, Target
+from slime_vlm.evaluation.benchmarks.prompts import texts
+from slime_vlm.evaluation.metrics.containing import ocr_match
+
+_FORMULAS = "HME100k"
+
+
+def _ask(record: Record, place: int) -> Question:
+    target: Target = {
+        "answers": texts(record["answer"]),
+        "formula": record["dataset"] == _FORMULAS,
+        "type": str(record["question_type"]),
+    }
+    return Question(str(place), record["question"], (record["image"],), target)
+
+
+def _score(prediction: str, target: Target) -> float:
+    return ocr_match(prediction, target["answers"], formula=target["formula"])
+
+
+def _summarise(rows: Sequence[Scored]) -> dict[str, float]:
+    kinds = sorted({row.target["type"] for row in rows})
+    points = {kind: sum(row.score or 0.0 for row in rows if row.target["type"] == kind) for kind in kinds}
+    return {"points": sum(points.values()), **points}
+
+
+BENCHMARK = Benchmark(
+    name="ocrbench",
+    title="OCRBench",
+    source=Source("echo840/OCRBench", "test"),
+    licence="licences of its 29 sources*",
+    metric="points of 1000: an accepted answer is part of the prediction",
+    fields=("dataset", "question", "question_type", "answer", "image"),
+    ask=_ask,
+    score=_score,
+    summarise=_summarise,
+    main="points",
+    full_marks=1000.0,
+)

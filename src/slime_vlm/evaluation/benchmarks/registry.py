@@ -1,0 +1,124 @@
+"""All benchmarks by name, and what `--tasks` means."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from slime_vlm.errors import ConfigError
+from slime_vlm.evaluation.benchmarks import (
+    amber,
+    chartqa,
+    docvqa,
+    gqa,
+    hr_bench,
+    llava_bench,
+    mathverse,
+    mathvision,
+    mathvista,
+    mm_vet,
+    mmbench,
+    mme,
+    mme_realworld,
+    mmhal,
+    mmmu,
+    ocrbench,
+    pope,
+    scienceqa,
+    seed_bench,
+    textvqa,
+    vizwiz,
+    vqav2,
+    vstar,
+)
+from slime_vlm.evaluation.benchmarks.benchmark import Benchmark
+
+BENCHMARKS: dict[str, Benchmark] = {
+    benchmark.name: benchmark
+    for benchmark in (
+        vqav2.BENCHMARK,
+        gqa.BENCHMARK,
+        vizwiz.BENCHMARK,
+        textvqa.BENCHMARK,
+        textvqa.WITH_OCR,
+        scienceqa.BENCHMARK,
+        pope.BENCHMARK,
+        mme.BENCHMARK,
+        mmbench.BENCHMARK,
+        mmbench.CHINESE,
+        seed_bench.BENCHMARK,
+        mmmu.BENCHMARK,
+        mathvista.BENCHMARK,
+        mathverse.BENCHMARK,
+        mathvision.BENCHMARK,
+        mathvision.FULL,
+        chartqa.BENCHMARK,
+        docvqa.BENCHMARK,
+        docvqa.INFOGRAPHICS,
+        ocrbench.BENCHMARK,
+        amber.BENCHMARK,
+        hr_bench.BENCHMARK,
+        hr_bench.LARGER,
+        vstar.BENCHMARK,
+        mme_realworld.BENCHMARK,
+        mm_vet.BENCHMARK,
+        llava_bench.BENCHMARK,
+        mmhal.BENCHMARK,
+    )
+}
+"""Every benchmark by its name on the command line."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A benchmark and one of its splits.
+
+    Attributes:
+        benchmark: the benchmark.
+        split: the split.
+    """
+
+    benchmark: Benchmark
+    split: str
+
+    @property
+    def name(self) -> str:
+        """How results call it: `docvqa`, or `docvqa-test` for another split than the default one."""
+        default = self.split == self.benchmark.source.split
+        return self.benchmark.name if default else f"{self.benchmark.name}-{self.split}"
+
+
+def task_table() -> str:
+    """All tasks as a Markdown table, for the command line and the documentation."""
+    lines = ["| task | benchmark | source | split | metric | licence |", "| --- | --- | --- | --- | --- | --- |"]
+    for benchmark in BENCHMARKS.values():
+        source = benchmark.source
+        place = source.repo + (f" ({source.config})" if source.config else "")
+        split = source.split + (f", {source.test_split} (server)" if source.test_split else "")
+        judge = "; a judge reads what rules cannot" if benchmark.judged and benchmark.main else ""
+        cells = [f"`{benchmark.name}`", benchmark.title, place, split, benchmark.metric + judge, benchmark.licence]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def find_tasks(names: str) -> list[Task]:
+    """Tasks from `textvqa,docvqa:test`: names with an optional split.
+
+    Raises:
+        ConfigError: a name is unknown, or comes twice.
+    """
+    tasks: list[Task] = []
+    for text in filter(None, (part.strip() for part in names.split(","))):
+        name, _, split = text.partition(":")
+        if name not in BENCHMARKS:
+            near = difflib.get_close_matches(name, BENCHMARKS, n=1, cutoff=0.0)
+            raise ConfigError(
+                f"--tasks: '{name}' is no task, did you mean '{near[0]}'? `slime eval tasks` lists all of them"
+            )
+        task = Task(BENCHMARKS[name], split or BENCHMARKS[name].source.split)
+        if task in tasks:
+            raise ConfigError(f"--tasks: {text} comes twice, name it once")
+        tasks.append(task)
+    if not tasks:
+        raise ConfigError("--tasks is empty, expected names such as textvqa,pope; `slime eval tasks` lists them")
+    return tasks

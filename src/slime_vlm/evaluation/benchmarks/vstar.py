@@ -1,0 +1,44 @@
+"""V* Bench: where is it, what colour has it? One small thing in a large photograph."""
+
+from __future__ import annotations
+
+import re
+
+from slime_vlm.evaluation.benchmarks.benchmark import Benchmark, Question, Record, Source, Target, accuracy
+from slime_vlm.evaluation.benchmarks.prompts import LETTER, option_lines
+from slime_vlm.evaluation.metrics.choices import LETTERS, stated_letter
+
+_OPTION = re.compile(r"\(([A-Z])\)\s*")
+
+
+def _ask(record: Record, place: int) -> Question:
+    text = re.sub(r"\s*Answer with the option's letter[^\n]*", "", str(record["text"]))
+    question, *rest = _OPTION.split(text)
+    # After the question come a letter and its text in turn.
+    options = [option.strip() for option in rest[1::2]]
+    target: Target = {
+        "answer": str(record["label"]).strip(),
+        "options": dict(zip(LETTERS, options, strict=False)),
+        "category": str(record["category"]),
+    }
+    prompt = f"{question.strip()}\n{option_lines(options)}{LETTER}"
+    return Question(str(record["question_id"]), prompt, (record["image"],), target)
+
+
+def _score(prediction: str, target: Target) -> float:
+    return float(stated_letter(prediction, target["options"]) == target["answer"])
+
+
+BENCHMARK = Benchmark(
+    name="vstar",
+    title="V* Bench",
+    source=Source("lmms-lab-encoder/vstar-bench", "test"),
+    licence="MIT*",
+    metric="accuracy of the letter",
+    fields=("question_id", "text", "label", "category", "image"),
+    ask=_ask,
+    score=_score,
+    summarise=accuracy("category"),
+    main="accuracy",
+    note="Upstream compares the likelihoods of the options; here the model writes a letter.",
+)

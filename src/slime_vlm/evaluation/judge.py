@@ -1,0 +1,73 @@
+"""A language model behind an OpenAI-compatible address that grades answers."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+
+from slime_vlm.errors import ConfigError, InputError
+from slime_vlm.published import one_line
+
+_TRIES = 4
+_SECONDS = 120.0
+_WORTH_ANOTHER_TRY = {408, 409, 429, 500, 502, 503, 504}
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Who grades.
+
+    Attributes:
+        url: base address, such as `https://host/v1`; `/chat/completions` is added.
+        model: name of the model there.
+        key: secret, sent as a bearer token; never written anywhere.
+        pause: seconds before the second try; doubled for each further one.
+    """
+
+    url: str
+    model: str
+    key: str | None = None
+    pause: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://")):
+            raise ConfigError(f"--judge-url is '{self.url}', expected an address such as https://host/v1")
+        if not self.model:
+            raise ConfigError("--judge-url without --judge-model: name the model that grades")
+
+    def ask(self, prompt: str) -> str:
+        """The judge's reply, greedily decoded.
+
+        Raises:
+            InputError: it cannot be reached, refuses, or replies in another form.
+        """
+        body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], "temperature": 0}
+        headers = {"Content-Type": "application/json"}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
+        address = f"{self.url.rstrip('/')}/chat/completions"
+        request = urllib.request.Request(address, json.dumps(body).encode(), headers)
+        reply = self._send(request)
+        try:
+            return str(json.loads(reply)["choices"][0]["message"]["content"] or "")
+        except (ValueError, LookupError, TypeError):
+            raise InputError(f"judge {address}: {reply[:80]!r} is no chat completion; check --judge-url") from None
+
+    def _send(self, request: urllib.request.Request) -> bytes:
+        for attempt in range(_TRIES):
+            try:
+                with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
+                    content: bytes = answer.read()
+                    return content
+            except urllib.error.HTTPError as error:
+                final = error.code not in _WORTH_ANOTHER_TRY or attempt == _TRIES - 1
+                if final:
+                    raise InputError(f"judge {request.full_url}: {error.code} {error.reason}") from None
+            except OSError as error:
+                if attempt == _TRIES - 1:
+                    raise InputError(f"judge {request.full_url}: {one_line(error)}; check --judge-url") from None
+            time.sleep(self.pause * 2**attempt)
+        raise AssertionError("unreachable")

@@ -1,0 +1,73 @@
+"""MMMU's open questions: everything an answer may mean, against everything that is accepted."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+Value = str | float
+
+_INDICATORS = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
+# With thousands separators, in scientific notation, or plain.
+_NUMBERS = (
+    re.compile(r"-?\b\d{1,3}(?:,\d{3})+\b"),
+    re.compile(r"-?\d+(?:\.\d+)?[eE][+-]?\d+"),
+    re.compile(r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])"),
+)
+
+
+def normalise_value(text: str) -> list[Value]:
+    """A number rounded to two decimals, or a text in lower case; one character alone gets a blank on either side."""
+    text = text.strip()
+    number = _number(text)
+    if number is not None:
+        return [number]
+    text = text.lower()
+    return [f" {text}", f"{text} "] if len(text) == 1 else [text]
+
+
+def open_values(prediction: str) -> list[Value]:
+    """Everything that an open answer may mean: key phrases after words such as `is`, and all numbers."""
+    phrases = _key_phrases(prediction)
+    numbers = [number for phrase in phrases for pattern in _NUMBERS for number in pattern.findall(phrase)]
+    values: dict[Value, None] = {}
+    for text in [*phrases, *numbers]:
+        values.update(dict.fromkeys(normalise_value(text)))
+    return list(values)
+
+
+def open_match(prediction: str, answers: Sequence[str]) -> float:
+    """1.0 when something that the answer may mean contains an accepted text or equals an accepted number."""
+    accepted = [value for answer in answers for value in normalise_value(answer)]
+    for value in open_values(prediction):
+        for wanted in accepted:
+            if isinstance(value, str) and isinstance(wanted, str):
+                if wanted in value:
+                    return 1.0
+            elif value == wanted:
+                return 1.0
+    return 0.0
+
+
+def _key_phrases(prediction: str) -> list[str]:
+    """The shortest rest after an indicator, of every sentence; the whole answer where none has one."""
+    text = prediction.strip().strip(".").lower()
+    sentences = [part for part in re.split(r"\.\s(?=[a-z])|\n", text) if part.strip()]
+    phrases = []
+    for place, sentence in enumerate(sentences):
+        # An equation's right side counts in the last sentence only, where it is the result.
+        indicators = (*_INDICATORS, "=") if place == len(sentences) - 1 else _INDICATORS
+        rests = [sentence.split(word)[-1].strip() for word in indicators if word in sentence]
+        shortest = min(rests, key=len, default="")
+        if shortest and shortest not in {":", ",", ".", "!", "?", ";", "'"}:
+            phrases.append(shortest)
+    return phrases or [text]
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text.replace(",", ""))
+    except ValueError:
+        return None
+    return round(value, 2) if math.isfinite(value) else None

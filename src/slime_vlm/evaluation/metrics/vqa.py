@@ -1,0 +1,98 @@
+"""VQA accuracy with its normalisation of answers (VQAv2, TextVQA, VizWiz)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+_COMMA_IN_NUMBER = re.compile(r"\d,\d")
+# The published pattern has a malformed look-behind, so that a digit before a period does not protect it, and its flag
+# is read as a number of replacements. Scores depend on both.
+_PERIOD = re.compile(r"\.(?!\d)")
+_MOST_PERIODS = 32
+
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_NUMBER_WORDS = {"none": "0", **{word: str(number) for number, word in enumerate(_NUMBERS)}}
+_ARTICLES = {"a", "an", "the"}
+
+# Contractions that the published table expands from the spelling without an apostrophe.
+_ONE_APOSTROPHE = """
+ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's isn't it'd
+it'll ma'am mightn't might've mustn't must've needn't not've o'clock oughtn't shan't should've shouldn't somebody'll
+somebody's someone'd someone'll someone's something'd something'll that's there'd there're there's they'd they'll
+they're they've 'twas wasn't we've weren't what'll what're what's what've when's where'd where's where've who'd who'll
+who's who've why'll why're why's won't would've wouldn't y'all you'd you'll you're you've
+"""
+# With two apostrophes, expanded from either spelling that lacks one.
+_TWO_APOSTROPHES = """
+couldn't've hadn't've he'd've it'd've mightn't've she'd've shouldn't've somebody'd've someone'd've something'd've
+there'd've they'd've we'd've who'd've wouldn't've y'all'll you'd've
+"""
+# The table also has I'm, I've and I'd've, which never meet a word because words are in lower case by then.
+_CONTRACTIONS = {
+    **{word.replace("'", ""): word for word in _ONE_APOSTROPHE.split()},
+    **{word.replace("'", "", 1): word for word in _TWO_APOSTROPHES.split()},
+    **{"'".join(word.split("'")[:2]) + word.split("'")[2]: word for word in _TWO_APOSTROPHES.split()},
+    "ow's'at": "'ow's'at",
+    "'ows'at": "'ow's'at",
+    "'ow'sat": "'ow's'at",
+    "somebody'd": "somebodyd",
+    "yall'd've": "y'all'd've",
+    "y'alld've": "y'all'd've",
+    "y'all'dve": "y'all'd've",
+}
+
+
+def tidy_answer(text: str) -> str:
+    """The first step of the EvalAI processor, which the original VQA script has not."""
+    return text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
+
+
+def normalise_answer(text: str, *, evalai: bool = True) -> str:
+    """An answer as VQA compares it: punctuation, periods, number words, articles and contractions made alike.
+
+    Args:
+        text: the answer.
+        evalai: whether to start with `tidy_answer`.
+    """
+    text = tidy_answer(text) if evalai else text
+    text = text.replace("\n", " ").replace("\t", " ").strip()
+    comma = _COMMA_IN_NUMBER.search(text) is not None
+    # Which characters vanish and which become a blank is decided by the text as it was before any of them went.
+    cleaned = text
+    for mark in _PUNCTUATION:
+        vanishes = comma or f"{mark} " in text or f" {mark}" in text
+        cleaned = cleaned.replace(mark, "" if vanishes else " ")
+    cleaned = _PERIOD.sub("", cleaned, count=_MOST_PERIODS)
+    words = [_NUMBER_WORDS.get(word, word) for word in cleaned.lower().split()]
+    return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
+
+
+def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """Mean over annotators of min(1, matches among the others / 3), both sides normalised in full.
+
+    With ten answers, k of them matching: 0, 0.3, 0.6, 0.9, and 1 from four on.
+    """
+    return _leave_one_out(normalise_answer(prediction), [normalise_answer(answer) for answer in answers])
+
+
+def original_vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """VQAv2's own rule: as `vqa_accuracy`, but answers that all agree are compared as they are.
+
+    The prediction first passes the EvalAI processor, as the submissions of the LLaVA family do.
+    """
+    given = normalise_answer(prediction)
+    if len(set(answers)) <= 1:
+        return _leave_one_out(given, list(answers))
+    return _leave_one_out(
+        normalise_answer(given, evalai=False), [normalise_answer(answer, evalai=False) for answer in answers]
+    )
+
+
+def _leave_one_out(prediction: str, answers: Sequence[str]) -> float:
+    if not answers:
+        return 0.0
+    matches = [answer == prediction for answer in answers]
+    total = sum(matches)
+    return sum(min(1.0, (total - match) / 3) for match in matches) / len(matches)

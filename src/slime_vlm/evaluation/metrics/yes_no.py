@@ -1,0 +1,137 @@
+"""Yes/no questions: what was meant, and what follows from many of them (POPE, MME, AMBER)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+MME_PERCEPTION = (
+    "existence",
+    "count",
+    "position",
+    "color",
+    "posters",
+    "celebrity",
+    "scene",
+    "landmark",
+    "artwork",
+    "ocr",
+)
+MME_COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
+MME_HALLUCINATION = ("existence", "count", "position", "color")
+"""What SliME reports as MME's hallucination subset."""
+
+# Keep the counters of AMBER's script from dividing by nothing.
+_AMBER_START = 0.001
+
+
+def read_pope(prediction: str) -> str:
+    """`no` when a word before the first period is No, not or no, else `yes`; there is no third outcome."""
+    words = prediction.split(".")[0].replace(",", "").split(" ")
+    return "no" if {"No", "not", "no"} & set(words) else "yes"
+
+
+def read_mme(prediction: str) -> str:
+    """`yes`, `no` or `other` (always wrong): the whole text, one letter, or what the first four characters hold."""
+    text = prediction.lower().strip().replace(".", "")
+    whole = {"yes": "yes", "y": "yes", "no": "no", "n": "no"}.get(text)
+    if whole:
+        return whole
+    start = text[:4]
+    return "yes" if "yes" in start else "no" if "no" in start else "other"
+
+
+def read_amber(prediction: str) -> str:
+    """`yes`, `no`, or the text itself (wrong): AMBER wants exactly Yes or No, and SliME capitalises its output."""
+    text = prediction.strip()
+    text = text[:1].upper() + text[1:]
+    return {"Yes": "yes", "No": "no"}.get(text, text)
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts of yes/no answers with `yes` as the positive class.
+
+    Attributes:
+        tp: yes, and right.
+        fp: yes, and wrong.
+        tn: no, and right.
+        fn: no, and wrong.
+    """
+
+    tp: int
+    fp: int
+    tn: int
+    fn: int
+
+    @classmethod
+    def count(cls, pairs: Iterable[tuple[str, str]]) -> Confusion:
+        """Count pairs of (prediction, truth)."""
+        found = list(pairs)
+        return cls(
+            tp=sum(given == truth == "yes" for given, truth in found),
+            fp=sum(given == "yes" != truth for given, truth in found),
+            tn=sum(given != "yes" != truth for given, truth in found),
+            fn=sum(given != "yes" == truth for given, truth in found),
+        )
+
+    @property
+    def accuracy(self) -> float:
+        """Share that is right."""
+        return _ratio(self.tp + self.tn, self.tp + self.fp + self.tn + self.fn)
+
+    @property
+    def precision(self) -> float:
+        """Share of the yeses that are right."""
+        return _ratio(self.tp, self.tp + self.fp)
+
+    @property
+    def recall(self) -> float:
+        """Share of the true yeses that were found."""
+        return _ratio(self.tp, self.tp + self.fn)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall."""
+        return _ratio(2 * self.precision * self.recall, self.precision + self.recall)
+
+    @property
+    def yes_ratio(self) -> float:
+        """Share of predictions that are yes (of predictions, not of the truth)."""
+        return _ratio(self.tp + self.fp, self.tp + self.fp + self.tn + self.fn)
+
+
+def mme_category(pairs: Mapping[str, Sequence[float]]) -> float:
+    """Score of one category, at most 200: percent of questions right plus percent of images with both right.
+
+    Args:
+        pairs: by image, 1.0 or 0.0 for each of its questions.
+    """
+    answers = [score for scores in pairs.values() for score in scores]
+    both = [all(scores) for scores in pairs.values()]
+    return 100 * _ratio(sum(answers), len(answers)) + 100 * _ratio(sum(both), len(both))
+
+
+def amber_scores(pairs: Iterable[tuple[str, str]], *, existence: bool = False) -> dict[str, float]:
+    """Accuracy, precision, recall and F1 in percent with `no` as the positive class, rounded as AMBER's script does.
+
+    Args:
+        pairs: (prediction, truth), each `yes`, `no` or, of a prediction, anything else.
+        existence: whether all are questions about existence, where F1 has a larger constant in its denominator.
+    """
+    found = list(pairs)
+    right_no = sum(given == truth == "no" for given, truth in found)
+    answered_no = _AMBER_START + sum(given == "no" for given, _ in found)
+    true_no = _AMBER_START + sum(truth == "no" for _, truth in found)
+    right = sum(given == truth for given, truth in found)
+    accuracy = round(100 * right / (_AMBER_START + len(found)), 1)
+    precision = round(100 * right_no / answered_no, 1)
+    recall = round(100 * right_no / true_no, 1)
+    constant = 0.001 if existence else 0.0001
+    p, r = precision / 100, recall / 100
+    f1 = round(100 * 2 * p * r / (p + r + constant), 1)
+    return {"accuracy": accuracy, "precision": precision, "recall": recall, "f1": f1}
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0

@@ -1,0 +1,73 @@
+"""Opening the pictures of benchmark records: paths, bytes, base64, `{"bytes", "path"}` or what a library has opened."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from slime_vlm.errors import InputError
+from slime_vlm.inputs import open_image, to_rgb
+
+# A base64 picture is longer than any sensible path.
+_LONGEST_PATH = 1024
+# Records that name a bare file mean one of these folders beside them.
+_PICTURE_FOLDERS = ("images", "image")
+
+
+def open_picture(value: Any, folder: Path | None = None) -> Image.Image:
+    """Open one picture as RGB, upright.
+
+    Args:
+        value: a path, bytes, base64 text (also as a data URL), a mapping with `bytes` or `path`, or a PIL image.
+        folder: where relative paths start; None where there are none.
+
+    Raises:
+        InputError: it is none of these, or cannot be read.
+    """
+    if isinstance(value, Image.Image):
+        return to_rgb(value)
+    if isinstance(value, dict):
+        given = value.get("bytes") or value.get("path")
+        if given is None:
+            raise InputError(f"a picture has the keys {', '.join(value)}, expected bytes or path")
+        return open_picture(given, folder)
+    if isinstance(value, bytes):
+        return _open_bytes(value)
+    if isinstance(value, str):
+        path = _find(value, folder or Path())
+        if path is not None:
+            return open_image(path)
+        decoded = _decode(value)
+        if decoded is not None:
+            return _open_bytes(decoded)
+        raise InputError(f"{value:.80}: neither a picture file in {folder or Path()} nor base64")
+    raise InputError(f"a picture is of type {type(value).__name__}, expected a path, bytes or base64")
+
+
+def _find(value: str, folder: Path) -> Path | None:
+    if len(value) > _LONGEST_PATH:
+        return None
+    places = (folder / value, *(folder / name / value for name in _PICTURE_FOLDERS))
+    return next((path for path in places if path.is_file()), None)
+
+
+def _open_bytes(content: bytes) -> Image.Image:
+    # By way of a file, so that every format and every check of ordinary pictures holds here too.
+    with tempfile.TemporaryDirectory(prefix="slime-") as folder:
+        path = Path(folder) / "picture"
+        path.write_bytes(content)
+        return open_image(path)
+
+
+def _decode(text: str) -> bytes | None:
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        return base64.b64decode("".join(text.split()), validate=True) or None
+    except (binascii.Error, ValueError):
+        return None

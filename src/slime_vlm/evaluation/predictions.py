@@ -1,0 +1,94 @@
+"""Predictions on disk: appended as they come, whole lines or none, so that a run goes on after a kill at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from slime_vlm.errors import DataError
+
+FILE = "predictions.jsonl"
+
+Row = dict[str, Any]
+"""One prediction: task, split, place, id, prompt, prediction, target, score, tokens, seconds, image_sizes."""
+
+
+class PredictionStore:
+    """The predictions of one task in its folder: one part a process, merged into one file at the end.
+
+    Args:
+        folder: folder of the task.
+        part: number of this process.
+    """
+
+    def __init__(self, folder: Path, part: int = 0) -> None:
+        self.folder = folder
+        self._path = folder / f"predictions.part{part}.jsonl"
+        folder.mkdir(parents=True, exist_ok=True)
+        _drop_torn_line(self._path)
+
+    def done(self) -> dict[str, Row]:
+        """All predictions that are there, of every part and of an earlier merge, by id of the question."""
+        return {str(row["id"]): row for path in self._files() for row in read_rows(path)}
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Add the predictions of a batch by one write, so that a batch is there whole or not at all."""
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        with self._path.open("ab") as file:
+            file.write(text.encode("utf-8", errors="surrogatepass"))
+
+    def merge(self) -> list[Row]:
+        """Bring all parts into one file, in the order of the questions; to be called by one process, after all."""
+        rows = sorted(self.done().values(), key=lambda row: int(row["place"]))
+        parts = [path for path in self._files() if path.name != FILE]
+        write_rows(self.folder / FILE, rows)
+        for path in parts:
+            path.unlink()
+        return rows
+
+    def _files(self) -> list[Path]:
+        merged = self.folder / FILE
+        return [*([merged] if merged.is_file() else []), *sorted(self.folder.glob("predictions.part*.jsonl"))]
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Rows of a file of predictions; a torn last line is left out.
+
+    Raises:
+        DataError: another line is no prediction.
+    """
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            # Without its line end it was cut off while it was written.
+            if number == len(lines):
+                return
+            row = None
+        if not isinstance(row, dict) or not {"task", "id", "prediction", "target"} <= set(row):
+            raise DataError(f"{path}: line {number} is no prediction; expected a file that `slime eval run` wrote")
+        yield row
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Write a file of rows at once or not at all."""
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    part.write_bytes(text.encode("utf-8", errors="surrogatepass"))
+    part.replace(path)
+
+
+def _drop_torn_line(path: Path) -> None:
+    if not path.is_file():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        with path.open("r+b") as file:
+            file.truncate(whole)

@@ -1,0 +1,230 @@
+"""Records of a benchmark: from a local copy under `--data`, else from the hub through `datasets`.
+
+A local copy of task T lies at DATA/T.EXT or in DATA/T/, where files are named by the split (`test.jsonl`,
+`data/test-00000-of-00002.parquet`) or there is one file alone. EXT is json, jsonl, parquet or tsv.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slime_vlm.errors import DataError
+from slime_vlm.evaluation.benchmarks import Benchmark, Joined, Task
+from slime_vlm.published import one_line
+
+ORGANISATION = "lmms-lab-encoder"
+"""Where the hub copies of most benchmarks lie; an older name of the same sets is `lmms-lab`."""
+
+_ENDINGS = (".jsonl", ".json", ".parquet", ".tsv")
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records of a task, in their order.
+
+    Attributes:
+        rows: the records; may be gone through once.
+        length: how many there are, None where that is not known beforehand.
+        folder: where relative picture paths start; None on the hub.
+        origin: where they come from, for the record of a run.
+    """
+
+    rows: Iterable[dict[str, Any]]
+    length: int | None
+    folder: Path | None
+    origin: str
+
+
+def load_records(
+    task: Task, data: Path | None = None, organisation: str = ORGANISATION, limit: int | None = None
+) -> Records:
+    """Find the records of a task.
+
+    Args:
+        task: benchmark and split.
+        data: folder of local copies; a task that it lacks is looked for on the hub.
+        organisation: the hub organisation that stands in for `ORGANISATION`.
+        limit: only the first so many.
+
+    Raises:
+        DataError: they are nowhere, or are no records of this benchmark.
+    """
+    benchmark = task.benchmark
+    found = _local(task, data) if data is not None else None
+    records = found or _hub(task, data, organisation, limit)
+    length = records.length if limit is None else min(limit, records.length or limit)
+    return Records(_checked(records, benchmark, limit), length, records.folder, records.origin)
+
+
+def hub_id(benchmark: Benchmark, organisation: str = ORGANISATION) -> str:
+    """The hub id of a benchmark's data set."""
+    owner, _, name = benchmark.source.repo.partition("/")
+    return f"{organisation}/{name}" if owner == ORGANISATION else benchmark.source.repo
+
+
+def _checked(records: Records, benchmark: Benchmark, limit: int | None) -> Iterator[dict[str, Any]]:
+    for place, row in enumerate(records.rows):
+        if limit is not None and place >= limit:
+            return
+        missing = [name for name in benchmark.fields if name not in row]
+        if missing:
+            raise DataError(
+                f"{benchmark.title}: record {place} of {records.origin} has no {', '.join(missing)}, it has "
+                f"{', '.join(map(str, row))}; expected the record format of {benchmark.source.repo}"
+            )
+        yield row
+
+
+# Local copies ----------------------------------------------------------------------------------------------------
+
+
+def _local(task: Task, data: Path) -> Records | None:
+    if not data.is_dir():
+        raise DataError(f"--data {data}: no such folder, expected one with a file or folder for each task")
+    source = task.benchmark.source
+    single = next((path for path in (data / f"{task.name}{e}" for e in _ENDINGS) if path.is_file()), None)
+    folder = data if single else data / task.benchmark.name
+    if not single and not folder.is_dir():
+        return None
+    others = _table_files(folder, source.joined) if source.joined and not single else []
+    files = [single] if single else _split_files(folder, task.split, source.config, others)
+    if not files:
+        return None
+    rows = _chain(files)
+    if others and source.joined:
+        rows = _join(rows, _chain(others), source.joined)
+    names = ", ".join(f"{path.relative_to(data)} ({path.stat().st_size} bytes)" for path in files)
+    return Records(rows, _count(files), folder, names)
+
+
+def _split_files(folder: Path, split: str, config: str | None, others: list[Path]) -> list[Path]:
+    every = [path for path in _record_files(folder) if path not in others]
+    named = [path for path in every if path.stem == split or path.stem.startswith((f"{split}-", f"{split}_"))]
+    of_config = [path for path in named if config in path.relative_to(folder).parts]
+    if len(every) > 1 and not named:
+        raise DataError(
+            f"{folder} has {', '.join(path.name for path in every[:5])} and none for the split {split}; "
+            f"name one {split}.*"
+        )
+    return of_config or named or every
+
+
+def _table_files(folder: Path, joined: Joined) -> list[Path]:
+    """Files of the other table: named by its config, or in a folder of that name."""
+    return [
+        path
+        for path in _record_files(folder)
+        if path.stem == joined.config or joined.config in path.relative_to(folder).parts
+    ]
+
+
+def _record_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix in _ENDINGS and path.is_file())
+
+
+def _chain(files: list[Path]) -> Iterator[dict[str, Any]]:
+    for path in files:
+        try:
+            yield from _read(path)
+        except (ValueError, OSError) as error:
+            raise DataError(f"{path} cannot be read ({one_line(error)}); make a new copy of it") from error
+
+
+def _read(path: Path) -> Iterator[dict[str, Any]]:
+    if path.suffix == ".jsonl":
+        with path.open(encoding="utf-8") as lines:
+            yield from (json.loads(line) for line in lines if line.strip())
+    elif path.suffix == ".json":
+        yield from _json_rows(path)
+    elif path.suffix == ".tsv":
+        # Pictures in base64 are longer than the limit of the reader.
+        csv.field_size_limit(sys.maxsize)
+        with path.open(encoding="utf-8", newline="") as table:
+            yield from csv.DictReader(table, delimiter="\t")
+    else:
+        import pyarrow.parquet
+
+        # A few rows at a time: a table of pictures need not fit the memory.
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=16):
+                yield from batch.to_pylist()
+
+
+def _json_rows(path: Path) -> list[dict[str, Any]]:
+    """A list of records, or an object with one such list among its values (`data`, `questions`)."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(content, dict):
+        lists = [value for value in content.values() if isinstance(value, list) and value]
+        content = lists[0] if len(lists) == 1 else None
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+        raise DataError(f"{path}: expected a list of records, or an object that holds one")
+    return content
+
+
+def _count(files: list[Path]) -> int | None:
+    total = 0
+    for path in files:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet
+
+            total += pyarrow.parquet.read_metadata(path).num_rows
+        elif path.suffix == ".jsonl":
+            with path.open("rb") as lines:
+                total += sum(bool(line.strip()) for line in lines)
+        elif path.suffix == ".json":
+            total += len(_json_rows(path))
+        else:
+            # Cells may hold line ends; counting them would read the whole table twice.
+            return None
+    return total
+
+
+def _join(rows: Iterable[dict[str, Any]], others: Iterable[dict[str, Any]], joined: Joined) -> Iterator[dict[str, Any]]:
+    table = {str(row[joined.other]): row for row in others if joined.other in row}
+    for row in rows:
+        yield {**table.get(str(row.get(joined.key)), {}), **row}
+
+
+# The hub ---------------------------------------------------------------------------------------------------------
+
+
+def _hub(task: Task, data: Path | None, organisation: str, limit: int | None) -> Records:
+    benchmark, source = task.benchmark, task.benchmark.source
+    name = hub_id(benchmark, organisation)
+    config = f" --config {source.config}" if source.config else ""
+    try:
+        rows, length = _load(name, source.config, task.split, limit)
+        if source.joined and source.config:
+            others, _ = _load(name, source.joined.config, task.split, None)
+            rows = _join(rows, others, source.joined)
+    except ModuleNotFoundError:
+        raise
+    # Missing networks, sets, configs and permissions all raise errors of their own kinds, and all mean the same here.
+    except Exception as error:
+        where = f"{data or '--data DIR'}/{benchmark.name}/{task.split}.parquet (or .jsonl, .json, .tsv)"
+        raise DataError(
+            f"{benchmark.title}: no data here, and the hub gave none ({one_line(error)}); it is {name}{config} split "
+            f"{task.split}: put a copy at {where}, or name another --organisation"
+        ) from error
+    return Records(rows, length, None, f"{name}{f' ({source.config})' if source.config else ''}")
+
+
+def _load(name: str, config: str | None, split: str, limit: int | None) -> tuple[Iterable[dict[str, Any]], int | None]:
+    import datasets
+
+    # A few records of a large set are not worth its download.
+    streaming = limit is not None
+    table = datasets.load_dataset(name, config, split=split, streaming=streaming)
+    features = table.features or {}
+    for column, feature in features.items():
+        if isinstance(feature, datasets.Image):
+            table = table.cast_column(column, datasets.Image(decode=False))
+        elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
+            table = table.cast_column(column, datasets.List(datasets.Image(decode=False)))
+    return table, None if streaming else len(table)

@@ -1,0 +1,84 @@
+"""Results for people and programs: `results.json`, `results.md` and the plots."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from slime_vlm import __version__
+from slime_vlm.evaluation.scoring import TaskResult, describe
+
+_HEAD = "| task | split | metric | score | questions | image tokens | kept | s a question |"
+
+
+def write_report(results: Sequence[TaskResult], out: Path, settings: Mapping[str, Any]) -> None:
+    """Write results.json, results.md and the plots into a folder.
+
+    Args:
+        results: of all tasks.
+        out: the folder.
+        settings: the model and what else the run was made with; empty for predictions of unknown origin.
+    """
+    from slime_vlm.evaluation.plots import draw_plots
+
+    out.mkdir(parents=True, exist_ok=True)
+    content = {
+        "slime_vlm": __version__,
+        "settings": dict(settings),
+        "tasks": {result.task.name: describe(result) for result in results},
+    }
+    _write(out / "results.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    model = f"Model {settings['model']}. " if "model" in settings else ""
+    limit = f"The first {settings['limit']} questions of each task alone. " if settings.get("limit") else ""
+    text = f"# Results\n\n{model}{limit}\n\n{table(results)}\n\n{details(results)}"
+    _write(out / "results.md", text)
+    draw_plots(results, out)
+
+
+def table(results: Sequence[TaskResult]) -> str:
+    """One line a task, in Markdown; a task without a number has a dash."""
+    lines = [_HEAD, "|" + " --- |" * (_HEAD.count("|") - 1)]
+    for result in results:
+        data = describe(result)
+        tokens = data["tokens"]
+        pictures = tokens.get("global", 0) + tokens.get("local", 0)
+        kept = tokens.get("global", 0) + tokens.get("kept", 0)
+        score = "–" if result.score is None else f"{result.score:.2f}"
+        cells = [
+            result.task.benchmark.title,
+            result.task.split,
+            result.main or _missing(result),
+            score,
+            str(len(result.rows)),
+            f"{pictures:.0f}",
+            f"{kept:.0f}",
+            f"{data['seconds']:.2f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def details(results: Sequence[TaskResult]) -> str:
+    """Every number of every task, and what a reader of it must know."""
+    parts = []
+    for result in results:
+        numbers = "\n".join(f"- {name}: {value:.2f}" for name, value in result.metrics.items())
+        judge = f"Graded by {result.judge['model']}, prompt of {result.judge['prompt']}." if result.judge else ""
+        notes = " ".join(filter(None, (result.task.benchmark.note, judge)))
+        body = "\n\n".join(filter(None, (notes, numbers)))
+        parts.append(f"## {result.task.benchmark.title} ({result.task.split})\n\n{body}\n")
+    return "\n".join(parts)
+
+
+def _missing(result: TaskResult) -> str:
+    if result.task.benchmark.main is None:
+        return "needs a judge (--judge-url)"
+    return "scored by the server" if result.task.benchmark.submission else "no answers known"
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8", errors="replace")
+    part.replace(path)

@@ -1,0 +1,173 @@
+"""Grading by a language model, against a server of the OpenAI kind on this machine."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from slime_vlm.cli import app
+from slime_vlm.errors import ConfigError, InputError
+from slime_vlm.evaluation.benchmarks import BENCHMARKS, Task
+from slime_vlm.evaluation.judge import Judge
+from slime_vlm.evaluation.scoring import TaskResult, score_task
+from tests.evaluation.test_benchmarks import questions_of
+
+
+class Grader(HTTPServer):
+    """Replies with its text; the first `failures` times with an error."""
+
+    reply = "0.5"
+    failures = 0
+    code = 503
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Grader
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked.append({"path": self.path, **body})
+        self.server.keys.append(self.headers.get("Authorization"))
+        failed = len(self.server.asked) <= self.server.failures
+        self.send_response(self.server.code if failed else 200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"choices": [{"message": {"content": self.server.reply}}]}).encode())
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def grader() -> Iterator[Grader]:
+    server = Grader()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def rows_of(name: str, *predictions: str) -> list[dict[str, Any]]:
+    questions, _ = questions_of(BENCHMARKS[name])
+    return [
+        {"task": name, "split": BENCHMARKS[name].source.split, "place": place, "id": q.id, "prediction": text}
+        | {"target": q.target}
+        for place, (q, text) in enumerate(zip(questions, predictions, strict=True))
+    ]
+
+
+def graded(name: str, grader: Grader, *predictions: str, **options: Any) -> TaskResult:
+    benchmark = BENCHMARKS[name]
+    judge = Judge(grader.url, "grader-1", key="secret", pause=0.0)
+    return score_task(Task(benchmark, benchmark.source.split), rows_of(name, *predictions), judge, **options)
+
+
+def test_mm_vet(grader: Grader, tmp_path: Path) -> None:
+    result = graded("mm_vet", grader, "-1", "navy", "2", folder=tmp_path)
+    assert result.main == "score"
+    assert result.score == 50.0
+    assert result.metrics["exactly math, ocr"] == 50.0
+    assert result.judge == {"model": "grader-1", "prompt": "slime-vlm"}
+    assert grader.asked[0]["path"] == "/v1/chat/completions"
+    assert grader.asked[0]["model"] == "grader-1"
+    assert "-1 <AND> -5" in grader.asked[0]["messages"][0]["content"]
+    assert set(grader.keys) == {"Bearer secret"}
+    # Replies are kept, so that nothing is asked twice; the key is not.
+    assert graded("mm_vet", grader, "-1", "navy", "2", folder=tmp_path).score == 50.0
+    assert len(grader.asked) == 3
+    graded("mm_vet", grader, "-1", "navy", "another", folder=tmp_path)
+    assert len(grader.asked) == 4
+    assert "secret" not in (tmp_path / "judgements.jsonl").read_text()
+
+
+def test_llava_bench_is_relative_to_the_reference(grader: Grader) -> None:
+    grader.reply = "8 6\nThe second is shorter."
+    assert graded("llava_bench", grader, "a", "b", "c").score == pytest.approx(75.0)
+    grader.reply = "I cannot tell"
+    result = graded("llava_bench", grader, "a", "b", "c")
+    assert (result.score, result.metrics["unreadable grades"]) == (0.0, 100.0)
+
+
+def test_mmhal(grader: Grader) -> None:
+    grader.reply = "Some invention.\nRating: 2"
+    result = graded("mmhal", grader, "a", "b", "c")
+    assert result.score == pytest.approx(2.0)
+    assert result.full_marks == 6.0
+    assert result.metrics["hallucination rate"] == 100.0
+    # Two ratings are none.
+    grader.reply = "Rating: 2 or Rating: 5"
+    assert graded("mmhal", grader, "a", "b", "c").metrics["unreadable grades"] == 100.0
+
+
+def test_a_judge_is_asked_only_what_rules_leave_open(grader: Grader) -> None:
+    grader.reply = "B"
+    # The rotation of the first question, whose right letter is B; A and A are read by rule.
+    result = graded("mmbench", grader, "A", "the one after it", "A")
+    assert result.main == "circular"
+    assert result.score == 100.0
+    assert len(grader.asked) == 1
+    grader.reply = "2.5"
+    assert graded("mathvista", grader, "red", "1", "two and a half").score == 100.0
+    assert len(grader.asked) == 2
+    grader.reply = "1"
+    result = graded("mathverse", grader, "three", "three", "three")
+    assert result.metrics["accuracy"] == 100.0
+
+
+def test_own_prompts(grader: Grader, tmp_path: Path) -> None:
+    (tmp_path / "mm_vet.txt").write_text("Grade {prediction} against {answer}.")
+    result = graded("mm_vet", grader, "x", "y", "z", templates=tmp_path)
+    assert result.judge == {"model": "grader-1", "prompt": "mm_vet.txt"}
+    assert grader.asked[0]["messages"][0]["content"] == "Grade x against -1 <AND> -5."
+    (tmp_path / "mm_vet.txt").write_text("Grade {predicted}.")
+    with pytest.raises(InputError, match=r"\{predicted\} is no field, expected answer, prediction, question"):
+        graded("mm_vet", grader, "x", "y", "z", templates=tmp_path)
+
+
+def test_failures(grader: Grader) -> None:
+    grader.failures = 2
+    assert Judge(grader.url, "g", pause=0.0).ask("?") == "0.5"
+    assert len(grader.asked) == 3
+    grader.failures, grader.code = 100, 401
+    with pytest.raises(InputError, match="401"):
+        Judge(grader.url, "g", pause=0.0).ask("?")
+    # Asking again would not help.
+    assert len(grader.asked) == 4
+    with pytest.raises(ConfigError, match="expected an address"):
+        Judge("host/v1", "g")
+    with pytest.raises(ConfigError, match="--judge-model"):
+        Judge("http://host/v1", "")
+
+
+def test_score_command(grader: Grader, tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "mm_vet"
+    folder.mkdir(parents=True)
+    rows = rows_of("mm_vet", "-1 and -5", "navy", "3")
+    (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    alone = CliRunner().invoke(app, ["eval", "score", str(tmp_path / "run"), "--out", str(tmp_path / "out")])
+    assert alone.exit_code == 0, alone.output
+    assert "| MM-Vet | test | needs a judge (--judge-url) | – | 3 |" in alone.output
+    assert "key phrases found (no judge): 66.67" in alone.output
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["tasks"]["mm_vet"]["score"] is None
+    arguments = ["eval", "score", str(folder / "predictions.jsonl"), "--judge-url", grader.url, "--judge-model", "g"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "| MM-Vet | test | score | 50.00 | 3 |" in result.output
+    assert "Graded by g, prompt of slime-vlm." in result.output

@@ -1,0 +1,84 @@
+"""The shipped model on five tasks from end to end: killed in the middle and resumed, it is as if nothing had been."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.evaluation.make_fixtures import FIXTURES
+from tests.evaluation.test_run import PLOTS, results_of, rows_of, without_seconds
+
+ROOT = Path(__file__).parents[2]
+TASKS = ("textvqa", "pope", "mmbench", "docvqa", "ocrbench")
+QUESTIONS = 10
+PATIENCE = 900.0
+
+
+def start(out: Path) -> subprocess.Popen[str]:
+    arguments = ["eval", "run", "--model", "nano", "--tasks", ",".join(TASKS), "--data", str(FIXTURES), "--limit", "2"]
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "slime_vlm_command",
+            *arguments,
+            "--batch-size",
+            "1",
+            "--device",
+            "cpu",
+            "--out",
+            str(out),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(out: Path) -> str:
+    process = start(out)
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, output
+    return output
+
+
+def lines_of(out: Path) -> list[str]:
+    files = sorted(out.glob("*/predictions*.jsonl"))
+    return [line for file in files for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+
+
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = start(killed)
+    until = time.monotonic() + PATIENCE
+    while len(lines_of(killed)) < 3 and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    output, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL, output
+    kept = lines_of(killed)
+    assert 3 <= len(kept) < QUESTIONS
+    assert not (killed / "results.json").exists()
+
+    finish(killed)
+    text = finish(whole)
+    assert text.count("\n| ") == len(TASKS) + 1
+    # Each with its seconds: what was there has not been computed again.
+    assert set(kept) <= set(lines_of(killed))
+    rows: dict[str, list[dict[str, Any]]] = rows_of(whole)
+    assert sorted(rows) == sorted(TASKS)
+    assert [len(found) for found in rows.values()] == [2] * len(TASKS)
+    assert without_seconds(rows_of(killed)) == without_seconds(rows)
+    assert results_of(killed) == results_of(whole)
+    for out in (killed, whole):
+        assert all((out / name).stat().st_size > 5_000 for name in PLOTS)
+    assert all(row["prediction"] and row["tokens"]["kept"] > 0 for found in rows.values() for row in found)
+    assert json.loads((whole / "run.json").read_text())["settings"]["model"] == "nano"

@@ -1,0 +1,56 @@
+"""Predictions on disk survive a kill at any byte."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slime_vlm.errors import DataError
+from slime_vlm.evaluation.predictions import FILE, PredictionStore, read_rows
+
+
+def row(place: int, text: str = "no") -> dict[str, Any]:
+    return {"task": "pope", "place": place, "id": f"q{place}", "prediction": text, "target": {}}
+
+
+def test_a_file_cut_anywhere_keeps_its_whole_lines(tmp_path: Path) -> None:
+    store = PredictionStore(tmp_path / "whole")
+    store.append([row(0, "nö 🙂\u2028x"), row(1, "\ud800")])
+    store.append([row(2)])
+    content = (tmp_path / "whole" / "predictions.part0.jsonl").read_bytes()
+    ends = [place + 1 for place, byte in enumerate(content) if byte == 10]
+    assert len(ends) == 3
+    for cut in range(len(content) + 1):
+        folder = tmp_path / "cut"
+        folder.mkdir(exist_ok=True)
+        (folder / "predictions.part0.jsonl").write_bytes(content[:cut])
+        again = PredictionStore(folder)
+        whole = sum(end <= cut for end in ends)
+        assert list(again.done()) == ["q0", "q1", "q2"][:whole]
+        again.append([row(9)])
+        assert list(again.done()) == [*["q0", "q1", "q2"][:whole], "q9"]
+
+
+def test_parts_are_merged_in_the_order_of_the_questions(tmp_path: Path) -> None:
+    PredictionStore(tmp_path, 1).append([row(1), row(3)])
+    PredictionStore(tmp_path, 0).append([row(0), row(2)])
+    rows = PredictionStore(tmp_path, 0).merge()
+    assert [r["place"] for r in rows] == [0, 1, 2, 3]
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    # A later run finds the merged file, and adds to it.
+    store = PredictionStore(tmp_path, 0)
+    assert len(store.done()) == 4
+    store.append([row(4)])
+    assert [r["place"] for r in store.merge()] == [0, 1, 2, 3, 4]
+    assert list(read_rows(tmp_path / FILE)) == store.merge()
+
+
+def test_what_is_no_prediction_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"task": "pope"}\n{}\n')
+    with pytest.raises(DataError, match="line 1 is no prediction"):
+        list(read_rows(path))
+    path.write_text("\n")
+    assert list(read_rows(path)) == []

@@ -1,0 +1,126 @@
+"""Finding records, opening their pictures, and saying in one line what is wrong with them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from slime_vlm.errors import DataError, InputError
+from slime_vlm.evaluation import records as records_module
+from slime_vlm.evaluation.benchmarks import BENCHMARKS, Task, find_tasks
+from slime_vlm.evaluation.pictures import open_picture
+from slime_vlm.evaluation.records import hub_id, load_records
+from tests.evaluation.make_fixtures import FIXTURES, picture
+
+POPE = Task(BENCHMARKS["pope"], "test")
+
+
+def test_limit_and_length() -> None:
+    found = load_records(POPE, FIXTURES, limit=2)
+    assert (found.length, len(list(found.rows))) == (2, 2)
+    assert load_records(POPE, FIXTURES).length == 6
+    # The length of a table is not known before it is read.
+    assert load_records(find_tasks("mmbench")[0], FIXTURES).length is None
+
+
+def test_one_file_for_a_task(tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (FIXTURES / "pope" / "test.jsonl").read_text().splitlines()]
+    (tmp_path / "pope.json").write_text(json.dumps({"info": "made up", "data": rows}))
+    shutil.copytree(FIXTURES / "pope" / "images", tmp_path / "images")
+    found = load_records(POPE, tmp_path)
+    assert [row["question_id"] for row in found.rows] == [row["question_id"] for row in rows]
+    assert open_picture(rows[0]["image"], found.folder).size == (64, 48)
+
+
+def test_splits_are_told_apart(tmp_path: Path) -> None:
+    folder = tmp_path / "docvqa"
+    folder.mkdir()
+    text = (FIXTURES / "docvqa" / "validation.jsonl").read_text()
+    (folder / "validation.jsonl").write_text(text)
+    (folder / "test-00000-of-00002.jsonl").write_text(text.splitlines()[0])
+    (folder / "test-00001-of-00002.jsonl").write_text(text.splitlines()[1])
+    by_name = {task.name: load_records(task, tmp_path) for task in find_tasks("docvqa,docvqa:test")}
+    assert [len(list(found.rows)) for found in by_name.values()] == [3, 2]
+    with pytest.raises(DataError, match="none for the split val; name one val"):
+        load_records(Task(BENCHMARKS["docvqa"], "val"), tmp_path)
+
+
+def test_missing_data_names_the_hub_id_and_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(name: str, config: str | None, split: str, limit: int | None) -> None:
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(records_module, "_load", offline)
+    with pytest.raises(DataError) as caught:
+        load_records(find_tasks("infovqa")[0], tmp_path)
+    message = str(caught.value)
+    assert "lmms-lab-encoder/DocVQA --config InfographicVQA split validation" in message
+    assert f"{tmp_path}/infovqa/validation.parquet" in message
+    assert "\n" not in message
+    with pytest.raises(DataError, match="it is lmms-lab/POPE"):
+        load_records(POPE, tmp_path, organisation="lmms-lab")
+    assert hub_id(BENCHMARKS["ocrbench"], "lmms-lab") == "echo840/OCRBench"
+
+
+def test_wrong_records_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        load_records(POPE, tmp_path / "nowhere")
+    (tmp_path / "pope.jsonl").write_text('{"question": "Is it?", "label": "yes"}\n')
+    with pytest.raises(
+        DataError, match=r"record 0 of pope.jsonl .* has no question_id, answer, image, category, it has"
+    ):
+        list(load_records(POPE, tmp_path).rows)
+    (tmp_path / "pope.jsonl").write_text("{broken\n")
+    with pytest.raises(DataError, match=r"pope.jsonl cannot be read"):
+        list(load_records(POPE, tmp_path).rows)
+
+
+def test_pictures_in_every_form(tmp_path: Path) -> None:
+    content = picture(2)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(content)
+    text = base64.b64encode(content).decode()
+    forms = [
+        "images/a.png",
+        "a.png",
+        content,
+        text,
+        f"data:image/png;base64,{text}",
+        {"bytes": content, "path": None},
+        {"bytes": None, "path": "a.png"},
+        Image.open(io.BytesIO(content)),
+    ]
+    opened = [open_picture(form, tmp_path) for form in forms]
+    assert {(image.mode, image.size) for image in opened} == {("RGB", (300, 200))}
+    assert len({image.tobytes() for image in opened}) == 1
+
+
+@pytest.mark.parametrize("value", ["no/such.png", "bm90IGEgcGljdHVyZQ==", b"text", {"name": "a"}, 5, ""])
+def test_no_picture(value: object, tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        open_picture(value, tmp_path)
+
+
+def test_the_hub_s_own_library_reads_the_fixtures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    files = {"test": str(FIXTURES / "mme" / "data" / "test-00000-of-00001.parquet")}
+    real = datasets.load_dataset
+
+    def local(name: str, config: str | None, split: str, streaming: bool) -> object:
+        assert (name, config) == ("lmms-lab-encoder/MME", None)
+        table = real("parquet", data_files=files, split=split, streaming=streaming, cache_dir=str(tmp_path))
+        return table.cast_column("image", datasets.Image())
+
+    monkeypatch.setattr(datasets, "load_dataset", local)
+    for limit in (None, 3):
+        found = load_records(find_tasks("mme")[0], None, limit=limit)
+        rows = list(found.rows)
+        assert len(rows) == found.length == (limit or 6)
+        # Not decoded by the library: our own rules open them.
+        assert isinstance(rows[0]["image"]["bytes"], bytes)

@@ -1,0 +1,274 @@
+"""Runs: batches answer as single questions do, what is there is never computed again, and other runs are refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from typer.testing import CliRunner
+
+from slime_vlm.answering import ask
+from slime_vlm.cli import app
+from slime_vlm.errors import ConfigError, DataError
+from slime_vlm.evaluation.batches import BatchAnswerer
+from slime_vlm.evaluation.benchmarks import find_tasks
+from slime_vlm.evaluation.pictures import open_picture
+from slime_vlm.evaluation.runner import RunOptions, run_benchmarks
+from tests.evaluation.make_fixtures import FIXTURES, picture
+from tests.tiny_reader import save_tiny_reader, tiny_reader
+
+ROOT = Path(__file__).parents[2]
+TASKS = "mmmu,mme"
+PLOTS = ("score_by_task.png", "accuracy_against_tokens.png", "accuracy_by_image_size.png")
+# Answers of the tiny model never end by themselves.
+SHORT = 6
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_reader(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(autouse=True)
+def _short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = BatchAnswerer.answer
+    monkeypatch.setattr(BatchAnswerer, "answer", lambda self, p, i, max_new_tokens: real(self, p, i, SHORT))
+
+
+def options(checkpoint: Path, out: Path, **changes: Any) -> RunOptions:
+    values: dict[str, Any] = {"tasks": find_tasks(TASKS), "data": FIXTURES, "batch_size": 2, "device": "cpu"}
+    return RunOptions(model=str(checkpoint), out=out, **{**values, **changes})
+
+
+def run(checkpoint: Path, out: Path, **changes: Any) -> None:
+    run_benchmarks(options(checkpoint, out, **changes), Console(file=io.StringIO()))
+
+
+def rows_of(out: Path) -> dict[str, list[dict[str, Any]]]:
+    files = sorted(out.glob("*/predictions*.jsonl"))
+    return {str(file.parent.name): [json.loads(line) for line in file.read_text().splitlines()] for file in files}
+
+
+def without_seconds(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: without_seconds(inner) for name, inner in value.items() if name != "seconds"}
+    return [without_seconds(inner) for inner in value] if isinstance(value, list) else value
+
+
+def results_of(out: Path) -> Any:
+    return without_seconds(json.loads((out / "results.json").read_text()))
+
+
+def test_batches_answer_as_single_questions_do() -> None:
+    model, processor = tiny_reader()
+    images = [open_picture(picture(number)) for number in (2, 3, 4)]
+    prompts = ["What is it?", "A longer question about a larger picture: what colour is it?", "why"]
+    given = BatchAnswerer(model, processor, batch_size=3).answer(prompts, [[image] for image in images], SHORT)
+    for image, prompt, one in zip(images, prompts, given, strict=True):
+        alone = ask(model, processor, image, prompt, max_new_tokens=SHORT)[0]
+        assert one.text == alone.text
+        counts = (one.tokens["global"], one.tokens["local"], one.tokens["kept"])
+        assert counts == (alone.num_global, alone.num_local, alone.num_kept)
+        assert one.seconds > 0
+    assert given[1].tokens["prompt"] > given[2].tokens["prompt"]
+
+
+def test_rows_with_several_pictures_or_none() -> None:
+    model, processor = tiny_reader()
+    first, second = (open_picture(picture(number)) for number in (2, 3))
+    answerer = BatchAnswerer(model, processor, batch_size=4)
+    given = answerer.answer(["a <image>?", "b?", "c?"], [[first, second], [], [second]], SHORT)
+    single = [answerer.answer([p], [i], SHORT)[0] for p, i in (("a ?", [first, second]), ("b?", []), ("c?", [second]))]
+    assert [one.text for one in given] == [one.text for one in single]
+    assert [one.tokens for one in given] == [one.tokens for one in single]
+    assert given[1].tokens["global"] == 0
+    assert given[0].tokens["global"] == 2 * given[2].tokens["global"]
+    assert answerer.answer(["b?"], [[]], SHORT)[0].text == given[1].text
+
+
+def test_a_full_memory_halves_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, processor = tiny_reader()
+    sizes = []
+    real = type(model).generate
+
+    def generate(self: Any, **kwargs: Any) -> Any:
+        sizes.append(len(kwargs["input_ids"]))
+        if sizes[-1] > room:
+            raise torch.OutOfMemoryError("full")
+        return real(self, **kwargs)
+
+    monkeypatch.setattr(type(model), "generate", generate)
+    image = open_picture(picture(0))
+    answerer, room = BatchAnswerer(model, processor, batch_size=5), 1
+    assert len(answerer.answer(["a"] * 5, [[image]] * 5, SHORT)) == 5
+    assert sizes == [5, 2, 1, 1, 1, 1, 1]
+    room = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        answerer.answer(["a"], [[image]], SHORT)
+
+
+def test_resumed_at_any_line_equals_uninterrupted(checkpoint: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    whole = tmp_path / "whole"
+    run(checkpoint, whole)
+    assert {task: len(rows) for task, rows in rows_of(whole).items()} == {"mme": 6, "mmmu": 3}
+    asked: list[str] = []
+    real = BatchAnswerer.answer
+
+    def answer(self: Any, prompts: Any, images: Any, length: int) -> Any:
+        asked.extend(prompts)
+        return real(self, prompts, images, length)
+
+    monkeypatch.setattr(BatchAnswerer, "answer", answer)
+    for done in (1, 4):
+        out = tmp_path / f"cut {done}"
+        shutil.copytree(whole, out)
+        for name in ("results.json", "results.md", *PLOTS):
+            (out / name).unlink()
+        # As a kill leaves it: the first task merged, the last one's part cut in the middle of a line.
+        lines = (out / "mme" / "predictions.jsonl").read_text().splitlines(keepends=True)
+        (out / "mme" / "predictions.jsonl").unlink()
+        torn = "".join(lines[:done]) + lines[done][:40]
+        (out / "mme" / "predictions.part0.jsonl").write_text(torn)
+        asked.clear()
+        run(checkpoint, out)
+        assert len(asked) == 6 - done
+        assert without_seconds(rows_of(out)) == without_seconds(rows_of(whole))
+        assert results_of(out) == results_of(whole)
+        assert all((out / name).stat().st_size > 5_000 for name in PLOTS)
+    asked.clear()
+    # All is there: not even the model is loaded.
+    monkeypatch.setattr("slime_vlm.loading.load", lambda *a, **k: pytest.fail("the model was loaded"))
+    run(checkpoint, whole)
+    assert asked == []
+
+
+def test_a_larger_limit_goes_on(checkpoint: Path, tmp_path: Path) -> None:
+    run(checkpoint, tmp_path, tasks=find_tasks("mme"), limit=2)
+    before = rows_of(tmp_path)["mme"]
+    assert "first 2 questions of each task" in (tmp_path / "results.md").read_text()
+    run(checkpoint, tmp_path, tasks=find_tasks("mme"), batch_size=3)
+    after = rows_of(tmp_path)["mme"]
+    assert len(after) == 6
+    # Seconds and all: they were not computed again.
+    assert after[:2] == before
+
+
+def test_another_run_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    out, tasks = tmp_path / "out", find_tasks("mmmu")
+    run(checkpoint, out, tasks=tasks, limit=1)
+    other = save_tiny_reader(tmp_path / "other", max_local_tokens=3)
+    with pytest.raises(ConfigError, match=r"holds another run: model was .* use another --out"):
+        run(other, out, tasks=tasks)
+    # The same name, another model.
+    run(other, tmp_path / "second", tasks=tasks, limit=1)
+    shutil.copytree(checkpoint, other, dirs_exist_ok=True)
+    with pytest.raises(ConfigError, match="fingerprint was"):
+        run(other, tmp_path / "second", tasks=tasks, limit=1)
+    with pytest.raises(ConfigError, match=r"overrides was \{\} and is"):
+        run(checkpoint, out, tasks=tasks, overrides={"max_local_tokens": 3})
+    data = tmp_path / "data" / "mmmu"
+    shutil.copytree(FIXTURES / "mmmu", data)
+    text = (data / "validation.jsonl").read_text()
+    (data / "validation.jsonl").write_text(text.replace("What does", "What will"))
+    with pytest.raises(ConfigError, match="question validation_Accounting_1 had another prompt"):
+        run(checkpoint, out, tasks=tasks, data=tmp_path / "data")
+    (data / "validation.jsonl").write_text(text + text)
+    with pytest.raises(ConfigError, match="mmmu: records was"):
+        run(checkpoint, out, tasks=tasks, data=tmp_path / "data")
+    with pytest.raises(DataError, match="two records have the id validation_Accounting_1"):
+        run(checkpoint, tmp_path / "third", tasks=tasks, data=tmp_path / "data")
+
+
+def test_a_broken_picture_names_its_question(checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copytree(FIXTURES / "pope", tmp_path / "pope")
+    (tmp_path / "pope" / "images" / "1.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"pope: question adversarial-2: .*1.png"):
+        run(checkpoint, tmp_path / "out", tasks=find_tasks("pope"), data=tmp_path)
+
+
+def test_server_splits_write_their_submission(checkpoint: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (FIXTURES / "docvqa" / "validation.jsonl").read_text().splitlines()]
+    lines = [json.dumps({**row, "answers": None}) for row in rows]
+    (tmp_path / "docvqa-test.jsonl").write_text("\n".join(lines))
+    run(checkpoint, tmp_path / "out", tasks=find_tasks("docvqa:test"), data=tmp_path)
+    entries = json.loads((tmp_path / "out" / "docvqa-test" / "submission.json").read_text())
+    assert [entry["questionId"] for entry in entries] == [49153, 49154, 49155]
+    text = (tmp_path / "out" / "results.md").read_text()
+    assert "| DocVQA | test | scored by the server | – | 3 |" in text
+    assert not (tmp_path / "out" / PLOTS[0]).exists()
+
+
+def test_commands(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["--model", str(checkpoint), "--tasks", "mmmu", "--data", str(FIXTURES), "--limit", "1"]
+    bare = CliRunner().invoke(app, ["eval", *arguments, "--out", str(out)])
+    assert bare.exit_code == 0, bare.output
+    again = CliRunner().invoke(app, ["eval", "run", *arguments, "--out", str(out)])
+    assert again.exit_code == 0, again.output
+    assert again.output == bare.output
+    line = next(line for line in again.output.splitlines() if line.startswith("| MMMU |"))
+    for command in (["eval", "score", str(out)], ["eval", "--score-only", str(out / "mmmu" / "predictions.jsonl")]):
+        scored = CliRunner().invoke(app, command)
+        assert scored.exit_code == 0, scored.output
+        assert line in scored.output
+    listed = CliRunner().invoke(app, ["eval", "tasks"])
+    assert "| `vstar` | V* Bench |" in listed.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks", "pope"], "--tasks needs --out"),
+        (["--limit", "3", "tasks"], "--limit belongs behind tasks"),
+        ([], ""),
+    ],
+)
+def test_wrong_usage(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, ["eval", *arguments])
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks", "popes", "--out", "x"], "did you mean 'pope'"),
+        (["--tasks", "pope", "--out", "x", "--batch-size", "many"], "--batch-size many: expected a whole number"),
+        (["--tasks", "pope", "--out", "x", "--batch-size", "0"], "--batch-size 0"),
+        (["--tasks", "pope", "--out", "x", "--set", "selector"], "--set selector: expected field=value"),
+        (["--tasks", "pope", "--out", "x", "--judge-url", "http://h"], "--judge-model"),
+    ],
+)
+def test_wrong_values(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, ["eval", "run", *arguments])
+    assert isinstance(result.exception, ConfigError)
+    assert message in str(result.exception)
+
+
+def test_two_processes_share_the_questions(checkpoint: Path, tmp_path: Path) -> None:
+    arguments = ["eval", "run", "--model", str(checkpoint), "--tasks", "scienceqa,mmmu", "--data", str(FIXTURES)]
+    arguments += ["--device", "cpu", "--batch-size", "1"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    command = [*launch, "-m", "slime_vlm_command", *arguments, "--out", str(tmp_path / "two")]
+    done = subprocess.run(command, env=environment, cwd=ROOT, check=False, timeout=600, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("| MMMU |") == 1
+    alone = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "one")])
+    assert alone.exit_code == 0, alone.output
+    assert [len(rows) for rows in rows_of(tmp_path / "two").values()] == [3, 3]
+    for task, rows in rows_of(tmp_path / "one").items():
+        for together, row in zip(rows_of(tmp_path / "two")[task], rows, strict=True):
+            assert (together["id"], together["image_sizes"]) == (row["id"], row["image_sizes"])
+            # In this process answers are cut short, see above; a cut may part a character.
+            assert together["prediction"].startswith(row["prediction"].rstrip("\ufffd"))
+            assert row["prediction"]

@@ -72,7 +72,14 @@ def test_flops_and_bytes_by_hand():
     assert found.flops["vision encoder"] == 7 * (2 * layer + patches)
     assert found.cache_bytes == 2 * layers * length * dim * 4
     total = sum(found.parameters.values())
-    assert found.weight_bytes == {"float32": 4 * total, "bfloat16": 2 * total, "int8": total}
+    # Quantised are the language model's layers alone: four projections, and three of the inner width.
+    few, rows = layers * (4 * dim * dim + 3 * dim * inner), layers * (5 * dim + 2 * inner)
+    assert found.weight_bytes == {
+        "float32": 4 * total,
+        "bfloat16": 2 * total,
+        "int8": 2 * (total - few) + few + 4 * rows,
+        "4bit": 2 * (total - few) + few // 2 + 4 * (few // 64),
+    }
     # At least the inner width of one layer lives at once, and never half as much as if all layers were kept.
     assert length * inner * 4 < found.activation_bytes["reading"] < 10 * length * (dim + inner) * 4
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from slime_vlm.cli import app
 
 ROOT = Path(__file__).parent.parent
-NAMES = "paper_map models checkpoints chat inputs data training evaluation results log".split()
+NAMES = ["paper_map", "models", "checkpoints", "chat", "inputs", "data", "training", "evaluation", "results", "log"]
 DOCUMENTS = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
 
 

@@ -157,7 +157,6 @@ def describe(
     flops = {name: part.flops for name, part in parts.items()}
     flops["prefill, fewest kept"], flops["prefill, most kept"] = (part.flops for part in reading)
     flops["each answer token"] = _count_next_token(model, sequence[1]).flops
-    total = sum(parameter.numel() for parameter in model.parameters())
     return ModelInfo(
         parameters=count_parameters(model),
         image_size=image_size,
@@ -172,12 +171,29 @@ def describe(
         },
         sequence=sequence,
         limit=getattr(config.text_config, "max_position_embeddings", None),
-        weight_bytes={"float32": 4 * total, "bfloat16": 2 * total, "int8": total},
+        weight_bytes=weight_bytes(model),
         cache_bytes=reading[1].cache_bytes,
         activation_bytes={"seeing": seeing, "reading": reading[1].peak_bytes - reading[1].cache_bytes},
         flops=flops,
         dtype=str(dtype).removeprefix("torch."),
     )
+
+
+def weight_bytes(model: SlimeForConditionalGeneration) -> dict[str, int]:
+    """Bytes of the weights by number type; int8 and 4bit are those of `quantization.py`, all else in 16 bits.
+
+    A row of int8 weights has one scale of 4 bytes, a block of 64 4-bit weights one, too.
+    """
+    total = sum(parameter.numel() for parameter in model.parameters())
+    linear = [m.weight for m in model.model.language_model.modules() if isinstance(m, nn.Linear)]
+    few = sum(weight.numel() for weight in linear)
+    rest = 2 * (total - few)
+    return {
+        "float32": 4 * total,
+        "bfloat16": 2 * total,
+        "int8": rest + few + 4 * sum(weight.shape[0] for weight in linear),
+        "4bit": rest + few // 2 + 4 * (few // 64),
+    }
 
 
 def kept_bounds(config: SlimeConfig, num_local_tokens: int) -> tuple[int, int]:

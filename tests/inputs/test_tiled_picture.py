@@ -100,6 +100,7 @@ def test_only_some_rows_are_decoded_at_a_time(tmp_path, monkeypatch):
 def test_what_is_decoded_whole(tmp_path, monkeypatch):
     for name, layout, more in [
         ("one.tif", {"rowsperstrip": 530}, {}),
+        ("high.tif", {"rowsperstrip": 500}, {}),
         ("turned.tif", LAYOUTS["tiles"], {"extratags": [(274, "H", 1, 6, True)]}),
         ("alpha.tif", LAYOUTS["tiles"], {"bands": 4, "extrasamples": ["unassalpha"]}),
         ("nodata.tif", LAYOUTS["tiles"], {"extratags": [(42113, "s", 2, "0", True)]}),
@@ -112,6 +113,32 @@ def test_what_is_decoded_whole(tmp_path, monkeypatch):
     assert open_tiled(Request(tmp_path / "a.tif", "a.tif"), least_pixels=530 * 700 + 1) is None
     monkeypatch.setitem(__import__("sys").modules, "tifffile", None)
     assert isinstance(open_input(tmp_path / "a.tif"), Image.Image)
+
+
+def test_a_file_that_does_not_tell_its_sizes(tmp_path):
+    pixels = write(tmp_path / "a.tif", {"rowsperstrip": 16})
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        place = file.pages[0].tags[279].offset
+    # A tag of another number in its place: the sizes are unknown.
+    data[place : place + 2] = (65000).to_bytes(2, "little")
+    (tmp_path / "a.tif").write_bytes(data)
+    found = open_input(tmp_path / "a.tif")
+    assert isinstance(found, Image.Image)
+    assert np.array_equal(np.asarray(found), pixels)
+
+
+def test_tiles_that_were_left_out_are_black(tmp_path):
+    write(tmp_path / "a.tif", LAYOUTS["tiles"])
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
+        tags = file.pages[0].tags
+        offsets, sizes = list(tags[324].value), list(tags[325].value)
+        offsets[0] = sizes[0] = 0
+        tags[324].overwrite(offsets)
+        tags[325].overwrite(sizes)
+    found = np.asarray(open_image(tmp_path / "a.tif"))
+    assert found[:64, :96].max() == 0
+    assert found[:64, 96:].max() > 0
 
 
 def test_limits_and_pages(tmp_path):

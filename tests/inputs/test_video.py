@@ -16,8 +16,18 @@ from slime_vlm.inputs.video import _middles
 from tests.inputs.failing import failure, without
 
 
-def write_clip(path: Path, count: int, size: tuple[int, int] = (48, 64), rate: int = 10, codec: str = "mpeg4") -> Path:
-    """Writes a video whose frame i is grey of value 10 + 5 i, brighter in its upper left quarter; size is (h, w)."""
+def write_clip(
+    path: Path,
+    count: int,
+    size: tuple[int, int] = (48, 64),
+    rate: int = 10,
+    codec: str = "mpeg4",
+    times: list[int] | None = None,
+) -> Path:
+    """Writes a video whose frame i is grey of value 10 + 5 i, brighter in its upper left quarter; size is (h, w).
+
+    Frames follow each other, or are shown at `times` in units of 1 / rate.
+    """
     height, width = size
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate)
@@ -26,7 +36,10 @@ def write_clip(path: Path, count: int, size: tuple[int, int] = (48, 64), rate: i
         for number in range(count):
             pixels = np.full((height, width, 3), 10 + 5 * number, np.uint8)
             pixels[: height // 2, : width // 2] += 60
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            if times is not None:
+                frame.pts, frame.time_base = times[number], Fraction(1, rate)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
 
@@ -36,16 +49,26 @@ def numbers(clip: Clip) -> list[int]:
     return [round((np.asarray(frame)[-9:, -9:].mean() - 10) / 5) for frame in clip.frames]
 
 
+def line_of(*args, **options) -> str:
+    with pytest.raises(InputError) as raised:
+        open_clip(*args, **options)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
 @pytest.fixture(scope="module")
 def clip_file(tmp_path_factory) -> Path:
     return write_clip(tmp_path_factory.mktemp("video") / "clip.mp4", 32)
 
 
 def test_middles_of_equal_spans():
-    assert _middles(32, 8) == [2, 6, 10, 14, 18, 22, 26, 30]
-    assert _middles(10, 4) == [1, 3, 6, 8]
-    assert _middles(3, 8) == [0, 1, 2]
-    assert _middles(9, 1) == [4]
+    assert _middles(list(range(32)), 8) == [2, 6, 10, 14, 18, 22, 26, 30]
+    assert _middles(list(range(-5, 5)), 4) == [1, 3, 6, 8]
+    assert _middles([0, 10, 20], 8) == [0, 1, 2]
+    assert _middles(list(range(9)), 1) == [4]
+    # Four quick frames, then one that stays: the spans are of time, and no frame is taken twice.
+    assert _middles([0, 1, 2, 3, 12], 3) == [2, 3, 4]
+    assert _middles([0, 1, 2, 3, 100], 3) == [3, 4]
 
 
 def test_frames_are_spread_over_the_video(clip_file):
@@ -54,6 +77,30 @@ def test_frames_are_spread_over_the_video(clip_file):
     assert clip.seconds == [0.2, 0.6, 1.0, 1.4, 1.8, 2.2, 2.6, 3.0]
     assert {frame.size for frame in clip.frames} == {(64, 48)}
     assert numbers(open_clip(clip_file, num_frames=2)) == [8, 24]
+
+
+def test_spans_are_of_time(tmp_path):
+    times = [*range(16), 60, 100, 140]
+    clip = open_clip(write_clip(tmp_path / "a.mkv", len(times), times=times), num_frames=4)
+    # 19 frames that are shown for 7.8 each on average: the middles are at 18.5, 55.4, 92.4 and 129.3.
+    assert numbers(clip) == [15, 16, 17]
+    assert clip.seconds == [1.5, 6.0, 10.0]
+
+
+def test_a_single_frame(tmp_path):
+    clip = open_clip(write_clip(tmp_path / "a.mp4", 1))
+    assert (numbers(clip), clip.seconds) == ([0], [0.0])
+
+
+def test_a_cover_is_no_video(tmp_path):
+    with av.open(str(tmp_path / "song.mkv"), "w") as container:
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.height = cover.width = 16
+        cover.pix_fmt = "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        container.mux(cover.encode(av.VideoFrame.from_image(Image.new("RGB", (16, 16))).reformat(format="yuvj420p")))
+        container.mux(cover.encode())
+    assert "a cover in it" in line_of(tmp_path / "song.mkv")
 
 
 @pytest.mark.parametrize(
@@ -103,13 +150,6 @@ def test_pictures_and_videos_are_told_apart(clip_file, tmp_path):
         open_clip(tmp_path / "a.png")
     with pytest.raises(InputError, match="open_clip reads its frames"):
         open_image(clip_file)
-
-
-def line_of(*args, **options) -> str:
-    with pytest.raises(InputError) as raised:
-        open_clip(*args, **options)
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
 
 
 def test_what_cannot_be_opened(clip_file, tmp_path, monkeypatch):

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from slime_vlm.cli.pictures import AllowUrl, Dpi, Frames, MaxDownload, MaxPixels, Pictures, WindowText, picture_opener
+from slime_vlm.cli.pictures import (
+    AllowUrl,
+    Dpi,
+    Frames,
+    MaxDownload,
+    MaxPixels,
+    MaxTiles,
+    Pictures,
+    WindowText,
+    picture_opener,
+)
 from slime_vlm.cli.terminal import busy, quiet_transformers
 
 if TYPE_CHECKING:
@@ -36,6 +46,7 @@ def ask(
     max_local_tokens: Annotated[
         int | None, typer.Option("--max-local-tokens", min=1, help="Keep exactly the best so many local tokens.")
     ] = None,
+    max_tiles: MaxTiles = None,
     device: Annotated[
         str | None, typer.Option("--device", help="cpu, cuda, …", show_default="cuda if there is one")
     ] = None,
@@ -86,7 +97,8 @@ def ask(
         from slime_vlm.answering import encode
 
         quiet_transformers()
-        overrides = {} if max_local_tokens is None else {"max_local_tokens": max_local_tokens}
+        limits = {"max_local_tokens": max_local_tokens, "max_tiles": max_tiles}
+        overrides = {name: value for name, value in limits.items() if value is not None}
         network, processor = load(model, device=device, dtype=dtype, quantization=quantization, **overrides)
         loading = time.perf_counter() - start
 

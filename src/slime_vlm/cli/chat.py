@@ -19,6 +19,7 @@ from slime_vlm.cli.pictures import (
     Frames,
     MaxDownload,
     MaxPixels,
+    MaxTiles,
     OpenPicture,
     Pictures,
     WindowText,
@@ -50,12 +51,16 @@ def chat(
     max_local_tokens: Annotated[
         int | None, typer.Option("--max-local-tokens", min=1, help="Keep exactly the best so many local tokens.")
     ] = None,
+    max_tiles: MaxTiles = None,
     device: Annotated[
         str | None, typer.Option("--device", help="cpu, cuda, …", show_default="cuda if there is one")
     ] = None,
     dtype: Annotated[
         str | None,
         typer.Option("--dtype", help="float32, bfloat16, …", show_default="float32 on CPU, bfloat16 on GPU"),
+    ] = None,
+    quantization: Annotated[
+        str | None, typer.Option("--quantization", help="int8 or 4bit weights in the language model.")
     ] = None,
     max_pixels: MaxPixels = None,
     dpi: Dpi = None,
@@ -78,8 +83,9 @@ def chat(
         from slime_vlm.chatting import Conversation
 
         quiet_transformers()
-        overrides: dict[str, Any] = {} if max_local_tokens is None else {"max_local_tokens": max_local_tokens}
-        network, processor = load(model, device=device, dtype=dtype, **overrides)
+        limits = {"max_local_tokens": max_local_tokens, "max_tiles": max_tiles}
+        overrides: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
+        network, processor = load(model, device=device, dtype=dtype, quantization=quantization, **overrides)
     conversation = Conversation(network, processor)
     for name, image in opened:
         with busy(f"looking at {name}"):

@@ -102,7 +102,7 @@ def _tables(found: ModelInfo) -> list[Table]:
                 (f"the language model reads, text {found.text_tokens}", _range(*found.sequence) + limit),
             ],
         ),
-        table("Memory (weights exact, the rest a plan)", memory),
+        table("Memory (weights in 16 and 32 bits exact, the rest a plan)", memory),
         table(
             "Operations (multiplications and additions)",
             [(name, _amount(count, 1000, "FLOP")) for name, count in found.flops.items()],

@@ -35,7 +35,15 @@ MaxDownload = Annotated[
     float | None, typer.Option("--max-download", min=0.001, help="Largest download in MB.", show_default="50")
 ]
 
-Frames = Annotated[int | None, typer.Option("--frames", min=1, help="Frames to take of a video.", show_default="8")]
+MaxTiles = Annotated[
+    int | None,
+    typer.Option(
+        "--max-tiles", min=1, max=10_000, help="Cut pictures into more tiles, as 900.", show_default="the model's, 7"
+    ),
+]
+Frames = Annotated[
+    int | None, typer.Option("--frames", min=1, max=64, help="Frames to take of a video.", show_default="8")
+]
 
 OpenPicture = Callable[[str], "OpenedInput"]
 

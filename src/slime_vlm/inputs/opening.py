@@ -76,7 +76,7 @@ def open_image(
 
 
 def open_clip(spec: str | Path, num_frames: int = NUM_FRAMES, max_pixels: int = MAX_PIXELS) -> Clip:
-    """Opens a video file as a few frames, evenly spread over its length and turned upright.
+    """Opens a video file as a few frames, evenly spread in time and turned upright.
 
     Args:
         spec: a file.

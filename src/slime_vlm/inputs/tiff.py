@@ -29,7 +29,7 @@ _SUBFILE_TAG, _BITS_TAG, _SAMPLES_TAG, _NODATA_TAG = 254, 258, 277, 42113
 _REDUCED_OR_MASK = 0b101  # bits of the subfile tag
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2  # photometric
 _PREMULTIPLIED, _ALPHA = 1, 2  # kinds of extra samples
-_JPEG = 7  # compression
+_JPEG, _WEBP = 7, 50001  # compression
 
 
 def read_tiff(request: Request) -> Image.Image:
@@ -65,8 +65,10 @@ def needs_tifffile(page: Any) -> bool:
     bands_apart = page.samplesperpixel > 1 and page.planarconfig == 2
     # Lossy compression leaves nothing that equals a nodata value.
     nodata = _nodata(page) is not None and page.compression != _JPEG
-    unknown = int(page.compression) not in COMPRESSION_INFO
-    return page.bitspersample > 8 or page.samplesperpixel > 4 or bands_apart or nodata or unknown
+    unknown = int(page.compression) not in COMPRESSION_INFO or page.compression == _WEBP
+    # Tiles that a writer left out are empty, which Pillow takes for damage.
+    sparse = 0 in page.databytecounts
+    return page.bitspersample > 8 or page.samplesperpixel > 4 or bands_apart or nodata or unknown or sparse
 
 
 def _read_page(page: Any, request: Request) -> Image.Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ LEAST_PIXELS = 30_000_000
 
 _BLACK_IS_ZERO, _RGB, _YCBCR = 1, 2, 6  # photometric
 _JPEG = 7  # compression
-# Of fewer tiles or strips, nearly all would have to be decoded for every row.
-_LEAST_PARTS = 16
+# Higher tiles or strips would be decoded again and again for a few rows each time.
+_MOST_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -62,18 +63,21 @@ class TiledPicture:
             return self._decode(*box)
         except MemoryError:
             raise
+        except OSError as error:
+            # Gone, or no longer to be read.
+            if error.errno is not None:
+                raise
+            raise _damaged(self.name, error) from error
         # Decoders fed with damaged bytes fail in many ways.
         except Exception as error:
-            found = " ".join(str(error).split())[:200] or type(error).__name__
-            text = f"{self.name}: the picture is damaged or incomplete ({found}); make a new copy of it"
-            raise InputError(text) from error
+            raise _damaged(self.name, error) from error
 
     def _decode(self, left: int, top: int, right: int, bottom: int) -> Image.Image:
         tifffile = importlib.import_module("tifffile")
         with tifffile.TiffFile(self.path) as file:
             page = file.pages[self.place]
             part = np.zeros((bottom - top, right - left, page.samplesperpixel), np.uint8)
-            for row, column, values in _parts(file, page, top, bottom):
+            for row, column, values in _parts(file, page, left, top, right, bottom):
                 # The overlap of this tile with the box, in pixels of the picture.
                 upper, lower = max(row, top), min(row + values.shape[0], bottom)
                 first, last = max(column, left), min(column + values.shape[1], right)
@@ -87,9 +91,9 @@ class TiledPicture:
 def open_tiled(request: Request, least_pixels: int | None = None) -> TiledPicture | None:
     """Opens a large page of a TIFF without decoding it, or gives None where it has to be decoded whole.
 
-    That is so without tifffile, for smaller pictures, and for what is more than 8-bit grey or RGB values in many tiles
-    or strips: other depths and colours, transparency, nodata, bands apart, pages that lie on their side; and for files
-    that were cut off.
+    That is so without tifffile, for smaller pictures, and for what is more than 8-bit grey or RGB values in tiles or
+    strips of at most 1024 rows: other depths and colours, transparency, nodata, bands apart, pages that lie on their
+    side; and for files that were cut off.
 
     Args:
         request: the file and page.
@@ -107,9 +111,8 @@ def open_tiled(request: Request, least_pixels: int | None = None) -> TiledPictur
         place = full[request.index(len(full), "pages")]
         page = file.pages[place]
         height, width = page.imagelength, page.imagewidth
-        end = max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)), default=0)
         large = height * width >= (LEAST_PIXELS if least_pixels is None else least_pixels)
-        if not large or not _is_simple(page) or end > file.filehandle.size:
+        if not large or not _is_simple(page) or not _is_complete(page, file.filehandle.size):
             return None
         request.check_size(height, width)
     picture = TiledPicture(request.path, request.name, place, height, width)
@@ -121,8 +124,13 @@ def open_tiled(request: Request, least_pixels: int | None = None) -> TiledPictur
     return picture
 
 
+def _damaged(name: str, error: Exception) -> InputError:
+    found = " ".join(str(error).split())[:200] or type(error).__name__
+    return InputError(f"{name}: the picture is damaged or incomplete ({found}); make a new copy of it")
+
+
 def _is_simple(page: Any) -> bool:
-    """8-bit grey or RGB values (or JPEG's colours, decoded to RGB), upright, in many parts."""
+    """8-bit grey or RGB values (or JPEG's colours, decoded to RGB), upright, in parts of few rows."""
     bands = {_BLACK_IS_ZERO: 1, _RGB: 3, _YCBCR: 3 if page.compression == _JPEG else 0}.get(page.photometric)
     orientation = page.tags.get(ORIENTATION_TAG)
     return (
@@ -131,16 +139,23 @@ def _is_simple(page: Any) -> bool:
         and page.imagedepth == 1
         and not needs_tifffile(page)
         and (orientation is None or orientation.value == 1)
-        and page.chunks[0] * page.chunks[1] * _LEAST_PARTS <= page.imagelength * page.imagewidth
+        and page.chunks[0] <= min(_MOST_ROWS, page.imagelength // 2)
     )
 
 
-def _parts(file: Any, page: Any, top: int, bottom: int) -> Any:
-    """Decoded tiles or strips that hold rows of top to bottom: (row, column, values [h, w, bands]) each."""
+def _is_complete(page: Any, file_size: int) -> bool:
+    """Whether all tiles or strips are told of and lie inside the file."""
+    offsets, sizes = page.dataoffsets, page.databytecounts
+    return len(offsets) == len(sizes) and max(map(sum, zip(offsets, sizes, strict=True)), default=0) <= file_size
+
+
+def _parts(file: Any, page: Any, left: int, top: int, right: int, bottom: int) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Decoded tiles or strips that overlap a box: (row, column, values [h, w, bands]) each."""
     part_height, part_width = page.chunks[0], page.chunks[1]
     across = -(-page.imagewidth // part_width)
     rows = range(top // part_height, -(-bottom // part_height))
-    numbers = [row * across + column for row in rows for column in range(across)]
+    columns = range(left // part_width, -(-right // part_width))
+    numbers = [row * across + column for row in rows for column in columns]
     offsets = [page.dataoffsets[number] for number in numbers]
     sizes = [page.databytecounts[number] for number in numbers]
     for data, number in file.filehandle.read_segments(offsets, sizes, indices=numbers):

@@ -1,8 +1,7 @@
-"""Frames of videos, read by FFmpeg through PyAV: a few, evenly spread over the whole length."""
+"""Frames of videos, read by FFmpeg through PyAV: a few, evenly spread in time."""
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,7 +52,7 @@ class Clip:
 
 
 def read_clip(request: Request, num_frames: int = NUM_FRAMES) -> Clip:
-    """Reads frames from the middles of equal spans of a video; of a shorter one, all frames that it has.
+    """Reads the frames that are shown in the middles of equal spans of time; of a shorter video, all that it has.
 
     The file is read through once without decoding, for the times of its frames: headers are often wrong or silent
     about their number. Then only what is needed is decoded, from the nearest key frame before each.
@@ -75,11 +74,13 @@ def read_clip(request: Request, num_frames: int = NUM_FRAMES) -> Clip:
         with av.open(str(request.path)) as container:
             if not container.streams.video:
                 raise InputError(f"{request.name}: there is sound alone in it, a video is expected")
-            stream = container.streams.video[0]
+            stream = container.streams.best("video")
+            if stream.disposition & av.stream.Disposition.attached_pic:
+                raise InputError(f"{request.name}: there is sound with a cover in it, a video is expected")
             request.check_size(stream.height or 1, stream.width or 1)
             stream.thread_type = "AUTO"
             times = _frame_times(container, stream)
-            wanted = [times[place] for place in _middles(len(times), num_frames)]
+            wanted = [times[place] for place in _middles(times, num_frames)]
             found = list(_frames_at(container, stream, wanted, request, earliest=min(0, times[0])))
     except av.error.FFmpegError as error:
         raise InputError(f"{request.name}: the video is damaged or incomplete ({error.strerror})") from error
@@ -100,7 +101,8 @@ def _frame_times(container: Any, stream: Any) -> list[int]:
     times = []
     try:
         for packet in container.demux(stream):
-            if packet.size:
+            # Some frames are only decoded for the sake of others, and never shown.
+            if packet.size and not packet.is_discard:
                 times.append(packet.pts if packet.pts is not None else packet.dts)
     except Exception:
         # A file that was cut off is as long as what can be read of it.
@@ -109,11 +111,19 @@ def _frame_times(container: Any, stream: Any) -> list[int]:
     return sorted({time for time in times if time is not None}) or [0]
 
 
-def _middles(count: int, num_frames: int) -> list[int]:
-    """Places of the middles of `num_frames` equal spans of `count` frames; all places when there are no more."""
+def _middles(times: list[int], num_frames: int) -> list[int]:
+    """Places of the frames shown in the middles of equal spans of time; all places when there are no more frames.
+
+    The last frame is taken to be shown as long as the mean of the others.
+    """
+    count = len(times)
     if count <= num_frames:
         return list(range(count))
-    return [math.floor((2 * span + 1) * count / (2 * num_frames)) for span in range(num_frames)]
+    length = (times[-1] - times[0]) * count / (count - 1)
+    middles = [times[0] + (2 * span + 1) * length / (2 * num_frames) for span in range(num_frames)]
+    places = [bisect_right(times, middle) - 1 for middle in middles]
+    # A frame that stays long would be taken twice.
+    return sorted(set(places))
 
 
 def _frames_at(
@@ -126,7 +136,7 @@ def _frames_at(
         if frame is None or (frame.pts is not None and bisect_right(wanted, frame.pts) - 1 > number):
             continue
         request.check_size(frame.height, frame.width)
-        yield time, _upright(frame)
+        yield time if frame.pts is None else frame.pts, _upright(frame)
 
 
 def _frame_at(container: Any, stream: Any, time: int, earliest: int) -> Any:
@@ -160,7 +170,7 @@ def _decoded(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def _upright(frame: Any) -> Image.Image:
-    """The frame as players show it: phones store it lying and tell by how much to turn it, counter-clockwise."""
+    """The frame turned upright: phones store it lying and tell by how much to turn it, counter-clockwise."""
     image: Image.Image = frame.to_image()
     turns = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
     turn = turns.get(round(frame.rotation) % 360)

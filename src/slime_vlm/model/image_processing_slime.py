@@ -18,7 +18,7 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 
 from slime_vlm.errors import ConfigError, InputError
 from slime_vlm.inputs import TiledPicture, to_rgb
-from slime_vlm.model.row_bands import RowBands
+from slime_vlm.model.row_bands import RowBands, down_first
 from slime_vlm.model.tiling import TileGrid, choose_grid
 
 WHOLE_PIXELS = 4_000_000
@@ -35,8 +35,9 @@ class SlimeImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call
     Attributes:
         view_size: Side of a view in pixels.
         max_tiles: Largest number of tiles of an image.
-        resize_backend: "pillow", or "torch": several times faster on large images, and one grey level off in a few of a
-            thousand values.
+        resize_backend: "pillow", or "torch": faster on large images, and one grey level off in a few of a thousand
+            values. Where the image shrinks far more in height than in width, and where it is scaled in bands, Pillow's
+            filter is taken all the same.
     """
 
     view_size: int
@@ -123,26 +124,36 @@ def cut_views(
 
 def _scaling(image: Image.Image | TiledPicture, resample: int, resize_backend: str) -> _Scale:
     """Function that scales the image to a height and width, uint8 [height, width, 3]."""
+    if resize_backend not in ("pillow", "torch"):
+        raise ConfigError(f"resize_backend is '{resize_backend}', expected 'pillow' or 'torch'")
     if isinstance(image, TiledPicture):
         if resample != PILImageResampling.BICUBIC:
             raise ConfigError(f"a picture that stays in its file is scaled by the bicubic filter, not by {resample}")
         return lambda height, width: RowBands(image, height, width).rows(0, height)
+
+    def by_pillow(height: int, width: int) -> np.ndarray:
+        return np.asarray(image.resize((width, height), resample))
+
     if resize_backend == "pillow":
-        return lambda height, width: np.asarray(image.resize((width, height), resample))
-    if resize_backend != "torch":
-        raise ConfigError(f"resize_backend is '{resize_backend}', expected 'pillow' or 'torch'")
+        return by_pillow
     if resample not in _TORCH_MODES:
         raise ConfigError(
             f"resize_backend 'torch' has no filter {resample}, expected bicubic or bilinear; use 'pillow'"
         )
-    # Deviation: whole-number weights of 16 bits where Pillow has 22. Channels last is what torch's fast path takes.
-    source = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+    sources: list[Tensor] = []
 
-    def scale(height: int, width: int) -> np.ndarray:
-        scaled = F.interpolate(source, (height, width), mode=_TORCH_MODES[resample], antialias=True)
+    def by_torch(height: int, width: int) -> np.ndarray:
+        # Torch goes across first, and what sharp edges overshoot is cut off between the passes: up to seven levels.
+        if down_first(image.height, image.width, height, width):
+            return by_pillow(height, width)
+        if not sources:
+            # Channels last is what torch's fast path takes.
+            sources.append(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None])
+        # Deviation: whole-number weights of 16 bits where Pillow has 22.
+        scaled = F.interpolate(sources[0], (height, width), mode=_TORCH_MODES[resample], antialias=True)
         return scaled[0].permute(1, 2, 0).numpy()
 
-    return scale
+    return by_torch
 
 
 def _rows_of_scaled(image: Image.Image | TiledPicture, grid: TileGrid, resample: int, scale: _Scale) -> _Scale:

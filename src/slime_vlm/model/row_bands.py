@@ -32,9 +32,7 @@ class RowBands:
     def __init__(self, image: Image.Image | TiledPicture, height: int, width: int) -> None:
         self.image, self.height, self.width = image, height, width
         self._first, self._weights = bicubic_weights(image.height, height)
-        # The order matters, for what sharp edges overshoot is cut off between the passes. It is Pillow 13's rule, found
-        # by trial (older versions always go across first); a test compares bands with Pillow over many sizes.
-        self._down_first = image.height - height > 2 * max(0, image.width - width)
+        self._down_first = down_first(image.height, image.width, height, width)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Rows start to stop (not included) of the scaled picture, uint8 [stop - start, width, 3]."""
@@ -72,6 +70,15 @@ class RowBands:
             total >>= _BITS
             np.clip(total, 0, 255, out=place, casting="unsafe")
         return scaled.reshape(stop - start, -1, 3)
+
+
+def down_first(height: int, width: int, new_height: int, new_width: int) -> bool:
+    """Whether Pillow scales an image of this size down its columns first.
+
+    The order matters, for what sharp edges overshoot is cut off between the passes. It is Pillow 13's rule, found by
+    trial (older versions always go across first); a test compares bands with Pillow over many sizes.
+    """
+    return height - new_height > 2 * max(0, width - new_width)
 
 
 def bicubic_weights(size: int, target: int) -> tuple[np.ndarray, np.ndarray]:

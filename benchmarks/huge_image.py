@@ -1,7 +1,7 @@
 """What a huge picture costs: tokens, seconds and memory from 1 to 100 megapixels, with a fixed budget of local tokens.
 
     python benchmarks/huge_image.py --plot docs/figures/huge_image.png [--megapixels 1 4 16 36 64 100] [--encoder small]
-    python benchmarks/huge_image.py --format tiff       # in tiles of 512 pixels: from 30 megapixels on decoded by regions
+    python benchmarks/huge_image.py --format tiff       # decoded by regions from 30 megapixels on
 
 Every picture is a square JPEG (or TIFF) of many copies of examples/invoice.png. It is opened, encoded and asked about
 in a process of its own, whose peak memory is that of the whole run: Python, torch, model and picture. Weights are

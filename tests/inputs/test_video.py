@@ -93,14 +93,14 @@ def test_a_single_frame(tmp_path):
 
 
 def test_a_cover_is_no_video(tmp_path):
-    with av.open(str(tmp_path / "song.mkv"), "w") as container:
+    with av.open(str(tmp_path / "song.mp4"), "w") as container:
         cover = container.add_stream("mjpeg", rate=1)
         cover.height = cover.width = 16
         cover.pix_fmt = "yuvj420p"
         cover.disposition = av.stream.Disposition.attached_pic
         container.mux(cover.encode(av.VideoFrame.from_image(Image.new("RGB", (16, 16))).reformat(format="yuvj420p")))
         container.mux(cover.encode())
-    assert "a cover in it" in line_of(tmp_path / "song.mkv")
+    assert "a cover in it" in line_of(tmp_path / "song.mp4")
 
 
 @pytest.mark.parametrize(

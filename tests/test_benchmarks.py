@@ -34,6 +34,26 @@ def test_huge_image(tmp_path: Path) -> None:
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
+def test_huge_image_of_tiles(tmp_path: Path) -> None:
+    out = tmp_path / "rows.json"
+    run(
+        "huge_image.py",
+        "--megapixels",
+        "0.3",
+        "--format",
+        "tiff",
+        "--encoder",
+        "tiny",
+        "--max-tiles",
+        "5",
+        "--out",
+        out,
+    )
+    (row,) = json.loads(out.read_text())
+    # Small ones are decoded whole.
+    assert row["decoded"] == pytest.approx(1.2, rel=0.01)
+
+
 def test_encode(tmp_path: Path) -> None:
     out = tmp_path / "encode.json"
     options = ["--small", "--repeats", "1", "--tiles", "2", "--questions", "2", "--new-tokens", "3", "--no-memory"]

@@ -7,12 +7,14 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
 from slime_vlm.answering import encode
 from slime_vlm.chatting import Conversation, Reply
 from slime_vlm.errors import ConfigError, InputError
+from slime_vlm.inputs import Clip, TiledPicture, open_input, tiled_picture
 from tests.tiny_reader import tiny_reader
 
 VARIANTS = [
@@ -54,6 +56,21 @@ def three_turns(model, processor, tokens: int = 7) -> Conversation:
     conversation.ask("And on this one?", max_new_tokens=tokens)
     conversation.ask("Which is larger?", max_new_tokens=tokens)
     return conversation
+
+
+def test_videos_and_pictures_in_their_files_enter_like_pictures(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiled_picture, "LEAST_PIXELS", 1)
+    tifffile.imwrite(tmp_path / "a.tif", np.asarray(picture(2, 96, 80)), photometric="rgb", tile=(16, 16))
+    model, processor = tiny_reader()
+    conversation = Conversation(model, processor)
+    conversation.add_image(Clip([picture(seed, 40, 50) for seed in range(4)], [0.0, 1.0, 2.0, 3.0]), "clip")
+    in_file = open_input(tmp_path / "a.tif")
+    assert isinstance(in_file, TiledPicture)
+    conversation.add_image(in_file, "scan")
+    reply = conversation.ask("What changes?", max_new_tokens=3)
+    assert reply.looks[0].picture.encoded.tokens.grid == (2, 2)
+    assert [seen.image.size for seen in conversation.pictures] == [(100, 80), (80, 96)]
+    assert len(reply.draw()) == 2
 
 
 def from_scratch(model, processor, reply: Reply, images: list[Image.Image], tokens: int = 7) -> list[int]:

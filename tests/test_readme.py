@@ -101,7 +101,9 @@ def test_every_deviation_of_the_paper_map_is_marked():
 def test_lower_bounds_are_those_of_the_project():
     project = tomllib.loads(text_of("pyproject.toml"))["project"]
     extras = project["optional-dependencies"]
-    bounds = [item for item in [*project["dependencies"], *extras["train"], *extras["eval"]] if ">=" in item]
+    bounds = [
+        item for item in [*project["dependencies"], *extras["train"], *extras["eval"], *extras["data"]] if ">=" in item
+    ]
     lowest = dict(re.findall(r"^([\w-]+)==([\d.]+?)(?:\.\*)?$", text_of("constraints-lowest.txt"), flags=re.MULTILINE))
     for name, version in (bound.lower().split(">=") for bound in bounds):
         # The fonts have one version each, and torch is pinned to the tested one.

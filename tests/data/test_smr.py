@@ -111,7 +111,7 @@ def test_converters(name: str, tmp_path: Path) -> None:
 def test_all_together_and_what_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     root = make_root(tmp_path / "raw", *(name for name in SETS if name not in {"dvqa", "tabmwp"}))
     out = tmp_path / "smr.jsonl"
-    monkeypatch.setenv("COLUMNS", "220")
+    monkeypatch.setenv("COLUMNS", "600")
     (root / "TQA").mkdir()
     (root / "tqa" / "train").rename(root / "TQA" / "train")
     arguments = ["data", "build-smr", "--root", root, "--out", out, "--folder", "textbookqa=TQA"]

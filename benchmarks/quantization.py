@@ -1,6 +1,6 @@
 """What int8 and 4-bit weights cost: agreement of the logits with those of float32, and memory.
 
-    python benchmarks/quantization.py
+    python benchmarks/quantization.py [--nano-only]
 
 Two models see the same picture and question: a random one with a 12-layer language model, and the shipped nano, whose
 weights are trained; every local token is kept, so that all sequences are the same. Over all positions it prints the
@@ -10,6 +10,7 @@ bytes of the language model. torchao is measured beside bitsandbytes where it is
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import platform
 import tempfile
@@ -125,11 +126,20 @@ def measure(name: str, model_name: str) -> None:
         print(f"| {kind} | {divergence:.4f} | {same:.1%} | {num_bytes(model) / 1e6:.1f} |", flush=True)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--nano-only", action="store_true", help="leave out the random model")
+    arguments = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), {platform.machine()}")
-    with tempfile.TemporaryDirectory() as folder:
-        save_random_model(Path(folder))
-        measure("random, 12 layers of width 512", folder)
+    if not arguments.nano_only:
+        with tempfile.TemporaryDirectory() as folder:
+            save_random_model(Path(folder))
+            measure("random, 12 layers of width 512", folder)
     measure("nano (trained)", "nano")
+
+
+if __name__ == "__main__":
+    main()

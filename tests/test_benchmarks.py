@@ -64,3 +64,21 @@ def test_encode(tmp_path: Path) -> None:
         assert results[f"2 tiles, {name}"]["encode"] > 0
         assert results[f"2 tiles, {name}"]["decode"] > 0
     assert 0 < results["preprocessing"]["share of values that torch has otherwise"] < 0.05
+
+
+def test_quantization() -> None:
+    pytest.importorskip("bitsandbytes")
+    lines = run("quantization.py", "--nano-only").splitlines()
+    rows = {
+        cells[1].strip(): [cell.strip() for cell in cells[2:-1]]
+        for cells in (line.split("|") for line in lines)
+        if len(cells) > 4
+    }
+    assert rows["float32"][:2] == ["0.0000", "100.0%"]
+    assert float(rows["4bit (bitsandbytes)"][2]) < float(rows["int8 (bitsandbytes)"][2]) < float(rows["float32"][2])
+
+
+def test_convert_memory() -> None:
+    printed = run("convert_memory.py", "--width", "64")
+    for kind in ("safetensors", "bin", "lora", "back"):
+        assert f"| {kind}" in printed

@@ -267,6 +267,31 @@ def test_answer_rows_are_what_the_model_makes_of_them(tmp_path: Path, views: str
     torch.testing.assert_close(loss, alone, atol=1e-5, rtol=1e-5)
 
 
+def test_answers_from_the_global_view_alone(tmp_path: Path) -> None:
+    """Nothing is selected, and the reading loss is that of the adapters that the gate lets through."""
+    model, processor = page_model(tmp_path, "global")
+    shape = PageShape(view_size=256, max_tiles=7, local_side=8, patch_side=16)
+    page = make_page(7, PageSettings.from_dict({**PAGES, "questions": 1}))
+    batch = AnswerCollator(processor, shape, page_vocabulary(), [1], seed=1, label_global=True)([page])
+    loss, logs = AnswerObjective(model, 0.2, 0.4, 0.0, global_reading_weight=0.0)(model, batch)
+    with torch.no_grad():
+        seen = model.model.encode_images(batch["pixel_values"][:1], batch["image_grids"])
+    alone = asked_alone(model, processor, page, [torch.zeros(0, dtype=torch.bool)], vision_tokens=seen)
+    assert set(logs) == {"answer_tokens_right"}
+    torch.testing.assert_close(loss, alone, atol=1e-5, rtol=1e-5)
+
+    read = {}
+    for gate in ("mlp", "attention", "mixture"):
+        model.config.gate = gate
+        _, logs = AnswerObjective(model, 0.0, 0.0, 0.0, global_reading_weight=0.5)(model, batch)
+        read[gate] = logs["global_reading_loss"]
+    assert read["mixture"] == pytest.approx((read["mlp"] + read["attention"]) / 2)
+    features = model.model.encode_views(batch["pixel_values"][:1])
+    assert batch["global_labels"].shape[:2] == features.shape[:2]
+    by_hand = slot_loss(model.model.projector.slot_logits(features), batch["global_labels"])
+    assert read["mlp"] == pytest.approx(by_hand.item())
+
+
 def test_answers_are_read_where_their_characters_stand(tmp_path: Path) -> None:
     """Following `answer_columns` through the merged rows leads to tokens that hold the answer's characters."""
     _, processor = page_model(tmp_path, "both")

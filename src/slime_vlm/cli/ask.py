@@ -95,6 +95,7 @@ def ask(
         start = time.perf_counter()
         from slime_vlm import load
         from slime_vlm.answering import encode
+        from slime_vlm.overlay import drawing_copy
 
         quiet_transformers()
         limits = {"max_local_tokens": max_local_tokens, "max_tiles": max_tiles}
@@ -110,6 +111,8 @@ def ask(
             opening = time.perf_counter() - start
         with busy(f"looking at {Path(spec).name}"):
             picture = encode(network, processor, image)
+        # Once for all questions: a picture that is decoded by regions would be decoded anew for each.
+        canvas = None if show is None else drawing_copy(image, picture.grid)
         for index, question in enumerate(questions):
             place = number * len(questions) + index + 1
             if several and not as_json:
@@ -123,8 +126,8 @@ def ask(
                 typer.echo(json.dumps(record, ensure_ascii=False))
             else:
                 typer.echo()
-            if show is not None:
-                save(answer.draw(image), show.with_stem(f"{show.stem}-{place}") if several else show)
+            if show is not None and canvas is not None:
+                save(answer.draw(canvas), show.with_stem(f"{show.stem}-{place}") if several else show)
             # What is reused costs no time again.
             loading = opening = 0.0
 

@@ -213,10 +213,12 @@ class AnswerObjective:
         reading_weight: float,
         pointing_weight: float,
         copying_weight: float = 0.0,
+        global_reading_weight: float = 0.0,
     ) -> None:
         """Args: the model, which gets a copying head where one is needed; weights of the losses beside the answer's."""
         self.selector_weight, self.reading_weight = selector_weight, reading_weight
         self.pointing_weight, self.copying_weight = pointing_weight, copying_weight
+        self.global_reading_weight = global_reading_weight
         if copying_weight:
             model.copying_head = copying_head(model)
 
@@ -229,23 +231,54 @@ class AnswerObjective:
         """Loss and what to log."""
         slime: Any = model.model
         is_global, views = batch["is_global"], model.config.views
-        wanted = ~is_global if views == "local" else torch.ones_like(is_global)
-        features = slime.encode_views(batch["pixel_values"][wanted])
-        is_global = is_global[wanted]
-        logits = slime.projector.slot_logits(slime.local_compressor(features[~is_global]))
+        wanted = {"global": is_global, "local": ~is_global, "both": torch.ones_like(is_global)}[views]
+        features, is_global = slime.encode_views(batch["pixel_values"][wanted]), is_global[wanted]
+        whole = [None] * len(batch["image_grids"])
+        if views != "local":
+            whole = slime.adapt_global(features[is_global])[0].unbind()
+        text = model.get_input_embeddings()(batch["input_ids"])
+        if views == "global":
+            images, held, aux, logs = self._global_images(model, whole, batch)
+        else:
+            images, held, aux, logs = self._images(model, features[~is_global], whole, text, batch)
+        if self.global_reading_weight and views != "local":
+            read, logs["global_reading_loss"] = self._global_reading(model, features[is_global], batch["global_labels"])
+            aux = aux + self.global_reading_weight * read
+        packed = merge_packed(text, batch, images)
+        outputs = run_packed(model, packed, self.copying_weight > 0, self.pointing_weight > 0)
+        loss, answer_logs = answer_loss(model, outputs.last_hidden_state, packed["labels"])
+        loss, logs = loss + aux, {**logs, **answer_logs}
+        if self.pointing_weight:
+            aux, logs["pointing"] = pointing_loss(outputs.attentions, packed["answer_columns"])
+            loss = loss + self.pointing_weight * aux
+        if self.copying_weight:
+            aux, logs["copying"] = copying_loss(model, outputs, packed, held)
+            loss = loss + self.copying_weight * aux
+        return loss, logs
+
+    def _images(
+        self,
+        model: SlimeForConditionalGeneration,
+        features: Tensor,
+        whole: Sequence[Tensor | None],
+        text: Tensor,
+        batch: dict[str, Tensor],
+    ) -> tuple[list[PackedImage], list[Tensor], Tensor, dict[str, float]]:
+        """Images after selection, what each of their tokens holds, and the losses of selector and compressor."""
+        slime: Any = model.model
+        logits = slime.projector.slot_logits(slime.local_compressor(features))
         grids = [(int(rows), int(cols)) for rows, cols in batch["image_grids"].tolist()]
         tiles = slime.projector.embed_probs([logit.softmax(-1) for logit in logits])
         local = [
             stitch_tiles(tokens, *grid, model.config.local_merge)
             for tokens, grid in zip(tiles.split([rows * cols for rows, cols in grids]), grids, strict=True)
         ]
-        whole = [None] * len(grids) if views == "local" else slime.adapt_global(features[is_global])[0].unbind()
         pages = [
             VisionTokens(grid=grid, global_tokens=g, local_tokens=t)
             for grid, g, t in zip(grids, whole, local, strict=True)
         ]
         lengths = torch.tensor([len(tokens) for tokens in local])
-        stacked, text = pad_sequence(local, batch_first=True), model.get_input_embeddings()(batch["input_ids"])
+        stacked = pad_sequence(local, batch_first=True)
         scores, kept = select_packed(model, stacked, lengths, text, batch)
         kept = kept | batch["relevant"]
         labels = batch["local_labels"].split([rows * cols for rows, cols in grids])
@@ -258,17 +291,9 @@ class AnswerObjective:
             ids = stitch_tiles(ids, *tokens.grid, model.config.local_merge)
             held.append(torch.cat([ids.new_zeros(before, ids.shape[1]), ids])[places])
             images.append(PackedImage(block[places], places, len(block), length, seen[places]))
-        packed = merge_packed(text, batch, images)
-        outputs = run_packed(model, packed, self.copying_weight > 0, self.pointing_weight > 0)
-        loss, logs = answer_loss(model, outputs.last_hidden_state, packed["labels"])
-        if self.pointing_weight:
-            aux, logs["pointing"] = pointing_loss(outputs.attentions, packed["answer_columns"])
-            loss = loss + self.pointing_weight * aux
-        if self.copying_weight:
-            aux, logs["copying"] = copying_loss(model, outputs, packed, held)
-            loss = loss + self.copying_weight * aux
         mask = torch.arange(stacked.shape[1]) < lengths[:, None]
-        logs["kept"] = kept.any(-1)[mask].float().mean().item()
+        logs = {"kept": kept.any(-1)[mask].float().mean().item()}
+        loss = text.new_zeros((), dtype=torch.float32)
         if self.selector_weight:
             aux = selector_loss(scores, batch["relevant"], mask.to(scores.device))
             loss, logs["selector_loss"] = loss + self.selector_weight * aux, aux.item()
@@ -276,7 +301,30 @@ class AnswerObjective:
             aux = slot_loss(logits, batch["local_labels"])
             loss, logs["reading_loss"] = loss + self.reading_weight * aux, aux.item()
             logs |= slot_accuracy(logits, batch["local_labels"])
-        return loss, logs
+        return images, held, loss, logs
+
+    def _global_images(
+        self, model: SlimeForConditionalGeneration, whole: Sequence[Tensor], batch: dict[str, Tensor]
+    ) -> tuple[list[PackedImage], list[Tensor], Tensor, dict[str, float]]:
+        """Images of the global view alone: every question sees all of it."""
+        images, held = [], []
+        for tokens in whole:
+            block = model.model._image_block(VisionTokens(grid=(1, 1), global_tokens=tokens, local_tokens=None))
+            every = torch.ones(len(block), batch["relevant"].shape[-1], dtype=torch.bool)
+            images.append(PackedImage(block, torch.arange(len(block)), len(block), 0, every))
+            held.append(torch.zeros(len(block), batch["local_labels"].shape[-1], dtype=torch.long))
+        return images, held, whole[0].new_zeros((), dtype=torch.float32), {}
+
+    @staticmethod
+    def _global_reading(model: SlimeForConditionalGeneration, features: Tensor, labels: Tensor) -> tuple[Tensor, float]:
+        """Reading loss of the adapters that the gate lets through, on global views."""
+        slime: Any = model.model
+        gate = model.config.gate
+        read = [features] if gate != "attention" else []
+        if gate != "mlp":
+            read.append(slime.global_adapter.query_attention(features))
+        loss = torch.stack([slot_loss(slime.projector.slot_logits(part), labels) for part in read]).mean()
+        return loss, loss.item()
 
 
 def question_scores(

@@ -129,7 +129,8 @@ def merge_packed(text: Tensor, batch: dict[str, Tensor], images: Sequence[Packed
         labels.append(_around(batch["labels"][row, :length], places.new_full((n,), IGNORED_LABEL)))
         read_at = batch["answer_places"][row, :length]
         column = HEAD + torch.searchsorted(image.places, read_at - 1 + image.length - image.num_local)
-        columns.append(_around(column.masked_fill(read_at == 0, -1), places.new_full((n,), -1)))
+        nowhere = (read_at == 0) | (image.num_local == 0)
+        columns.append(_around(column.masked_fill(nowhere, -1), places.new_full((n,), -1)))
         is_image.append(_around(torch.zeros_like(question_of, dtype=torch.bool), question_of.new_ones(n).bool()))
         owner = _around(question_of, question_of.new_zeros(n))
         seen = (owner[None] == 0) | (owner[None] == owner[:, None])

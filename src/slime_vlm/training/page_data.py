@@ -62,15 +62,23 @@ class PageShape:
     patch_side: int
 
 
+# Pixels; smaller letters cannot be told apart by a person either.
+LEGIBLE = 13.0
+
+
+def global_tokens(page: Page, vocabulary: SlotVocabulary, shape: PageShape) -> np.ndarray:
+    """What the global view of a page shows, [1, N, K]."""
+    side, view_size = shape.patch_side, shape.view_size
+    squashed = global_token_labels(page, vocabulary, side=side, view_size=view_size, legible=LEGIBLE)
+    return tile_order(squashed.ids, side)
+
+
 class ReadCollator:
     """Pages -> views with the labels of every token, for the `read` objective.
 
     Returns pixel_values [V, 3, H, W] (global view first, then tiles, page after page), `is_global` [V], `local_labels`
     [T, Q, K], `patch_labels` [V, N, K], `cell_labels` [T, 4 N].
     """
-
-    # Smaller letters cannot be told apart by a person either.
-    LEGIBLE = 13.0
 
     def __init__(self, processor: SlimeProcessor, shape: PageShape, vocabulary: SlotVocabulary) -> None:
         """Args: the processor that cuts views, the token geometry, the slots."""
@@ -83,8 +91,8 @@ class ReadCollator:
         grid = choose_grid(page.height, page.width, shape.view_size, shape.max_tiles)
         local = tile_token_labels(page, grid, self.vocabulary, side=shape.local_side, **view).ids
         patches = tile_token_labels(page, grid, self.vocabulary, side=shape.patch_side, **view).ids
-        squashed = global_token_labels(page, self.vocabulary, side=shape.patch_side, legible=self.LEGIBLE, **view).ids
-        views = np.concatenate([tile_order(squashed, shape.patch_side), tile_order(patches, shape.patch_side)])
+        squashed = global_tokens(page, self.vocabulary, shape)
+        views = np.concatenate([squashed, tile_order(patches, shape.patch_side)])
         cells = cell_labels(page, grid, self.vocabulary, side=2 * shape.patch_side, **view)
         return tile_order(local, shape.local_side), views, tile_order(cells, 2 * shape.patch_side)
 
@@ -213,7 +221,7 @@ class AnswerCollator:
     """Pages -> views and packed questions, with the labels of the losses beside the answer's.
 
     Returns `pixel_values` [V, 3, H, W], `image_grids` [B, 2], `is_global` [V], `local_labels` [T, N, K], `relevant`
-    [B, L, Q] in the order of the stitched map, and the text of `pack_questions`.
+    [B, L, Q] in the order of the stitched map, and the text of `pack_questions`; `global_labels` [B, N, K] where asked.
     """
 
     def __init__(
@@ -223,10 +231,11 @@ class AnswerCollator:
         vocabulary: SlotVocabulary,
         questions: Sequence[int],
         seed: int,
+        label_global: bool = False,
     ) -> None:
-        """Args: the processor, token geometry, slots, numbers of questions a row, a seed."""
+        """Args: the processor, token geometry, slots, numbers of questions a row, a seed, whether to label the view."""
         self.processor, self.shape, self.vocabulary = processor, shape, vocabulary
-        self.questions, self.seed = questions, seed
+        self.questions, self.seed, self.label_global = questions, seed, label_global
 
     def __call__(self, pages: list[Page]) -> dict[str, torch.Tensor]:
         """Render and label a list of pages."""
@@ -241,7 +250,12 @@ class AnswerCollator:
             questions = page.questions[:asked]
             relevant = np.stack([asked_tokens(page, labels, self.vocabulary, question) for question in questions], -1)
             rows.append({"relevant": relevant, **pack_questions(self.processor.tokenizer, questions, labels.places)})
+        batch = {}
+        if self.label_global:
+            ids = [global_tokens(page, self.vocabulary, self.shape) for page in pages]
+            batch["global_labels"] = torch.from_numpy(np.concatenate(ids))
         return {
+            **batch,
             **pad_rows(rows),
             **views,
             "is_global": torch.cat([torch.arange(1 + len(labels)) == 0 for labels in local_labels]),

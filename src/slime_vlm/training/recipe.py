@@ -178,7 +178,9 @@ class Stage:
     copying_loss: float = field(default=0.0, metadata=at_least(0))
     """Weight of the loss that has the language model name the characters of the token to look at (pages only)."""
     reading_loss: float = field(default=0.0, metadata=at_least(0))
-    """Weight of the reading loss beside the answer loss (pages only)."""
+    """Weight of the reading loss of local tokens beside the answer loss (pages only)."""
+    global_reading_loss: float = field(default=0.0, metadata=at_least(0))
+    """The same for global tokens, of the adapters that the gate lets through (pages only)."""
     save_minutes: float = field(default=4.0, metadata=at_least(0))
     """Minutes between checkpoints."""
     seed: int = field(default=0, metadata=at_least(0))

@@ -223,8 +223,15 @@ def _data_and_loss(
         words = vocabulary.sizes[-2]
         weights = (stage.selector_loss, stage.context_loss, stage.pointing_loss, stage.copying_loss)
         return pages, rows, OracleObjective(model, words, *weights)
-    answers = AnswerCollator(processor, shape, vocabulary, stage.questions, stage.seed)
-    weights = (stage.selector_loss, stage.reading_loss, stage.pointing_loss, stage.copying_loss)
+    label_global = stage.global_reading_loss > 0
+    answers = AnswerCollator(processor, shape, vocabulary, stage.questions, stage.seed, label_global)
+    weights = (
+        stage.selector_loss,
+        stage.reading_loss,
+        stage.pointing_loss,
+        stage.copying_loss,
+        stage.global_reading_loss,
+    )
     return pages, answers, AnswerObjective(model, *weights)
 
 

@@ -24,7 +24,6 @@ from transformers.utils import logging
 import slime_vlm
 from slime_vlm.inputs import open_image
 from slime_vlm.loading import SHIPPED
-from slime_vlm.quantization import kept_modules
 
 PICTURE = Path(__file__).parent.parent / "examples" / "invoice.png"
 QUESTION = "What is the total?"
@@ -64,20 +63,6 @@ def save_random_model(folder: Path) -> None:
     processor.save_pretrained(folder)
 
 
-def torchao_int8(folder: str) -> Any:
-    """The same model with torchao's int8 weights in place of bitsandbytes'."""
-    from torchao.quantization import Int8WeightOnlyConfig
-    from transformers import TorchAoConfig
-
-    config = slime_vlm.SlimeConfig.from_pretrained(SHIPPED.get(folder, folder))
-    with torch.device("meta"):
-        kept = kept_modules(slime_vlm.SlimeModel(config))
-    quantization = TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=kept)
-    return slime_vlm.SlimeForConditionalGeneration.from_pretrained(
-        SHIPPED.get(folder, folder), dtype=torch.bfloat16, quantization_config=quantization, device_map="cpu"
-    ).eval()
-
-
 def log_probabilities(model: Any, processor: Any) -> torch.Tensor:
     """[S, vocabulary] for the fixed picture and question."""
     message = [{"type": "image", "image": open_image(PICTURE)}, {"type": "text", "text": QUESTION}]
@@ -104,21 +89,19 @@ def num_bytes(model: Any) -> int:
 
 def measure(name: str, model_name: str) -> None:
     """Print one table."""
-    keep_all = {"selector_top_p": 1.0, "max_local_tokens": None}
-    loaders = {
-        "float32": lambda: slime_vlm.load(model_name, device="cpu", **keep_all)[0],
-        "bfloat16": lambda: slime_vlm.load(model_name, device="cpu", dtype="bfloat16", **keep_all)[0],
-        "int8 (bitsandbytes)": lambda: slime_vlm.load(model_name, device="cpu", quantization="int8", **keep_all)[0],
-        "4bit (bitsandbytes)": lambda: slime_vlm.load(model_name, device="cpu", quantization="4bit", **keep_all)[0],
+    keep_all: dict[str, Any] = {"selector_top_p": 1.0, "max_local_tokens": None}
+    kinds: dict[str, dict[str, str]] = {
+        "float32": {},
+        "bfloat16": {"dtype": "bfloat16"},
+        "int8 (bitsandbytes)": {"quantization": "int8"},
+        "4bit (bitsandbytes)": {"quantization": "4bit"},
     }
-    processor = slime_vlm.load(model_name, device="cpu", **keep_all)[1]
-    print(f"\n{name}\n| weights | KL, nats | same top token | language model, MB |\n| --- | --- | --- | --- |")
     if importlib.util.find_spec("torchao") is not None:
-        loaders["int8 (torchao)"] = lambda: torchao_int8(model_name)
+        kinds["int8 (torchao)"] = {"quantization": "torchao-int8"}
+    print(f"\n{name}\n| weights | KL, nats | same top token | language model, MB |\n| --- | --- | --- | --- |")
     reference = None
-    for kind, loader in loaders.items():
-        model = loader()
-        model.config.selector_top_p, model.config.max_local_tokens = 1.0, None
+    for kind, options in kinds.items():
+        model, processor = slime_vlm.load(model_name, device="cpu", **keep_all, **options)
         logits = log_probabilities(model, processor)
         reference = logits if reference is None else reference
         divergence = float((reference.exp() * (reference - logits)).sum(-1).mean())

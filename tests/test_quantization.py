@@ -35,14 +35,20 @@ def test_kept_modules_by_hand(model: SlimeForConditionalGeneration):
     assert kept_modules(model.model) == [*(f"model.{part}" for part in parts), "lm_head"]
 
 
-@pytest.mark.parametrize(("layout", "kind"), [("native", "int8"), ("published", "int8"), ("native", "4bit")])
+@pytest.mark.parametrize(
+    ("layout", "kind"), [("native", "int8"), ("published", "int8"), ("native", "4bit"), ("native", "torchao-int8")]
+)
 def test_only_the_language_models_layers_change(folders: dict[str, Path], layout: str, kind: str, caplog):
+    if kind == "torchao-int8":
+        pytest.importorskip("torchao", reason="it warns on a CPU wherever it is installed, so dev leaves it out")
     model, processor = load(folders[layout], device="cpu", quantization=kind)
     plain, _ = load(folders[layout], device="cpu", dtype="bfloat16")
     changed = {
         name
         for name, module in model.named_modules()
-        if type(module).__name__.startswith("Linear") and type(module) is not torch.nn.Linear
+        # torchao changes the weights and leaves the module's class alone.
+        if isinstance(module, torch.nn.Linear)
+        and (type(module) is not torch.nn.Linear or type(module.weight.data).__name__ == "Int8Tensor")
     }
     expected = {name for name, _ in plain.named_modules() if LINEAR.fullmatch(name)}
     assert len(expected) == 14
@@ -59,7 +65,7 @@ def test_only_the_language_models_layers_change(folders: dict[str, Path], layout
     # Same picture, question and selection; the weights are of 8 or 4 bits.
     assert logits.shape == exact.shape
     similarity = torch.nn.functional.cosine_similarity(logits.flatten(), exact.flatten(), dim=0)
-    assert similarity > (0.99 if kind == "int8" else 0.9)
+    assert similarity > (0.9 if kind == "4bit" else 0.99)
     assert not torch.equal(logits, exact)
 
 
@@ -74,8 +80,11 @@ def test_widths_that_cannot_be_packed(folders: dict[str, Path]):
 
 
 def test_unknown_and_missing(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(ConfigError, match="quantization '3bit' is unknown, expected one of int8, 4bit"):
+    with pytest.raises(ConfigError, match="quantization '3bit' is unknown, expected one of int8, 4bit, torchao-int8"):
         load(folders["native"], quantization="3bit")
-    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(ConfigError, match=re.escape('bitsandbytes, which is not installed: pip install "slime-vlm[')):
-        load(folders["native"], quantization="int8")
+    for package, kind, extra in (("bitsandbytes", "int8", "quantize"), ("torchao", "torchao-int8", "torchao")):
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(
+            ConfigError, match=re.escape(f'{package}, which is not installed: pip install "slime-vlm[{extra}]')
+        ):
+            load(folders["native"], quantization=kind)

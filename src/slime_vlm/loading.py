@@ -52,7 +52,8 @@ def load(
         device: Where to put it; None = the GPU if there is one, else the CPU.
         dtype: Type of the weights, a torch type or its name; None = float32 on a CPU, bfloat16 elsewhere
             and wherever a quantisation is wanted.
-        quantization: "int8" or "4bit" for the linear layers of the language model; all other parts stay in `dtype`.
+        quantization: "int8", "4bit" or "torchao-int8" for the linear layers of the language model; all other parts
+            stay in `dtype`.
         **config_overrides: `SlimeConfig` fields to change, `selector_top_p=0.5`.
 
     Returns:

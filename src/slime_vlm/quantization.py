@@ -17,12 +17,15 @@ from slime_vlm.errors import ConfigError
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.slime_model import SlimeModel
 
-QUANTIZATIONS = ("int8", "4bit")
-"""int8: absmax by row with outlier columns apart (LLM.int8); 4bit: NF4 in blocks of 64, products in bfloat16."""
+QUANTIZATIONS = ("int8", "4bit", "torchao-int8")
+"""int8: absmax by row with outlier columns apart (LLM.int8); 4bit: NF4 in blocks of 64, products in bfloat16; both by
+bitsandbytes. torchao-int8: absmax by row, weights alone, by torchao."""
 
 # Numbers that share a scale, and rows that bitsandbytes packs together for a CPU.
 _BLOCK, _PACKED_ROWS = 64, 32
-_PACKAGES = ("bitsandbytes", "accelerate")
+# What each kind needs, and the extra that installs it.
+_BITSANDBYTES = (("bitsandbytes", "accelerate"), "quantize")
+_PACKAGES = {"int8": _BITSANDBYTES, "4bit": _BITSANDBYTES, "torchao-int8": (("torchao", "accelerate"), "torchao")}
 
 
 def check_quantization(kind: str) -> None:
@@ -33,7 +36,8 @@ def check_quantization(kind: str) -> None:
     """
     if kind not in QUANTIZATIONS:
         raise ConfigError(f"quantization '{kind}' is unknown, expected one of {', '.join(QUANTIZATIONS)}")
-    for package in _PACKAGES:
+    packages, extra = _PACKAGES[kind]
+    for package in packages:
         try:
             absent = importlib.util.find_spec(package) is None
         # A module that is blocked.
@@ -41,7 +45,7 @@ def check_quantization(kind: str) -> None:
             absent = True
         if absent:
             raise ConfigError(
-                f"quantization '{kind}' needs {package}, which is not installed: pip install \"slime-vlm[quantize]\""
+                f"quantization '{kind}' needs {package}, which is not installed: pip install \"slime-vlm[{extra}]\""
             )
 
 
@@ -61,11 +65,16 @@ def quantization_config(kind: str, config: SlimeConfig) -> Any:
         ConfigError: As in `check_quantization`; or a width of the language model does not suit 4 bits.
     """
     check_quantization(kind)
-    from transformers import BitsAndBytesConfig
-
     with torch.device("meta"):
         model = SlimeModel(config)
     kept = kept_modules(model)
+    if kind == "torchao-int8":
+        from torchao.quantization import Int8WeightOnlyConfig
+        from transformers import TorchAoConfig
+
+        return TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=kept)
+    from transformers import BitsAndBytesConfig
+
     if kind == "int8":
         # One line for every product of every layer, about a cast that int8 consists of.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)

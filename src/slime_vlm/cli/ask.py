@@ -55,7 +55,7 @@ def ask(
         typer.Option("--dtype", help="float32, bfloat16, …", show_default="float32 on CPU, bfloat16 on GPU"),
     ] = None,
     quantization: Annotated[
-        str | None, typer.Option("--quantization", help="int8 or 4bit weights in the language model.")
+        str | None, typer.Option("--quantization", help="int8, 4bit or torchao-int8: weights of the language model.")
     ] = None,
     max_pixels: MaxPixels = None,
     dpi: Dpi = None,

@@ -233,9 +233,7 @@ class AnswerObjective:
         is_global, views = batch["is_global"], model.config.views
         wanted = {"global": is_global, "local": ~is_global, "both": torch.ones_like(is_global)}[views]
         features, is_global = slime.encode_views(batch["pixel_values"][wanted]), is_global[wanted]
-        whole = [None] * len(batch["image_grids"])
-        if views != "local":
-            whole = slime.adapt_global(features[is_global])[0].unbind()
+        whole = [] if views == "local" else slime.adapt_global(features[is_global])[0].unbind()
         text = model.get_input_embeddings()(batch["input_ids"])
         if views == "global":
             images, held, aux, logs = self._global_images(model, whole, batch)
@@ -260,7 +258,7 @@ class AnswerObjective:
         self,
         model: SlimeForConditionalGeneration,
         features: Tensor,
-        whole: Sequence[Tensor | None],
+        whole: Sequence[Tensor],
         text: Tensor,
         batch: dict[str, Tensor],
     ) -> tuple[list[PackedImage], list[Tensor], Tensor, dict[str, float]]:
@@ -273,9 +271,10 @@ class AnswerObjective:
             stitch_tiles(tokens, *grid, model.config.local_merge)
             for tokens, grid in zip(tiles.split([rows * cols for rows, cols in grids]), grids, strict=True)
         ]
+        seen_whole: Sequence[Tensor | None] = whole or [None] * len(grids)
         pages = [
             VisionTokens(grid=grid, global_tokens=g, local_tokens=t)
-            for grid, g, t in zip(grids, whole, local, strict=True)
+            for grid, g, t in zip(grids, seen_whole, local, strict=True)
         ]
         lengths = torch.tensor([len(tokens) for tokens in local])
         stacked = pad_sequence(local, batch_first=True)

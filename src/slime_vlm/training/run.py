@@ -225,14 +225,15 @@ def _data_and_loss(
         return pages, rows, OracleObjective(model, words, *weights)
     label_global = stage.global_reading_loss > 0
     answers = AnswerCollator(processor, shape, vocabulary, stage.questions, stage.seed, label_global)
-    weights = (
+    losses = AnswerObjective(
+        model,
         stage.selector_loss,
         stage.reading_loss,
         stage.pointing_loss,
         stage.copying_loss,
         stage.global_reading_loss,
     )
-    return pages, answers, AnswerObjective(model, *weights)
+    return pages, answers, losses
 
 
 def _arguments(recipe: Recipe, stage: Stage, folder: Path, dataset: Any) -> TrainingArguments:

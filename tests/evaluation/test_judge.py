@@ -111,7 +111,9 @@ def test_mmhal(grader: Grader) -> None:
     assert result.score == pytest.approx(2.0)
     assert result.full_marks == 6.0
     assert result.metrics["hallucination rate"] == 100.0
-    # Two ratings are none.
+    # The same one twice is one, two are none.
+    grader.reply = "Rating: 2, for it invents.\nRating: 2"
+    assert graded("mmhal", grader, "a", "b", "c").score == pytest.approx(2.0)
     grader.reply = "Rating: 2 or Rating: 5"
     assert graded("mmhal", grader, "a", "b", "c").metrics["unreadable grades"] == 100.0
 

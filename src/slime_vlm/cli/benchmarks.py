@@ -66,21 +66,26 @@ def run(
     from rich.console import Console
 
     from slime_vlm.evaluation.benchmarks import find_tasks
+
+    found = find_tasks(tasks)
+    rows, overrides = _batch_size(batch_size), _overrides(override or [])
+    judge = _judge(judge_url, judge_model, judge_key)
+    # Imports torch, which a slip of the pen need not wait for.
     from slime_vlm.evaluation.report import table
     from slime_vlm.evaluation.runner import RunOptions, run_benchmarks
 
     options = RunOptions(
         model=model,
-        tasks=find_tasks(tasks),
+        tasks=found,
         out=out,
         data=data,
         organisation=organisation,
         limit=limit,
-        batch_size=_batch_size(batch_size),
+        batch_size=rows,
         device=device,
         dtype=dtype,
-        overrides=_overrides(override or []),
-        judge=_judge(judge_url, judge_model, judge_key),
+        overrides=overrides,
+        judge=judge,
         templates=judge_prompts,
     )
     quiet_transformers()

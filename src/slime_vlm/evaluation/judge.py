@@ -8,8 +8,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 
-from slime_vlm.errors import ConfigError, InputError
-from slime_vlm.published import one_line
+from slime_vlm.errors import ConfigError, InputError, one_line
 
 _TRIES = 4
 _SECONDS = 120.0

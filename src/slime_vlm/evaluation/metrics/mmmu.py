@@ -53,8 +53,8 @@ def open_match(prediction: str, answers: Sequence[str]) -> float:
 def _key_phrases(prediction: str) -> list[str]:
     """The shortest rest after an indicator, of every line; the whole answer where none has one.
 
-    The official script means to split at sentences, too, but looks for their capitals in a text that it has put in lower
-    case. Scores depend on it.
+    The official script means to split at sentences, too, but looks for their capitals in a text that is in lower case
+    by then. Scores depend on it.
     """
     text = prediction.strip().strip(".").lower()
     lines = text.split("\n")

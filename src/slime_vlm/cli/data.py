@@ -72,6 +72,9 @@ def check(
         if len(sources) > 1:
             raise ConfigError(f"--fix writes a copy of one source, {len(sources)} are given; take one at a time")
         check_target(fix)
+    for path in filter(None, (fix, json_file)):
+        # Before hours of checking, and not after them.
+        path.parent.mkdir(parents=True, exist_ok=True)
     if model is not None:
         quiet_transformers()
     opened = [open_source(source, images, config, split) for source in sources]

@@ -220,3 +220,14 @@ def test_usage_errors(
     assert code == 2
     assert expected in err
     assert err.count("\n") == 1
+
+
+def test_names_that_look_like_markup(slime: Any, tmp_path: Path) -> None:
+    (tmp_path / "[").mkdir()
+    path = write_lines(tmp_path / "[" / "b] [red]1.jsonl", [{"id": "[/b]", "conversations": turns("[/i]", "")}])
+    code, said, err = slime("data", "check", path, "--json", tmp_path / "[" / "b].json")
+    assert (code, err) == (1, "")
+    # The table may fold a long path, though not in the middle of a name.
+    assert "[/b] [red]1.jsonl" in " ".join(said.split())
+    assert "'[/b]': turn 1 is empty" in said
+    assert "[/b].json" in said

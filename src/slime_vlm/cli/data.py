@@ -84,7 +84,7 @@ def check(
             task = progress.add_task(f"checking {Path(source.name).name}", total=len(source))
             reports.append(check_source(source, model, max_length, workers, partial(progress.advance, task)))
     report = Report(reports, allow or [])
-    console = Console()
+    console = Console(markup=False)  # names of files may look like it
     for table in report.tables():
         console.print(table)
         console.print()
@@ -153,7 +153,7 @@ def build_smr(
             only=only or [],
             advance=lambda name: progress.update(task, description=name),
         )
-    console = Console()
+    console = Console(markup=False)  # names of files may look like it
     console.print(table(built))
     console.print(f"records: {out}, report: {out}.report.json", soft_wrap=True)
 
@@ -162,6 +162,6 @@ def _progress() -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -72,6 +72,8 @@ def test_missing_data_names_the_hub_id_and_the_place(tmp_path: Path, monkeypatch
     with pytest.raises(DataError, match="it is lmms-lab/POPE"):
         load_records(POPE, tmp_path, organisation="lmms-lab")
     assert hub_id(BENCHMARKS["ocrbench"], "lmms-lab") == "echo840/OCRBench"
+    with pytest.raises(DataError, match="it is me/pope-copy --config default split test"):
+        load_records(find_tasks("pope", {"pope": "me/pope-copy"})[0], tmp_path, organisation="lmms-lab")
 
 
 def test_wrong_records_are_named(tmp_path: Path) -> None:

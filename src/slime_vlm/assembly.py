@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, set_seed
 from transformers.utils import logging
 
-from slime_vlm.errors import CheckpointError, ConfigError
+from slime_vlm.errors import CheckpointError, ConfigError, one_line
 from slime_vlm.loading import check_overrides
 from slime_vlm.model.chat_marks import mark_messages, parse_marks
 from slime_vlm.model.configuration_slime import SlimeConfig
@@ -34,7 +34,6 @@ from slime_vlm.pretrained_parts import (
     vision_config_of,
     vision_weights,
 )
-from slime_vlm.published import one_line
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _DRAWN = ("model.projector.", "model.global_adapter.", "model.local_compressor.", "model.selector.", "model.page_pos")

@@ -21,3 +21,8 @@ class CheckpointError(SlimeError):
 
 class InputError(SlimeError, ValueError):
     """The inputs of a model or processor do not fit together."""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error of another library, short and in one line."""
+    return " ".join(str(error).split())[:160] or type(error).__name__

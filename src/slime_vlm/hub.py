@@ -6,8 +6,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from slime_vlm.errors import CheckpointError
-from slime_vlm.published import one_line
+from slime_vlm.errors import CheckpointError, one_line
 
 SHIPPED = {"nano": Path(__file__).parent / "checkpoints" / "nano"}
 """Checkpoints inside the package."""

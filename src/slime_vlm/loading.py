@@ -11,12 +11,12 @@ import torch
 from transformers import PretrainedConfig
 
 from slime_vlm.convert import build_model, load_published, read_native
-from slime_vlm.errors import CheckpointError, ConfigError
+from slime_vlm.errors import CheckpointError, ConfigError, one_line
 from slime_vlm.hub import SHIPPED, resolve
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.processing_slime import SlimeProcessor
-from slime_vlm.published import PUBLISHED_MODEL_TYPES, is_published, one_line, read_json
+from slime_vlm.published import PUBLISHED_MODEL_TYPES, is_published, read_json
 from slime_vlm.quantization import check_quantization, quantization_config
 
 __all__ = ["SHIPPED", "check_overrides", "load", "resolve"]

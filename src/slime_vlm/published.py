@@ -16,7 +16,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoTokenizer, CLIPVisionConfig, GenerationConfig, LlamaConfig, PretrainedConfig
 
-from slime_vlm.errors import CheckpointError, SlimeError
+from slime_vlm.errors import CheckpointError, SlimeError, one_line
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.image_processing_slime import SlimeImageProcessor
 from slime_vlm.model.processing_slime import SlimeProcessor
@@ -370,8 +370,3 @@ def _vision(src: Path, published: Mapping[str, Any]) -> tuple[PretrainedConfig, 
         raise CheckpointError(f"{src}: the vision encoder is of type {config.model_type}, expected CLIP")
     path = None if folder is None else folder / "preprocessor_config.json"
     return config, read_json(path) if path is not None and path.is_file() else {}
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error of another library, short and in one line."""
-    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import GenerationConfig
 
-from slime_vlm.errors import CheckpointError
+from slime_vlm.errors import CheckpointError, one_line
 from slime_vlm.hub import at_hand, resolve
 from slime_vlm.lora_weights import ADAPTER_CONFIG, LoraWeights, read_lora
 from slime_vlm.model.configuration_slime import SlimeConfig
@@ -27,7 +27,6 @@ from slime_vlm.published import (
     TOKENIZER_FILES,
     generation_config,
     is_published,
-    one_line,
     read_json,
     read_published,
 )

@@ -52,7 +52,7 @@ def damaged(folder: Path) -> tuple[Path, dict[str, list[str]]]:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_fifty_records_three_kinds_of_damage(slime: Any, tmp_path: Path, workers: int) -> None:
     path, expected = damaged(tmp_path)
-    out, report = tmp_path / "clean.jsonl", tmp_path / "report.json"
+    out, report = tmp_path / "clean.jsonl", tmp_path / "new" / "report.json"
     code, said, err = slime("data", "check", path, "--json", report, "--fix", out, "--workers", workers)
     assert (code, err) == (1, "")
     plain = json.loads(report.read_text())
@@ -85,6 +85,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("placeholders", {"image": "a.png", "conversations": turns("a", "b")}),
     ("placeholders", {"image": "a.png", "conversations": turns("<image> <image>", "b")}),
     ("placeholders", {"conversations": turns("<image>a", "b")}),
+    ("placeholders", {"conversations": turns("a", "the tag <image>")}),
+    ("placeholders", {"image": "a.png", "conversations": turns("<image>a", "the tag <image>")}),
     ("empty-answer", {"conversations": turns("a", " ")}),
     ("empty-question", {"conversations": turns("", "b")}),
     ("small-image", {"image": "small.png", "conversations": turns("<image>", "b")}),
@@ -218,3 +220,14 @@ def test_usage_errors(
     assert code == 2
     assert expected in err
     assert err.count("\n") == 1
+
+
+def test_names_that_look_like_markup(slime: Any, tmp_path: Path) -> None:
+    (tmp_path / "[").mkdir()
+    path = write_lines(tmp_path / "[" / "b] [red]1.jsonl", [{"id": "[/b]", "conversations": turns("[/i]", "")}])
+    code, said, err = slime("data", "check", path, "--json", tmp_path / "[" / "b].json")
+    assert (code, err) == (1, "")
+    # The table may fold a long path, though not in the middle of a name.
+    assert "[/b] [red]1.jsonl" in " ".join(said.split())
+    assert "'[/b]': turn 1 is empty" in said
+    assert "[/b].json" in said

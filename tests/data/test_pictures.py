@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from slime_vlm.data import archives
 from slime_vlm.data.pictures import MissingPictureError, open_picture
 from slime_vlm.errors import DataError
 
@@ -84,3 +85,26 @@ def test_unusable_ones(root: Path, value: Any, expected: str) -> None:
         open_picture(value, root)
     assert not isinstance(caught.value, MissingPictureError)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_within_a_zip(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "z.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a.bmp", bytes(range(256)) * 40)
+    content = bytearray(path.read_bytes())
+    content[60:80] = bytes(byte ^ 0x5A for byte in content[60:80])
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"z\.zip: 'a\.bmp' cannot be read"):
+        open_picture("z.zip/a.bmp", tmp_path)
+
+
+def test_each_shard_is_looked_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = [write_tar(tmp_path / f"{number}.tar", {"a.png": PNG}) for number in range(20)]
+    looked_through: list[Path] = []
+    real = archives.tar_places
+    monkeypatch.setattr(archives, "tar_places", lambda path: looked_through.append(path) or real(path))
+    for _ in range(2):
+        for shard in shards:
+            assert open_picture(f"{shard.name}/a.png", tmp_path).size == (40, 30)
+    assert looked_through == shards

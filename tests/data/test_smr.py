@@ -159,6 +159,9 @@ def test_nothing_there_and_another_release(tmp_path: Path) -> None:
     assert not (tmp_path / "smr.jsonl").exists()
     with pytest.raises(ConfigError, match="'chart' is no set of SMR, expected one of arxivqa"):
         build_smr(tmp_path / "raw", tmp_path / "smr.jsonl", only=["chart"])
+    for elsewhere in ("../chartqa", str(tmp_path / "chartqa")):
+        with pytest.raises(ConfigError, match=r"is not below .*, where image paths start"):
+            build_smr(tmp_path / "raw", tmp_path / "smr.jsonl", folders={"chartqa": elsewhere})
 
 
 class Mischief:

@@ -22,6 +22,8 @@ def test_json_and_json_lines_are_the_same(tmp_path: Path) -> None:
     for name, text in {
         "indented.json": json.dumps(records, indent=2, ensure_ascii=False),
         "one_line.json": f" \n{json.dumps(records)}\n",
+        "windows.json": f"\ufeff{json.dumps(records)}",
+        "windows.jsonl": "\ufeff" + "".join(f"{json.dumps(record)}\r\n" for record in records),
     }.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
         listed = open_source(tmp_path / name)
@@ -63,6 +65,7 @@ def test_files_without_records(tmp_path: Path, text: str, expected: str) -> None
         ('{"conversations": "hello"}', "record 1: the record has no 'conversations'"),
         ('{"conversations": []}', "record 1: the record has no 'conversations'"),
         ('{"id": [1], "conversations": [{}]}', r"record 1: 'id' is \[1\]"),
+        ('{"conversations": [{"from": "human", "value": "a\\ud83d"}]}', r"record 1: turn 0 holds '\\ud83d', half of"),
     ],
 )
 def test_a_broken_line_costs_one_record(tmp_path: Path, line: str, expected: str) -> None:
@@ -95,6 +98,9 @@ def test_tar_shards_and_a_folder(tmp_path: Path) -> None:
         "2.0.png": picture("red"),
         "2.1.png": picture("blue"),
         "2.json": json.dumps({"conversations": turns("<image><image>?", "two")}).encode(),
+        # What macOS puts into archives beside each file.
+        "._0.png": b"no picture",
+        "sub/._1.txt": b"no text",
     }
     names = list(samples)
     (tmp_path / "shards").mkdir()

@@ -26,6 +26,7 @@ class Grader(HTTPServer):
     reply = "0.5"
     failures = 0
     code = 503
+    missing_bytes = 0
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -45,9 +46,11 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append({"path": self.path, **body})
         self.server.keys.append(self.headers.get("Authorization"))
         failed = len(self.server.asked) <= self.server.failures
+        content = json.dumps({"choices": [{"message": {"content": self.server.reply}}]}).encode()
         self.send_response(self.server.code if failed else 200)
+        self.send_header("Content-Length", str(len(content) + self.server.missing_bytes))
         self.end_headers()
-        self.wfile.write(json.dumps({"choices": [{"message": {"content": self.server.reply}}]}).encode())
+        self.wfile.write(content)
 
     def log_message(self, *arguments: Any) -> None:
         pass
@@ -111,7 +114,9 @@ def test_mmhal(grader: Grader) -> None:
     assert result.score == pytest.approx(2.0)
     assert result.full_marks == 6.0
     assert result.metrics["hallucination rate"] == 100.0
-    # Two ratings are none.
+    # The same one twice is one, two are none.
+    grader.reply = "Rating: 2, for it invents.\nRating: 2"
+    assert graded("mmhal", grader, "a", "b", "c").score == pytest.approx(2.0)
     grader.reply = "Rating: 2 or Rating: 5"
     assert graded("mmhal", grader, "a", "b", "c").metrics["unreadable grades"] == 100.0
 
@@ -150,6 +155,11 @@ def test_failures(grader: Grader) -> None:
         Judge(grader.url, "g", pause=0.0).ask("?")
     # Asking again would not help.
     assert len(grader.asked) == 4
+    # A reply that breaks off is asked for again.
+    grader.failures, grader.missing_bytes = 0, 5
+    with pytest.raises(InputError, match=r"5 more expected.*; check --judge-url"):
+        Judge(grader.url, "g", pause=0.0).ask("?")
+    assert len(grader.asked) == 8
     with pytest.raises(ConfigError, match="expected an address"):
         Judge("host/v1", "g")
     with pytest.raises(ConfigError, match="--judge-model"):

@@ -198,6 +198,8 @@ def test_seed_takes_the_first_character() -> None:
         ("B. blue", "B"),
         ("The answer is C.", "C"),
         ("The answer is C", None),
+        # The period of the published pattern is any character.
+        ("The answer is C, since", "C"),
         ("The answer is A. No: The answer is B.", None),
         ("B.", None),
         ("b", None),
@@ -221,6 +223,10 @@ def test_scienceqa_reads(prediction: str, letter: str | None) -> None:
         ("Z", "Z"),
         ("blue", "B"),
         ("Red or blue", None),
+        # No option A, nor the text of another.
+        ("the answer is a", None),
+        ("The choice is a blue one", "B"),
+        ("The answer is B and nothing of the rest", "B"),
         ("A or B", None),
         ("I cannot say", None),
         ("", None),
@@ -245,6 +251,9 @@ def test_an_answer_too_long_for_its_options_is_not_searched() -> None:
         ("It is C.", "C"),
         ("B.", "B"),
         ("as far as one can see: blue one", "B"),
+        # The end of a word makes a letter a candidate, but among several the one that stands alone is taken.
+        ("B is in RNA as well", "B"),
+        ("A.x B.y", "A"),
     ],
 )
 def test_mmmu_reads(prediction: str, letter: str) -> None:
@@ -266,9 +275,15 @@ def test_mmmu_draws_alike_every_time() -> None:
         ("The best answer is: (C)", "C"),
         # The article counts as option A.
         ("A green one, that is C", "A"),
-        ("the colour is white", "D"),
+        # Taken for option A, as the official script takes it.
+        ("Answer: C", "A"),
+        # Part of an option, and not an option that is part of it.
+        ("white", "D"),
+        ("b", "B"),
+        ("the colour is white", ""),
         ("it is white but i will go on for far too many words", ""),
         ("", ""),
+        ("The answer is ", ""),
     ],
 )
 def test_realworld_reads(prediction: str, letter: str) -> None:
@@ -288,6 +303,10 @@ def test_circular_needs_every_rotation() -> None:
         ("The answer is three", ["3", "three"], 1.0),
         ("So the total is 1,250.004", ["1250"], 1.0),
         ("x = 5. y = 7", ["7"], 1.0),
+        # Lines have a result each, sentences of one line have not.
+        ("The speed is 5. So the time is 3", ["5"], 0.0),
+        ("The speed is 5\nSo the time is 3", ["5"], 1.0),
+        ("The time is 3 =", ["3"], 1.0),
         ("The cost is $6", ["6"], 1.0),
         ("Paris", ["Rome"], 0.0),
         # A letter alone counts at the start or end of a word only.
@@ -310,8 +329,12 @@ def test_mmmu_keeps_every_value_and_not_the_characters_of_the_first() -> None:
     ("prediction", "choices", "kind", "extraction"),
     [
         ("red", ["red", "blue"], "text", "red"),
-        ("(B)", ["red", "blue"], "text", "(B)"),
+        ("(B)", ["red", "blue"], "text", "B"),
+        ("B).", ["red", "blue"], "text", "B"),
         ("The answer is B", ["red", "blue"], "text", "B"),
+        ("The answer: (B) blue", ["red", "blue"], "text", "B"),
+        # A word is no letter.
+        ("The answer is a square", ["circle", "square"], "text", None),
         ("14.5", [], "float", "14.5"),
         ('The answer is "7".', [], "integer", "7"),
         ("I count seven", [], "integer", None),
@@ -327,6 +350,10 @@ def test_mathvista_extracts(prediction: str, choices: list[str], kind: str, extr
     [
         ("(b)", (["red", "blue"], "multi_choice", "text", None), "blue"),
         ("B", (["red", "blue"], "multi_choice", "text", None), "blue"),
+        ("It is (B) blue", (["red", "blue"], "multi_choice", "text", None), "blue"),
+        # A text and not the first letter.
+        ("a", (["c", "a", "b"], "multi_choice", "text", None), "a"),
+        ("(z) red", (["zed", "red"], "multi_choice", "text", None), "zed"),
         ("blu", (["red", "blue"], "multi_choice", "text", None), "blue"),
         ("7.9", ([], "free_form", "integer", None), "7"),
         ("2.46", ([], "free_form", "float", 1.0), "2.5"),

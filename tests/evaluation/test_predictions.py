@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,12 @@ def test_parts_are_merged_in_the_order_of_the_questions(tmp_path: Path) -> None:
     assert list(read_rows(tmp_path / FILE)) == store.merge()
 
 
-def test_what_is_no_prediction_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [{"task": ["pope"]}, {"prediction": 5}, {"target": "yes"}, {"place": "x"}])
+def test_what_is_no_prediction_is_named(change: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
-    path.write_text('{"task": "pope"}\n{}\n')
-    with pytest.raises(DataError, match="line 1 is no prediction"):
-        list(read_rows(path))
+    for wrong in ({"task": "pope"}, {**row(0), **change}, 5):
+        path.write_text(f"{json.dumps(wrong)}\n{{}}\n")
+        with pytest.raises(DataError, match="line 1 is no prediction"):
+            list(read_rows(path))
     path.write_text("\n")
     assert list(read_rows(path)) == []

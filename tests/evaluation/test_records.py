@@ -49,6 +49,13 @@ def test_splits_are_told_apart(tmp_path: Path) -> None:
     assert [len(list(found.rows)) for found in by_name.values()] == [3, 2]
     with pytest.raises(DataError, match="none for the split val; name one val"):
         load_records(Task(BENCHMARKS["docvqa"], "val"), tmp_path)
+    # One file alone is no reason to take one split for the other.
+    for path in folder.glob("test-*"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"has validation\.jsonl and none for the split test"):
+        load_records(find_tasks("docvqa:test")[0], tmp_path)
+    (folder / "validation.jsonl").rename(folder / "mine.jsonl")
+    assert load_records(find_tasks("docvqa:test")[0], tmp_path).length == 3
 
 
 def test_missing_data_names_the_hub_id_and_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,6 +72,8 @@ def test_missing_data_names_the_hub_id_and_the_place(tmp_path: Path, monkeypatch
     with pytest.raises(DataError, match="it is lmms-lab/POPE"):
         load_records(POPE, tmp_path, organisation="lmms-lab")
     assert hub_id(BENCHMARKS["ocrbench"], "lmms-lab") == "echo840/OCRBench"
+    with pytest.raises(DataError, match="it is me/pope-copy --config default split test"):
+        load_records(find_tasks("pope", {"pope": "me/pope-copy"})[0], tmp_path, organisation="lmms-lab")
 
 
 def test_wrong_records_are_named(tmp_path: Path) -> None:
@@ -75,9 +84,30 @@ def test_wrong_records_are_named(tmp_path: Path) -> None:
         DataError, match=r"record 0 of pope.jsonl .* has no question_id, answer, image, category, it has"
     ):
         list(load_records(POPE, tmp_path).rows)
-    (tmp_path / "pope.jsonl").write_text("{broken\n")
-    with pytest.raises(DataError, match=r"pope.jsonl cannot be read"):
+
+
+@pytest.mark.parametrize(
+    ("ending", "content", "message"),
+    [
+        ("jsonl", b"{broken\n", "cannot be read"),
+        ("jsonl", b"", "pope.jsonl .0 bytes. holds no record"),
+        ("jsonl", b"5\n", "holds 5, expected records"),
+        ("json", b'[{"question": ', "cannot be read"),
+        ("json", b"[]", "holds no record"),
+        ("json", b"[1]", "holds 1, expected records"),
+        ("json", b'{"a": 1}', "expected a list of records"),
+        ("parquet", b"", "cannot be read"),
+        ("parquet", b"PAR1 cut off", "cannot be read"),
+        ("tsv", b"question\n\xff\n", "cannot be read"),
+        ("tsv", b"question\tanswer\n", "holds no record"),
+    ],
+)
+def test_damaged_files_are_named(ending: str, content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / f"pope.{ending}").write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
         list(load_records(POPE, tmp_path).rows)
+    assert f"pope.{ending}" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_pictures_in_every_form(tmp_path: Path) -> None:
@@ -85,6 +115,11 @@ def test_pictures_in_every_form(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").write_bytes(content)
     text = base64.b64encode(content).decode()
+    # Too long for the name of a file, and not too long for a path.
+    icon = io.BytesIO()
+    Image.new("RGB", (96, 96), "red").save(icon, "PNG")
+    assert 255 < len(base64.b64encode(icon.getvalue())) < 1024
+    assert open_picture(base64.b64encode(icon.getvalue()).decode(), tmp_path).size == (96, 96)
     forms = [
         "images/a.png",
         "a.png",

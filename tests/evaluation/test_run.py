@@ -157,6 +157,9 @@ def test_a_larger_limit_goes_on(checkpoint: Path, tmp_path: Path) -> None:
     assert "first 2 questions of each task" in (tmp_path / "results.md").read_text()
     run(checkpoint, tmp_path, tasks=find_tasks("mme"), batch_size=3)
     after = rows_of(tmp_path)["mme"]
+    # All that is there counts, so a smaller limit is none.
+    run(checkpoint, tmp_path, tasks=find_tasks("mme"), limit=2)
+    assert "first 2 questions" not in (tmp_path / "results.md").read_text()
     assert len(after) == 6
     # Seconds and all: they were not computed again.
     assert after[:2] == before
@@ -244,6 +247,8 @@ def test_wrong_usage(arguments: list[str], message: str) -> None:
         (["--tasks", "popes", "--out", "x"], "did you mean 'pope'"),
         (["--tasks", "pope", "--out", "x", "--batch-size", "many"], "--batch-size many: expected a whole number"),
         (["--tasks", "pope", "--out", "x", "--batch-size", "0"], "--batch-size 0"),
+        (["--tasks", "pope", "--out", "x", "--hub-id", "pope"], "--hub-id pope=: expected TASK=OWNER/NAME"),
+        (["--tasks", "pope", "--out", "x", "--hub-id", "mme=a/b"], "'mme' is none of --tasks pope"),
         (["--tasks", "pope", "--out", "x", "--set", "selector"], "--set selector: expected field=value"),
         (["--tasks", "pope", "--out", "x", "--judge-url", "http://h"], "--judge-model"),
     ],

@@ -42,6 +42,10 @@ def run(
     organisation: Annotated[
         str, typer.Option("--organisation", help="Hub organisation of most data sets; an older one is lmms-lab.")
     ] = "lmms-lab-encoder",
+    hub_id: Annotated[
+        list[str] | None,
+        typer.Option("--hub-id", metavar="TASK=ID", help="Another copy of a task's data on the hub; repeatable."),
+    ] = None,
     device: Annotated[
         str | None, typer.Option("--device", help="cpu, cuda, …", show_default="cuda if there is one")
     ] = None,
@@ -66,21 +70,26 @@ def run(
     from rich.console import Console
 
     from slime_vlm.evaluation.benchmarks import find_tasks
+
+    found = find_tasks(tasks, _hub_ids(hub_id or []))
+    rows, overrides = _batch_size(batch_size), _overrides(override or [])
+    judge = _judge(judge_url, judge_model, judge_key)
+    # Imports torch, which a slip of the pen need not wait for.
     from slime_vlm.evaluation.report import table
     from slime_vlm.evaluation.runner import RunOptions, run_benchmarks
 
     options = RunOptions(
         model=model,
-        tasks=find_tasks(tasks),
+        tasks=found,
         out=out,
         data=data,
         organisation=organisation,
         limit=limit,
-        batch_size=_batch_size(batch_size),
+        batch_size=rows,
         device=device,
         dtype=dtype,
-        overrides=_overrides(override or []),
-        judge=_judge(judge_url, judge_model, judge_key),
+        overrides=overrides,
+        judge=judge,
         templates=judge_prompts,
     )
     quiet_transformers()
@@ -128,6 +137,16 @@ def _batch_size(text: str) -> int | None:
     if not text.isdecimal() or int(text) < 1:
         raise ConfigError(f"--batch-size {text}: expected a whole number from 1 on, or auto")
     return int(text)
+
+
+def _hub_ids(assignments: list[str]) -> dict[str, str]:
+    from slime_vlm.errors import ConfigError
+
+    pairs = [text.partition("=") for text in assignments]
+    for name, _, value in pairs:
+        if not name or value.count("/") != 1:
+            raise ConfigError(f"--hub-id {name}={value}: expected TASK=OWNER/NAME, such as pope=me/pope-copy")
+    return {name: value for name, _, value in pairs}
 
 
 def _overrides(assignments: list[str]) -> dict[str, Any]:

@@ -72,6 +72,9 @@ def check(
         if len(sources) > 1:
             raise ConfigError(f"--fix writes a copy of one source, {len(sources)} are given; take one at a time")
         check_target(fix)
+    for path in filter(None, (fix, json_file)):
+        # Before hours of checking, and not after them.
+        path.parent.mkdir(parents=True, exist_ok=True)
     if model is not None:
         quiet_transformers()
     opened = [open_source(source, images, config, split) for source in sources]
@@ -81,7 +84,7 @@ def check(
             task = progress.add_task(f"checking {Path(source.name).name}", total=len(source))
             reports.append(check_source(source, model, max_length, workers, partial(progress.advance, task)))
     report = Report(reports, allow or [])
-    console = Console()
+    console = Console(markup=False)  # names of files may look like it
     for table in report.tables():
         console.print(table)
         console.print()
@@ -150,7 +153,7 @@ def build_smr(
             only=only or [],
             advance=lambda name: progress.update(task, description=name),
         )
-    console = Console()
+    console = Console(markup=False)  # names of files may look like it
     console.print(table(built))
     console.print(f"records: {out}, report: {out}.report.json", soft_wrap=True)
 
@@ -159,6 +162,6 @@ def _progress() -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

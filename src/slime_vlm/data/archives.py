@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import tarfile
 import zipfile
+import zlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from slime_vlm.errors import DataError
 
 ARCHIVES = (".zip", ".tar")
 """Endings of archives. Compressed tars have no place to jump to, so they are not among them."""
+
+# All that a damaged zip file or member of one may raise; each way to compress has an error of its own.
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    OSError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+)
 
 
 @dataclass(frozen=True)
@@ -69,11 +82,12 @@ def read_member(archive: Path, name: str) -> bytes | None:
         return _zip(archive, os.getpid()).read(name)
     except KeyError:
         return None
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+    except _ZIP_ERRORS as error:
         raise DataError(f"{archive}: '{name}' cannot be read ({error}); fetch the archive again") from error
 
 
-@lru_cache(maxsize=16)
+# Of every tar for good: shards are read in any order, and finding the files of one takes long.
+@cache
 def _tar(path: Path) -> dict[str, Place]:
     return tar_places(path)
 

@@ -48,6 +48,8 @@ def read_record(raw: Any) -> Record:
     turns = raw.get("conversations", raw.get("messages"))
     if not isinstance(turns, list) or not turns or not all(isinstance(turn, Mapping) for turn in turns):
         raise DataError("the record has no 'conversations', expected a list of turns")
+    for place, turn in enumerate(turns):
+        _check_text(place, turn.get("value", turn.get("content")))
     stored = raw.get("image") if raw.get("image") is not None else raw.get("images")
     images = [] if stored is None else stored if isinstance(stored, list) else [stored]
     identity = raw.get("id")
@@ -55,3 +57,13 @@ def read_record(raw: Any) -> Record:
         raise DataError(f"'id' is {identity!r:.80}, expected text or a whole number")
     rest = {key: value for key, value in raw.items() if key not in FIELDS}
     return Record(identity, list(images), [dict(turn) for turn in turns], rest)
+
+
+def _check_text(place: int, value: Any) -> None:
+    """Half of a character pair, which JSON can spell, is no text to a tokenizer or a file."""
+    try:
+        if isinstance(value, str):
+            value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = value[error.start]
+        raise DataError(f"turn {place} holds {half!r}, half of a character: mend the text") from None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 
-from slime_vlm.errors import ConfigError, InputError
-from slime_vlm.published import one_line
+from slime_vlm.errors import ConfigError, InputError, one_line
 
 _TRIES = 4
 _SECONDS = 120.0
@@ -66,7 +66,7 @@ class Judge:
                 final = error.code not in _WORTH_ANOTHER_TRY or attempt == _TRIES - 1
                 if final:
                     raise InputError(f"judge {request.full_url}: {error.code} {error.reason}") from None
-            except OSError as error:
+            except (OSError, http.client.HTTPException) as error:
                 if attempt == _TRIES - 1:
                     raise InputError(f"judge {request.full_url}: {one_line(error)}; check --judge-url") from None
             time.sleep(self.pause * 2**attempt)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-import tempfile
+import os
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from slime_vlm.errors import InputError
-from slime_vlm.inputs import open_image, to_rgb
+from slime_vlm.inputs import open_image, open_image_bytes, to_rgb
 
 # A base64 picture is longer than any sensible path.
 _LONGEST_PATH = 1024
@@ -37,14 +37,14 @@ def open_picture(value: Any, folder: Path | None = None) -> Image.Image:
             raise InputError(f"a picture has the keys {', '.join(value)}, expected bytes or path")
         return open_picture(given, folder)
     if isinstance(value, bytes):
-        return _open_bytes(value)
+        return open_image_bytes(value, "the picture in the record")
     if isinstance(value, str):
         path = _find(value, folder or Path())
         if path is not None:
             return open_image(path)
         decoded = _decode(value)
         if decoded is not None:
-            return _open_bytes(decoded)
+            return open_image_bytes(decoded, "the picture in the record")
         raise InputError(f"{value:.80}: neither a picture file in {folder or Path()} nor base64")
     raise InputError(f"a picture is of type {type(value).__name__}, expected a path, bytes or base64")
 
@@ -53,15 +53,8 @@ def _find(value: str, folder: Path) -> Path | None:
     if len(value) > _LONGEST_PATH:
         return None
     places = (folder / value, *(folder / name / value for name in _PICTURE_FOLDERS))
-    return next((path for path in places if path.is_file()), None)
-
-
-def _open_bytes(content: bytes) -> Image.Image:
-    # By way of a file, so that every format and every check of ordinary pictures holds here too.
-    with tempfile.TemporaryDirectory(prefix="slime-") as folder:
-        path = Path(folder) / "picture"
-        path.write_bytes(content)
-        return open_image(path)
+    # os.path, unlike pathlib, takes names that no file can have for what they are.
+    return next((path for path in places if os.path.isfile(path)), None)
 
 
 def _decode(text: str) -> bytes | None:

@@ -71,9 +71,20 @@ def read_rows(path: Path) -> Iterator[Row]:
             if number == len(lines):
                 return
             row = None
-        if not isinstance(row, dict) or not {"task", "id", "prediction", "target"} <= set(row):
+        if not _is_prediction(row):
             raise DataError(f"{path}: line {number} is no prediction; expected a file that `slime eval run` wrote")
         yield row
+
+
+def _is_prediction(row: Any) -> bool:
+    return (
+        isinstance(row, dict)
+        and "id" in row
+        and isinstance(row.get("task"), str)
+        and isinstance(row.get("prediction"), str)
+        and isinstance(row.get("target"), dict)
+        and isinstance(row.get("place", 0), int)
+    )
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:

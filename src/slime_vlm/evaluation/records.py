@@ -10,13 +10,13 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slime_vlm.errors import DataError
-from slime_vlm.evaluation.benchmarks import Benchmark, Joined, Task
-from slime_vlm.published import one_line
+from slime_vlm.errors import DataError, one_line
+from slime_vlm.evaluation.benchmarks import Benchmark, Joined, Source, Task
 
 ORGANISATION = "lmms-lab-encoder"
 """Where the hub copies of most benchmarks lie; an older name of the same sets is `lmms-lab`."""
@@ -69,6 +69,7 @@ def hub_id(benchmark: Benchmark, organisation: str = ORGANISATION) -> str:
 
 
 def _checked(records: Records, benchmark: Benchmark, limit: int | None) -> Iterator[dict[str, Any]]:
+    place = -1
     for place, row in enumerate(records.rows):
         if limit is not None and place >= limit:
             return
@@ -79,6 +80,8 @@ def _checked(records: Records, benchmark: Benchmark, limit: int | None) -> Itera
                 f"{', '.join(map(str, row))}; expected the record format of {benchmark.source.repo}"
             )
         yield row
+    if place < 0:
+        raise DataError(f"{benchmark.title}: {records.origin} holds no record; make a new copy of it")
 
 
 # Local copies ----------------------------------------------------------------------------------------------------
@@ -93,7 +96,7 @@ def _local(task: Task, data: Path) -> Records | None:
     if not single and not folder.is_dir():
         return None
     others = _table_files(folder, source.joined) if source.joined and not single else []
-    files = [single] if single else _split_files(folder, task.split, source.config, others)
+    files = [single] if single else _split_files(folder, task.split, source, others)
     if not files:
         return None
     rows = _chain(files)
@@ -103,16 +106,23 @@ def _local(task: Task, data: Path) -> Records | None:
     return Records(rows, _count(files), folder, names)
 
 
-def _split_files(folder: Path, split: str, config: str | None, others: list[Path]) -> list[Path]:
+def _split_files(folder: Path, split: str, source: Source, others: list[Path]) -> list[Path]:
     every = [path for path in _record_files(folder) if path not in others]
-    named = [path for path in every if path.stem == split or path.stem.startswith((f"{split}-", f"{split}_"))]
-    of_config = [path for path in named if config in path.relative_to(folder).parts]
-    if len(every) > 1 and not named:
+    named = [path for path in every if _is_of(path, split)]
+    of_config = [path for path in named if source.config in path.relative_to(folder).parts]
+    # One file alone will do, but not where its name says that it is of another split.
+    other_splits = [name for name in (source.split, source.test_split) if name not in (None, split)]
+    astray = any(_is_of(path, name) for path in every for name in other_splits)
+    if not named and (len(every) > 1 or astray):
         raise DataError(
             f"{folder} has {', '.join(path.name for path in every[:5])} and none for the split {split}; "
             f"name one {split}.*"
         )
     return of_config or named or every
+
+
+def _is_of(path: Path, split: str | None) -> bool:
+    return path.stem == split or path.stem.startswith((f"{split}-", f"{split}_"))
 
 
 def _table_files(folder: Path, joined: Joined) -> list[Path]:
@@ -130,13 +140,23 @@ def _record_files(folder: Path) -> list[Path]:
 
 def _chain(files: list[Path]) -> Iterator[dict[str, Any]]:
     for path in files:
-        try:
-            yield from _read(path)
-        except (ValueError, OSError) as error:
-            raise DataError(f"{path} cannot be read ({one_line(error)}); make a new copy of it") from error
+        with _naming(path):
+            for row in _read(path):
+                if not isinstance(row, dict):
+                    raise DataError(f"{path} holds {row!r:.60}, expected records with keys and values")
+                yield row
 
 
-def _read(path: Path) -> Iterator[dict[str, Any]]:
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Whatever is wrong with the content of a file names it."""
+    try:
+        yield
+    except (ValueError, OSError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read ({one_line(error)}); make a new copy of it") from error
+
+
+def _read(path: Path) -> Iterator[Any]:
     if path.suffix == ".jsonl":
         with path.open(encoding="utf-8") as lines:
             yield from (json.loads(line) for line in lines if line.strip())
@@ -156,13 +176,13 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
                 yield from batch.to_pylist()
 
 
-def _json_rows(path: Path) -> list[dict[str, Any]]:
+def _json_rows(path: Path) -> list[Any]:
     """A list of records, or an object with one such list among its values (`data`, `questions`)."""
     content = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(content, dict):
         lists = [value for value in content.values() if isinstance(value, list) and value]
         content = lists[0] if len(lists) == 1 else None
-    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+    if not isinstance(content, list):
         raise DataError(f"{path}: expected a list of records, or an object that holds one")
     return content
 
@@ -170,18 +190,19 @@ def _json_rows(path: Path) -> list[dict[str, Any]]:
 def _count(files: list[Path]) -> int | None:
     total = 0
     for path in files:
-        if path.suffix == ".parquet":
-            import pyarrow.parquet
-
-            total += pyarrow.parquet.read_metadata(path).num_rows
-        elif path.suffix == ".jsonl":
-            with path.open("rb") as lines:
-                total += sum(bool(line.strip()) for line in lines)
-        elif path.suffix == ".json":
-            total += len(_json_rows(path))
-        else:
+        if path.suffix == ".tsv":
             # Cells may hold line ends; counting them would read the whole table twice.
             return None
+        with _naming(path):
+            if path.suffix == ".parquet":
+                import pyarrow.parquet
+
+                total += pyarrow.parquet.read_metadata(path).num_rows
+            elif path.suffix == ".jsonl":
+                with path.open("rb") as lines:
+                    total += sum(bool(line.strip()) for line in lines)
+            else:
+                total += len(_json_rows(path))
     return total
 
 

@@ -31,7 +31,10 @@ def write_report(results: Sequence[TaskResult], out: Path, settings: Mapping[str
     }
     _write(out / "results.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     model = f"Model {settings['model']}. " if "model" in settings else ""
-    limit = f"The first {settings['limit']} questions of each task alone. " if settings.get("limit") else ""
+    first = settings.get("limit")
+    # An earlier run into the folder may have asked more.
+    limited = first and all(len(result.rows) <= first for result in results)
+    limit = f"The first {first} questions of each task alone. " if limited else ""
     text = f"# Results\n\n{model}{limit}\n\n{table(results)}\n\n{details(results)}"
     _write(out / "results.md", text)
     draw_plots(results, out)

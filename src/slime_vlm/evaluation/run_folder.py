@@ -42,6 +42,8 @@ def fingerprint(folder: Path) -> str:
 def claim(out: Path, settings: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -> None:
     """Make the folder of a run, or check that it is of the same model and settings; new tasks may join.
 
+    A run that ended before its first prediction, for a slip in its settings, binds nobody.
+
     Args:
         out: the folder.
         settings: what all tasks share: model, fingerprint, type, device, overrides.
@@ -54,7 +56,7 @@ def claim(out: Path, settings: Mapping[str, Any], tasks: Mapping[str, Mapping[st
     known: dict[str, Any] = {}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if path.is_file():
+        if path.is_file() and any(out.glob("*/predictions*.jsonl")):
             known = json.loads(path.read_text(encoding="utf-8"))
             changes = [
                 f"{name} was {known['settings'].get(name)!r} and is {value!r}"

@@ -105,7 +105,7 @@ def score_files(paths: Iterable[Path], judge: Judge | None = None, templates: Pa
         raise DataError(f"no prediction in {', '.join(map(str, paths))}; expected what `slime eval run` wrote")
     results = []
     for (name, split), (folder, rows) in found.items():
-        ordered = sorted(rows.values(), key=lambda row: int(row.get("place", 0)))
+        ordered = sorted(rows.values(), key=lambda row: row.get("place", 0))
         results.append(score_task(Task(BENCHMARKS[name], split), ordered, judge, templates, folder))
     return results
 

@@ -19,8 +19,7 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError
 
-from slime_vlm.errors import CheckpointError, ConfigError
-from slime_vlm.published import one_line
+from slime_vlm.errors import CheckpointError, ConfigError, one_line
 from slime_vlm.training.recipe import Recipe, Stage, load_recipe, recipe_dict
 
 RECIPE_FILE = "recipe.yaml"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 KINDS = {
-    "unreadable": "the record is no JSON, or has no turns",
+    "unreadable": "the record is no JSON, has no turns, or half of a character in a text",
     "missing-image": "there is no such file or member of an archive",
     "damaged-image": "the picture is broken off, no picture, or cannot be named so",
     "small-image": "a side is below 8 pixels",

@@ -126,8 +126,8 @@ class RecordChecker:
                 ]
             if role != "system" or place > 0:
                 roles.append(role)
-            if role == "user":
-                count += value.count(IMAGE_PLACEHOLDER)
+            # In an answer it stands for a picture just as well, of which there is none.
+            count += value.count(IMAGE_PLACEHOLDER)
             if not value.strip() and role != "system":
                 kind = "empty-question" if role == "user" else "empty-answer"
                 problems.append((kind, f"turn {place} is empty"))

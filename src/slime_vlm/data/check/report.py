@@ -141,7 +141,6 @@ class Report:
         return table
 
     def _findings(self, examples: int) -> Table:
-        from rich.markup import escape
         from rich.table import Table
 
         table = Table("kind", title="Findings", title_justify="left")
@@ -160,7 +159,7 @@ class Report:
             more = [f"and {len(found[kind]) - examples:,} more"] if len(found[kind]) > examples else []
             count = len({(source.name, finding.index) for source, finding in found[kind]})
             label = f"{kind} (allowed)" if kind in self.allowed else kind
-            table.add_row(label, f"{count:,}", escape("\n".join([*lines, *more])))
+            table.add_row(label, f"{count:,}", "\n".join([*lines, *more]))
         if not found:
             table.add_row("none", "0", "")
         return table

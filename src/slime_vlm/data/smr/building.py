@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,6 +132,9 @@ def build_smr(
     for name in [*(folders or {}), *only]:
         if name not in SETS:
             raise ConfigError(f"'{name}' is no set of SMR, expected one of {', '.join(SETS)}")
+    for name, folder in (folders or {}).items():
+        if not Path(os.path.abspath(root / folder)).is_relative_to(os.path.abspath(root)):
+            raise ConfigError(f"--folder {name}={folder} is not below {root}, where image paths start; link it there")
     built = []
     out.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ class JsonRecords(Source):
             raise DataError(f"no records at {path}: expected a JSON or JSONL file of conversations")
         try:
             with path.open("rb") as file:
-                first = next((line.lstrip()[:1] for line in file if line.strip()), b"")
+                lines = (line.removeprefix(BOM_UTF8).strip() for line in file)
+                first = next((line[:1] for line in lines if line), b"")
             found = list(_items(path) if first == b"[" else _lines(path))
         except ValueError as error:
             raise DataError(f"{path} is not JSON: {error}") from error
@@ -72,7 +74,8 @@ def _items(path: Path) -> Iterator[tuple[int, int]]:
     """First and last byte of every item of a list; ValueError where it is none."""
     text = path.read_bytes().decode("utf-8")
     decoder = json.JSONDecoder()
-    place = _after_blanks(text, _after_blanks(text, 0) + 1)
+    # Windows begins files with a mark of its own.
+    place = _after_blanks(text, text.index("[") + 1)
     counted, offset = 0, 0  # this many characters are this many bytes
     mark = text[place : place + 1]
     while mark != "]":

@@ -31,6 +31,9 @@ class Samples(Source):
         super().__init__(name, images)
         found: dict[str, list[str]] = {}
         for file in names:
+            # Hidden files, such as those that macOS puts beside each file of an archive.
+            if PurePosixPath(file).name.startswith("."):
+                continue
             key, ending = split_name(file)
             if ending in TEXTS or ending.rpartition(".")[2] in PICTURES:
                 found.setdefault(key, []).append(file)

@@ -49,7 +49,8 @@ def _score(prediction: str, target: Target) -> float | None:
 
 def _circular(rows: Sequence[Scored], name: str, scores: Sequence[float]) -> dict[str, float]:
     bases = circular_scores((row.target["index"], score) for row, score in zip(rows, scores, strict=True))
-    result = {name: percent(bases.values()), "one pass": percent(scores)}
+    once = [score for row, score in zip(rows, scores, strict=True) if row.target["index"] < ROTATION]
+    result = {name: percent(bases.values()), "without rotations": percent(once)}
     # A question belongs to the category of its base row; rotations repeat it.
     categories = {row.target["index"] % ROTATION: row.target["category"] for row in rows}
     for category in sorted(set(categories.values())):

@@ -58,8 +58,8 @@ def _request(prediction: str, target: Target, template: str) -> str:
 
 
 def _read(reply: str, prediction: str, target: Target) -> list[float] | None:
-    found = re.findall(r"rating:\s*([0-6])\b", reply, re.IGNORECASE)
-    return [float(found[0])] if len(found) == 1 else None
+    found = set(re.findall(r"rating:\s*([0-6])\b", reply, re.IGNORECASE))
+    return [float(found.pop())] if len(found) == 1 else None
 
 
 BENCHMARK = Benchmark(

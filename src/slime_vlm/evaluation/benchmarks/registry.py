@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from slime_vlm.errors import ConfigError
 from slime_vlm.evaluation.benchmarks import (
@@ -101,12 +102,17 @@ def task_table() -> str:
     return "\n".join(lines)
 
 
-def find_tasks(names: str) -> list[Task]:
+def find_tasks(names: str, hub_ids: Mapping[str, str] | None = None) -> list[Task]:
     """Tasks from `textvqa,docvqa:test`: names with an optional split.
+
+    Args:
+        names: the names.
+        hub_ids: by name, data sets on the hub to take in place of the usual ones.
 
     Raises:
         ConfigError: a name is unknown, or comes twice.
     """
+    hub_ids = hub_ids or {}
     tasks: list[Task] = []
     for text in filter(None, (part.strip() for part in names.split(","))):
         name, _, split = text.partition(":")
@@ -115,10 +121,16 @@ def find_tasks(names: str) -> list[Task]:
             raise ConfigError(
                 f"--tasks: '{name}' is no task, did you mean '{near[0]}'? `slime eval tasks` lists all of them"
             )
-        task = Task(BENCHMARKS[name], split or BENCHMARKS[name].source.split)
+        benchmark = BENCHMARKS[name]
+        if name in hub_ids:
+            benchmark = replace(benchmark, source=replace(benchmark.source, repo=hub_ids[name]))
+        task = Task(benchmark, split or benchmark.source.split)
         if task in tasks:
             raise ConfigError(f"--tasks: {text} comes twice, name it once")
         tasks.append(task)
     if not tasks:
         raise ConfigError("--tasks is empty, expected names such as textvqa,pope; `slime eval tasks` lists them")
+    unused = sorted(hub_ids.keys() - {task.benchmark.name for task in tasks})
+    if unused:
+        raise ConfigError(f"--hub-id {unused[0]}=…: '{unused[0]}' is none of --tasks {names}")
     return tasks

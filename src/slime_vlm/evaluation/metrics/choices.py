@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _SEPARATORS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
-_ANSWER_IS = re.compile(r"(?:answer|option|choice)\s+is\s*:?\s*\(?([A-Z])\b", re.IGNORECASE)
+# The letter in upper case alone: "the answer is a dog" states no option A.
+_ANSWER_IS = re.compile(r"(?i:(?:answer|option|choice)\s+is\s*:?\s*)\(?([A-Z])\b")
 _REFUSAL = "Z"
 _REALWORLD_PHRASES = (
     "The best answer is",
@@ -20,8 +21,6 @@ _REALWORLD_PHRASES = (
     "The correct option is",
     "Best answer:",
     "Best option:",
-    "Answer:",
-    "Option:",
 )
 
 
@@ -31,13 +30,16 @@ def first_character(prediction: str) -> str:
 
 
 def scienceqa_letter(prediction: str, letters: str) -> str | None:
-    """ScienceQA as LLaVA reads it: a letter, a letter and `. `, or one `The answer is X.`; anything else failed."""
+    """ScienceQA as LLaVA reads it: a letter, a letter and `. `, or one `The answer is X.`; anything else failed.
+
+    The period of its pattern stands for any character, so `The answer is X, since` counts as well.
+    """
     text = prediction.strip()
     if len(text) == 1 and text in letters:
         return text
     if len(text) >= 3 and text[0] in letters and text[1:3] == ". ":
         return text[0]
-    found = re.findall(r"The answer is ([A-Z])\.", text)
+    found = re.findall(r"The answer is ([A-Z]).", text)
     return found[0] if len(found) == 1 and found[0] in letters else None
 
 
@@ -57,8 +59,8 @@ def stated_letter(prediction: str, options: Mapping[str, str]) -> str | None:
     elif not letters and _REFUSAL in words:
         return _REFUSAL
     stated = _ANSWER_IS.search(prediction)
-    if stated and stated[1].upper() in options:
-        return stated[1].upper()
+    if stated and stated[1] in options:
+        return stated[1]
     text = prediction.lower()
     if len(text) > 2 * sum(len(option) for option in options.values()):
         return None
@@ -82,8 +84,9 @@ def mmmu_letter(prediction: str, options: Sequence[str], seed: str) -> tuple[str
     for mark in ",.!?;:'":
         text = text.strip(mark)
     text = f" {text} "
-    for form in ("({})", "{} ", "{}."):
-        places = {letter: text.rfind(form.format(letter)) for letter in letters if form.format(letter) in text}
+    # Of several letters the official script takes the last that stands alone, in whatever form it found them.
+    for form, alone in (("({})", "({})"), ("{} ", " {} "), ("{}.", " {} ")):
+        places = {letter: text.rfind(alone.format(letter)) for letter in letters if form.format(letter) in text}
         if places:
             return max(places, key=lambda letter: places[letter]), False
     if len(text.split()) > 5:
@@ -96,9 +99,10 @@ def mmmu_letter(prediction: str, options: Sequence[str], seed: str) -> tuple[str
 
 
 def realworld_letter(prediction: str, options: Sequence[str]) -> str:
-    """MME-RealWorld: the first capital A-E anywhere after its answer phrases are gone, else an option's text.
+    """MME-RealWorld: the first capital A-E anywhere after its answer phrases are gone, else an option that holds it.
 
-    A sentence that starts with the article "A" therefore counts as option A, as in the official script.
+    A sentence that starts with the article "A" therefore counts as option A, as in the official script. An empty answer
+    is wrong, where that script takes the first option.
 
     Args:
         prediction: the answer.
@@ -112,8 +116,6 @@ def realworld_letter(prediction: str, options: Sequence[str]) -> str:
         return found[0]
     if len(text.split()) > 10:
         return ""
-    for option in options:
-        words = re.sub(r"^\([A-E]\)\s*", "", option).strip().lower()
-        if words and words in text.lower():
-            return option[1:2]
-    return ""
+    if not text.strip():
+        return ""
+    return next((option[1:2] for option in options if text.lower() in option.lower()), "")

@@ -8,8 +8,11 @@ from collections.abc import Sequence
 
 from rapidfuzz.distance import Levenshtein
 
+from slime_vlm.evaluation.metrics.choices import LETTERS
+
 _QUOTED = re.compile(r'the answer is "(.*?)"', re.IGNORECASE | re.DOTALL)
-_STATED = re.compile(r"(?:the )?answer(?: is|:)\s*\(?([A-Z])\)?(?![a-z])", re.IGNORECASE)
+# The letter in upper case alone: "the answer is a square" states no option A.
+_STATED = re.compile(r"(?i:answer(?: is|:)\s*)\(?([A-Z])\b")
 
 
 def extract_by_rule(prediction: str, choices: Sequence[str], answer_type: str) -> str | None:
@@ -29,11 +32,9 @@ def extract_by_rule(prediction: str, choices: Sequence[str], answer_type: str) -
     if quoted:
         return quoted[1]
     if choices:
-        if re.fullmatch(r"\(?[A-Z]\)?\.?", text):
-            return text.rstrip(".")
-        stated = _STATED.search(text)
+        stated = re.fullmatch(r"\(?([A-Z])\)?\.?", text) or _STATED.search(text)
         if stated:
-            return stated[1].upper()
+            return stated[1]
     return None
 
 
@@ -51,10 +52,11 @@ def normalise_extraction(
     """
     text = extraction.strip()
     if question_type == "multi_choice" and choices:
-        letter = re.match(r"\(([A-Za-z])\)", text)
-        letter_text = (letter[1] if letter else text).upper()
-        if len(letter_text) == 1 and 0 <= ord(letter_text) - ord("A") < len(choices):
-            return choices[ord(letter_text) - ord("A")]
+        letter = re.search(r"\(([A-Za-z])\)", text)
+        # A letter without parentheses is one in upper case alone: in lower case it may be an option's text.
+        text = letter[1].upper() if letter else text
+        if len(text) == 1 and text in LETTERS[: len(choices)]:
+            return choices[LETTERS.index(text)]
         return min(choices, key=lambda choice: Levenshtein.distance(text, choice))
     if answer_type == "integer":
         number = _number(text)

@@ -51,15 +51,21 @@ def open_match(prediction: str, answers: Sequence[str]) -> float:
 
 
 def _key_phrases(prediction: str) -> list[str]:
-    """The shortest rest after an indicator, of every sentence; the whole answer where none has one."""
+    """The shortest rest after an indicator, of every line; the whole answer where none has one.
+
+    The official script means to split at sentences, too, but looks for their capitals in a text that is in lower case
+    by then. Scores depend on it.
+    """
     text = prediction.strip().strip(".").lower()
-    sentences = [part for part in re.split(r"\.\s(?=[a-z])|\n", text) if part.strip()]
+    lines = text.split("\n")
     phrases = []
-    for place, sentence in enumerate(sentences):
-        # An equation's right side counts in the last sentence only, where it is the result.
-        indicators = (*_INDICATORS, "=") if place == len(sentences) - 1 else _INDICATORS
-        rests = [sentence.split(word)[-1].strip() for word in indicators if word in sentence]
-        shortest = min(rests, key=len, default="")
+    for place, line in enumerate(lines):
+        # An equation's right side counts in the last line only, where it is the result.
+        indicators = (*_INDICATORS, "=") if place == len(lines) - 1 else _INDICATORS
+        shortest = ""
+        for rest in [line.split(word)[-1].strip() for word in indicators if word in line]:
+            if not shortest or len(rest) < len(shortest):
+                shortest = rest
         if shortest and shortest not in {":", ",", ".", "!", "?", ";", "'"}:
             phrases.append(shortest)
     return phrases or [text]

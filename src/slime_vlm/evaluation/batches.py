@@ -39,7 +39,7 @@ class Given:
 
 
 class BatchAnswerer:
-    """Answers batches greedily, and halves the batch when the memory does not suffice.
+    """Answers batches, and halves the batch when the memory does not suffice.
 
     Args:
         model: the model.
@@ -55,14 +55,19 @@ class BatchAnswerer:
         self._fits = self.batch_size
 
     def answer(
-        self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], max_new_tokens: int
+        self,
+        prompts: Sequence[str],
+        images: Sequence[Sequence[Image.Image]],
+        max_new_tokens: int,
+        **sampling: Any,
     ) -> list[Given]:
-        """Answer prompts of any number, at most `batch_size` together.
+        """Answer prompts of any number, at most `batch_size` together; greedily, unless told otherwise.
 
         Args:
             prompts: texts after the pictures.
             images: pictures of each prompt, RGB.
             max_new_tokens: longest answer.
+            **sampling: what `generate` is told about choosing tokens, `do_sample=True, temperature=0.2`.
 
         Raises:
             torch.OutOfMemoryError: not even one row fits.
@@ -71,7 +76,7 @@ class BatchAnswerer:
         while len(given) < len(prompts):
             rows = slice(len(given), len(given) + self._fits)
             try:
-                given += self._together(prompts[rows], images[rows], max_new_tokens)
+                given += self._together(prompts[rows], images[rows], max_new_tokens, sampling)
             except torch.OutOfMemoryError:
                 if self._fits == 1:
                     raise
@@ -81,7 +86,11 @@ class BatchAnswerer:
 
     @torch.inference_mode()
     def _together(
-        self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], max_new_tokens: int
+        self,
+        prompts: Sequence[str],
+        images: Sequence[Sequence[Image.Image]],
+        max_new_tokens: int,
+        sampling: dict[str, Any],
     ) -> list[Given]:
         start = time.perf_counter()
         batch = self._encode(prompts, images)
@@ -93,8 +102,7 @@ class BatchAnswerer:
         generated = self.model.generate(
             **inputs,
             max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
+            **{"do_sample": False, "num_beams": 1, **sampling},
         )
         new = generated[:, ids.shape[1] :].cpu()
         seconds = (time.perf_counter() - start) / len(prompts)

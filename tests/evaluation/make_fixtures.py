@@ -423,6 +423,25 @@ REALWORLD = [
         ]
     )
 ]
+REALWORLD_CN = [
+    {
+        "index": n,
+        "bytes": text_picture(n),
+        "path": f"{n}.png",
+        "question": question,
+        "answer": answer,
+        "category": category,
+        "l2-category": second,
+        "multi-choice options": ["（A）红色", "（B）蓝色", "（C）绿色", "（D）白色", "（E）图片中没有。"],
+    }
+    for n, (question, answer, category, second) in enumerate(
+        [
+            ("招牌是什么颜色？", "A", "Perception/OCR with Complex Context", "signage"),
+            ("屋顶是什么颜色？", "B", "Perception/Remote Sensing", "color"),
+            ("哪盏灯亮着？", "E", "Reasoning/Autonomous_Driving", "attention"),
+        ]
+    )
+]
 MM_VET = [
     {
         "question_id": f"v1_{n}",
@@ -501,6 +520,7 @@ def main() -> None:
         ("ocrbench", "test", OCRBENCH),
         ("vstar", "test", VSTAR),
         ("mme_realworld", "train", REALWORLD),
+        ("mme_realworld_cn", "train", REALWORLD_CN),
         ("mm_vet", "test", MM_VET),
         ("llava_bench", "train", LLAVA_BENCH),
     ):
@@ -509,7 +529,7 @@ def main() -> None:
         for number in range(3):
             _bytes(f"{name}/images/{number}.png", picture(number))
     _table("mmbench/mmbench_dev_20230712.tsv", mmbench("What colour is the square?", ["red", "blue", "green", "black"]))
-    _table("mmbench_cn/mmbench_dev_cn_20231003.tsv", mmbench("方块是什么颜色", ["红色", "蓝色", "绿色", "黑色"]))
+    _table("mmbench_cn/mmbench_dev_cn_20231003.tsv", mmbench("方块是什么颜色？", ["红色", "蓝色", "绿色", "黑色"]))
     _table("hr_bench_4k/hr_bench_4k.tsv", HR_BENCH)
     _table("hr_bench_8k/hr_bench_8k.tsv", HR_BENCH)
     _bytes("amber/query_discriminative.json", json.dumps(AMBER_QUERIES, indent=1).encode())

@@ -29,6 +29,7 @@ SUFFIXES = {
     "hr_bench_4k": "\nAnswer the option letter directly.",
     "hr_bench_8k": "\nAnswer the option letter directly.",
     "mme_realworld": "\nThe best answer is:",
+    "mme_realworld_cn": "\n最佳答案为：",
     "mmbench_cn": LETTER_CN,
     **dict.fromkeys(("mmbench", "scienceqa", "seed_bench", "vstar"), LETTER),
     # Questions as they come.
@@ -53,7 +54,7 @@ def scored(benchmark: Benchmark, predictions: list[str]) -> list[Scored]:
 
 def test_there_is_a_fixture_for_every_task_and_no_other() -> None:
     assert {path.name for path in FIXTURES.iterdir()} == set(BENCHMARKS)
-    assert len(BENCHMARKS) == 28
+    assert len(BENCHMARKS) == 29
     assert sum(path.stat().st_size for path in FIXTURES.rglob("*") if path.is_file()) < 300_000
 
 
@@ -199,6 +200,14 @@ def test_realworld_by_hand() -> None:
     result = benchmark.summarise(scored(benchmark, ["A", "A", "E"]))
     assert result["accuracy"] == result["mean of sub-tasks"] == pytest.approx(200 / 3)
     assert (result["Perception"], result["Reasoning"], result["Remote Sensing"]) == (50.0, 100.0, 0.0)
+
+
+def test_realworld_in_chinese() -> None:
+    benchmark = BENCHMARKS["mme_realworld_cn"]
+    question = questions_of(benchmark)[0][0]
+    assert question.prompt.startswith("招牌是什么颜色？ 选项如下所示:\n（A）红色\n")
+    # A letter, a sentence with one, and the text of an option behind wide brackets.
+    assert [row.score for row in scored(benchmark, ["A", "最佳答案为：B", "图片中没有。"])] == [1.0, 1.0, 1.0]
 
 
 def test_contamination_is_flagged() -> None:

@@ -61,6 +61,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         hr_bench.LARGER,
         vstar.BENCHMARK,
         mme_realworld.BENCHMARK,
+        mme_realworld.CHINESE,
         mm_vet.BENCHMARK,
         llava_bench.BENCHMARK,
         mmhal.BENCHMARK,

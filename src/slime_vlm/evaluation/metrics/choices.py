@@ -102,7 +102,7 @@ def realworld_letter(prediction: str, options: Sequence[str]) -> str:
 
     Args:
         prediction: the answer.
-        options: five texts such as `(A) red`.
+        options: five texts such as `(A) red`; the Chinese ones may have wide brackets.
     """
     text = prediction.strip()
     for phrase in _REALWORLD_PHRASES:
@@ -113,7 +113,7 @@ def realworld_letter(prediction: str, options: Sequence[str]) -> str:
     if len(text.split()) > 10:
         return ""
     for option in options:
-        words = re.sub(r"^\([A-E]\)\s*", "", option).strip().lower()
+        words = re.sub(r"^[(（][A-E][)）]\s*", "", option).strip().lower()
         if words and words in text.lower():
             return option[1:2]
     return ""

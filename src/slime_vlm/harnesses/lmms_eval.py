@@ -16,9 +16,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from slime_vlm.evaluation.batches import BatchAnswerer, Given
-from slime_vlm.evaluation.pictures import open_picture
+from slime_vlm.evaluation.pictures import open_visual
 from slime_vlm.evaluation.processes import join_processes
 from slime_vlm.harnesses.generation import read_generation
+from slime_vlm.inputs import Clip
 from slime_vlm.loading import load
 
 
@@ -91,11 +92,13 @@ class SlimeVlm(lmms):
         given = self._answerer.answer(texts, pictures, generation.max_new_tokens, **generation.options)
         return [GenerationResult(generation.cut(one.text), _count(one)) for one in given]
 
-    def _pictures(self, find: Callable[[dict[str, Any]], Any], number: int, task: str, split: str) -> list[Image.Image]:
+    def _pictures(
+        self, find: Callable[[dict[str, Any]], Any], number: int, task: str, split: str
+    ) -> list[Image.Image | Clip]:
         found = find(self.task_dict[task][split][number])
         if found is None:
             return []
-        return [open_picture(picture) for picture in (found if isinstance(found, (list, tuple)) else [found])]
+        return [open_visual(picture) for picture in (found if isinstance(found, (list, tuple)) else [found])]
 
     def generate_until_multi_round(self, requests: list[Instance]) -> NoReturn:
         """Not supported."""

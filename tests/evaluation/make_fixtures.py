@@ -423,6 +423,47 @@ REALWORLD = [
         ]
     )
 ]
+REALWORLD_CN = [
+    {
+        "index": n,
+        "bytes": text_picture(n),
+        "path": f"{n}.png",
+        "question": question,
+        "answer": answer,
+        "category": category,
+        "l2-category": second,
+        "multi-choice options": ["（A）红色", "（B）蓝色", "（C）绿色", "（D）白色", "（E）图片中没有。"],
+    }
+    for n, (question, answer, category, second) in enumerate(
+        [
+            ("招牌是什么颜色？", "A", "Perception/OCR with Complex Context", "signage"),
+            ("屋顶是什么颜色？", "B", "Perception/Remote Sensing", "color"),
+            ("哪盏灯亮着？", "E", "Reasoning/Autonomous_Driving", "attention"),
+        ]
+    )
+]
+VIDEO_MME = [
+    {
+        "video_id": f"{n // 2 + 1:03d}",
+        "duration": duration,
+        "domain": domain,
+        "sub_category": "Astronomy",
+        "url": f"https://www.youtube.com/watch?v=made_up_{n // 2}",
+        "videoID": f"made_up_{n // 2}",
+        "question_id": f"{n // 2 + 1:03d}-{n % 2 + 1}",
+        "task_type": "Counting Problem",
+        "question": question,
+        "options": ["A. It grows.", "B. It fades.", "C. It turns red.", "D. It stays."],
+        "answer": answer,
+    }
+    for n, (duration, domain, question, answer) in enumerate(
+        [
+            ("short", "Knowledge", "What does the square do?", "B"),
+            ("short", "Knowledge", "What does the paper do?", "D"),
+            ("long", "Artistic Performance", "What does the square do?", "B"),
+        ]
+    )
+]
 MM_VET = [
     {
         "question_id": f"v1_{n}",
@@ -501,6 +542,8 @@ def main() -> None:
         ("ocrbench", "test", OCRBENCH),
         ("vstar", "test", VSTAR),
         ("mme_realworld", "train", REALWORLD),
+        ("mme_realworld_cn", "train", REALWORLD_CN),
+        ("video_mme", "test", VIDEO_MME),
         ("mm_vet", "test", MM_VET),
         ("llava_bench", "train", LLAVA_BENCH),
     ):
@@ -509,11 +552,13 @@ def main() -> None:
         for number in range(3):
             _bytes(f"{name}/images/{number}.png", picture(number))
     _table("mmbench/mmbench_dev_20230712.tsv", mmbench("What colour is the square?", ["red", "blue", "green", "black"]))
-    _table("mmbench_cn/mmbench_dev_cn_20231003.tsv", mmbench("方块是什么颜色", ["红色", "蓝色", "绿色", "黑色"]))
+    _table("mmbench_cn/mmbench_dev_cn_20231003.tsv", mmbench("方块是什么颜色？", ["红色", "蓝色", "绿色", "黑色"]))
     _table("hr_bench_4k/hr_bench_4k.tsv", HR_BENCH)
     _table("hr_bench_8k/hr_bench_8k.tsv", HR_BENCH)
     _bytes("amber/query_discriminative.json", json.dumps(AMBER_QUERIES, indent=1).encode())
     _bytes("amber/annotations.json", json.dumps(AMBER_ANNOTATIONS, indent=1).encode())
+    for name in sorted({record["videoID"] for record in VIDEO_MME}):
+        _video(f"video_mme/videos/{name}.mp4")
     for number in (1, 2):
         _bytes(f"amber/image/AMBER_{number}.png", picture(number - 1))
 
@@ -522,6 +567,22 @@ def _bytes(name: str, content: bytes) -> None:
     path = FIXTURES / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
+
+
+def _video(name: str) -> None:
+    """Twelve frames of a square that fades, 48 pixels high and 64 wide."""
+    import av
+
+    path = FIXTURES / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=4)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for number in range(12):
+            frame = Image.new("RGB", (64, 48), "white")
+            ImageDraw.Draw(frame).rectangle((16, 12, 48, 36), fill=(20 * number, 20 * number, 255))
+            container.mux(stream.encode(av.VideoFrame.from_image(frame)))
+        container.mux(stream.encode())
 
 
 def _jsonl(name: str, records: list[dict[str, Any]]) -> None:

@@ -13,12 +13,13 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from slime_vlm.errors import ConfigError, DataError
+from slime_vlm.errors import ConfigError, DataError, InputError
 from slime_vlm.evaluation.benchmarks import BENCHMARKS, Benchmark, Question, Scored, Task, find_tasks, task_table
 from slime_vlm.evaluation.benchmarks.prompts import LETTER, LETTER_CN, SHORT_ANSWER
-from slime_vlm.evaluation.pictures import open_picture
+from slime_vlm.evaluation.pictures import open_picture, open_visual
 from slime_vlm.evaluation.records import load_records
 from slime_vlm.evaluation.submission import write_submission
+from slime_vlm.inputs import Clip
 from tests.evaluation.make_fixtures import FIXTURES
 from tests.evaluation.oracle import right_answer
 
@@ -29,6 +30,8 @@ SUFFIXES = {
     "hr_bench_4k": "\nAnswer the option letter directly.",
     "hr_bench_8k": "\nAnswer the option letter directly.",
     "mme_realworld": "\nThe best answer is:",
+    "mme_realworld_cn": "\n最佳答案为：",
+    "video_mme": "\nThe best answer is:",
     "mmbench_cn": LETTER_CN,
     **dict.fromkeys(("mmbench", "scienceqa", "seed_bench", "vstar"), LETTER),
     # Questions as they come.
@@ -53,7 +56,7 @@ def scored(benchmark: Benchmark, predictions: list[str]) -> list[Scored]:
 
 def test_there_is_a_fixture_for_every_task_and_no_other() -> None:
     assert {path.name for path in FIXTURES.iterdir()} == set(BENCHMARKS)
-    assert len(BENCHMARKS) == 28
+    assert len(BENCHMARKS) == 30
     assert sum(path.stat().st_size for path in FIXTURES.rglob("*") if path.is_file()) < 300_000
 
 
@@ -62,9 +65,9 @@ def test_records_become_questions(benchmark: Benchmark) -> None:
     questions, folder = questions_of(benchmark)
     assert len(questions) >= 3
     assert len({question.id for question in questions}) == len(questions)
-    pictures = [open_picture(image, folder) for question in questions for image in question.images]
-    assert pictures, "no question has a picture"
-    assert {picture.mode for picture in pictures} == {"RGB"}
+    seen = [open_visual(image, folder) for question in questions for image in question.images]
+    assert seen, "no question has a picture"
+    assert {picture.mode for one in seen for picture in (one.frames if isinstance(one, Clip) else [one])} == {"RGB"}
     # What scoring needs is stored beside the predictions.
     assert [json.loads(json.dumps(question.target)) for question in questions] == [q.target for q in questions]
 
@@ -115,7 +118,9 @@ def test_the_same_from_parquet(benchmark: Benchmark, tmp_path: Path) -> None:
     again, _ = questions_of(benchmark, tmp_path)
     before, _ = questions_of(benchmark)
     assert [(q.id, q.prompt, q.target) for q in again] == [(q.id, q.prompt, q.target) for q in before]
-    assert all(open_picture(image).mode == "RGB" for question in again for image in question.images)
+    # Videos are files beside the table, in every form of it.
+    pictures = [image for question in again for image in question.images if not str(image).endswith(".mp4")]
+    assert all(open_picture(image).mode == "RGB" for image in pictures)
 
 
 def _as_hub_image(text: str, folder: Path | None) -> dict[str, object] | None:
@@ -199,6 +204,28 @@ def test_realworld_by_hand() -> None:
     result = benchmark.summarise(scored(benchmark, ["A", "A", "E"]))
     assert result["accuracy"] == result["mean of sub-tasks"] == pytest.approx(200 / 3)
     assert (result["Perception"], result["Reasoning"], result["Remote Sensing"]) == (50.0, 100.0, 0.0)
+
+
+def test_realworld_in_chinese() -> None:
+    benchmark = BENCHMARKS["mme_realworld_cn"]
+    question = questions_of(benchmark)[0][0]
+    assert question.prompt.startswith("招牌是什么颜色？ 选项如下所示:\n（A）红色\n")
+    # A letter, a sentence with one, and the text of an option behind wide brackets.
+    assert [row.score for row in scored(benchmark, ["A", "最佳答案为：B", "图片中没有。"])] == [1.0, 1.0, 1.0]
+
+
+def test_video_mme_by_hand() -> None:
+    benchmark = BENCHMARKS["video_mme"]
+    questions, folder = questions_of(benchmark)
+    clips = [open_visual(question.images[0], folder) for question in questions]
+    assert [len(clip.frames) for clip in clips if isinstance(clip, Clip)] == [8, 8, 8]
+    result = benchmark.summarise(scored(benchmark, ["B", "(A) It grows.", "It fades."]))
+    assert result == {
+        "accuracy": pytest.approx(200 / 3), "short": 50.0, "long": 100.0, "Knowledge": 50.0,
+        "Artistic Performance": 100.0,
+    }  # fmt: skip
+    with pytest.raises(InputError, match=r"videos/made_up_0\.mp4: there is no such video"):
+        open_visual(questions[0].images[0])
 
 
 def test_contamination_is_flagged() -> None:

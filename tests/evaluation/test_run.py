@@ -21,7 +21,7 @@ from slime_vlm.cli import app
 from slime_vlm.errors import ConfigError, DataError
 from slime_vlm.evaluation.batches import BatchAnswerer
 from slime_vlm.evaluation.benchmarks import find_tasks
-from slime_vlm.evaluation.pictures import open_picture
+from slime_vlm.evaluation.pictures import open_picture, open_visual
 from slime_vlm.evaluation.runner import RunOptions, run_benchmarks
 from tests.evaluation.make_fixtures import FIXTURES, picture
 from tests.tiny_reader import save_tiny_reader, tiny_reader
@@ -80,6 +80,19 @@ def test_batches_answer_as_single_questions_do() -> None:
         assert counts == (alone.num_global, alone.num_local, alone.num_kept)
         assert one.seconds > 0
     assert given[1].tokens["prompt"] > given[2].tokens["prompt"]
+
+
+def test_videos_and_pictures_share_a_batch() -> None:
+    model, processor = tiny_reader()
+    clip = open_visual("videos/made_up_0.mp4", FIXTURES / "video_mme")
+    image = open_picture(picture(2))
+    prompts = ["What does the square do?", "What is it?", "Neither of the two?"]
+    given = BatchAnswerer(model, processor, batch_size=3).answer(prompts, [[clip], [image], []], SHORT)
+    for shown, prompt, one in zip([clip, image], prompts[:2], given[:2], strict=True):
+        alone = ask(model, processor, shown, prompt, max_new_tokens=SHORT)[0]
+        assert (one.text, one.tokens["local"]) == (alone.text, alone.num_local)
+    assert given[0].tokens["local"] == 8 * 4
+    assert given[2].tokens["local"] == 0
 
 
 def test_rows_with_several_pictures_or_none() -> None:

@@ -11,6 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from slime_vlm.answering import encode
+from slime_vlm.inputs import Clip
+
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
     from slime_vlm.model.outputs import VisionTokens
@@ -39,7 +42,7 @@ class Given:
 
 
 class BatchAnswerer:
-    """Answers batches greedily, and halves the batch when the memory does not suffice.
+    """Answers batches, and halves the batch when the memory does not suffice.
 
     Args:
         model: the model.
@@ -55,14 +58,19 @@ class BatchAnswerer:
         self._fits = self.batch_size
 
     def answer(
-        self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], max_new_tokens: int
+        self,
+        prompts: Sequence[str],
+        images: Sequence[Sequence[Image.Image | Clip]],
+        max_new_tokens: int,
+        **sampling: Any,
     ) -> list[Given]:
-        """Answer prompts of any number, at most `batch_size` together.
+        """Answer prompts of any number, at most `batch_size` together; greedily, unless told otherwise.
 
         Args:
             prompts: texts after the pictures.
-            images: pictures of each prompt, RGB.
+            images: pictures of each prompt, RGB, or frames of videos.
             max_new_tokens: longest answer.
+            **sampling: what `generate` is told about choosing tokens, `do_sample=True, temperature=0.2`.
 
         Raises:
             torch.OutOfMemoryError: not even one row fits.
@@ -71,7 +79,7 @@ class BatchAnswerer:
         while len(given) < len(prompts):
             rows = slice(len(given), len(given) + self._fits)
             try:
-                given += self._together(prompts[rows], images[rows], max_new_tokens)
+                given += self._together(prompts[rows], images[rows], max_new_tokens, sampling)
             except torch.OutOfMemoryError:
                 if self._fits == 1:
                     raise
@@ -81,11 +89,15 @@ class BatchAnswerer:
 
     @torch.inference_mode()
     def _together(
-        self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], max_new_tokens: int
+        self,
+        prompts: Sequence[str],
+        images: Sequence[Sequence[Image.Image | Clip]],
+        max_new_tokens: int,
+        sampling: dict[str, Any],
     ) -> list[Given]:
         start = time.perf_counter()
-        batch = self._encode(prompts, images)
-        tokens, kept = self._look(batch)
+        batch, tokens = self._encode(prompts, images)
+        tokens, kept = self._look(batch, tokens)
         ids = batch["input_ids"]
         inputs: dict[str, Any] = {name: batch[name] for name in ("input_ids", "attention_mask", "question_mask")}
         if tokens:
@@ -93,8 +105,7 @@ class BatchAnswerer:
         generated = self.model.generate(
             **inputs,
             max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
+            **{"do_sample": False, "num_beams": 1, **sampling},
         )
         new = generated[:, ids.shape[1] :].cpu()
         seconds = (time.perf_counter() - start) / len(prompts)
@@ -114,32 +125,41 @@ class BatchAnswerer:
             given.append(Given(text.strip(), counts, seconds))
         return given
 
-    def _encode(self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]]) -> dict[str, Tensor]:
+    def _encode(
+        self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image | Clip]]
+    ) -> tuple[dict[str, Tensor], list[VisionTokens]]:
+        """The texts, and either the pixels of all pictures or, where a video is among them, tokens of each alone."""
+        apart = any(isinstance(image, Clip) for row in images for image in row)
+        seen = [encode(self.model, self.processor, image) for row in images for image in row] if apart else []
+        grids = {"image_grids": [(one.grid.rows, one.grid.cols) for one in seen]} if apart else {}
         conversations = []
         for prompt, pictures in zip(prompts, images, strict=True):
             # In a question the placeholder would stand for one more picture.
             text = prompt.replace(self.processor.image_token, "")
-            content: list[dict[str, Any]] = [{"type": "image", "image": picture} for picture in pictures]
+            content: list[dict[str, Any]] = [
+                {"type": "image"} if apart else {"type": "image", "image": picture} for picture in pictures
+            ]
             conversations.append([{"role": "user", "content": [*content, {"type": "text", "text": text}]}])
         batch = self.processor.apply_chat_template(
             conversations,
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
-            processor_kwargs={"padding": True, "padding_side": "left"},
+            processor_kwargs={"padding": True, "padding_side": "left", **grids},
         )
-        return {name: value.to(self.model.device) for name, value in batch.items()}
+        inputs = {name: value.to(self.model.device) for name, value in batch.items()}
+        return inputs, [one.tokens for one in seen]
 
-    def _look(self, batch: dict[str, Tensor]) -> tuple[list[VisionTokens], list[Tensor]]:
-        """Tokens of every picture, and bool [L] which local ones are kept."""
-        if "pixel_values" not in batch:
+    def _look(self, batch: dict[str, Tensor], tokens: list[VisionTokens]) -> tuple[list[VisionTokens], list[Tensor]]:
+        """Tokens of every picture, those that are given among them, and bool [L] which local ones are kept."""
+        if "pixel_values" in batch:
+            tokens = self.model.encode_images(batch["pixel_values"].to(self.model.dtype), batch["image_grids"])
+        if not tokens:
             return [], []
-        pixels = batch["pixel_values"].to(self.model.dtype)
-        tokens = self.model.encode_images(pixels, batch["image_grids"])
         texts = {name: batch[name] for name in ("input_ids", "attention_mask", "question_mask")}
         selection = self.model.select(tokens, **texts)
         if selection is None:
-            return tokens, [pixels.new_ones(t.num_local_tokens, dtype=torch.bool) for t in tokens]
+            return tokens, [batch["input_ids"].new_ones(t.num_local_tokens, dtype=torch.bool) for t in tokens]
         return tokens, [mask[: t.num_local_tokens] for mask, t in zip(selection.kept, tokens, strict=True)]
 
     def _length(self, ids: list[int]) -> int:

@@ -1,4 +1,4 @@
-"""Opening the pictures of benchmark records: paths, bytes, base64, `{"bytes", "path"}` or what a library has opened."""
+"""Opening what benchmark records ask about: pictures in every form that records have, and the files of videos."""
 
 from __future__ import annotations
 
@@ -11,12 +11,33 @@ from typing import Any
 from PIL import Image
 
 from slime_vlm.errors import InputError
-from slime_vlm.inputs import open_image, open_image_bytes, to_rgb
+from slime_vlm.inputs import Clip, is_video, open_clip, open_image, open_image_bytes, to_rgb
 
 # A base64 picture is longer than any sensible path.
 _LONGEST_PATH = 1024
 # Records that name a bare file mean one of these folders beside them.
 _PICTURE_FOLDERS = ("images", "image")
+_VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
+
+
+def open_visual(value: Any, folder: Path | None = None) -> Image.Image | Clip:
+    """Open a picture, or a video as a few of its frames.
+
+    Args:
+        value: what `open_picture` takes, or the path of a video.
+        folder: where relative paths start; None where there are none.
+
+    Raises:
+        InputError: it is none of these, or cannot be read.
+    """
+    if isinstance(value, str):
+        path = _find(value, folder or Path())
+        if path is not None and is_video(path):
+            return open_clip(path)
+        if path is None and value.lower().endswith(_VIDEO_ENDINGS):
+            place = folder or "the table on the hub"
+            raise InputError(f"{value}: there is no such video in {place}; unpack the videos there, see --data")
+    return open_picture(value, folder)
 
 
 def open_picture(value: Any, folder: Path | None = None) -> Image.Image:

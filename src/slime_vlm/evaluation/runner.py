@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from slime_vlm.errors import ConfigError, DataError, SlimeError
 from slime_vlm.evaluation.benchmarks import Question, Task
 from slime_vlm.evaluation.judge import Judge
-from slime_vlm.evaluation.pictures import open_picture
+from slime_vlm.evaluation.pictures import open_visual
 from slime_vlm.evaluation.predictions import PredictionStore, Row
 from slime_vlm.evaluation.processes import Processes, join_processes
 from slime_vlm.evaluation.records import ORGANISATION, load_records
@@ -201,7 +201,7 @@ def _ask(
     pictures = []
     for _, question in questions:
         try:
-            pictures.append([open_picture(image, folder) for image in question.images])
+            pictures.append([open_visual(image, folder) for image in question.images])
         except SlimeError as error:
             raise DataError(f"{task.name}: question {question.id}: {error}") from error
     prompts = [question.prompt for _, question in questions]

@@ -33,6 +33,16 @@ class Clip:
     frames: list[Image.Image]
     seconds: list[float]
 
+    @property
+    def height(self) -> int:
+        """Height of a frame."""
+        return self.frames[0].height
+
+    @property
+    def width(self) -> int:
+        """Width of a frame."""
+        return self.frames[0].width
+
     def sheet(self, rows: int, cols: int) -> Image.Image:
         """Lays the frames out row by row on one picture, to be drawn on.
 

@@ -1,22 +1,27 @@
-"""MME-RealWorld: five options about large pictures of five domains."""
+"""MME-RealWorld, in English and in Chinese: five options about large pictures of five domains."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
 from slime_vlm.evaluation.benchmarks.benchmark import Benchmark, Question, Record, Scored, Source, Target, percent
 from slime_vlm.evaluation.metrics.choices import realworld_letter
 
+_CHOICES = "The choices are listed below:"
 _INSTRUCTION = (
     "Select the best answer to the above multiple-choice question based on the image. "
     "Respond with only the letter (A, B, C, D, or E) of the correct option.\nThe best answer is:"
 )
+_CHOICES_CN = "选项如下所示:"
+_INSTRUCTION_CN = "根据图像选择上述多项选择题的最佳答案。只需回答正确选项的字母（A, B, C, D 或 E）。\n最佳答案为："
 
 
-def _ask(record: Record, place: int) -> Question:
+def _ask(record: Record, place: int, choices: str = _CHOICES, instruction: str = _INSTRUCTION) -> Question:
     options = [str(option) for option in record["multi-choice options"]]
     lines = "\n".join(options)
-    prompt = f"{record['question']} The choices are listed below:\n{lines}\n{_INSTRUCTION}"
+    prompt = f"{record['question']} {choices}\n{lines}\n{instruction}"
     task, _, domain = str(record["category"]).partition("/")
     target: Target = {
         "answer": str(record["answer"]).strip(),
@@ -56,4 +61,13 @@ BENCHMARK = Benchmark(
     summarise=_summarise,
     main="accuracy",
     note="A sentence that starts with the article A counts as option A, as in the official script.",
+)
+
+CHINESE = replace(
+    BENCHMARK,
+    name="mme_realworld_cn",
+    title="MME-RealWorld-CN",
+    source=Source("yifanzhang114/MME-RealWorld-CN-Lmms-eval", "train"),
+    ask=partial(_ask, choices=_CHOICES_CN, instruction=_INSTRUCTION_CN),
+    note="Its own pictures and questions, no translation; letters are read as in the English one.",
 )

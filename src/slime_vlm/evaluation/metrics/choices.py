@@ -106,7 +106,7 @@ def realworld_letter(prediction: str, options: Sequence[str]) -> str:
 
     Args:
         prediction: the answer.
-        options: five texts such as `(A) red`.
+        options: five texts such as `(A) red`; the Chinese ones may have wide brackets.
     """
     text = prediction.strip()
     for phrase in _REALWORLD_PHRASES:

@@ -1,0 +1,116 @@
+"""SliME as a model of lmms-eval, `lmms-eval --model slime_vlm --model_args pretrained=nano`; imported by it alone.
+
+Written for lmms-eval 0.7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import torch
+from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
+from lmms_eval.api.model import lmms
+from lmms_eval.utils import Collator, eval_logger
+from PIL import Image
+from tqdm import tqdm
+
+from slime_vlm.evaluation.batches import BatchAnswerer, Given
+from slime_vlm.evaluation.pictures import open_visual
+from slime_vlm.evaluation.processes import join_processes
+from slime_vlm.harnesses.generation import read_generation
+from slime_vlm.inputs import Clip
+from slime_vlm.loading import load
+
+
+class SlimeVlm(lmms):
+    """SliME behind the interface of lmms-eval: pictures first, then the text of the task.
+
+    Args:
+        pretrained: `nano`, a folder or a hub id.
+        device: `cpu`, `cuda`, …; None takes a GPU if there is one, under `accelerate launch` one a process.
+        dtype: type of the weights; None takes float32 on a CPU and bfloat16 on a GPU.
+        batch_size: questions at once, or `auto`.
+        max_batch_size: not needed, as a batch that does not fit is halved; lmms-eval passes it on.
+        quantization: `int8` or `4bit`.
+        **overrides: fields of `SlimeConfig` to change, `max_tiles=16,max_local_tokens=576`.
+
+    Raises:
+        CheckpointError: there is no such model.
+        ConfigError: an override is unknown, or the device or type is.
+    """
+
+    is_simple = True
+
+    def __init__(
+        self,
+        pretrained: str = "nano",
+        device: str | None = None,
+        dtype: str | None = None,
+        batch_size: int | str = 1,
+        max_batch_size: int | None = None,
+        quantization: str | None = None,
+        **overrides: Any,
+    ) -> None:
+        super().__init__()
+        processes = join_processes(device)
+        model, processor = load(pretrained, processes.device, dtype, quantization=quantization, **overrides)
+        # lmms-eval's own form of `auto` has a number behind it, how often to try again.
+        rows = None if str(batch_size).startswith("auto") else int(batch_size)
+        self._answerer = BatchAnswerer(model, processor, rows)
+        self._rank, self._world_size = processes.rank, processes.count
+        self._ignored: set[str] = set()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is; lmms-eval counts requests there when it runs several processes."""
+        return self._answerer.model.device
+
+    @property
+    def batch_size(self) -> int:
+        """Questions at once."""
+        return self._answerer.batch_size
+
+    def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
+        """Answers requests of any number, batches of one kind of generation at a time, in their order."""
+        # Requests are (text, settings, function of the record that gives its pictures, number, task, split).
+        order = Collator([request.args for request in requests], lambda args: 0, lambda args: args[1], grouping=True)
+        results: list[GenerationResult] = []
+        with tqdm(total=len(requests), desc="slime_vlm", disable=self.rank != 0) as bar:
+            for batch in order.get_batched(n=self.batch_size):
+                results += self._answer(batch)
+                bar.update(len(batch))
+        return order.get_original(results)
+
+    def _answer(self, batch: Sequence[tuple[Any, ...]]) -> list[GenerationResult]:
+        texts = [args[0] for args in batch]
+        pictures = [self._pictures(*args[2:]) for args in batch]
+        generation = read_generation(batch[0][1])
+        for name in set(generation.ignored) - self._ignored:
+            eval_logger.warning(f"slime_vlm: the generation setting '{name}' means nothing here and is left out")
+        self._ignored.update(generation.ignored)
+        given = self._answerer.answer(texts, pictures, generation.max_new_tokens, **generation.options)
+        return [GenerationResult(generation.cut(one.text), _count(one)) for one in given]
+
+    def _pictures(
+        self, find: Callable[[dict[str, Any]], Any], number: int, task: str, split: str
+    ) -> list[Image.Image | Clip]:
+        found = find(self.task_dict[task][split][number])
+        if found is None:
+            return []
+        return [open_visual(picture) for picture in (found if isinstance(found, (list, tuple)) else [found])]
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> NoReturn:
+        """Not supported."""
+        raise NotImplementedError("slime_vlm: tasks of several rounds are not supported, take tasks of one question")
+
+    def loglikelihood(self, requests: list[Instance]) -> NoReturn:
+        """Not supported."""
+        raise NotImplementedError(
+            "slime_vlm: tasks scored by log-likelihood are not supported, take their generating form (generate_until)"
+        )
+
+
+def _count(given: Given) -> TokenCounts:
+    tokens = given.tokens
+    return TokenCounts(tokens["prompt"] + tokens["global"] + tokens["kept"], tokens["new"])

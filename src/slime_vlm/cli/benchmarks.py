@@ -79,7 +79,7 @@ def run(
         batch_size=_batch_size(batch_size),
         device=device,
         dtype=dtype,
-        overrides=_overrides(override or []),
+        overrides=parse_overrides(override or []),
         judge=_judge(judge_url, judge_model, judge_key),
         templates=judge_prompts,
     )
@@ -130,7 +130,8 @@ def _batch_size(text: str) -> int | None:
     return int(text)
 
 
-def _overrides(assignments: list[str]) -> dict[str, Any]:
+def parse_overrides(assignments: list[str]) -> dict[str, Any]:
+    """Config fields of `--set field=value`; values are JSON where they can be, else text."""
     import json
 
     from slime_vlm.errors import ConfigError

@@ -18,6 +18,7 @@ from slime_vlm.pages import ABSENT
 _LEAST = 0.6
 # So does one that leaves half of the question's words unsaid: another column of the row, another kind of number.
 _LEAST_COVERED = 0.55
+_OTHER_TYPE = 0.4
 # Costs in heights of the key: what speaks against a neighbour being the value.
 _OTHER_DIRECTION = 3.0
 _UPWARDS = 4.0
@@ -55,22 +56,28 @@ def answer_from_text(question: str, boxes: Sequence[TextBox]) -> str:
     return ABSENT if value is None else value.text
 
 
-def _rank(wanted: Wanted, box: TextBox, texts: Sequence[TextBox]) -> tuple[float, bool, bool]:
-    """Of two keys that are named as well, the one whose value is of the right type."""
+def _rank(wanted: Wanted, box: TextBox, texts: Sequence[TextBox]) -> tuple[float, bool]:
+    """How likely a text is the key: as it is named, less where the value beside it is of another type."""
     score = key_score(wanted, box)
-    value = _value(wanted, box, texts) if score >= _LEAST else None
-    return round(score, 3), value is not None and not wanted.misfit(value.text), box.is_key
+    if score >= _LEAST and wanted.kind:
+        value = _value(wanted, box, texts)
+        score -= _OTHER_TYPE * (value is None or wanted.misfit(value.text) > 0)
+    return round(score, 3), box.is_key
 
 
 def _after_key(wanted: Wanted, box: TextBox) -> str:
     """What follows the words that are asked for in the same box; "" when it ends with them or starts otherwise."""
     words = box.text.split()
     number = 0
-    while number < len(words) and (
-        words[number].lower() in WEAK or _all_asked(wanted, replace(box, text=words[number]))
-    ):
+    while number < len(words) and _of_key(wanted, replace(box, text=words[number])):
         number += 1
     return " ".join(words[number:]) if number else ""
+
+
+def _of_key(wanted: Wanted, word: TextBox) -> bool:
+    """Whether a word is asked for, or says nothing by itself."""
+    names = words_of(word)
+    return _all_asked(wanted, word) or (not _has_digit(word) and all(name in WEAK for name in names))
 
 
 def _cell(wanted: Wanted, texts: Sequence[TextBox], single: float) -> TextBox | None:

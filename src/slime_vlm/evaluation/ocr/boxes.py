@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 # "Total: 12.50", but neither "10:30" nor "S: 1" within a word; OCR often loses the space.
-_COLON = re.compile(r"(?<=[A-Za-z.#)/ ])\s*[:：]\s*(?=\S)")
+_COLON = re.compile(r"(?<=[A-Za-z.#)/ ])\s*[:\uff1a]\s*(?=\S)")
 _LEADERS = re.compile(r"\s*(?:\.{3,}|…+|_{3,}|(?:[.·] ){3,})\s*")
 
 
@@ -68,7 +68,9 @@ def split_boxes(boxes: Iterable[TextBox]) -> list[TextBox]:
         found = _COLON.search(box.text) or _LEADERS.search(box.text) or _number_after_words(box.text)
         if found is None or not box.text[: found.start()].strip() or not box.text[found.end() :].strip():
             text = box.text.strip()
-            plain = text.rstrip(":：").rstrip() if _LEADERS.search(text) is None else _LEADERS.sub(" ", text).strip()
+            plain = (
+                text.rstrip(":\uff1a").rstrip() if _LEADERS.search(text) is None else _LEADERS.sub(" ", text).strip()
+            )
             pieces.append(replace(box, text=plain, is_key=plain != text))
             continue
         width = (box.right - box.left) / len(box.text)

@@ -10,15 +10,18 @@ from rapidfuzz import fuzz
 
 from slime_vlm.evaluation.ocr.boxes import TextBox
 
-_STOP = frozenset(
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_STOP = _words(
     "a an and are at be by can come cost costs did do does find for from get give given has have how i in is it its "
-    "may me much many much of on one or owe page pay please read say says see show shows tell that the there this to "
-    "was were what when where which who whom whose why written will with you your here chart table live people".split()
+    "may me much many of on one or owe page pay please read say says see show shows tell that the there this to "
+    "was were what when where which who whom whose why written will with you your here chart table live people"
 )
 # Words that questions add to a key, and keys seldom print.
-WEAK = frozenset(
-    "amount due number name value price label text population length patient side date time sum total id".split()
-)
+WEAK = _words("amount due number name value price label text population length patient side date time sum total id")
 _WEAK_WEIGHT = 0.3
 _SAME = {
     "acct": "account",

@@ -1,1 +1,1 @@
-"""Less is more, measured: what fewer image tokens cost in accuracy and save in time, on the same questions throughout."""
+"""Less is more, measured: what fewer image tokens cost and save, on the same questions throughout."""

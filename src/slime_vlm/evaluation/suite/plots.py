@@ -1,4 +1,4 @@
-"""Three plots of the suite: accuracy against tokens, seconds against tokens, accuracy against the side of the picture."""
+"""Three plots of the suite: accuracy against tokens, seconds against tokens, accuracy against the picture's side."""
 
 from __future__ import annotations
 

@@ -40,8 +40,8 @@ _COLUMNS = (
 _EXPLAINED = (
     "Accuracy is exact match on the questions whose answer is on the page, with the 95% interval of the bootstrap over "
     "pages (Wilson's over as many observations as pages where all or none are right); differences are on the same "
-    "questions. `absent`: share of the questions about what is not on the page that say so. Image tokens: global and kept "
-    "local ones. Seconds: preparing and encoding a picture, then selecting and answering a question. MB: the most "
+    "questions. `absent`: share of the questions about what is not on the page that say so. Image tokens: global and "
+    "kept local ones. Seconds: preparing and encoding a picture, then selecting and answering a question. MB: the most "
     "that either took on top of what was held before."
 )
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _MOST_SETTINGS, _MOST_QUESTIONS = 1000, 1000
 
 NO_QUERIES = (
-    "queries per tile: their number is part of a model's weights, so it cannot be varied without training; run the suite "
-    "on a model of each number to compare them"
+    "queries per tile: their number is part of a model's weights, so it cannot be varied without training; run the "
+    "suite on a model of each number to compare them"
 )
 
 
@@ -212,8 +212,10 @@ def _bar(console: Console, processes: Processes) -> Progress:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
-        TimeRemainingColumn(speed_estimate_period=600),
+        TimeRemainingColumn(),
         console=console,
         transient=True,
+        # A picture goes through fast and slow settings; the estimate looks at several of them.
+        speed_estimate_period=600,
         disable=not (console.is_terminal and processes.is_main),
     )

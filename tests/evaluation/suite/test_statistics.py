@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from slime_vlm.evaluation.suite.claims import verdict
+from slime_vlm.evaluation.predictions import Row
+from slime_vlm.evaluation.suite.claims import claims_table, verdict
 from slime_vlm.evaluation.suite.statistics import accuracy, accuracy_interval, difference_interval, wilson
 
 
@@ -46,16 +47,36 @@ def test_differences_are_paired() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "low", "high", "said"),
+    ("equal", "low", "high", "said"),
     [
-        ("keeps", -0.01, 0.03, "holds"),
-        ("keeps", -0.10, -0.03, "does not hold"),
-        ("keeps", -0.10, 0.05, "cannot be told"),
-        ("better", -0.30, -0.10, "holds"),
-        ("better", 0.01, 0.10, "does not hold"),
-        ("better", -0.01, 0.01, "does not hold"),
-        ("better", -0.10, 0.02, "cannot be told"),
+        (True, -0.01, 0.03, "holds"),
+        (True, -0.10, -0.03, "does not hold"),
+        (True, -0.10, 0.05, "cannot be told"),
+        (False, 0.10, 0.30, "holds"),
+        (False, -0.10, -0.01, "does not hold"),
+        (False, -0.01, 0.01, "does not hold"),
+        (False, -0.02, 0.10, "cannot be told"),
     ],
 )
-def test_verdicts(kind: str, low: float, high: float, said: str) -> None:
-    assert verdict(kind, low, high) == said
+def test_verdicts(equal: bool, low: float, high: float, said: str) -> None:
+    assert verdict(low, high, equal=equal, pages=30) == said
+    assert verdict(low, high, equal=equal, pages=5) == "cannot be told"
+
+
+def test_claims_compare_the_same_questions() -> None:
+    def row(setting: str, page: int, number: int, score: float) -> Row:
+        return {
+            "setting": setting,
+            "picture": str(page),
+            "id": f"{page}/{setting}/{number}",
+            "group": "table",
+            "score": score,
+        }
+
+    rows = [row("all", page, number, 1.0) for page in range(20) for number in range(2)]
+    # One of two questions of every page is lost; the last page has not been asked yet.
+    rows += [row("best 50%", page, number, float(number)) for page in range(19) for number in range(2)]
+    rows += [row("best 50%", 30, 0, 1.0)]
+    line = "| 50% of the local tokens are enough | best 50% less all | -0.50 (-0.50 to -0.50) | does not hold |"
+    assert claims_table(rows).splitlines()[2:] == [line]
+    assert claims_table([]) == ""

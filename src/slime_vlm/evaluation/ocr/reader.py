@@ -43,7 +43,8 @@ class OcrReader:
         found = self._engine(np.asarray(image)[..., ::-1])
         if found.boxes is None:
             return []
-        return [
-            TextBox(str(text), *map(float, (*corners.min(axis=0), *corners.max(axis=0))))
-            for corners, text in zip(np.asarray(found.boxes), found.txts, strict=True)
-        ]
+        boxes = []
+        for corners, text in zip(np.asarray(found.boxes, dtype=float), found.txts, strict=True):
+            (left, top), (right, bottom) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
+            boxes.append(TextBox(str(text), left, top, right, bottom))
+        return boxes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ def measure_growth(device: torch.device) -> Iterator[Growth]:
         yield growth
         growth.megabytes = (torch.cuda.max_memory_allocated(device) - before) / 1e6
         return
+    _give_back()
     # Writing 5 sets the peak back to what is resident now.
     resettable = _write("5")
     held = _field("VmRSS") if resettable else None
@@ -41,6 +43,13 @@ def measure_growth(device: torch.device) -> Iterator[Growth]:
     peak = _field("VmHWM")
     if held is not None and peak is not None:
         growth.megabytes = max(0.0, peak - held)
+
+
+def _give_back() -> None:
+    """Return freed memory to the system, or a step that uses it again would seem to need none."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if _STATUS.exists() else None
+    if trim is not None:
+        trim(0)
 
 
 def _write(text: str) -> bool:

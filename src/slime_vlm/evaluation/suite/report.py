@@ -9,7 +9,7 @@ from typing import Any
 
 from slime_vlm import __version__
 from slime_vlm.evaluation.predictions import Row
-from slime_vlm.evaluation.suite.claims import MARGIN, claims_table
+from slime_vlm.evaluation.suite.claims import FEWEST_PAGES, MARGIN, claims_table
 from slime_vlm.evaluation.suite.settings import GROUPS, REFERENCE
 from slime_vlm.evaluation.suite.summary import Summary, of_group, summarise
 
@@ -61,7 +61,7 @@ def write_report(rows: Sequence[Row], out: Path, origin: Mapping[str, Any], note
     from slime_vlm.evaluation.suite.plots import draw_plots
 
     summaries = summarise(rows)
-    text = markdown(summaries, origin, notes)
+    text = markdown(rows, summaries, origin, notes)
     content = {
         "slime_vlm": __version__,
         "origin": dict(origin),
@@ -74,7 +74,7 @@ def write_report(rows: Sequence[Row], out: Path, origin: Mapping[str, Any], note
     return text
 
 
-def markdown(summaries: Sequence[Summary], origin: Mapping[str, Any], notes: Sequence[str]) -> str:
+def markdown(rows: Sequence[Row], summaries: Sequence[Summary], origin: Mapping[str, Any], notes: Sequence[str]) -> str:
     """The tables, ready for `docs/results.md`."""
     reference = next((summary for summary in summaries if summary.setting.name == REFERENCE), None)
     if reference is None:
@@ -87,9 +87,10 @@ def markdown(summaries: Sequence[Summary], origin: Mapping[str, Any], notes: Seq
         + f", {reference.questions} questions. {_EXPLAINED}"
     )
     parts = [head]
-    claims = claims_table(summaries)
+    claims = claims_table(rows)
     if claims:
-        parts.append(f"**What holds here** (equal means: at most {MARGIN} lost)\n\n{claims}")
+        rules = f"enough: at most {MARGIN} lost; nothing is said of fewer than {FEWEST_PAGES} pages"
+        parts.append(f"**What holds here** ({rules})\n\n{claims}")
     for group in GROUPS:
         members = of_group(summaries, group)
         if len(members) > 1:

@@ -30,6 +30,7 @@ class Summary:
         absent: share of the questions about what is absent that say so, and their number.
         anls: mean similarity of the answers, which forgives single characters.
         image_tokens: mean of the image tokens that the language model read; None without one.
+        kept_tokens: mean of the local ones among them.
         encode_seconds: mean time of a picture.
         answer_seconds: mean time of a question, once the picture is encoded.
         megabytes: largest growth of memory.
@@ -46,6 +47,7 @@ class Summary:
     absent: Tally
     anls: float
     image_tokens: float | None
+    kept_tokens: float | None
     encode_seconds: float
     answer_seconds: float
     megabytes: float | None
@@ -64,6 +66,7 @@ class Summary:
             "absent": {"accuracy": self.absent[0], "questions": self.absent[1]},
             "anls": self.anls,
             "image_tokens": self.image_tokens,
+            "kept_tokens": self.kept_tokens,
             "encode_seconds": self.encode_seconds,
             "answer_seconds": self.answer_seconds,
             "megabytes": self.megabytes,
@@ -78,9 +81,8 @@ def summarise(rows: Sequence[Row]) -> list[Summary]:
     of_setting: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         of_setting[row["setting"]].append(row)
-    reference = {_question(row): row for row in of_setting[REFERENCE]}
     return [
-        _summary(setting, of_setting[setting.name], reference)
+        _summary(setting, of_setting[setting.name], of_setting[REFERENCE])
         for setting in SETTINGS
         if any(row["group"] != ABSENT_GROUP for row in of_setting[setting.name])
     ]
@@ -92,25 +94,29 @@ def of_group(summaries: Iterable[Summary], group: str) -> list[Summary]:
     return [summary for summary in summaries if group in summary.setting.groups]
 
 
-def _summary(setting: Setting, rows: Sequence[Row], reference: dict[tuple[str, str], Row]) -> Summary:
+def compare(rows: Sequence[Row], others: Sequence[Row]) -> tuple[float, float, float] | None:
+    """Accuracy of predictions less that of others on the questions that both have, with its 95% interval.
+
+    Returns:
+        None where they share no question whose answer is on the page.
+    """
+    known = {_question(row): row["score"] for row in others}
+    by_page: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for row in rows:
+        if row["group"] != ABSENT_GROUP and _question(row) in known:
+            by_page[row["picture"]].append((row["score"], known[_question(row)]))
+    if not by_page:
+        return None
+    return difference_interval([(sum(a for a, _ in p), sum(b for _, b in p), len(p)) for p in by_page.values()])
+
+
+def _summary(setting: Setting, rows: Sequence[Row], reference: Sequence[Row]) -> Summary:
     answered = [row for row in rows if row["group"] != ABSENT_GROUP]
     absent = [row for row in rows if row["group"] == ABSENT_GROUP]
     pages = _tallies(answered)
-    difference = None
-    pairs = [(row, reference[_question(row)]) for row in answered if _question(row) in reference]
-    if setting.name != REFERENCE and pairs:
-        by_page: dict[str, list[tuple[Row, Row]]] = defaultdict(list)
-        for row, other in pairs:
-            by_page[row["picture"]].append((row, other))
-        difference = difference_interval(
-            [
-                (sum(a["score"] for a, _ in page), sum(b["score"] for _, b in page), len(page))
-                for page in by_page.values()
-            ]
-        )
     seeds = sorted({row["seed"] for row in answered})
     groups = sorted({row["group"] for row in answered})
-    read = [row["tokens"]["global"] + row["tokens"]["kept"] for row in rows if row["tokens"]]
+    read = [row["tokens"] for row in rows if row["tokens"]]
     grown = [row["megabytes"] for row in rows if row["megabytes"] is not None]
     return Summary(
         setting=setting,
@@ -118,14 +124,13 @@ def _summary(setting: Setting, rows: Sequence[Row], reference: dict[tuple[str, s
         pictures=len(pages),
         accuracy=accuracy(pages),
         interval=accuracy_interval(pages),
-        by_seed={
-            seed: _mean(answered, lambda row: row["score"], lambda row, s=seed: row["seed"] == s) for seed in seeds
-        },
-        difference=difference,
+        by_seed={seed: _share([row for row in answered if row["seed"] == seed])[0] for seed in seeds},
+        difference=None if setting.name == REFERENCE else compare(rows, reference),
         by_group={name: _share([row for row in answered if row["group"] == name]) for name in groups},
         absent=_share(absent),
         anls=_mean(answered, lambda row: row["anls"]),
-        image_tokens=sum(read) / len(read) if read else None,
+        image_tokens=sum(tokens["global"] + tokens["kept"] for tokens in read) / len(read) if read else None,
+        kept_tokens=sum(tokens["kept"] for tokens in read) / len(read) if read else None,
         encode_seconds=_mean(rows, lambda row: row["seconds"]["encode"]),
         answer_seconds=_mean(rows, lambda row: row["seconds"]["answer"]),
         megabytes=max(grown, default=None),
@@ -148,6 +153,5 @@ def _share(rows: Sequence[Row]) -> Tally:
     return (sum(row["score"] for row in rows) / len(rows), len(rows)) if rows else (0.0, 0)
 
 
-def _mean(rows: Sequence[Row], value: Callable[[Row], float], where: Callable[[Row], bool] = lambda row: True) -> float:
-    values = [value(row) for row in rows if where(row)]
-    return sum(values) / len(values) if values else 0.0
+def _mean(rows: Sequence[Row], value: Callable[[Row], float]) -> float:
+    return sum(map(value, rows)) / len(rows) if rows else 0.0

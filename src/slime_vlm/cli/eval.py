@@ -8,14 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from slime_vlm.cli import benchmarks, suite
+from slime_vlm.cli import benchmarks
+from slime_vlm.cli.suite import suite
 from slime_vlm.cli.terminal import quiet_transformers
 
 app = typer.Typer(no_args_is_help=True, help="Measure a model.")
 app.command(no_args_is_help=True)(benchmarks.run)
 app.command(no_args_is_help=True)(benchmarks.score)
 app.command()(benchmarks.tasks)
-app.add_typer(suite.app, name="suite")
+app.command(no_args_is_help=True)(suite)
 
 MODES: dict[str, dict[str, Any]] = {
     "slime": {},
@@ -54,9 +55,7 @@ def _group(
     elif out is None:
         raise typer.BadParameter(f"--{'suite' if suite_name else 'tasks'} needs --out, the folder of the run")
     elif suite_name:
-        if suite_name not in suite.SUITES:
-            raise typer.BadParameter(f"--suite {suite_name}: expected {', '.join(suite.SUITES)}")
-        suite.pages(out, model, limit)
+        suite(suite_name, out, model, limit)
     else:
         benchmarks.run(tasks, out, model, data, limit, batch_size)
 

@@ -10,18 +10,11 @@ import typer
 from slime_vlm.cli.benchmarks import Model, parse_overrides
 from slime_vlm.cli.terminal import quiet_transformers
 
-app = typer.Typer(no_args_is_help=True, help="Compare settings of a model on the same questions.")
-
 SUITES = ("pages",)
 
 
-@app.callback()
-def _group() -> None:
-    """Compare settings of a model on the same questions."""
-
-
-@app.command()
-def pages(
+def suite(
+    name: Annotated[str, typer.Argument(help="Which suite; there is one, `pages`.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; the same one again goes on with it.")],
     model: Model = "nano",
     limit: Annotated[
@@ -53,7 +46,9 @@ def pages(
         list[str] | None, typer.Option("--set", help="A field of the model's config, selector_top_p=0.5; repeatable.")
     ] = None,
 ) -> None:
-    """Accuracy, seconds and memory against image tokens on held-out rendered pages or your own pictures.
+    """Compare settings of a model on the same questions: fewer image tokens, other views, another picture size.
+
+    Accuracy, seconds and memory against image tokens on held-out rendered pages or your own pictures.
 
     Interrupted, the same command goes on where it stopped. It prints the report as Markdown.
 
@@ -61,9 +56,12 @@ def pages(
     """
     from rich.console import Console
 
+    from slime_vlm.errors import ConfigError
     from slime_vlm.evaluation.suite.running import SuiteOptions, run_suite
     from slime_vlm.evaluation.suite.settings import find_settings
 
+    if name not in SUITES:
+        raise ConfigError(f"'{name}' is no suite, expected {' or '.join(SUITES)}")
     found = find_settings(settings)
     options = SuiteOptions(
         model=model,

@@ -149,7 +149,8 @@ def test_command_names_what_it_does_not_know(tmp_path: Path) -> None:
     assert isinstance(result.exception, ConfigError)
     assert "did you mean 'gate'" in str(result.exception)
     result = CliRunner().invoke(app, ["eval", "--suite", "scans", "--out", str(tmp_path)])
-    assert result.exit_code == 2
+    assert isinstance(result.exception, ConfigError)
+    assert "'scans' is no suite, expected pages" in str(result.exception)
     assert not list(tmp_path.iterdir())
 
 

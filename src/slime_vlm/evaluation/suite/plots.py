@@ -67,9 +67,12 @@ def _accuracy(axes: Axes, summaries: Sequence[Summary]) -> None:
 
 def _accuracy_by_kept(axes: Axes, summaries: Sequence[Summary]) -> None:
     """The same points by local tokens alone: the global view's are the same everywhere and crowd them together."""
+    from matplotlib.ticker import LogLocator
+
     _accuracy_against(axes, [summary for summary in summaries if summary.kept_tokens != 0], _kept)
     axes.set(xlabel="local tokens read, mean of a question (log scale)", title="Accuracy against local tokens")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.xaxis.set_minor_formatter("")
 

@@ -88,7 +88,13 @@ def _accuracy_against(axes: Axes, summaries: Sequence[Summary], place: Callable[
         _errors(axes, points, [place(point) for point in points], label, marker, f"C{number}", "")
     reference, ocr = _named(summaries, REFERENCE), _named(summaries, "ocr")
     if reference is not None:
-        style = {"color": "k", "marker": "*", "markersize": 15, "linestyle": "none", "fillstyle": "none"}
+        style: dict[str, Any] = {
+            "color": "k",
+            "marker": "*",
+            "markersize": 15,
+            "linestyle": "none",
+            "fillstyle": "none",
+        }
         axes.plot(place(reference), reference.accuracy, label="the model as it is", **style)
     if ocr is not None:
         axes.axhline(ocr.accuracy, color="0.4", linestyle="--", linewidth=1, label="RapidOCR and rules")

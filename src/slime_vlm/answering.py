@@ -94,12 +94,20 @@ class EncodedPicture:
     tokens: VisionTokens
     seconds: dict[str, float]
 
-    def ask(self, question: str, *, max_new_tokens: int = 256, on_text: OnText | None = None) -> Answer:
+    def ask(
+        self,
+        question: str,
+        *,
+        max_new_tokens: int = 256,
+        kept: Tensor | None = None,
+        on_text: OnText | None = None,
+    ) -> Answer:
         """Answers one question, greedily.
 
         Args:
             question: the question, without image placeholders.
             max_new_tokens: longest answer.
+            kept: bool [L] in the order of merging, the local tokens to read; by default the selector chooses.
             on_text: called with each piece of the answer as soon as it is certain.
 
         Raises:
@@ -109,10 +117,11 @@ class EncodedPicture:
         prompt = _encode_question(self.processor, question, self.grid)
         prompt = {name: value.to(self.model.device) for name, value in prompt.items()}
         with torch.inference_mode():
-            selection = self.model.select([self.tokens], **prompt)
-            kept = torch.ones(self.tokens.num_local_tokens, dtype=torch.bool, device=self.model.device)
+            selection = self.model.select([self.tokens], **prompt) if kept is None else None
             if selection is not None:
                 kept = selection.kept[0]
+            elif kept is None:
+                kept = torch.ones(self.tokens.num_local_tokens, dtype=torch.bool, device=self.model.device)
             clock.tick("select")
             streamer = TimedStreamer(self.processor.tokenizer, on_text)
             generated = self.model.generate(

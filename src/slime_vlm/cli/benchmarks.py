@@ -72,7 +72,7 @@ def run(
     from slime_vlm.evaluation.benchmarks import find_tasks
 
     found = find_tasks(tasks, _hub_ids(hub_id or []))
-    rows, overrides = _batch_size(batch_size), _overrides(override or [])
+    rows, overrides = _batch_size(batch_size), parse_overrides(override or [])
     judge = _judge(judge_url, judge_model, judge_key)
     # Imports torch, which a slip of the pen need not wait for.
     from slime_vlm.evaluation.report import table
@@ -149,7 +149,8 @@ def _hub_ids(assignments: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _overrides(assignments: list[str]) -> dict[str, Any]:
+def parse_overrides(assignments: list[str]) -> dict[str, Any]:
+    """Config fields of `--set field=value`; values are JSON where they can be, else text."""
     import json
 
     from slime_vlm.errors import ConfigError

@@ -9,12 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from slime_vlm.cli import benchmarks
+from slime_vlm.cli.suite import suite
 from slime_vlm.cli.terminal import quiet_transformers
 
 app = typer.Typer(no_args_is_help=True, help="Measure a model.")
 app.command(no_args_is_help=True)(benchmarks.run)
 app.command(no_args_is_help=True)(benchmarks.score)
 app.command()(benchmarks.tasks)
+app.command(no_args_is_help=True)(suite)
 
 MODES: dict[str, dict[str, Any]] = {
     "slime": {},
@@ -30,6 +32,7 @@ def _group(
     context: typer.Context,
     model: benchmarks.Model = "nano",
     tasks: Annotated[str, typer.Option("--tasks", help="Short for `run`: names, such as textvqa,pope.")] = "",
+    suite_name: Annotated[str, typer.Option("--suite", help="Short for `suite`: pages.")] = "",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run.")] = None,
     data: benchmarks.Data = None,
     limit: benchmarks.Limit = None,
@@ -38,19 +41,21 @@ def _group(
         list[Path] | None, typer.Option("--score-only", help="Short for `score`: predictions to score again.")
     ] = None,
 ) -> None:
-    """Measure a model; without a command, --tasks runs benchmarks and --score-only scores predictions again."""
+    """Measure a model; without a command, --tasks or --suite runs, and --score-only scores predictions again."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
     if context.invoked_subcommand is not None:
         if given:
-            name = given[0].replace("_", "-")
+            name = given[0].removesuffix("_name").replace("_", "-")
             raise typer.BadParameter(f"--{name} belongs behind {context.invoked_subcommand}")
     elif score_only:
         benchmarks.score(score_only, out)
-    elif not tasks:
-        raise typer.BadParameter("expected --tasks, --score-only or a command")
+    elif not tasks and not suite_name:
+        raise typer.BadParameter("expected --tasks, --suite, --score-only or a command")
     elif out is None:
-        raise typer.BadParameter("--tasks needs --out, the folder of the run")
+        raise typer.BadParameter(f"--{'suite' if suite_name else 'tasks'} needs --out, the folder of the run")
+    elif suite_name:
+        suite(suite_name, out, model, limit)
     else:
         benchmarks.run(tasks, out, model, data, limit, batch_size)
 

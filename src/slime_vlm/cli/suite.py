@@ -1,0 +1,84 @@
+"""`slime eval suite`: what fewer image tokens cost and save."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slime_vlm.cli.benchmarks import Model, parse_overrides
+from slime_vlm.cli.terminal import quiet_transformers
+
+SUITES = ("pages",)
+
+
+def suite(
+    name: Annotated[str, typer.Argument(help="Which suite; there is one, `pages`.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; the same one again goes on with it.")],
+    model: Model = "nano",
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=1, help="Pages of each seed, or records.", show_default="10, all records"),
+    ] = None,
+    settings: Annotated[
+        str,
+        typer.Option(
+            "--settings",
+            help="Only these: top-p, share, budget, views, gate, selector, resized, rendered, ocr, or single ones.",
+            show_default="all",
+        ),
+    ] = "",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Sets of rendered pages.")] = 3,
+    tiles: Annotated[int, typer.Option("--tiles", min=2, help="Tiles of a rendered page.")] = 6,
+    split: Annotated[str, typer.Option("--split", help="heldout, heldout_fonts or train.")] = "heldout",
+    records: Annotated[
+        Path | None, typer.Option("--records", help="Your own pictures: records in the published format.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, cuda, …", show_default="cuda if there is one")
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option("--dtype", help="float32, bfloat16, …", show_default="float32 on CPU, bfloat16 on GPU"),
+    ] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="A field of the model's config, selector_top_p=0.5; repeatable.")
+    ] = None,
+) -> None:
+    """Compare settings of a model on the same questions: fewer image tokens, other views, another picture size.
+
+    Accuracy, seconds and memory against image tokens on held-out rendered pages or your own pictures.
+
+    Interrupted, the same command goes on where it stopped. It prints the report as Markdown.
+
+    Example: slime eval suite pages --model nano --out runs/suite
+    """
+    from rich.console import Console
+
+    from slime_vlm.errors import ConfigError
+    from slime_vlm.evaluation.suite.running import SuiteOptions, run_suite
+    from slime_vlm.evaluation.suite.settings import find_settings
+
+    if name not in SUITES:
+        raise ConfigError(f"'{name}' is no suite, expected {' or '.join(SUITES)}")
+    found = find_settings(settings)
+    options = SuiteOptions(
+        model=model,
+        out=out,
+        settings=found,
+        limit=limit or (10 if records is None else None),
+        seeds=seeds,
+        tiles=tiles,
+        split=split,
+        records=records,
+        device=device,
+        dtype=dtype,
+        overrides=parse_overrides(override or []),
+        ocr_wanted=bool(settings.strip()) and any(setting.ocr for setting in found),
+    )
+    quiet_transformers()
+    report = run_suite(options, Console(stderr=True))
+    if report:
+        typer.echo(report)
+        typer.echo(f"{out / 'results.md'} has the same, beside it are results.json and plots", err=True)

@@ -1,0 +1,1 @@
+"""Less is more, measured: what fewer image tokens cost and save, on the same questions throughout."""

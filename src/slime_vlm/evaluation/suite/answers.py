@@ -1,0 +1,226 @@
+"""Answers to all questions of a picture under one setting; what a setting does not change is computed once."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from slime_vlm.answering import EncodedPicture, encode
+from slime_vlm.evaluation.metrics import exact_match
+from slime_vlm.evaluation.metrics.anls import anls
+from slime_vlm.evaluation.predictions import Row
+from slime_vlm.evaluation.suite.memory import measure_growth
+from slime_vlm.evaluation.suite.pictures import Picture
+from slime_vlm.evaluation.suite.settings import Setting
+
+if TYPE_CHECKING:
+    from slime_vlm.evaluation.ocr.reader import OcrReader
+    from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
+    from slime_vlm.model.processing_slime import SlimeProcessor
+
+MAX_NEW_TOKENS = 24
+
+
+@dataclass
+class _Encoded:
+    """A picture under some views, with what encoding took."""
+
+    picture: EncodedPicture
+    image: Image.Image
+    seconds: float
+    megabytes: float | None
+
+
+class SuiteAnswerer:
+    """Asks about one picture after the other under any number of settings.
+
+    Args:
+        model: the model; its config is changed while a setting is asked, and is as before afterwards.
+        processor: its processor.
+        reader: reads for the outside baseline; None without one.
+    """
+
+    def __init__(
+        self, model: SlimeForConditionalGeneration, processor: SlimeProcessor, reader: OcrReader | None = None
+    ) -> None:
+        self.model, self.processor, self.reader = model, processor, reader
+        self._current: Picture | None = None
+        self._image: Image.Image | None = None
+        self._encoded: dict[str, _Encoded] = {}
+
+    def answer(self, picture: Picture, setting: Setting, kept_before: Sequence[int]) -> list[Row]:
+        """Answer every question of a picture.
+
+        Args:
+            picture: the picture; as long as it is the same one, its encodings are used again.
+            setting: how.
+            kept_before: local tokens that the reference kept for each question; for `Setting.as_many`.
+
+        Returns:
+            A row a question, without its place in the run.
+        """
+        if picture is not self._current:
+            if self._current is None:
+                self._warm_up(picture)
+            self._current, self._image, self._encoded = picture, None, {}
+        if setting.ocr:
+            return self._read(picture)
+        config = dict(setting.config)
+        encoded = self._encode(picture, setting)
+        if setting.share is not None:
+            config["max_local_tokens"] = max(1, round(setting.share * encoded.picture.tokens.num_local_tokens))
+        return [
+            self._ask(picture, setting, config, encoded, number, kept_before)
+            for number in range(len(picture.questions))
+        ]
+
+    # The model -------------------------------------------------------------------------------------------------------
+
+    def _ask(
+        self,
+        picture: Picture,
+        setting: Setting,
+        config: dict[str, Any],
+        encoded: _Encoded,
+        number: int,
+        kept_before: Sequence[int],
+    ) -> Row:
+        question = picture.questions[number].text
+        kept: Tensor | None = None
+        if setting.as_many == "best":
+            config = {**config, "max_local_tokens": kept_before[number]}
+        elif setting.as_many == "random":
+            total = encoded.picture.tokens.num_local_tokens
+            kept = random_tokens(total, kept_before[number], f"{picture.id} {number}").to(self.model.device)
+        with _changed(self.model, self.processor, config), measure_growth(self.model.device) as growth:
+            start = time.perf_counter()
+            given = encoded.picture.ask(question, max_new_tokens=MAX_NEW_TOKENS, kept=kept)
+            seconds = time.perf_counter() - start
+        tokens = {"global": given.num_global, "local": given.num_local, "kept": given.num_kept}
+        megabytes = None if growth.megabytes is None else max(growth.megabytes, encoded.megabytes or 0.0)
+        return _row(
+            picture, setting.name, number, given.text, tokens, encoded.seconds, seconds, megabytes, encoded.image
+        )
+
+    def _warm_up(self, picture: Picture) -> None:
+        """Ask once and forget it: what is set up on first use would count against the setting that comes first."""
+        encode(self.model, self.processor, picture.image()).ask(picture.questions[0].text, max_new_tokens=1)
+
+    def _encode(self, picture: Picture, setting: Setting) -> _Encoded:
+        if setting.side is not None:
+            return self._look(picture.rendered(setting.side) if setting.rendered else picture.resized(setting.side))
+        views = setting.config.get("views", self.model.config.views)
+        if views not in self._encoded:
+            with _changed(self.model, self.processor, {"views": views, "max_local_tokens": None}):
+                self._encoded[views] = self._look(self._as_it_is(picture))
+        encoded = self._encoded[views]
+        if "gate" not in setting.config or views == "local":
+            return encoded
+        # Tiles do not pass the gate: the global view alone is encoded again.
+        fields = {"views": "global", "gate": setting.config["gate"], "max_local_tokens": None}
+        with _changed(self.model, self.processor, fields):
+            other = encode(self.model, self.processor, self._as_it_is(picture)).tokens
+        tokens = replace(encoded.picture.tokens, gates=other.gates, global_tokens=other.global_tokens)
+        return replace(encoded, picture=replace(encoded.picture, tokens=tokens))
+
+    def _look(self, image: Image.Image) -> _Encoded:
+        with measure_growth(self.model.device) as growth:
+            start = time.perf_counter()
+            picture = encode(self.model, self.processor, image)
+            seconds = time.perf_counter() - start
+        return _Encoded(picture, image, seconds, growth.megabytes)
+
+    def _as_it_is(self, picture: Picture) -> Image.Image:
+        if self._image is None:
+            self._image = picture.image()
+        return self._image
+
+    # The outside baseline --------------------------------------------------------------------------------------------
+
+    def _read(self, picture: Picture) -> list[Row]:
+        from slime_vlm.evaluation.ocr.answering import answer_from_text
+
+        assert self.reader is not None
+        image = self._as_it_is(picture)
+        with measure_growth(torch.device("cpu")) as growth:
+            start = time.perf_counter()
+            texts = self.reader.read(image)
+            reading = time.perf_counter() - start
+        rows = []
+        for number, question in enumerate(picture.questions):
+            start = time.perf_counter()
+            text = answer_from_text(question.text, texts)
+            seconds = time.perf_counter() - start
+            rows.append(_row(picture, "ocr", number, text, {}, reading, seconds, growth.megabytes, image))
+        return rows
+
+
+def random_tokens(total: int, count: int, name: str) -> Tensor:
+    """Mark any `count` of `total` tokens, bool [total]; the same ones for the same name."""
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    marks = torch.zeros(total, dtype=torch.bool)
+    marks[torch.randperm(total, generator=generator)[:count]] = True
+    return marks
+
+
+@contextmanager
+def _changed(
+    model: SlimeForConditionalGeneration, processor: SlimeProcessor, fields: Mapping[str, Any]
+) -> Iterator[None]:
+    """Change fields of the model's config, and its processor with them, for a while."""
+    config = model.config
+    before = {name: getattr(config, name) for name in fields}
+    try:
+        for name, value in fields.items():
+            setattr(config, name, value)
+        config.check()
+        processor.follow(config)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(config, name, value)
+        processor.follow(config)
+
+
+def _row(
+    picture: Picture,
+    setting: str,
+    number: int,
+    text: str,
+    tokens: dict[str, int],
+    encoding: float,
+    answering: float,
+    megabytes: float | None,
+    image: Image.Image,
+) -> Row:
+    asked = picture.questions[number]
+    return {
+        "task": "pages",
+        "id": row_id(picture, setting, number),
+        "picture": picture.id,
+        "seed": picture.seed,
+        "setting": setting,
+        "group": asked.group,
+        "prompt": asked.text,
+        "prediction": text,
+        "target": asked.answer,
+        "score": exact_match(text, asked.answer),
+        "anls": round(anls(text, [asked.answer]), 4),
+        "tokens": tokens,
+        "seconds": {"encode": round(encoding, 4), "answer": round(answering, 4)},
+        "megabytes": None if megabytes is None else round(megabytes, 1),
+        "image_size": [image.height, image.width],
+    }
+
+
+def row_id(picture: Picture, setting: str, number: int) -> str:
+    """The id of a prediction."""
+    return f"{picture.id}/{setting}/{number}"

@@ -1,0 +1,84 @@
+"""What the paper says of its parts, and whether these predictions bear it out; nothing is read into wide intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from slime_vlm.evaluation.predictions import Row
+from slime_vlm.evaluation.suite.settings import REFERENCE
+from slime_vlm.evaluation.suite.summary import compare
+
+MARGIN = 0.02
+"""Accuracy that may be lost while two settings still count as equal."""
+
+FEWEST_PAGES = 20
+"""With fewer pages nothing is said: the bootstrap takes pages that happen to agree for certainty."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper in terms of settings.
+
+    Attributes:
+        text: the claim.
+        setting: the setting that it is about.
+        other: the setting that it is compared with.
+        equal: that nothing is lost against the other; otherwise, that it is better than the other.
+    """
+
+    text: str
+    setting: str
+    other: str
+    equal: bool = False
+
+
+CLAIMS = (
+    Claim("90% of the local tokens are enough", "best 90%", "all", equal=True),
+    Claim("75% of the local tokens are enough", "best 75%", "all", equal=True),
+    Claim("50% of the local tokens are enough", "best 50%", "all", equal=True),
+    Claim("what the model keeps by its own rule is enough", REFERENCE, "all", equal=True),
+    Claim("global and local tokens are better than global ones alone", REFERENCE, "global only"),
+    Claim("global and local tokens are better than local ones alone", REFERENCE, "local only"),
+    Claim("the mixture is better than the MLP adapter alone", REFERENCE, "mlp alone"),
+    Claim("the mixture is better than the attention adapter alone", REFERENCE, "attention alone"),
+    Claim("the question chooses better than chance", REFERENCE, "random as many"),
+    Claim("the question chooses better than the whole prompt", REFERENCE, "prompt as many"),
+    Claim("a page as it is answers better than one of 336 pixels", REFERENCE, "resized to 336"),
+)
+
+
+def verdict(low: float, high: float, *, equal: bool, pages: int) -> str:
+    """What the interval of a difference, setting less other, says about a claim.
+
+    Args:
+        low: lower end.
+        high: upper end.
+        equal: see `Claim`.
+        pages: how many pages it comes from.
+
+    Returns:
+        "holds", "does not hold" or "cannot be told".
+    """
+    if pages < FEWEST_PAGES:
+        return "cannot be told"
+    if equal:
+        return "holds" if low > -MARGIN else "does not hold" if high < -MARGIN else "cannot be told"
+    return "holds" if low > 0 else "does not hold" if high < MARGIN else "cannot be told"
+
+
+def claims_table(rows: Sequence[Row]) -> str:
+    """The claims that predictions can be held against, in Markdown; "" where there is none."""
+    lines = []
+    for claim in CLAIMS:
+        ours = [row for row in rows if row["setting"] == claim.setting]
+        found = compare(ours, [row for row in rows if row["setting"] == claim.other])
+        if found is None:
+            continue
+        value, low, high = found
+        said = verdict(low, high, equal=claim.equal, pages=len({row["picture"] for row in ours}))
+        compared = f"{claim.setting} less {claim.other}"
+        lines.append(f"| {claim.text} | {compared} | {value:+.2f} ({low:+.2f} to {high:+.2f}) | {said} |")
+    if not lines:
+        return ""
+    return "\n".join(["| claim | accuracy of | difference (95%) | here |", "| --- | --- | --- | --- |", *lines])

@@ -1,0 +1,147 @@
+"""What the suite asks about: rendered pages of several seeds, or a user's own pictures with their records."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from slime_vlm.data.opening import open_source
+from slime_vlm.data.pictures import open_picture
+from slime_vlm.errors import DataError
+from slime_vlm.evaluation.pages import FIRST_SEED, GROUPS
+from slime_vlm.pages import ABSENT, Page, PageSettings, make_page, render
+from slime_vlm.pages.scaling import scale_page
+
+_PLACEHOLDER = "<image>"
+# Pages of the suite are none that `slime eval pages` shows, on which defaults of nano were chosen.
+_SEEDS_APART = 1_000_000
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question with its answer.
+
+    Attributes:
+        text: the question.
+        answer: the exact answer.
+        group: what results are reported by; "absent" for what is not on the page.
+    """
+
+    text: str
+    answer: str
+    group: str
+
+
+class Picture(ABC):
+    """A picture and its questions.
+
+    Attributes:
+        id: its name, unique in a run.
+        seed: which of the seeds it belongs to; 1 where there are none.
+        questions: its questions.
+    """
+
+    def __init__(self, name: str, seed: int, questions: list[Asked]) -> None:
+        self.id, self.seed, self.questions = name, seed, questions
+
+    @abstractmethod
+    def image(self) -> Image.Image:
+        """The picture as it is, RGB."""
+
+    @abstractmethod
+    def rendered(self, side: int) -> Image.Image:
+        """The same page drawn with a longest side of so many pixels."""
+
+    def resized(self, side: int) -> Image.Image:
+        """The picture scaled to a longest side of so many pixels."""
+        image = self.image()
+        factor = side / max(image.size)
+        size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
+        return image.resize(size, Image.Resampling.LANCZOS)
+
+
+class RenderedPage(Picture):
+    """A rendered page."""
+
+    def __init__(self, page: Page, seed: int) -> None:
+        groups = [("absent" if question.answer == ABSENT else GROUPS[page.kind]) for question in page.questions]
+        asked = [Asked(q.text, q.answer, group) for q, group in zip(page.questions, groups, strict=True)]
+        super().__init__(f"{page.kind}-{page.seed}", seed, asked)
+        self.page = page
+
+    def image(self) -> Image.Image:
+        """See `Picture`."""
+        return Image.fromarray(render(self.page))
+
+    def rendered(self, side: int) -> Image.Image:
+        """See `Picture`."""
+        return Image.fromarray(render(scale_page(self.page, side)))
+
+
+class RecordPicture(Picture):
+    """A picture of a record in the published format."""
+
+    def __init__(self, name: str, stored: object, root: Path, questions: list[Asked]) -> None:
+        super().__init__(name, 1, questions)
+        self._stored, self._root = stored, root
+
+    def image(self) -> Image.Image:
+        """See `Picture`."""
+        return open_picture(self._stored, self._root)
+
+    def rendered(self, side: int) -> Image.Image:
+        """A scan cannot be drawn again; `settings.applicable` leaves such settings out."""
+        raise DataError(f"{self.id}: a picture cannot be rendered at {side} pixels, expected `resized`")
+
+
+def rendered_pages(settings: PageSettings, seeds: int, limit: int) -> Iterator[RenderedPage]:
+    """Pages by turns of the seeds, so that an unfinished run has as many of each.
+
+    Args:
+        settings: what pages to make.
+        seeds: number of seeds, each a set of pages of its own.
+        limit: pages of each seed.
+    """
+    for number in range(limit):
+        for seed in range(1, seeds + 1):
+            yield RenderedPage(make_page(FIRST_SEED + seed * _SEEDS_APART + number, settings), seed)
+
+
+def record_pictures(records: Path, limit: int | None = None) -> list[RecordPicture]:
+    """The pictures of records in the published format, each with the questions of its conversation.
+
+    A record has one picture; turns of `human` and `gpt` are question and answer. A record may say `kind`, by which
+    results are reported.
+
+    Raises:
+        DataError: a record has none or several pictures, or turns that are no questions with answers.
+    """
+    source = open_source(records)
+    pictures = []
+    seen: set[str] = set()
+    for index in range(len(source) if limit is None else min(limit, len(source))):
+        record = source[index]
+        name = str(index if record.id is None else record.id)
+        where = f"{source.name}: record {name!r}"
+        if len(record.images) != 1:
+            raise DataError(f"{where} has {len(record.images)} pictures, expected one; leave it out")
+        if name in seen:
+            raise DataError(f"{where}: two records have this id; mend the data")
+        seen.add(name)
+        kind = str(record.rest.get("kind", "record"))
+        texts = [str(turn.get("value", turn.get("content", ""))).strip() for turn in record.conversations]
+        senders = [turn.get("from", turn.get("role")) for turn in record.conversations]
+        if len(texts) % 2 or any(
+            sender not in (("human", "user"), ("gpt", "assistant"))[place % 2] for place, sender in enumerate(senders)
+        ):
+            raise DataError(f"{where} has turns of {', '.join(map(str, senders))}, expected human and gpt by turns")
+        questions = [
+            Asked(question.replace(_PLACEHOLDER, "").strip(), answer, "absent" if answer == ABSENT else kind)
+            for question, answer in zip(texts[::2], texts[1::2], strict=True)
+        ]
+        pictures.append(RecordPicture(name, record.images[0], source.images, questions))
+    return pictures

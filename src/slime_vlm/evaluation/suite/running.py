@@ -1,0 +1,221 @@
+"""A run of the suite: every question of every picture under every setting, kept as they are answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from slime_vlm.errors import InputError
+from slime_vlm.evaluation.predictions import PredictionStore, Row
+from slime_vlm.evaluation.processes import Processes, join_processes
+from slime_vlm.evaluation.run_folder import claim, fingerprint
+from slime_vlm.evaluation.suite.pictures import Picture, record_pictures, rendered_pages
+from slime_vlm.evaluation.suite.report import write_report
+from slime_vlm.evaluation.suite.settings import REFERENCE, Setting, applicable
+from slime_vlm.pages import PageSettings
+
+if TYPE_CHECKING:
+    from slime_vlm.evaluation.ocr.reader import OcrReader
+    from slime_vlm.evaluation.suite.answers import SuiteAnswerer
+
+# Rows are ordered by picture, then setting, then question.
+_MOST_SETTINGS, _MOST_QUESTIONS = 1000, 1000
+
+NO_QUERIES = (
+    "queries per tile: their number is part of a model's weights, so it cannot be varied without training; run the "
+    "suite on a model of each number to compare them"
+)
+
+
+@dataclass(frozen=True)
+class SuiteOptions:
+    """What to run.
+
+    Attributes:
+        model: `nano`, a folder or a hub id.
+        out: folder of the run.
+        settings: what to compare.
+        limit: pages of each seed, or records; None takes all records.
+        seeds: sets of rendered pages.
+        tiles: tiles of a rendered page.
+        split: split of the rendered pages.
+        records: records with pictures to ask about in place of rendered pages.
+        device: where the model belongs.
+        dtype: type of its weights.
+        overrides: fields of the model's config to change throughout.
+        ocr_wanted: whether the outside baseline was asked for by name, so that its absence is an error.
+    """
+
+    model: str
+    out: Path
+    settings: Sequence[Setting]
+    limit: int | None = 10
+    seeds: int = 3
+    tiles: int = 6
+    split: str = "heldout"
+    records: Path | None = None
+    device: str | None = None
+    dtype: str | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
+    ocr_wanted: bool = False
+
+
+def run_suite(options: SuiteOptions, console: Console) -> str:
+    """Run the suite, or go on with a run that was interrupted; nothing that is answered is asked again.
+
+    Args:
+        options: what to run.
+        console: where progress is shown.
+
+    Returns:
+        The report in Markdown from the main process, "" from the others.
+
+    Raises:
+        ConfigError: the folder holds another run, or the settings of the pages do not fit the model.
+        DataError: records cannot be used.
+        InputError: the OCR baseline is asked for by name and not installed.
+        CheckpointError: there is no such model.
+    """
+    from slime_vlm.loading import load
+
+    processes = join_processes(options.device)
+    described = _described(options)
+    if processes.is_main:
+        claim(options.out, described, {})
+    processes.wait()
+    store = PredictionStore(options.out, processes.rank)
+    model, processor = load(options.model, processes.device, options.dtype, **options.overrides)
+    settings, notes = applicable(options.settings, model.config, rendered=options.records is None)
+    reader, missing = _reader(settings, options)
+    if missing:
+        settings, notes = [setting for setting in settings if not setting.ocr], [*notes, missing]
+
+    from slime_vlm.evaluation.suite.answers import SuiteAnswerer
+
+    answerer = SuiteAnswerer(model, processor, reader)
+    pictures, number = _pictures(options, processor.image_processor.view_size, processor.image_processor.max_tiles)
+    _answer_all(pictures, number, settings, answerer, store, processes, console)
+    processes.wait()
+    if not processes.is_main:
+        return ""
+    rows = store.merge()
+    origin = {**described, "limit": options.limit, "device": str(model.device), "dtype": str(model.dtype)}
+    return write_report(rows, options.out, origin, [*notes, NO_QUERIES])
+
+
+def _answer_all(
+    pictures: Iterable[Picture],
+    number: int,
+    settings: Sequence[Setting],
+    answerer: SuiteAnswerer,
+    store: PredictionStore,
+    processes: Processes,
+    console: Console,
+) -> None:
+    done = store.done()
+    with _bar(console, processes) as bar:
+        # In units of a picture under a setting: they take more alike than pictures do while one is resumed.
+        shown = bar.add_task("suite", total=number * len(settings))
+        for place, picture in enumerate(pictures):
+            if place % processes.count != processes.rank:
+                bar.update(shown, advance=len(settings))
+                continue
+            for setting in settings:
+                ids = [f"{picture.id}/{setting.name}/{i}" for i in range(len(picture.questions))]
+                if not all(name in done for name in ids):
+                    kept = [_kept(done, f"{picture.id}/{REFERENCE}/{i}") for i in range(len(ids))]
+                    rows = answerer.answer(picture, setting, kept)
+                    for i, row in enumerate(rows):
+                        row["place"] = (place * _MOST_SETTINGS + _order(setting)) * _MOST_QUESTIONS + i
+                    store.append(rows)
+                    done.update({str(row["id"]): row for row in rows})
+                bar.update(shown, advance=1)
+
+
+def _kept(done: dict[str, Row], name: str) -> int:
+    return int(done[name]["tokens"]["kept"]) if name in done else 0
+
+
+def _order(setting: Setting) -> int:
+    from slime_vlm.evaluation.suite.settings import SETTINGS
+
+    return SETTINGS.index(setting)
+
+
+def _pictures(options: SuiteOptions, view_size: int, max_tiles: int) -> tuple[Iterable[Picture], int]:
+    if options.records is not None:
+        found = record_pictures(options.records, options.limit)
+        return found, len(found)
+    limit = options.limit or 1
+    return rendered_pages(page_settings(options, view_size, max_tiles), options.seeds, limit), limit * options.seeds
+
+
+def page_settings(options: SuiteOptions, view_size: int, max_tiles: int) -> PageSettings:
+    """The pages of the suite: those of `slime eval pages`, for the views of a model.
+
+    Raises:
+        ConfigError: the model takes fewer tiles.
+    """
+    scale = view_size / 256
+    return PageSettings(
+        tiles=(options.tiles, options.tiles),
+        text_px=(22 * scale, 34 * scale),
+        page_scale=(0.8, 1.3),
+        view_size=view_size,
+        max_tiles=max_tiles,
+        split=options.split,
+        questions=4,
+    )
+
+
+def _reader(settings: Sequence[Setting], options: SuiteOptions) -> tuple[OcrReader | None, str]:
+    """The reader of the outside baseline, and why there is none."""
+    import torch
+
+    from slime_vlm.evaluation.ocr.reader import OcrReader
+
+    if not any(setting.ocr for setting in settings):
+        return None, ""
+    try:
+        # As many threads as the model has, so that seconds compare.
+        return OcrReader(torch.get_num_threads()), ""
+    except InputError as error:
+        if options.ocr_wanted:
+            raise
+        return None, str(error)
+
+
+def _described(options: SuiteOptions) -> dict[str, Any]:
+    from slime_vlm.hub import resolve
+
+    return {
+        "suite": "pages",
+        "model": options.model,
+        "fingerprint": fingerprint(resolve(options.model)),
+        "dtype_asked": options.dtype,
+        "overrides": options.overrides,
+        "records": None if options.records is None else str(options.records),
+        "tiles": options.tiles,
+        "split": options.split,
+    }
+
+
+def _bar(console: Console, processes: Processes) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        # A picture goes through fast and slow settings; the estimate looks at several of them.
+        speed_estimate_period=600,
+        disable=not (console.is_terminal and processes.is_main),
+    )

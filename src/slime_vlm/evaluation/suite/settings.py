@@ -1,0 +1,131 @@
+"""The settings that the suite compares; each changes one thing of the model as it is."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from slime_vlm.errors import ConfigError
+
+REFERENCE = "slime"
+"""The model as it is; every other setting is compared with it on the same questions."""
+
+SIDES = (336, 672, 1008, 1344, 2688, 4000)
+"""Longest sides of the picture in pixels."""
+
+GROUPS = ("top-p", "share", "budget", "views", "gate", "selector", "resized", "rendered", "ocr")
+"""What settings are about, in the order of the tables."""
+
+_TOP_P = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+_SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
+_BUDGETS = (16, 64, 128, 256)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to answer the questions of a picture.
+
+    Attributes:
+        name: name, as in tables and `--settings`.
+        groups: what it is about; one setting may stand in several tables.
+        config: fields of the model's config that it changes.
+        share: keep this share of a picture's local tokens.
+        as_many: keep as many local tokens as the reference kept for the question: "" does not, "best" the best ones by
+            the selector, "random" any.
+        side: longest side of the picture in pixels; None takes it as it is.
+        rendered: the page is drawn at that side, and not scaled to it.
+        ocr: the outside baseline, without the model.
+    """
+
+    name: str
+    groups: tuple[str, ...]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    share: float | None = None
+    as_many: str = ""
+    side: int | None = None
+    rendered: bool = False
+    ocr: bool = False
+
+
+SETTINGS: tuple[Setting, ...] = (
+    # First, because others keep as many tokens as it did.
+    Setting(REFERENCE, GROUPS),
+    Setting(
+        "all", ("top-p", "share", "budget", "views", "selector"), {"selector_top_p": 1.0, "max_local_tokens": None}
+    ),
+    *(Setting(f"top-p {p}", ("top-p",), {"selector_top_p": p, "max_local_tokens": None}) for p in _TOP_P),
+    *(Setting(f"best {share:.0%}", ("share",), share=share) for share in _SHARES),
+    *(Setting(f"best {number}", ("budget",), {"max_local_tokens": number}) for number in _BUDGETS),
+    Setting("global only", ("views",), {"views": "global", "max_local_tokens": None}),
+    Setting("local only", ("views",), {"views": "local"}),
+    Setting("mlp alone", ("gate",), {"gate": "mlp"}),
+    Setting("attention alone", ("gate",), {"gate": "attention"}),
+    Setting("prompt", ("selector",), {"selector_text": "prompt"}),
+    Setting("prompt as many", ("selector",), {"selector_text": "prompt"}, as_many="best"),
+    Setting("random as many", ("selector",), as_many="random"),
+    *(Setting(f"resized to {side}", ("resized",), side=side) for side in SIDES),
+    *(Setting(f"rendered at {side}", ("rendered",), side=side, rendered=True) for side in SIDES),
+    Setting("ocr", ("ocr",), ocr=True),
+)
+
+
+def find_settings(names: str) -> list[Setting]:
+    """The settings of a list such as `top-p,ocr`, by name or by group, in the order of the tables; "" means all.
+
+    The reference is always among them.
+
+    Raises:
+        ConfigError: there is no such setting; the message has the nearest one.
+    """
+    wanted = {REFERENCE}
+    for name in filter(None, (part.strip() for part in names.split(","))):
+        found = {setting.name for setting in SETTINGS if name == setting.name or name in setting.groups}
+        if not found:
+            known = [*GROUPS, *(setting.name for setting in SETTINGS)]
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise ConfigError(
+                f"--settings: '{name}' is no setting, expected a group ({', '.join(GROUPS)}) or one of a table; "
+                f"did you mean '{near}'?"
+            )
+        wanted |= found
+    return [setting for setting in SETTINGS if not names.strip() or setting.name in wanted]
+
+
+def applicable(settings: Sequence[Setting], config: Any, *, rendered: bool) -> tuple[list[Setting], list[str]]:
+    """Leave out what a model or its pictures cannot do.
+
+    Args:
+        settings: what is wanted.
+        config: the model's `SlimeConfig`.
+        rendered: whether pages can be drawn at any size; scans cannot.
+
+    Returns:
+        The settings that are left, and a line for each reason why others are not.
+    """
+    selects = config.selector != "none" and config.local_compression
+    kept: list[Setting] = []
+    reasons: list[str] = []
+    for setting in settings:
+        reason = ""
+        if not selects and _needs_selector(setting):
+            reason = "the model has no selector: nothing about top-p, shares, budgets and what the selector reads"
+        elif "gate" in setting.config and config.projector_type != "gated":
+            reason = "the model has no mixture of adapters: neither adapter alone"
+        elif setting.rendered and not rendered:
+            reason = "pictures of records cannot be drawn larger: only resized"
+        elif setting.config.get("views") not in (None, config.views) and config.views != "both":
+            reason = f"the model looks at {config.views} views alone: no other views"
+        if not reason:
+            kept.append(setting)
+        elif reason not in reasons:
+            reasons.append(reason)
+    return kept, reasons
+
+
+def _needs_selector(setting: Setting) -> bool:
+    if setting.name == "all":
+        return False
+    fields = {"selector_top_p", "selector_text", "max_local_tokens"} & set(setting.config)
+    return bool(fields or setting.share or setting.as_many) and "views" not in setting.config

@@ -1,0 +1,157 @@
+"""From predictions to numbers: accuracy with its interval, difference from the model as it is, tokens, seconds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from slime_vlm.evaluation.predictions import Row
+from slime_vlm.evaluation.suite.settings import GROUPS, REFERENCE, SETTINGS, Setting
+from slime_vlm.evaluation.suite.statistics import Tally, accuracy, accuracy_interval, difference_interval
+
+ABSENT_GROUP = "absent"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One setting in numbers; accuracy is exact match on the questions whose answer is on the page.
+
+    Attributes:
+        setting: the setting.
+        questions: number of questions whose answer is on the page.
+        pictures: number of pictures.
+        accuracy: share of them that is answered exactly.
+        interval: its 95% interval.
+        by_seed: accuracy for each seed.
+        difference: accuracy less that of the reference on the same questions, and its 95% interval; None for itself.
+        by_group: accuracy and number of questions by kind of page.
+        absent: share of the questions about what is absent that say so, and their number.
+        anls: mean similarity of the answers, which forgives single characters.
+        image_tokens: mean of the image tokens that the language model read; None without one.
+        kept_tokens: mean of the local ones among them.
+        encode_seconds: mean time of a picture.
+        answer_seconds: mean time of a question, once the picture is encoded.
+        megabytes: largest growth of memory.
+    """
+
+    setting: Setting
+    questions: int
+    pictures: int
+    accuracy: float
+    interval: tuple[float, float]
+    by_seed: dict[int, float]
+    difference: tuple[float, float, float] | None
+    by_group: dict[str, Tally]
+    absent: Tally
+    anls: float
+    image_tokens: float | None
+    kept_tokens: float | None
+    encode_seconds: float
+    answer_seconds: float
+    megabytes: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for `results.json`."""
+        return {
+            "groups": list(self.setting.groups),
+            "questions": self.questions,
+            "pictures": self.pictures,
+            "accuracy": self.accuracy,
+            "interval": list(self.interval),
+            "by_seed": self.by_seed,
+            "difference": None if self.difference is None else list(self.difference),
+            "by_group": {name: {"accuracy": s, "questions": n} for name, (s, n) in self.by_group.items()},
+            "absent": {"accuracy": self.absent[0], "questions": self.absent[1]},
+            "anls": self.anls,
+            "image_tokens": self.image_tokens,
+            "kept_tokens": self.kept_tokens,
+            "encode_seconds": self.encode_seconds,
+            "answer_seconds": self.answer_seconds,
+            "megabytes": self.megabytes,
+        }
+
+
+def summarise(rows: Sequence[Row]) -> list[Summary]:
+    """The numbers of every setting that has predictions, in the order of the tables.
+
+    A setting without any question whose answer is on the page is left out.
+    """
+    of_setting: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        of_setting[row["setting"]].append(row)
+    return [
+        _summary(setting, of_setting[setting.name], of_setting[REFERENCE])
+        for setting in SETTINGS
+        if any(row["group"] != ABSENT_GROUP for row in of_setting[setting.name])
+    ]
+
+
+def of_group(summaries: Iterable[Summary], group: str) -> list[Summary]:
+    """The summaries of one table."""
+    assert group in GROUPS
+    return [summary for summary in summaries if group in summary.setting.groups]
+
+
+def compare(rows: Sequence[Row], others: Sequence[Row]) -> tuple[float, float, float] | None:
+    """Accuracy of predictions less that of others on the questions that both have, with its 95% interval.
+
+    Returns:
+        None where they share no question whose answer is on the page.
+    """
+    known = {_question(row): row["score"] for row in others}
+    by_page: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for row in rows:
+        if row["group"] != ABSENT_GROUP and _question(row) in known:
+            by_page[row["picture"]].append((row["score"], known[_question(row)]))
+    if not by_page:
+        return None
+    return difference_interval([(sum(a for a, _ in p), sum(b for _, b in p), len(p)) for p in by_page.values()])
+
+
+def _summary(setting: Setting, rows: Sequence[Row], reference: Sequence[Row]) -> Summary:
+    answered = [row for row in rows if row["group"] != ABSENT_GROUP]
+    absent = [row for row in rows if row["group"] == ABSENT_GROUP]
+    pages = _tallies(answered)
+    seeds = sorted({row["seed"] for row in answered})
+    groups = sorted({row["group"] for row in answered})
+    read = [row["tokens"] for row in rows if row["tokens"]]
+    grown = [row["megabytes"] for row in rows if row["megabytes"] is not None]
+    return Summary(
+        setting=setting,
+        questions=len(answered),
+        pictures=len(pages),
+        accuracy=accuracy(pages),
+        interval=accuracy_interval(pages),
+        by_seed={seed: _share([row for row in answered if row["seed"] == seed])[0] for seed in seeds},
+        difference=None if setting.name == REFERENCE else compare(rows, reference),
+        by_group={name: _share([row for row in answered if row["group"] == name]) for name in groups},
+        absent=_share(absent),
+        anls=_mean(answered, lambda row: row["anls"]),
+        image_tokens=sum(tokens["global"] + tokens["kept"] for tokens in read) / len(read) if read else None,
+        kept_tokens=sum(tokens["kept"] for tokens in read) / len(read) if read else None,
+        encode_seconds=_mean(rows, lambda row: row["seconds"]["encode"]),
+        answer_seconds=_mean(rows, lambda row: row["seconds"]["answer"]),
+        megabytes=max(grown, default=None),
+    )
+
+
+def _question(row: Row) -> tuple[str, str]:
+    """Picture and number of a row's question."""
+    return row["picture"], row["id"].rpartition("/")[2]
+
+
+def _tallies(rows: Sequence[Row]) -> list[Tally]:
+    by_page: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        by_page[row["picture"]].append(row["score"])
+    return [(sum(scores), len(scores)) for scores in by_page.values()]
+
+
+def _share(rows: Sequence[Row]) -> Tally:
+    return (sum(row["score"] for row in rows) / len(rows), len(rows)) if rows else (0.0, 0)
+
+
+def _mean(rows: Sequence[Row], value: Callable[[Row], float]) -> float:
+    return sum(map(value, rows)) / len(rows) if rows else 0.0

@@ -1,0 +1,46 @@
+"""Which settings there are, and which of them a model can do."""
+
+from __future__ import annotations
+
+import pytest
+
+from slime_vlm.errors import ConfigError
+from slime_vlm.evaluation.suite.settings import GROUPS, REFERENCE, SETTINGS, applicable, find_settings
+from tests.conftest import tiny_config
+
+
+def test_names_are_unique_and_every_group_compares() -> None:
+    names = [setting.name for setting in SETTINGS]
+    assert len(set(names)) == len(names)
+    for group in GROUPS:
+        assert sum(group in setting.groups for setting in SETTINGS) >= 2
+
+
+def test_settings_by_group_and_by_name() -> None:
+    assert find_settings("") == list(SETTINGS)
+    found = [setting.name for setting in find_settings("gate, best 64")]
+    assert found == [REFERENCE, "best 64", "mlp alone", "attention alone"]
+    # The reference is always there, whoever asks.
+    assert [setting.name for setting in find_settings("ocr")] == [REFERENCE, "ocr"]
+
+
+def test_an_unknown_setting_has_the_nearest_one() -> None:
+    with pytest.raises(ConfigError, match=r"'bugdet' is no setting.*did you mean 'budget'"):
+        find_settings("top-p,bugdet")
+
+
+def test_a_model_without_selector_has_nothing_to_select() -> None:
+    kept, reasons = applicable(SETTINGS, tiny_config(selector="none"), rendered=True)
+    names = {setting.name for setting in kept}
+    assert {"slime", "all", "global only", "local only", "mlp alone", "resized to 336", "ocr"} <= names
+    assert not any(name.startswith(("best", "top-p", "prompt", "random")) for name in names)
+    assert reasons == ["the model has no selector: nothing about top-p, shares, budgets and what the selector reads"]
+
+
+def test_everything_else_a_model_may_lack() -> None:
+    kept, reasons = applicable(SETTINGS, tiny_config(projector_type="mlp", views="global"), rendered=False)
+    names = {setting.name for setting in kept}
+    assert not {"mlp alone", "attention alone", "local only"} & names
+    assert not any(setting.rendered for setting in kept)
+    assert len(reasons) == 3
+    assert applicable(SETTINGS, tiny_config(), rendered=True) == (list(SETTINGS), [])

@@ -64,3 +64,16 @@ def test_encode(tmp_path: Path) -> None:
         assert results[f"2 tiles, {name}"]["encode"] > 0
         assert results[f"2 tiles, {name}"]["decode"] > 0
     assert 0 < results["preprocessing"]["share of values that torch has otherwise"] < 0.05
+
+
+def test_train_step(tmp_path: Path) -> None:
+    out = tmp_path / "train_step.json"
+    printed = run("train_step.py", "--size", "tiny", "--repeats", "1", "--threads", "1", "--out", out)
+    rows = json.loads(out.read_text())
+    assert [row["way"] for row in rows] == ["packed", "padded", "published"]
+    for row in rows:
+        assert f"| {row['way']} |" in printed
+        assert row["losses"] == pytest.approx(rows[0]["losses"], rel=1e-5)
+        assert row["losses"][1] < row["losses"][0]
+        assert row["seconds"] > 0
+        assert row["peak"] > 100

@@ -88,9 +88,7 @@ def test_blank_chunks_change_nothing() -> None:
 
 @pytest.mark.parametrize("selector", ["cosine", "attention"])
 @pytest.mark.parametrize("views", ["both", "global", "local"])
-def test_a_batch_of_text_gives_zeros_to_what_sees(
-    selector: str, views: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_of_text_gives_zeros_to_what_sees(selector: str, views: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = quiet_model(selector=selector, views=views)
     text = mixed_batch(model, TEXT_ROWS)
     pictures = set(gradients(model, mixed_batch(model, [[[5, 6], (1, 2), [7, 8, 9]]]))[1])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from slime_vlm.data import MixtureOrder, RecordDataset, Share, open_source
 from slime_vlm.data.pictures import picture_size
@@ -108,6 +111,25 @@ def test_packing_changes_nothing(tmp_path: Path, micro: int) -> None:
         curves.append(losses(folder / "run" / "3"))
     assert sorted(curves[0]) == [1, 2, 3]
     assert curves[1] == pytest.approx(curves[0], rel=1e-3)
+
+
+def test_a_packed_run_goes_on(tmp_path: Path) -> None:
+    recipe = records_recipe(tmp_path, packing=True, batch_size=4, micro_batch_size=2, steps=4, save_minutes=0.0)
+    recipe["stages"][0]["trains"] = ["projector"]
+    path, whole, broken = write_recipe(tmp_path, recipe), tmp_path / "whole", tmp_path / "broken"
+    train(path, whole)
+    shutil.copytree(whole, broken)
+    # Its last step is taken again, after the checkpoint before it.
+    shutil.rmtree(broken / "3" / "model")
+    train(path, broken, resume=True)
+    ours, theirs = (load_file(folder / "3" / "model" / "model.safetensors") for folder in (broken, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    # Of the frozen parts, which are most of the model, the optimizer holds nothing.
+    state = torch.load(whole / "3" / "checkpoint-3" / "optimizer.pt")["state"]
+    held = sum(value.numel() for values in state.values() for name, value in values.items() if name != "step")
+    trained = sum(value.numel() for name, value in theirs.items() if name.startswith("model.projector."))
+    assert held == 2 * trained
+    assert trained < sum(value.numel() for value in theirs.values()) / 4
 
 
 def test_what_cannot_be_packed(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """What a training step costs: rows packed, rows padded, and the published way, with the same weights and batch.
 
-    python benchmarks/train_step.py [--size small] [--repeats 2] [--threads 2] [--out train_step.json]
+    python benchmarks/train_step.py [--size small] [--repeats 1] [--threads 2] [--out train_step.json]
 
 A batch of stage 3 mixes rows of text with pictures of two to seven tiles, and all but the vision encoder trains:
 forward pass, backward pass and AdamW, in float32. Three ways:
@@ -38,7 +38,8 @@ PUBLISHED_VIEWS = 10
 # (encoder width, its layers, view side), (language model width, its layers), vocabulary
 SIZES: dict[str, tuple[tuple[int, int, int], tuple[int, int], int]] = {
     "tiny": ((16, 3, 56), (24, 2), 200),
-    "small": ((192, 6, 336), (384, 4), 16_000),
+    "small": ((128, 5, 336), (256, 3), 8_000),
+    "medium": ((256, 8, 336), (512, 6), 16_000),
     "large": ((1024, 24, 336), (1024, 24), 32_000),
 }
 
@@ -199,7 +200,7 @@ def main() -> None:
     """Measure each way in its own process, print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--size", choices=SIZES, default="small", help="of encoder and language model")
-    parser.add_argument("--repeats", type=int, default=2, help="steps that are counted; their median is told")
+    parser.add_argument("--repeats", type=int, default=1, help="steps that are counted; their median is told")
     parser.add_argument("--threads", type=int, help="of torch, default its own choice")
     parser.add_argument("--out", type=Path, help="JSON to write")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)

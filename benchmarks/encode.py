@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import peak_memory
 from PIL import Image
 from transformers import (
     AutoTokenizer,
@@ -280,8 +280,7 @@ def main() -> None:
     side = parts[0].config.view_size
     if arguments.contender:
         RUNS[arguments.contender](parts, picture_of(arguments.tiles[0], side), 1, 2)
-        scale = 1 if sys.platform == "darwin" else 1024
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6)
+        print(peak_memory())
         return
 
     results: dict[str, Any] = {"threads": torch.get_num_threads(), "torch": torch.__version__}

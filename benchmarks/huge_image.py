@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from machine import peak_memory
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
@@ -83,12 +83,6 @@ def build_model(encoder: str, max_tiles: int, budget: int) -> tuple[Any, Any]:
     )
     processor = slime_vlm.SlimeProcessor.from_config(config, tokenizer, "llama3")
     return slime_vlm.SlimeForConditionalGeneration(config).eval(), processor
-
-
-def peak_memory() -> float:
-    """Most megabytes that this process ever held."""
-    # Linux counts in KiB, macOS in bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 def measure(path: Path, encoder: str, max_tiles: int, budget: int) -> dict[str, Any]:

@@ -82,3 +82,16 @@ def test_convert_memory() -> None:
     printed = run("convert_memory.py", "--width", "64")
     for kind in ("safetensors", "bin", "lora", "back"):
         assert f"| {kind}" in printed
+
+
+def test_train_step(tmp_path: Path) -> None:
+    out = tmp_path / "train_step.json"
+    printed = run("train_step.py", "--size", "tiny", "--repeats", "1", "--threads", "1", "--out", out)
+    rows = json.loads(out.read_text())
+    assert [row["way"] for row in rows] == ["packed", "padded", "published"]
+    for row in rows:
+        assert f"| {row['way']} |" in printed
+        assert row["losses"] == pytest.approx(rows[0]["losses"], rel=1e-5)
+        assert row["losses"][1] < row["losses"][0]
+        assert row["seconds"] > 0
+        assert row["peak"] > 100

@@ -190,11 +190,13 @@ def test_bad_records_are_remembered(killed_after: Callable[[int], None], tmp_pat
     assert losses(tmp_path / "killed" / "3") == losses(tmp_path / "unbroken" / "3")
 
 
+@pytest.mark.parametrize("packing", [False, True])
 def test_a_mixture_goes_on_at_the_exact_record(
-    killed_after: Callable[[int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    packing: bool, killed_after: Callable[[int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.set_num_threads(1)
-    recipe = records_recipe(tmp_path / "data", steps=8, batch_size=4, micro_batch_size=2, save_minutes=0.0)
+    options = {"steps": 8, "batch_size": 4, "micro_batch_size": 2, "save_minutes": 0.0}
+    recipe = records_recipe(tmp_path / "data", packing=packing, **options)
     small = write_records(tmp_path / "small", as_lines=True)
     mixture = [{"path": str(tmp_path / "data" / "records.json"), "passes": 3.0}, {"path": str(small)}]
     recipe["stages"][0]["data"] = {"mixture": mixture}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from slime_vlm.data.pictures import open_picture
+from slime_vlm.data.pictures import open_picture, picture_size
 from slime_vlm.data.source import Source
 from slime_vlm.errors import DataError
 
@@ -54,6 +54,18 @@ class RecordDataset:
         except DataError as error:
             raise DataError(f"{self.name_of(index)}: {error}") from error
         return {"id": record.id, "pictures": pictures, "conversations": record.conversations}
+
+    def sizes(self, index: int) -> tuple[list[tuple[int, int] | None], int]:
+        """(height, width) of a record's pictures, None where only opening them tells, and the characters of its turns.
+
+        Raises:
+            DataError: the record cannot be read.
+        """
+        number, place = self.place(index)
+        source = self.sources[number]
+        record = source[place]
+        turns = (str(turn.get("value", turn.get("content"))) for turn in record.conversations)
+        return [picture_size(value, source.images) for value in record.images], sum(map(len, turns))
 
     def name_of(self, index: int) -> str:
         """How messages name a record: its source, and its id or else its place."""

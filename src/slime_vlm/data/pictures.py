@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
 import os
 import re
 from collections.abc import Mapping
@@ -36,24 +37,46 @@ def open_picture(value: Any, root: Path) -> Image.Image:
         MissingPictureError: It is not there.
         DataError: It is damaged, is an address, leads out of `root`, or is none of the above.
     """
-    content = stored_bytes(value)
+    found, name = _find(value, root)
     try:
-        if content is not None:
-            return open_image_bytes(content, "the picture in the record")
-        path = _below(path_of(value), root)
-        # os.path, unlike pathlib, takes names that no file can have for what they are.
-        if os.path.isfile(path):
-            return open_image(path)
-        found = find_member(path)
-        if found is None:
-            raise MissingPictureError(f"{path}: no such file")
-        archive, member = found
-        content = read_member(archive, member)
-        if content is None:
-            raise MissingPictureError(f"{archive}: no member '{member}'")
-        return open_image_bytes(content, f"{archive}/{member}")
+        return open_image(found) if isinstance(found, Path) else open_image_bytes(found, name)
     except InputError as error:
         raise DataError(str(error)) from error
+
+
+def picture_size(value: Any, root: Path) -> tuple[int, int] | None:
+    """(height, width) of a picture as it is stored, from its first bytes; None where they do not tell.
+
+    Args:
+        value: As for `open_picture`.
+        root: As for `open_picture`.
+    """
+    try:
+        found, _name = _find(value, root)
+        with Image.open(found if isinstance(found, Path) else io.BytesIO(found)) as picture:
+            return picture.height, picture.width
+    # It may be of a kind that Pillow does not read; if it is damaged, opening it in full says so.
+    except Exception:
+        return None
+
+
+def _find(value: Any, root: Path) -> tuple[Path | bytes, str]:
+    """The file of a picture or its bytes, and what messages call it."""
+    content = stored_bytes(value)
+    if content is not None:
+        return content, "the picture in the record"
+    path = _below(path_of(value), root)
+    # os.path, unlike pathlib, takes names that no file can have for what they are.
+    if os.path.isfile(path):
+        return path, str(path)
+    found = find_member(path)
+    if found is None:
+        raise MissingPictureError(f"{path}: no such file")
+    archive, member = found
+    content = read_member(archive, member)
+    if content is None:
+        raise MissingPictureError(f"{archive}: no member '{member}'")
+    return content, f"{archive}/{member}"
 
 
 def stored_bytes(value: Any) -> bytes | None:

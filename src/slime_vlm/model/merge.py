@@ -169,3 +169,32 @@ def merge_rows(
         labels=None if labels is None else labels.gather(1, order).masked_fill(~mask, IGNORED_LABEL),
         token_index=order.masked_fill(~mask, -1),
     )
+
+
+def pack_rows(rows: MergedRows, embeddings: Tensor) -> tuple[MergedRows, Tensor]:
+    """Lay all rows end to end in one, without padding.
+
+    Deviation: not in the paper, whose batches are padded. Rows do not see each other, see `packed_attention`, so the
+    loss is the same.
+
+    Args:
+        rows: [B, S] each; their positions begin at 0.
+        embeddings: [B, S, D].
+
+    Returns:
+        The one row and its embeddings [1, N, D] for N real tokens. The first token of every row has no label: what
+        stands before it belongs to another.
+    """
+    real = rows.attention_mask != 0
+    labels = None
+    if rows.labels is not None:
+        first = real & (real.long().cumsum(dim=1) == 1)
+        labels = rows.labels.masked_fill(first, IGNORED_LABEL)[real][None]
+    packed = MergedRows(
+        input_ids=rows.input_ids[real][None],
+        attention_mask=rows.attention_mask[real][None],
+        position_ids=rows.position_ids[real][None],
+        labels=labels,
+        token_index=rows.token_index[real][None],
+    )
+    return packed, embeddings[real][None]

@@ -21,6 +21,7 @@ from slime_vlm.model.outputs import SlimeCausalLMOutput, VisionTokens
 from slime_vlm.model.pretrained import SlimePreTrainedModel
 from slime_vlm.model.question_selector import Selection
 from slime_vlm.model.slime_model import SlimeModel
+from slime_vlm.model.text_loss import text_loss
 
 __all__ = ["SlimeForConditionalGeneration", "SlimeModel", "SlimePreTrainedModel"]
 
@@ -91,12 +92,14 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
         kept_local_tokens: Sequence[Tensor] | None = None,
         padding_side: str | None = None,
         logits_to_keep: int | Tensor = 0,
+        loss_only: bool = False,
         **kwargs: Any,
     ) -> SlimeCausalLMOutput:
         """Logits [B, S, vocabulary] of the merged rows, and the loss when labels are given.
 
         The loss is the token mean of the shifted cross-entropy over the whole batch. Arguments: see
-        `SlimeModel.forward`; `logits_to_keep` limits the logits to the last positions (0: all) or to given ones.
+        `SlimeModel.forward`; `logits_to_keep` limits the logits to the last positions (0: all) or to given ones. With
+        `loss_only`, as in training, the same loss is computed without logits where no label is, and none are returned.
         """
         kwargs.pop("return_dict", None)
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)
@@ -115,15 +118,15 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
             padding_side=padding_side,
             **kwargs,
         )
+        passed_on = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
+        if loss_only and labels is not None:
+            hidden, kept_labels = outputs.last_hidden_state, outputs.labels
+            alone = text_loss(self._logits, hidden, kept_labels, num_items_in_batch, together=self.training)
+            return SlimeCausalLMOutput(loss=alone, **passed_on)
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         # With labels all positions are needed whatever the caller keeps.
         hidden = outputs.last_hidden_state if labels is not None else outputs.last_hidden_state[:, keep]
-        logits = self.lm_head(hidden)
-        bound = getattr(self.config.text_config, "final_logit_softcapping", None)
-        if bound is not None:
-            # Gemma 2 bounds its logits after the head: greedy answers do not show it, sampling and the loss do.
-            logits = bound * torch.tanh(logits / bound)
-        loss = None
+        logits, loss = self._logits(hidden), None
         if labels is not None:
             loss = self.loss_function(
                 logits=logits,
@@ -131,8 +134,13 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
                 vocab_size=self.config.text_config.vocab_size,
                 num_items_in_batch=num_items_in_batch,
             )
-        passed_on = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
         return SlimeCausalLMOutput(loss=loss, logits=logits, **passed_on)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.lm_head(hidden)
+        bound = getattr(self.config.text_config, "final_logit_softcapping", None)
+        # Gemma 2 bounds its logits after the head: greedy answers do not show it, sampling and the loss do.
+        return logits if bound is None else bound * torch.tanh(logits / bound)
 
 
 AutoConfig.register("slime", SlimeConfig, exist_ok=True)

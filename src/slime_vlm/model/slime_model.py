@@ -23,11 +23,14 @@ from slime_vlm.model.merge import (
     fill_placeholders,
     image_rows,
     merge_rows,
+    pack_rows,
     padding_side_of,
 )
 from slime_vlm.model.outputs import SlimeModelOutput, VisionTokens
+from slime_vlm.model.packed_attention import PACKED_ATTENTION
 from slime_vlm.model.page_positions import PagePositions
 from slime_vlm.model.pretrained import SlimePreTrainedModel
+from slime_vlm.model.processes import most_of_all, num_processes
 from slime_vlm.model.question_selector import QuestionSelector, Selection
 from slime_vlm.model.vision_encoder import build_vision_encoder, encode_views
 from slime_vlm.model.visual_vocabulary import VisualVocabulary
@@ -85,12 +88,15 @@ class SlimeModel(SlimePreTrainedModel):
 
     def encode_views(self, pixel_values: Tensor) -> Tensor:
         """Vision features of all views of a batch, in bounded chunks: [V, 3, H, W] -> [V, N, C] (section 3.1)."""
+        per_chunk = self.config.views_per_chunk
+        chunks = -(-len(pixel_values) // per_chunk)
         return encode_views(
             self.vision_tower,
             pixel_values,
             layer=self.config.vision_feature_layer,
             num_tokens=self.config.num_global_tokens,
-            views_per_chunk=self.config.views_per_chunk,
+            views_per_chunk=per_chunk,
+            least_chunks=most_of_all(chunks, self.device) if self.training else chunks,
         )
 
     def project(self, features: Tensor) -> Tensor:
@@ -223,9 +229,10 @@ class SlimeModel(SlimePreTrainedModel):
             wanted = is_global if views == "global" else ~is_global
             pixel_values, is_global = pixel_values[wanted.to(pixel_values.device)], is_global[wanted]
         # A chunk's features are used up before the next chunk is encoded: they are N / Q times as many as the tokens.
+        # Training keeps them for the gradient anyway, and there every part has to run as often in all processes.
         adapted: list[tuple[Tensor, Tensor | None]] = []
         compressed: list[Tensor] = []
-        chunks = pixel_values.split(self.config.views_per_chunk)
+        chunks = [pixel_values] if self.training else pixel_values.split(self.config.views_per_chunk)
         for global_features, tile_features in self._encode_chunks(chunks, is_global):
             if len(global_features):
                 adapted.append(self.adapt_global(global_features))
@@ -286,6 +293,25 @@ class SlimeModel(SlimePreTrainedModel):
                 local = local + self.page_position_embeddings(*tokens.grid, kept).to(local)
             parts.append(local)
         return torch.cat([part.to(parts[0]) for part in parts])
+
+    def _trains_with_others(self) -> bool:
+        """Whether the parts that see are needed in a batch without a picture: all processes use the same parts."""
+        if not self.training:
+            return False
+        parts = [part for name, part in self.named_children() if name != "language_model"]
+        return num_processes() > 1 or any(p.requires_grad for part in parts for p in part.parameters())
+
+    def _nothing_seen(self) -> Tensor:
+        """Zero, computed from a blank picture of one tile, so that its gradients are zeros and none is missing."""
+        side = self.config.view_size
+        blank = torch.zeros(2, 3, side, side, device=self.device)
+        tokens = self.encode_image(blank, (1, 1))
+        if self.selector is not None and self.selector.scorer is not None and self.config.views != "global":
+            # It gets no gradient, but its weights may be spread over the processes.
+            ids = torch.tensor([[self.config.separator_token_id]], device=blank.device)
+            self._select([tokens], ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids[0]))
+        # The product comes first: a sum of many tokens may be too large for 16 bits.
+        return (self._image_block(tokens) * 0.0).sum()
 
     # Text --------------------------------------------------------------------------------------------------------
 
@@ -436,6 +462,7 @@ class SlimeModel(SlimePreTrainedModel):
         vision_tokens: Sequence[VisionTokens] | None = None,
         kept_local_tokens: Sequence[Tensor] | None = None,
         padding_side: str | None = None,
+        pack: bool = False,
         **kwargs: Any,
     ) -> SlimeModelOutput:
         """Run the model on a batch that may mix images of any size and rows of text alone.
@@ -456,6 +483,8 @@ class SlimeModel(SlimePreTrainedModel):
             vision_tokens: Tokens of every image in place of its pixels, see `encode_images`.
             kept_local_tokens: [L] bool per image: keep these local tokens instead of asking the selector.
             padding_side: Side to pad the merged rows on; that of the input when left out.
+            pack: Lay the merged rows end to end in one [1, N], which the language model reads without padding, each row
+                as if it were alone. For training: with no cache, and with positions that are counted here.
             **kwargs: Passed on to the language model.
 
         Raises:
@@ -467,6 +496,11 @@ class SlimeModel(SlimePreTrainedModel):
             raise InputError("images came without input_ids, expected the ids that hold their placeholders")
         if (input_ids is None) == (inputs_embeds is None):
             raise InputError("expected either input_ids or inputs_embeds, got both or neither")
+        if pack and (cached or position_ids is not None or input_ids is None or self.config.keep_position_ids):
+            raise InputError(
+                "pack needs input_ids, no cache and positions counted after merging (no position_ids, "
+                "keep_position_ids false in the config): where a row begins is told by its position 0"
+            )
         seen: dict[str, Any] = {}
         merged: MergedRows | None = None
         unmerged = input_ids if has_images or not cached else None
@@ -502,8 +536,18 @@ class SlimeModel(SlimePreTrainedModel):
                 position_ids = (merged.position_ids + first) * merged.attention_mask
             elif position_ids is None or before:
                 position_ids = merged.position_ids
-            labels = merged.labels
             attention_mask = torch.cat([earlier, merged.attention_mask], dim=1)
+            if not has_images and self._trains_with_others():
+                inputs_embeds = inputs_embeds + self._nothing_seen().to(inputs_embeds)
+            if pack:
+                lengths = merged.attention_mask.sum(dim=1).tolist()
+                merged, inputs_embeds = pack_rows(merged, inputs_embeds)
+                # Without a mask, transformers (and flash attention in it) takes position 0 for a new sample.
+                attention_mask, position_ids = None, merged.position_ids
+                kwargs["use_cache"] = False
+                if self.language_model.config._attn_implementation == PACKED_ATTENTION:
+                    kwargs["packed_lengths"] = lengths
+            labels = merged.labels
         elif input_ids is not None:
             inputs_embeds = self.embed_text(input_ids)[0]
         outputs = self.language_model(
@@ -514,7 +558,8 @@ class SlimeModel(SlimePreTrainedModel):
             **kwargs,
         )
         if merged is not None:
-            seen.update(attention_mask=attention_mask, position_ids=position_ids, token_index=merged.token_index)
+            mask = merged.attention_mask if pack else attention_mask
+            seen.update(attention_mask=mask, position_ids=position_ids, token_index=merged.token_index)
         return SlimeModelOutput(
             last_hidden_state=outputs.last_hidden_state,
             past_key_values=outputs.past_key_values,

@@ -107,6 +107,7 @@ def encode_views(
     layer: int = -2,
     num_tokens: int | None = None,
     views_per_chunk: int = 32,
+    least_chunks: int = 1,
 ) -> Tensor:
     """Encode all views of a batch in bounded chunks; class tokens and registers are dropped.
 
@@ -116,6 +117,8 @@ def encode_views(
         layer: Index into the encoder's hidden states.
         num_tokens: Expected N; a mismatch is an error.
         views_per_chunk: Views that go through the encoder at once.
+        least_chunks: How often the encoder runs at least: on blank views, whose features are left out, where the views
+            need fewer.
 
     Returns:
         [V, N, C].
@@ -128,16 +131,19 @@ def encode_views(
         raise InputError(f"pixel_values has shape {list(pixel_values.shape)}, expected [views, 3, height, width]")
     parameter = next(encoder.parameters())
     frozen = not any(p.requires_grad for p in encoder.parameters())
+    views = list(pixel_values.split(views_per_chunk))
+    views += [torch.zeros_like(pixel_values[:1])] * (least_chunks - len(views))
     chunks = []
     with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-        for chunk in pixel_values.split(views_per_chunk):
+        for chunk in views:
             features = _hidden_state(encoder, chunk.to(parameter.device, parameter.dtype), layer)
             if features.ndim == 4:
                 features = features.flatten(2).transpose(1, 2)
             else:
                 features = features[:, num_prefix_tokens(encoder) :]
             chunks.append(features)
-    features = torch.cat(chunks)
+    # Blank views are cut off behind, so that their gradients are zeros.
+    features = torch.cat(chunks)[: len(pixel_values)]
     if num_tokens is not None and features.shape[1] != num_tokens:
         raise ConfigError(
             f"the vision encoder gives {features.shape[1]} tokens a view, expected {num_tokens}: "

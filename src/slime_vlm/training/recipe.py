@@ -163,6 +163,9 @@ class Stage:
     bf16: bool = True
     """Compute in bfloat16 where the machine has instructions for it."""
     max_sequence_length: int | None = field(default=2048, metadata=at_least(1))
+    packing: bool = False
+    """Lay the samples of a forward pass end to end instead of padding them, and put together samples that have about as
+    many tokens in every pass (records only)."""
     lora: LoraSettings | None = None
     """Train `language_model` by low-rank adapters rather than whole; other parts train whole."""
     questions: list[int] = field(default_factory=lambda: [8], metadata=COUNTS)
@@ -384,6 +387,8 @@ def _check(recipe: Recipe) -> list[str]:
             problems.append(f"'{where}.objective: {stage.objective}' needs 'data.pages'")
         elif stage.data.pages is not None and stage.steps is None:
             problems.append(f"'{where}.steps' is needed, since pages have no end")
+        if stage.packing and stage.data.pages is not None:
+            problems.append(f"'{where}.packing' needs records, rows of pages are packed with questions already")
         if stage.data.pages is not None:
             problems += _page_problems(stage.data.pages, {**recipe.model.config, **stage.config}, f"{where}.data")
             if stage.data.labels != "answers":

@@ -36,6 +36,7 @@ class SlimeTrainer(Trainer):
         rates: learning rate of every trainable parameter by name.
         frozen: children of `model.model` to keep in evaluation mode.
         bad_records: counts the records that batches list as bad; None where there are no records.
+        pack: lay the rows of a micro batch end to end; with the model's own loss.
         kwargs: for Trainer.
     """
 
@@ -46,9 +47,11 @@ class SlimeTrainer(Trainer):
         rates: dict[str, float],
         frozen: list[str],
         bad_records: BadRecords | None = None,
+        pack: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.pack = pack
         self.objective, self.rates, self.frozen, self.bad_records = objective, rates, frozen, bad_records
         if objective is not None:
             # Objectives return means over the micro batch; Trainer then averages over the accumulation steps.
@@ -120,6 +123,7 @@ class SlimeTrainer(Trainer):
         for name in self.frozen:
             inner.get_submodule(f"model.{name}").eval()
         if self.objective is None:
+            inputs = {**inputs, "loss_only": True, "pack": self.pack}
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         objective = self.objective
 

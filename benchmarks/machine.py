@@ -1,0 +1,26 @@
+"""What benchmarks tell about the machine and the process they ran on."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import resource
+import sys
+from pathlib import Path
+
+
+def peak_memory() -> float:
+    """Most megabytes that this process ever held."""
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def machine() -> str:
+    """Date, processor, cores and what else runs on them, in a line."""
+    names = Path("/proc/cpuinfo")
+    lines = names.read_text().splitlines() if names.is_file() else []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    cores = f"{os.cpu_count()} cores{load}"
+    return f"{datetime.date.today()}, {named or platform.processor() or platform.machine()}, {cores}"

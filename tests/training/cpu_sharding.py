@@ -30,7 +30,7 @@ def shard_on_cpu() -> None:
 
     def prepare_and_tell(self: Any, *args: Any, **kwargs: Any) -> Any:
         prepared = prepare(self, *args, **kwargs)
-        for part in prepared if isinstance(prepared, tuple) else (prepared,):
+        for part in prepared if isinstance(prepared, list | tuple) else (prepared,):
             if isinstance(part, nn.Module) and os.environ["RANK"] == "0":
                 sharded = {name: isinstance(value, DTensor) for name, value in part.named_parameters()}
                 Path(os.environ["SHARDED"]).write_text(json.dumps(sharded))

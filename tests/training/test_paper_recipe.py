@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from safetensors.torch import load_file
 
 from slime_vlm.loading import load
@@ -125,8 +126,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     for stage, batch in (("1a", 2), ("1b", 2), ("2", 2), ("3", 6)):
         small = {"steps": 3, "batch_size": batch, "micro_batch_size": batch // 2, "learning_rate": 1e-2}
         values |= {f"stages.{stage}.{key}": value for key, value in small.items()}
-    # JSON is YAML.
-    overrides = [f"{key}={json.dumps(value)}" for key, value in values.items()]
+    overrides = [f"{key}={yaml.safe_dump(value, default_flow_style=True)}" for key, value in values.items()]
     out = folder / "run"
     train(RECIPE, out, overrides=overrides)
     return out, overrides

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from slime_vlm.errors import CheckpointError, DataError
+from slime_vlm.errors import CheckpointError
 from slime_vlm.loading import load
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.pages import PageSettings, write_pages
@@ -26,7 +26,8 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 
 def own_records(folder: Path) -> Path:
     """Fifty questions about rendered pages, of which three cannot be used: each is damaged in a way of its own."""
-    settings = PageSettings(tiles=[2, 2], view_size=256, kinds={"form": 1.0}, fonts="pillow", questions=2)
+    size = {"tiles": [2, 2], "page_scale": [0.9, 1.1]}
+    settings = PageSettings.from_dict({**size, "kinds": {"form": 1.0}, "fonts": "pillow", "questions": 2})
     lines = write_pages(folder, 25, 3, settings).read_text().splitlines()
     records: list[dict[str, Any]] = []
     for line in lines:
@@ -50,15 +51,17 @@ def own_records(folder: Path) -> Path:
 def test_nano_on_records_with_damage(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     records = own_records(tmp_path / "mine")
     out = tmp_path / "run"
-    folder = train(RECIPES / "finetune-nano.yaml", out, overrides=[f"stages.3.data.records={records}"])
+    # Tiles alone, for the time.
+    changes = [f"stages.3.data.records={records}", "stages.3.config={views: local}"]
+    folder = train(RECIPES / "finetune-nano.yaml", out, overrides=changes)
     bad = [json.loads(line) for line in (out / "3" / "bad_records_0.jsonl").read_text().splitlines()]
     assert {record["place"] for record in bad} == {7, 20, 33}
     said = capfd.readouterr().err
-    for place, reason in ((7, "truncated.png"), (20, "nowhere.png"), (33, "")):
+    for place, reason in ((7, "truncated.png"), (20, "nowhere.png"), (33, "no answer after a question")):
         (record,) = [record for record in bad if record["place"] == place]
         assert f"q{place}" in record["reason"]
         assert reason in record["reason"]
-        assert record["reason"].split(":")[0] in said
+        assert f"left out: {record['reason']}" in said
     assert "3 records were left out" in said
     # A folder of a few adapters that answers, over the shipped model.
     assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "nano"
@@ -68,13 +71,6 @@ def test_nano_on_records_with_damage(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert not torch.equal(model.state_dict()[name], before.state_dict()[name])
     inputs = processor(text="<image>\nWhat is the total?", images=Image.new("RGB", (256, 256), "white"))
     assert torch.isfinite(model(**inputs).logits).all()
-
-
-def test_too_much_damage_stops_the_run(tmp_path: Path) -> None:
-    records = own_records(tmp_path / "mine")
-    changes = [f"stages.3.data.records={records}", "stages.3.data.max_bad=0.02"]
-    with pytest.raises(DataError, match=r"bad record number 2 of 50, 1 may be: mend the data"):
-        train(RECIPES / "finetune-nano.yaml", tmp_path / "run", overrides=changes)
 
 
 @pytest.mark.parametrize(("llm", "held"), [("vicuna-7b", "bfloat16"), ("llama3-8b", "4bit")])

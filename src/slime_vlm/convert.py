@@ -22,6 +22,7 @@ from transformers import CLIPVisionConfig
 
 from slime_vlm.errors import CheckpointError, ConfigError
 from slime_vlm.hub import resolve
+from slime_vlm.lora_folder import is_lora_folder
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.processing_slime import SlimeProcessor
@@ -105,6 +106,8 @@ def convert(
         raise CheckpointError(f"{dst} exists already, expected a new or empty folder; choose another one")
     fields = read_json(src / "config.json")
     if fields.get("model_type") == SlimeConfig.model_type:
+        if is_lora_folder(src):
+            raise CheckpointError(f"{src} is a LoRA over another model; fold it in with slime merge {src} OUT first")
         if base is not None:
             raise CheckpointError(f"{src} is a native checkpoint, a base is only for published adapters; leave it out")
         return _to_published(src, dst, dtype)
@@ -194,7 +197,7 @@ def build_model(
 
 def _to_native(checkpoint: PublishedCheckpoint, dst: Path, dtype: torch.dtype | None) -> ConversionReport:
     config, processor = checkpoint.config, checkpoint.processor
-    with _written(dst) as part:
+    with written(dst) as part:
         write_weights(part, checkpoint.tensors, dtype)
         kept = part / _KEPT
         kept.mkdir()
@@ -230,7 +233,7 @@ def _to_published(src: Path, dst: Path, dtype: torch.dtype | None) -> Conversion
     tensors = {published: stacked([stored[name] for name in parts]) for published, parts in names.items()}
     unused = _unused_tensors(src, config)
     kept = src / _KEPT
-    with _written(dst) as part:
+    with written(dst) as part:
         write_weights(part, tensors | unused, dtype)
         if (kept / "config.json").is_file():
             config_json = _updated(kept, fields, config)
@@ -353,7 +356,7 @@ def _copy(path: Path, folder: Path) -> None:
 
 
 @contextmanager
-def _written(dst: Path) -> Iterator[Path]:
+def written(dst: Path) -> Iterator[Path]:
     """A folder that appears as `dst` only when it is whole, and not at all if anything fails."""
     part = dst.with_name(dst.name + ".part")
     try:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PretrainedConfig
+from transformers import GenerationConfig, PretrainedConfig
 
 from slime_vlm.convert import build_model, load_published, read_native
 from slime_vlm.errors import CheckpointError, ConfigError, one_line
 from slime_vlm.hub import SHIPPED, resolve
+from slime_vlm.lora_folder import is_lora_folder, open_lora
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.processing_slime import SlimeProcessor
@@ -48,7 +49,8 @@ def load(
     """Load a model, ready to answer, and its processor.
 
     Args:
-        name_or_path: `nano` (shipped), a folder or a hub id, native or in the published layout.
+        name_or_path: `nano` (shipped), a folder or a hub id, native or in the published layout; or a LoRA that a
+            recipe kept apart, which is folded into its base in memory.
         device: Where to put it; None = the GPU if there is one, else the CPU.
         dtype: Type of the weights, a torch type or its name; None = float32 on a CPU, bfloat16 elsewhere
             and wherever a quantisation is wanted.
@@ -127,7 +129,13 @@ def _load_native(
     config, processor = read_native(folder)
     changed = _apply_overrides(config, overrides)
     loading = _loading(config, quantization, device)
-    return build_model(folder, folder, config, changed, dtype=dtype, **loading), processor.follow(config)
+    if not is_lora_folder(folder):
+        return build_model(folder, folder, config, changed, dtype=dtype, **loading), processor.follow(config)
+    state = {name: tensor.load(dtype) for name, tensor in open_lora(folder).folded().items()}
+    model = build_model(folder, None, config, changed, state_dict=state, dtype=dtype, **loading)
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    return model, processor.follow(config)
 
 
 def _device(device: str | torch.device | None) -> torch.device:

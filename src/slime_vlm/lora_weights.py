@@ -1,4 +1,4 @@
-"""Low-rank weights of a published LoRA checkpoint, added to the base's weights while these are read.
+"""Low-rank weights in peft's files, published or our own, added to the base's weights while these are read.
 
 W + scale * B A, in float32, then back to the type of W; scale is alpha / r (alpha / sqrt(r) with rank stabilisation).
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from slime_vlm.weight_names import native_names
 
 ADAPTER_CONFIG = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+PREFIX = "base_model.model."
+"""What peft puts before every name."""
+
 _NAME = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_(A|B)(?:\.default)?\.weight")
 # Settings under which the formula above is not what was trained.
 _UNKNOWN_SETTINGS = {
@@ -30,7 +33,6 @@ _UNKNOWN_SETTINGS = {
     "rank_pattern": {},
     "alpha_pattern": {},
     "bias": "none",
-    "modules_to_save": None,
     "lora_bias": False,
 }
 
@@ -44,12 +46,14 @@ class LoraWeights:
         base: Name of the model that they were trained on, as recorded; None if it is not.
         scale: Factor of every product.
         pairs: Native name of every changed tensor, and its A [r, in] and B [out, r].
+        whole: Native name of every tensor that was trained whole; these take the place of the base's.
     """
 
     folder: Path
     base: str | None
     scale: float
     pairs: Mapping[str, tuple[StoredTensor, StoredTensor]]
+    whole: Mapping[str, StoredTensor] = field(default_factory=dict)
 
     def added_to(self, tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
         """Tensors of the base under their native names, with the low-rank weights added where there are some.
@@ -57,13 +61,31 @@ class LoraWeights:
         Raises:
             CheckpointError: A tensor is not in the base or of another shape there.
         """
-        absent = [name for name in self.pairs if name not in tensors]
+        found = self.beside(tensors)
+        return {**found, **{name: self._sum(name, found[name]) for name in self.pairs}}
+
+    def beside(self, tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+        """Tensors of the base, with those that were trained whole in their place and type; no low-rank weights yet.
+
+        Raises:
+            CheckpointError: A tensor is not in the base or of another shape there.
+        """
+        absent = [name for name in (*self.pairs, *self.whole) if name not in tensors]
         if absent:
             raise CheckpointError(
                 f"{self.folder} changes {len(absent)} tensor(s) that the base does not have: {some(absent)}; "
                 "give the base that it was trained on"
             )
-        return {**tensors, **{name: self._sum(name, tensors[name]) for name in self.pairs}}
+        return {**tensors, **{name: self._in_place(name, tensors[name]) for name in self.whole}}
+
+    def _in_place(self, name: str, base: StoredTensor) -> StoredTensor:
+        own = self.whole[name]
+        if base.shape != own.shape:
+            raise CheckpointError(
+                f"{self.folder} has {name} as {list(own.shape)}, but the base has it as {list(base.shape)}; give the "
+                "base that it was trained on"
+            )
+        return StoredTensor(own.shape, base.dtype, own.origin, lambda: own.load(base.dtype))
 
     def _sum(self, name: str, base: StoredTensor) -> StoredTensor:
         a, b = self.pairs[name]
@@ -74,14 +96,32 @@ class LoraWeights:
             )
 
         def read() -> Tensor:
-            weight = base.load()
-            return weight.float().addmm_(b.load(torch.float32), a.load(torch.float32), alpha=self.scale).to(weight)
+            return folded(base.load(), a.load(), b.load(), self.scale)
 
         return StoredTensor(base.shape, base.dtype, base.origin, read)
 
 
-def read_lora(folder: Path) -> LoraWeights:
+def folded(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """A weight with its low-rank weights added.
+
+    Args:
+        weight: [out, in].
+        a: A [r, in].
+        b: B [out, r].
+        scale: factor of the product.
+
+    Returns:
+        The sum, computed in float32, in the type of `weight`.
+    """
+    return torch.addmm(weight.float(), b.float(), a.float(), alpha=scale).to(weight)
+
+
+def read_lora(folder: Path, native: bool = False) -> LoraWeights:
     """Read the low-rank weights of a folder with `adapter_config.json`.
+
+    Args:
+        folder: The folder.
+        native: Whether names are those of this package, and `modules_to_save` may be there; else they are published.
 
     Raises:
         CheckpointError: They are damaged, or were trained in a way that this cannot add up.
@@ -93,13 +133,18 @@ def read_lora(folder: Path) -> LoraWeights:
     for name, plain in _UNKNOWN_SETTINGS.items():
         if settings.get(name) not in (plain, None):
             raise CheckpointError(f"{path} has {name} {settings[name]!r}, expected {plain!r}; merge it with peft first")
+    saved = settings.get("modules_to_save") or []
+    if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved) or (saved and not native):
+        raise CheckpointError(f"{path} has modules_to_save {saved!r}, expected none; merge it with peft first")
     rank, alpha = _positive(settings, "r", path), _positive(settings, "lora_alpha", path)
+    pairs, whole = _weights(folder, rank, tuple(f"{name}." for name in saved) if native else None)
     base = settings.get("base_model_name_or_path")
     return LoraWeights(
         folder=folder,
         base=base if isinstance(base, str) and base else None,
         scale=alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank),
-        pairs=_pairs(folder, rank),
+        pairs=pairs,
+        whole=whole,
     )
 
 
@@ -110,15 +155,23 @@ def _positive(settings: Mapping[str, Any], name: str, path: Path) -> float:
     return value
 
 
-def _pairs(folder: Path, rank: float) -> dict[str, tuple[StoredTensor, StoredTensor]]:
+def _weights(
+    folder: Path, rank: float, saved: tuple[str, ...] | None
+) -> tuple[dict[str, tuple[StoredTensor, StoredTensor]], dict[str, StoredTensor]]:
+    """Low-rank weights, and those that were trained whole: of native names that begin as `saved` says, else none."""
     path = next((folder / name for name in _WEIGHTS if (folder / name).exists()), None)
     if path is None:
         raise CheckpointError(f"{folder} has {ADAPTER_CONFIG} but neither {' nor '.join(_WEIGHTS)}; fetch it again")
     halves: dict[str, dict[str, StoredTensor]] = {}
+    whole: dict[str, StoredTensor] = {}
     unknown = []
     for name, tensor in file_tensors(path).items():
         match = _NAME.fullmatch(name)
-        targets = native_names(f"{match[1]}.weight") if match else []
+        if match is None and saved and name.removeprefix(PREFIX).startswith(saved):
+            whole[name.removeprefix(PREFIX)] = tensor
+            continue
+        target = f"{match[1]}.weight" if match else ""
+        targets = [target] if saved is not None else native_names(target)
         if match is None or len(targets) != 1:
             unknown.append(name)
             continue
@@ -131,4 +184,4 @@ def _pairs(folder: Path, rank: float) -> dict[str, tuple[StoredTensor, StoredTen
     lonely = [name for name, half in halves.items() if len(half) != 2]
     if lonely:
         raise CheckpointError(f"{path} lacks one of A and B for {some(lonely)}; fetch it again")
-    return {name: (half["A"], half["B"]) for name, half in halves.items()}
+    return {name: (half["A"], half["B"]) for name, half in halves.items()}, whole

@@ -16,6 +16,7 @@ from slime_vlm.cli.data import app as data
 from slime_vlm.cli.doctor import doctor
 from slime_vlm.cli.eval import app as evaluate
 from slime_vlm.cli.info import info
+from slime_vlm.cli.merge import merge
 from slime_vlm.cli.new import new
 from slime_vlm.cli.pages import pages
 from slime_vlm.cli.train import train
@@ -36,6 +37,7 @@ app.command()(doctor)
 app.command(no_args_is_help=True)(train)
 app.command(no_args_is_help=True)(pages)
 app.command(no_args_is_help=True)(convert)
+app.command(no_args_is_help=True)(merge)
 app.command(no_args_is_help=True)(new)
 app.add_typer(data, name="data")
 app.add_typer(evaluate, name="eval")

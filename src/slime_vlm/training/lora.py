@@ -1,32 +1,56 @@
-"""Low-rank adapters on the language model in place of training all of it (variant of stage 3, paper section 4.1)."""
+"""Low-rank adapters on the language model in place of training all of it (variant of stage 3, paper section 4.1).
+
+At the end of a stage they are merged into its weights, or kept apart: a folder in peft's layout over the model that
+they were trained on (`slime_vlm.lora_folder` reads it).
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import copy
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from slime_vlm.errors import ConfigError
+from slime_vlm.lora_weights import PREFIX, folded
 
 if TYPE_CHECKING:
-    from peft.tuners.lora import LoraModel
-
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
     from slime_vlm.training.recipe import LoraSettings
 
 LORA_MARK = ".lora_"
 """Part of the name of every low-rank weight, and of no other."""
 
+BYTES_OF_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "4bit": 0.5 + 4 / 64}
+"""4bit: and a scale in float32 for 64 of them."""
 
-def add_lora(model: SlimeForConditionalGeneration, settings: LoraSettings) -> LoraModel:
+_A, _B, _BASE = ".lora_A.default.weight", ".lora_B.default.weight", ".base_layer."
+
+
+def linear_layers(model: SlimeForConditionalGeneration) -> dict[str, nn.Linear]:
+    """The linear layers of the language model by their names in it; those that get adapters.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    language_model = model.model.language_model
+    found = {name: layer for name, layer in language_model.named_modules() if isinstance(layer, nn.Linear)}
+    if not found:
+        raise ConfigError(f"lora needs linear layers, the language model {type(language_model).__name__} has none")
+    return found
+
+
+def add_lora(model: SlimeForConditionalGeneration, settings: LoraSettings) -> None:
     """Put adapters beside every linear layer of the language model, in place.
 
     Args:
         model: the model; its own parts (projector, adapters, compressor) and the head stay as they are.
-        settings: rank, scale and dropout.
-
-    Returns:
-        What `merge_lora` needs at the end of the stage.
+        settings: rank, scale, dropout, and the type that the layers beside the adapters are kept in.
 
     Raises:
         ConfigError: the language model has no linear layer.
@@ -34,20 +58,109 @@ def add_lora(model: SlimeForConditionalGeneration, settings: LoraSettings) -> Lo
     from peft import LoraConfig
     from peft.tuners.lora import LoraModel
 
+    layers = linear_layers(model)
+    if settings.base_weights == "bfloat16":
+        for layer in layers.values():
+            layer.to(torch.bfloat16)
     language_model = model.model.language_model
-    linear = {name.rsplit(".", 1)[-1] for name, layer in language_model.named_modules() if isinstance(layer, nn.Linear)}
-    if not linear:
-        raise ConfigError(f"lora needs linear layers, the language model {type(language_model).__name__} has none")
+    if settings.base_weights == "4bit":
+        # transformers tells the whole model alone, and peft asks the part that it is given.
+        language_model.is_loaded_in_4bit = True
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=sorted(linear),
+        target_modules=_last_names(layers),
         bias="none",
     )
-    return LoraModel(language_model, config, "default")
+    LoraModel(language_model, config, "default")
+    for name, parameter in model.named_parameters():
+        if LORA_MARK in name:
+            # peft gives them the type of the layer; moments of AdamW in bfloat16 would lose small steps.
+            parameter.data = parameter.data.float()
 
 
-def merge_lora(lora: LoraModel) -> None:
-    """Add the adapters to the weights beside them and remove them, in place: the model is an ordinary one again."""
-    lora.merge_and_unload()
+def _last_names(layers: Mapping[str, nn.Linear]) -> list[str]:
+    return sorted({name.rsplit(".", 1)[-1] for name in layers})
+
+
+def merged(weights: Mapping[str, Tensor], settings: LoraSettings) -> dict[str, Tensor]:
+    """Weights of a model with adapters as those of one without, the adapters added to the layers beside them.
+
+    Args:
+        weights: state of the whole model.
+        settings: those of `add_lora`.
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        if LORA_MARK in name:
+            continue
+        stem = name.removesuffix(f"{_BASE}weight")
+        if stem != name:
+            value = folded(value, weights[stem + _A], weights[stem + _B], settings.alpha / settings.rank)
+        found[name.replace(_BASE, ".")] = value
+    return found
+
+
+def save_lora(
+    folder: Path,
+    model: SlimeForConditionalGeneration,
+    weights: Mapping[str, Tensor],
+    trained: set[str],
+    settings: LoraSettings,
+    base: str,
+) -> None:
+    """Write adapters, and the parts that trained whole, in peft's layout (`modules_to_save`).
+
+    Args:
+        folder: where to; made if missing.
+        model: the model with adapters.
+        weights: state of the whole model.
+        trained: names of all parameters that trained.
+        settings: those of `add_lora`.
+        base: the checkpoint that they lie over, a folder, hub id or `nano`.
+    """
+    from peft import LoraConfig
+
+    # Modules are the unit, since peft knows no other: model.global_adapter.gate_weight -> model.global_adapter.
+    whole = {".".join(name.split(".")[:2]) for name in trained if LORA_MARK not in name}
+    saved: dict[str, Any] = {}
+    for name, value in weights.items():
+        if LORA_MARK in name:
+            saved[PREFIX + name.replace(".default.", ".")] = value.contiguous()
+        elif name.startswith(tuple(f"{module}." for module in whole)):
+            saved[PREFIX + name] = value.contiguous()
+    targets = "|".join(map(re.escape, _last_names(_without_adapters(model))))
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=rf"model\.language_model\..+\.({targets})",
+        modules_to_save=sorted(whole) or None,
+        bias="none",
+        base_model_name_or_path=base,
+        inference_mode=True,
+    )
+    config.save_pretrained(folder)
+    save_file(saved, folder / "adapter_model.safetensors", {"format": "pt"})
+    model.generation_config.save_pretrained(folder)
+    described = copy.deepcopy(model.config)
+    described.architectures = [type(model).__name__]
+    # How the base was held while this trained says nothing about how it is loaded.
+    if hasattr(described, "quantization_config"):
+        del described.quantization_config
+    described.save_pretrained(folder)
+
+
+def bytes_saved(model: SlimeForConditionalGeneration, settings: LoraSettings) -> float:
+    """Bytes that the layers beside the adapters take less than in float32."""
+    saved = 4 - BYTES_OF_WEIGHT[settings.base_weights]
+    return sum(layer.weight.numel() for layer in _without_adapters(model).values()) * saved
+
+
+def _without_adapters(model: SlimeForConditionalGeneration) -> dict[str, nn.Linear]:
+    return {
+        name.removesuffix(_BASE.rstrip(".")): layer
+        for name, layer in linear_layers(model).items()
+        if LORA_MARK not in name
+    }

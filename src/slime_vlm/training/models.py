@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from transformers import set_seed
 
 from slime_vlm.assembly import assemble
 from slime_vlm.errors import ConfigError
-from slime_vlm.loading import load, resolve
+from slime_vlm.loading import SHIPPED, load, resolve
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.processing_slime import SlimeProcessor
@@ -200,16 +201,19 @@ def start_local_attention(attention: QueryAttention, num_inputs: int, sharpness:
         attention.norm_input.weight.fill_(0.05)
 
 
-def start_model(recipe: Recipe, overrides: dict[str, Any]) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
+def start_model(
+    recipe: Recipe, overrides: dict[str, Any], quantization: str | None = None
+) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
     """The model before the first stage.
 
     Args:
         recipe: the recipe.
         overrides: SlimeConfig values of the stage.
+        quantization: that of the language model's layers, of a checkpoint alone.
     """
     source = recipe.model
     if source.path is not None:
-        return load(source.path, device="cpu", dtype=torch.float32, **{**source.config, **overrides})
+        return _load(source.path, {**source.config, **overrides}, quantization)
     if source.tokenizer == "pages":
         return new_page_model(recipe, overrides)
     if source.vision and source.llm:
@@ -236,9 +240,30 @@ def new_model(recipe: Recipe, overrides: dict[str, Any]) -> tuple[SlimeForCondit
     )
 
 
-def stage_model(folders: list[Path], overrides: dict[str, Any]) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
+def _load(
+    path: str | Path, overrides: dict[str, Any], quantization: str | None
+) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
+    # Quantised weights cannot be moved, so they are put where this process trains.
+    on_gpu = quantization is not None and torch.cuda.is_available()
+    device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if on_gpu else "cpu"
+    return load(path, device=device, dtype=torch.float32, quantization=quantization, **overrides)
+
+
+def base_of(recipe: Recipe, before: list[Path]) -> str:
+    """The checkpoint that a stage's adapters lie over, as they record it: a whole path, a hub id or `nano`."""
+    if before:
+        return str(before[0].resolve())
+    path = recipe.model.path
+    assert path is not None
+    folder = Path(path).expanduser()
+    return str(folder.resolve()) if path not in SHIPPED and folder.is_dir() else path
+
+
+def stage_model(
+    folders: list[Path], overrides: dict[str, Any], quantization: str | None = None
+) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
     """The model after one or more stages: the weights of the first folder, then what each later one trained."""
-    model, processor = load(folders[0], device="cpu", dtype=torch.float32, **overrides)
+    model, processor = _load(folders[0], overrides, quantization)
     for folder in folders[1:]:
         trained = set(json.loads((folder / STAGE_FILE).read_text())["trained"])
         weights = load_file(folder / "model.safetensors")

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-from slime_vlm.training.lora import add_lora
+from slime_vlm.training.lora import add_lora, bytes_saved
 from slime_vlm.training.models import recipe_config
 from slime_vlm.training.recipe import Recipe, Stage, recipe_dict
 from slime_vlm.training.stages import apply_stage, trainable_table
@@ -28,10 +28,11 @@ def sequence_length(config: SlimeConfig, limit: int | None, text_tokens: int = 2
 def memory_estimate(model: SlimeForConditionalGeneration, stage: Stage, weight_bytes: int = 4) -> dict[str, float]:
     """Bytes that one process needs in a stage, by purpose; a plan, not a measurement.
 
-    Weights count `weight_bytes` each, trainable ones 4 more for the gradient, 8 for AdamW's moments and, with bf16, 2
-    for the copy that a step computes with. Activations: per token and layer 34 hidden widths at 2 bytes (about what a
-    Llama layer keeps for its backward pass), or one width with gradient checkpointing and one layer in full; logits
-    twice in float32. Activations of a vision encoder that trains are not counted.
+    Weights count `weight_bytes` each, beside adapters what `lora.base_weights` says; trainable ones 4 more for the
+    gradient, 8 for AdamW's moments and, with bf16, 2 for the copy that a step computes with. Activations: per token and
+    layer 34 hidden widths at 2 bytes (about what a Llama layer keeps for its backward pass), or one width with gradient
+    checkpointing and one layer in full; logits twice in float32. Activations of a vision encoder that trains are not
+    counted.
 
     Args:
         model: the model after `apply_stage`; on the meta device will do.
@@ -46,7 +47,7 @@ def memory_estimate(model: SlimeForConditionalGeneration, stage: Stage, weight_b
     layers = text.num_hidden_layers
     kept = layers * text.hidden_size * 2 + per_layer if stage.gradient_checkpointing else layers * per_layer
     return {
-        "weights": float(total * weight_bytes),
+        "weights": float(total * weight_bytes) - (bytes_saved(model, stage.lora) if stage.lora else 0.0),
         "gradients": float(trainable * 4),
         "optimizer": float(trainable * 8),
         "bf16 copies": float(trainable * 2 if stage.bf16 else 0),

@@ -121,11 +121,16 @@ class OracleSettings:
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """Low-rank adapters on the language model; they are merged into its weights at the end of the stage."""
+    """Low-rank adapters on the language model."""
 
     rank: int = field(default=128, metadata=at_least(1))
     alpha: int = field(default=256, metadata=at_least(1))
     dropout: float = field(default=0.05, metadata=SHARE)
+    merge: bool = True
+    """Merge them into the language model at the end of the stage; false keeps them apart, a small folder over the model
+    that the stage started from (`slime merge` folds them in later)."""
+    base_weights: str = field(default="float32", metadata=one_of("float32", "bfloat16", "4bit"))
+    """What the linear layers beside them are kept in, which do not train. Everything else stays in float32."""
 
 
 @dataclass(frozen=True)
@@ -380,6 +385,7 @@ def _check(recipe: Recipe) -> list[str]:
                 problems.append(f"'{where}.part_learning_rates' names '{part}', which this stage does not train")
         if stage.lora is not None and "language_model" not in stage.trains:
             problems.append(f"'{where}.lora' needs 'language_model' among 'trains'")
+        problems += _lora_problems(recipe, stage, names[i - 1 : i])
         given = [key for key in ("pages", "records", "mixture") if getattr(stage.data, key) is not None]
         if len(given) != 1:
             problems.append(f"'{where}.data' needs exactly one of 'pages', 'records' and 'mixture'")
@@ -402,6 +408,27 @@ def _check(recipe: Recipe) -> list[str]:
     source = recipe.model
     if source.path is None and not (source.vision and source.llm) and "text_config" not in source.config:
         problems.append("'model' needs 'path', or 'vision' and 'llm', or a 'config' with vision_config and text_config")
+    return problems
+
+
+def _lora_problems(recipe: Recipe, stage: Stage, before: list[str]) -> list[str]:
+    lora, where = stage.lora, f"stages.{stage.name}.lora"
+    problems = []
+    start = before if stage.start is None else stage.start
+    for name in start[1:]:
+        apart = [s for s in recipe.stages if s.name == name and s.lora is not None and not s.lora.merge]
+        if apart:
+            problems.append(f"'stages.{stage.name}.start' adds '{name}', whose adapters are kept apart; put it first")
+    if lora is None:
+        return problems
+    if lora.base_weights == "bfloat16" and not stage.bf16:
+        problems.append(f"'{where}.base_weights: bfloat16' needs 'bf16: true'")
+    if lora.base_weights == "4bit" and lora.merge:
+        problems.append(f"'{where}.base_weights: 4bit' needs 'merge: false'; slime merge folds them in afterwards")
+    if not lora.merge and (len(start) > 1 or (not start and recipe.model.path is None)):
+        problems.append(
+            f"'{where}.merge: false' needs one checkpoint to lie over: 'model.path', or one stage to start from"
+        )
     return problems
 
 

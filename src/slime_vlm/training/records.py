@@ -95,6 +95,8 @@ class RecordCollator:
         grids = [(1, 1)] * len(record["pictures"])
         try:
             turns = read_turns(record["conversations"], len(grids))
+            if not any(turn.role == "assistant" for turn in turns):
+                raise DataError("no answer after a question, expected turns of human and gpt that begin with human")
             self.processor.encode_conversations([turns], image_grids=grids, **self.options)
         except (DataError, InputError) as error:
             raise DataError(f"{self.dataset.name_of(index)}: {error}") from error

@@ -21,8 +21,8 @@ from slime_vlm.data import MixtureOrder, RecordDataset, Share, open_source
 from slime_vlm.errors import ConfigError
 from slime_vlm.precision import has_bf16
 from slime_vlm.quiet import quiet_while
-from slime_vlm.training.lora import add_lora, merge_lora
-from slime_vlm.training.models import page_vocabulary, recipe_config, stage_model, start_model
+from slime_vlm.training.lora import add_lora, merged, save_lora
+from slime_vlm.training.models import base_of, page_vocabulary, recipe_config, stage_model, start_model
 from slime_vlm.training.objectives import AnswerObjective, OracleObjective, ReadObjective
 from slime_vlm.training.packing import EvenOrder, TokensOf, prepare_packing
 from slime_vlm.training.page_data import AnswerCollator, OracleCollator, PageDataset, PageShape, ReadCollator
@@ -123,7 +123,11 @@ def _run_stage(recipe: Recipe, stage: Stage, out: Path, resume: bool, console: C
                 f"stage '{stage.name}' starts from {path}, which is not there: run stage '{needed}' first"
             )
     set_seed(recipe.seed + stage.seed)
-    model, processor = stage_model(before, stage.config) if before else start_model(recipe, stage.config)
+    quantization = "4bit" if stage.lora and stage.lora.base_weights == "4bit" else None
+    if before:
+        model, processor = stage_model(before, stage.config, quantization)
+    else:
+        model, processor = start_model(recipe, stage.config, quantization)
     if stage.packing:
         prepare_packing(model, stage.name)
     elif not torch.cuda.is_available() or stage.pointing_loss:
@@ -134,10 +138,11 @@ def _run_stage(recipe: Recipe, stage: Stage, out: Path, resume: bool, console: C
         model.config.max_sequence_length = stage.max_sequence_length
     if stage.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    lora = add_lora(model, stage.lora) if stage.lora else None
+    if stage.lora is not None:
+        add_lora(model, stage.lora)
     rates = apply_stage(model, stage)
     console.print(trainable_table(model, stage))
-    if stage.bf16 and not has_bf16():
+    if stage.bf16 and not _in_bf16(stage):
         console.print("this machine has no bfloat16 instructions: computing in float32")
 
     dataset, collator, objective = _data_and_loss(recipe, stage, model, processor)
@@ -161,6 +166,8 @@ def _run_stage(recipe: Recipe, stage: Stage, out: Path, resume: bool, console: C
         callbacks=[ClockCheckpoints(stage.save_minutes), progress],
     )
     trainer.remove_callback(PrinterCallback)
+    if os.environ.get("ACCELERATE_USE_FSDP", "false") == "true" and not trainer.is_fsdp_enabled:
+        console.print("Accelerate shards models over accelerators only: here every process keeps a whole one")
     if checkpoint is not None:
         done = Path(checkpoint).name.rpartition("-")[2]
         console.print(f"stage {stage.name}: going on after step {done} of {trainer.args.max_steps}")
@@ -175,9 +182,7 @@ def _run_stage(recipe: Recipe, stage: Stage, out: Path, resume: bool, console: C
             console.print(f"{len(bad_records.seen)} records were left out, see {bad_records.file}", soft_wrap=True)
         if objective is not None:
             objective.finish(model)
-        if lora is not None:
-            merge_lora(lora)
-        _save_stage(model, processor, recipe, stage, trainer, model_folder)
+        _save_stage(model, processor, recipe, stage, trainer, before, model_folder)
         if asked:
             console.print(f"stopped at the end of stage {stage.name}; go on with --resume")
             raise KeyboardInterrupt
@@ -269,7 +274,7 @@ def _arguments(recipe: Recipe, stage: Stage, folder: Path, dataset: Any) -> Trai
         weight_decay=stage.weight_decay,
         adam_beta2=stage.adam_beta2,
         max_grad_norm=stage.max_grad_norm,
-        bf16=stage.bf16 and has_bf16(),
+        bf16=_in_bf16(stage),
         use_cpu=not torch.cuda.is_available(),
         # A gate that stands on one adapter gets no gradient in stages 1a and 1b.
         ddp_find_unused_parameters=True,
@@ -287,15 +292,24 @@ def _arguments(recipe: Recipe, stage: Stage, folder: Path, dataset: Any) -> Trai
     )
 
 
+def _in_bf16(stage: Stage) -> bool:
+    """Whether a stage computes in bfloat16; weights in it leave no choice, however slow that is."""
+    return stage.bf16 and (has_bf16() or (stage.lora is not None and stage.lora.base_weights == "bfloat16"))
+
+
 def _save_stage(
     model: SlimeForConditionalGeneration,
     processor: SlimeProcessor,
     recipe: Recipe,
     stage: Stage,
     trainer: SlimeTrainer,
+    before: list[Path],
     folder: Path,
 ) -> None:
-    """Write the stage's model with the recipe's own config, then the marker that it is finished."""
+    """Write the stage's model with the recipe's own config, then the marker that it is finished.
+
+    Adapters that are kept apart are written alone, over the model before the stage.
+    """
     # Gathers the parts of a model that is spread over processes, so all of them take part.
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.args.should_save:
@@ -303,7 +317,11 @@ def _save_stage(
         for key in [*stage.config, "max_sequence_length"]:
             setattr(model.config, key, getattr(base, key))
         processor.follow(model.config)
-        model.save_pretrained(folder, state_dict=weights)
+        if stage.lora is not None and not stage.lora.merge:
+            save_lora(folder, model, weights, set(trainer.rates), stage.lora, base_of(recipe, before))
+        else:
+            whole = weights if stage.lora is None else merged(weights, stage.lora)
+            model.save_pretrained(folder, state_dict=whole)
         processor.save_pretrained(folder)
         history = [entry for entry in trainer.state.log_history if "loss" in entry]
         record = {

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from slime_vlm.data import MixtureOrder
+from slime_vlm.errors import ConfigError
 from slime_vlm.training.records import BadRecords
+from slime_vlm.training.sharding import is_sharded, layer_classes, load_shards
 
 COMPLETE = "complete"
 """Marker in a checkpoint folder that was written whole; one without it is a torn write of a killed run."""
@@ -50,9 +51,12 @@ class SlimeTrainer(Trainer):
         pack: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        with _adapters_told(kwargs["model"]):
+            super().__init__(*args, **kwargs)
         self.pack = pack
         self.objective, self.rates, self.frozen, self.bad_records = objective, rates, frozen, bad_records
+        if self.is_fsdp_enabled:
+            self.accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = layer_classes(self.model)
         if objective is not None:
             # Objectives return means over the micro batch; Trainer then averages over the accumulation steps.
             self.model_accepts_loss_kwargs = False
@@ -62,20 +66,40 @@ class SlimeTrainer(Trainer):
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
         """Train; from a checkpoint, with what had been summed when it was written."""
         if resume_from_checkpoint is not None:
-            # Not there in a checkpoint of fewer processes.
-            path = self._sums_file(Path(resume_from_checkpoint))
-            if path.is_file():
-                kept = json.loads(path.read_text())
-                self._loss_sum += kept["loss"]
-                self._sums.update(kept["sums"])
-                if self.bad_records is not None:
-                    self.bad_records.seen.update(kept["bad_records"])
-                if isinstance(self.train_dataset, MixtureOrder) and "data" in kept:
-                    self.train_dataset.check(kept["data"])
+            self._take_up_sums(Path(resume_from_checkpoint))
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _take_up_sums(self, checkpoint: Path) -> None:
+        kept = [json.loads(path.read_text()) for path in checkpoint.glob("sums_*.json")]
+        if not kept:
+            return
+        if len(kept) == self.args.world_size:
+            kept = [json.loads(self._sums_file(checkpoint).read_text())]
+        # Of another number of processes each goes on with the mean, and the first remembers all bad records.
+        self._loss_sum += sum(sums["loss"] for sums in kept) / len(kept)
+        self._sums.update(kept[0]["sums"])
+        if self.bad_records is not None and (len(kept) == 1 or self.args.process_index == 0):
+            self.bad_records.seen.update(index for sums in kept for index in sums["bad_records"])
+        if isinstance(self.train_dataset, MixtureOrder) and "data" in kept[0]:
+            self.train_dataset.check(kept[0]["data"])
 
     def _sums_file(self, checkpoint: Path) -> Path:
         return checkpoint / f"sums_{self.args.process_index}.json"
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        checkpoint = Path(resume_from_checkpoint)
+        if self.is_fsdp_enabled and not is_sharded(checkpoint):
+            raise ConfigError(f"{checkpoint} is not in shards: go on with --resume without FSDP, as the run was begun")
+        # Shards for a whole model are read with those of the optimizer, below.
+        if self.is_fsdp_enabled or not is_sharded(checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or self.is_fsdp_enabled or not is_sharded(Path(checkpoint)):
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        load_shards(Path(checkpoint), self.model, self.optimizer.optimizer)
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
@@ -150,6 +174,17 @@ class SlimeTrainer(Trainer):
 
 
 @contextmanager
+def _adapters_told(model: Any) -> Iterator[None]:
+    """Let Trainer take a model with quantised weights: it knows of adapters only where transformers put them in."""
+    told = model._hf_peft_config_loaded
+    model._hf_peft_config_loaded = told or getattr(model, "is_quantized", False)
+    try:
+        yield
+    finally:
+        model._hf_peft_config_loaded = told
+
+
+@contextmanager
 def _forward_aside(module: Any, run: Callable[..., Any]) -> Iterator[None]:
     """Let a module run something else when it is called.
 
@@ -189,15 +224,20 @@ class ClockCheckpoints(TrainerCallback):
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Mark the checkpoint as complete."""
+        """Mark the checkpoint as complete, once every process has written its part."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier()
         (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
         self.last = time.monotonic()
 
 
 def last_complete_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint that was written whole; torn ones are removed."""
+    steps = {}
     for path in folder.glob("checkpoint-*"):
-        if not (path / COMPLETE).exists():
-            shutil.rmtree(path)
-    found: str | None = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    return found
+        if (path / COMPLETE).exists():
+            steps[int(path.name.rpartition("-")[2])] = str(path)
+        else:
+            # Another process of the run may be at it as well.
+            shutil.rmtree(path, ignore_errors=True)
+    return steps[max(steps)] if steps else None

@@ -1,0 +1,94 @@
+"""A LoRA over a SliME, kept apart from it: one folder in peft's layout with config and processor beside it.
+
+adapter_config.json        settings, the modules that were trained whole, and the base: a folder, hub id or `nano`
+adapter_model.safetensors  low-rank weights, and the whole modules
+config.json and the processor's files, as in any native checkpoint
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from slime_vlm.errors import CheckpointError
+from slime_vlm.hub import SHIPPED, at_hand, resolve
+from slime_vlm.lora_weights import ADAPTER_CONFIG, LoraWeights, read_lora
+from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.published import is_published, read_json
+from slime_vlm.published_checkpoint import open_published
+from slime_vlm.weight_files import StoredTensor, folder_tensors
+
+
+@dataclass(frozen=True)
+class LoraFolder:
+    """A LoRA and its base, opened.
+
+    Attributes:
+        folder: The LoRA's folder.
+        base: The base's folder.
+        lora: Low-rank and whole weights.
+        stored: The base's tensors by native name.
+    """
+
+    folder: Path
+    base: Path
+    lora: LoraWeights
+    stored: dict[str, StoredTensor]
+
+    def folded(self) -> dict[str, StoredTensor]:
+        """Tensors of the model with its low-rank weights added, in the types of the base."""
+        return self.lora.added_to(self.stored)
+
+    def beside(self) -> dict[str, StoredTensor]:
+        """Tensors of the model without its low-rank weights, the whole ones in place."""
+        return self.lora.beside(self.stored)
+
+
+def is_lora_folder(folder: Path) -> bool:
+    """Whether a native folder holds a LoRA rather than a whole model."""
+    return (folder / ADAPTER_CONFIG).is_file()
+
+
+def open_lora(folder: Path, base: str | Path | None = None) -> LoraFolder:
+    """Open a LoRA over a SliME.
+
+    Args:
+        folder: The LoRA's folder.
+        base: Folder or hub id of the base; None = the recorded one.
+
+    Raises:
+        CheckpointError: It is damaged; or the base is not there, damaged, or another one than it was trained on.
+    """
+    lora = read_lora(folder, native=True)
+    found = _base_folder(folder, lora, base)
+    opened = LoraFolder(folder, found, lora, _tensors(found))
+    # What does not fit the base is told now rather than when tensors are read.
+    opened.folded()
+    return opened
+
+
+def _base_folder(folder: Path, lora: LoraWeights, base: str | Path | None) -> Path:
+    if base is not None:
+        return resolve(base)
+    if lora.base is None:
+        raise CheckpointError(f"{folder}: {ADAPTER_CONFIG} records no base; write it there as base_model_name_or_path")
+    found = resolve(lora.base) if lora.base in SHIPPED else at_hand(lora.base)
+    if found is None:
+        raise CheckpointError(
+            f"{folder} is a LoRA on '{lora.base}', which is neither a folder nor in the hub's cache; put it back, "
+            f"write its new place into {ADAPTER_CONFIG} as base_model_name_or_path, or use slime merge with --base"
+        )
+    return found
+
+
+def _tensors(base: Path) -> dict[str, StoredTensor]:
+    fields = read_json(base / "config.json")
+    if is_published(fields):
+        return open_published(base).tensors
+    if fields.get("model_type") != SlimeConfig.model_type:
+        raise CheckpointError(
+            f"{base} holds a model of type '{fields.get('model_type')}', expected the SliME that the LoRA was "
+            "trained on"
+        )
+    # A base may be the LoRA of an earlier stage.
+    return open_lora(base).folded() if is_lora_folder(base) else folder_tensors(base)

@@ -1,0 +1,153 @@
+"""Folding a LoRA into its base: the sum is compared with the LoRA as peft computes it before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from slime_vlm.convert import build_model, read_native, written
+from slime_vlm.errors import CheckpointError
+from slime_vlm.hub import resolve
+from slime_vlm.lora_folder import is_lora_folder, open_lora
+from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
+from slime_vlm.model.processing_slime import SlimeProcessor
+from slime_vlm.published import read_json
+from slime_vlm.weight_files import StoredTensor, write_weights
+
+_SEED, _ROWS, _TEXT_TOKENS = 0, 2, 48
+# In float32 sums alone come out in another order; fewer bits round every weight once.
+_EXACT, _ROUNDINGS = 1e-4, 8
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """What a merge did.
+
+    Attributes:
+        source: Folder of the LoRA.
+        base: Folder of its base.
+        target: Folder that was written.
+        num_changed: Tensors that low-rank weights were added to.
+        num_whole: Tensors that were trained whole.
+        difference: Largest difference of a logit.
+        largest: Largest logit.
+        limit: Largest difference that would have been accepted.
+    """
+
+    source: str
+    base: str
+    target: str
+    num_changed: int
+    num_whole: int
+    difference: float
+    largest: float
+    limit: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source} on {self.base} -> {self.target}: low-rank weights added to {self.num_changed} tensors, "
+            f"{self.num_whole} taken over whole\n"
+            f"largest difference of a logit: {self.difference:.3g} (largest logit {self.largest:.3g}, accepted up to "
+            f"{self.limit:.3g})"
+        )
+
+
+def merge(src: str | Path, dst: str | Path, *, base: str | Path | None = None) -> MergeReport:
+    """Fold a LoRA into its base and write a native checkpoint.
+
+    The model runs twice on a seeded batch, with the LoRA beside its layers as peft computes it and folded in, both in
+    float32; so it needs memory for the weights in float32 once.
+
+    Args:
+        src: Folder or hub id of the LoRA.
+        dst: Folder to write; must not exist or be empty.
+        base: Folder or hub id of the base; None = the recorded one.
+
+    Raises:
+        CheckpointError: `src` is no LoRA over a SliME, or it or its base is damaged or not there; the two differ by
+            more than rounding; or `dst` is not empty or cannot be written.
+    """
+    src, dst = resolve(src), Path(dst)
+    if dst.exists() and (not dst.is_dir() or any(dst.iterdir())):
+        raise CheckpointError(f"{dst} exists already, expected a new or empty folder; choose another one")
+    if read_json(src / "config.json").get("model_type") != SlimeConfig.model_type or not is_lora_folder(src):
+        raise CheckpointError(
+            f"{src} is no LoRA that slime train kept apart; for one in the published layout use slime convert --base"
+        )
+    opened = open_lora(src, base)
+    config, processor = read_native(src)
+    folded = opened.folded()
+    apart = _logits(_with_peft(_model(src, opened.beside()), src), processor)
+    together = _logits(_model(src, folded), processor)
+    largest = max(logits.abs().max().item() for logits in apart)
+    difference = max((one - other).abs().max().item() for one, other in zip(apart, together, strict=True))
+    limit = largest * max(_EXACT, *(_ROUNDINGS * _precision(folded[name]) for name in opened.lora.pairs))
+    # Not a number is no small one.
+    if not difference <= limit:
+        raise CheckpointError(
+            f"folding {src} into {opened.base} changes logits by up to {difference:.3g} (accepted {limit:.3g}, largest "
+            f"logit {largest:.3g}), nothing was written; keep the LoRA apart, or use a base in float32"
+        )
+    with written(dst) as part:
+        write_weights(part, folded)
+        processor.save_pretrained(part)
+        generation = src / "generation_config.json"
+        if generation.is_file():
+            (part / generation.name).write_bytes(generation.read_bytes())
+        # Last, since a folder without it is no checkpoint.
+        config.architectures = [SlimeForConditionalGeneration.__name__]
+        config.dtype = next(folded[name].dtype for name in opened.lora.pairs)
+        config.save_pretrained(part)
+    return MergeReport(
+        source=str(src),
+        base=str(opened.base),
+        target=str(dst),
+        num_changed=len(opened.lora.pairs),
+        num_whole=len(opened.lora.whole),
+        difference=difference,
+        largest=largest,
+        limit=limit,
+    )
+
+
+def _precision(tensor: StoredTensor) -> float:
+    """Distance from 1 to the next number of a type."""
+    return torch.finfo(tensor.dtype or torch.float32).eps
+
+
+def _model(src: Path, tensors: Mapping[str, StoredTensor]) -> SlimeForConditionalGeneration:
+    config, _ = read_native(src)
+    state = {name: tensor.load(torch.float32) for name, tensor in tensors.items()}
+    return build_model(src, None, config, {}, state_dict=state, dtype=torch.float32).eval()
+
+
+def _with_peft(model: SlimeForConditionalGeneration, src: Path) -> nn.Module:
+    """The low-rank weights beside their layers; whole modules are in the model already, rounded as the base is."""
+    from peft import LoraConfig, PeftModel, set_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    settings = LoraConfig.from_pretrained(src)
+    settings.modules_to_save = None
+    adapted = PeftModel(model, settings)
+    weights = {name: value for name, value in load_peft_weights(str(src), device="cpu").items() if ".lora_" in name}
+    set_peft_model_state_dict(adapted, weights)
+    return adapted.eval()
+
+
+@torch.no_grad()
+def _logits(model: nn.Module, processor: SlimeProcessor) -> list[Tensor]:
+    """Logits of rows of text and of one question about a picture of noise, all drawn from one seed."""
+    generator = torch.Generator().manual_seed(_SEED)
+    ids = torch.randint(len(processor.tokenizer), (_ROWS, _TEXT_TOKENS), generator=generator)
+    # Placeholders stand for a picture.
+    ids[ids == processor.image_token_id] = 0
+    side = processor.image_processor.view_size
+    pixels = torch.randint(256, (side, 2 * side, 3), generator=generator, dtype=torch.uint8)
+    question = processor(text="<image>\nWhat is it?", images=Image.fromarray(pixels.numpy()))
+    return [model(input_ids=ids).logits, model(**question).logits]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -46,3 +47,7 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
         # Running statistics are those of what the saving process has seen.
         if "running" not in name and "tracked" not in name:
             torch.testing.assert_close(others[name], value, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+    for count in (1, 2):
+        done = json.loads((tmp_path / str(count) / "eye" / "model" / "stage.json").read_text())
+        assert done["totals"]["samples"] == 8, "over all processes"
+        assert done["environment"]["processes"] == count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
 import os
 import re
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from PIL import Image
 from slime_vlm.data.archives import ARCHIVES, read_member
 from slime_vlm.errors import DataError, InputError
 from slime_vlm.inputs import is_address, open_image, open_image_bytes
+from slime_vlm.inputs.orientation import LYING, ORIENTATION_TAG
 
 # Shorter texts are paths; the smallest PNG takes more.
 _LEAST_BASE64 = 64
@@ -36,24 +38,70 @@ def open_picture(value: Any, root: Path) -> Image.Image:
         MissingPictureError: It is not there.
         DataError: It is damaged, is an address, leads out of `root`, or is none of the above.
     """
-    content = stored_bytes(value)
     try:
-        if content is not None:
-            return open_image_bytes(content, "the picture in the record")
-        path = _below(path_of(value), root)
-        # os.path, unlike pathlib, takes names that no file can have for what they are.
-        if os.path.isfile(path):
-            return open_image(path)
-        found = find_member(path)
-        if found is None:
-            raise MissingPictureError(f"{path}: no such file")
-        archive, member = found
-        content = read_member(archive, member)
-        if content is None:
-            raise MissingPictureError(f"{archive}: no member '{member}'")
-        return open_image_bytes(content, f"{archive}/{member}")
+        found, name = _find(value, root)
+        return open_image(found) if isinstance(found, Path) else open_image_bytes(found, name)
     except InputError as error:
         raise DataError(str(error)) from error
+
+
+def picture_content(value: Any, root: Path) -> bytes:
+    """The bytes of a picture as they are stored, not decoded.
+
+    Args:
+        value: as for `open_picture`.
+        root: as for `open_picture`.
+
+    Raises:
+        MissingPictureError: It is not there.
+        DataError: It cannot be read.
+    """
+    found, _ = _find(value, root)
+    try:
+        return found.read_bytes() if isinstance(found, Path) else found
+    except OSError as error:
+        raise DataError(f"{found}: {error.strerror}") from error
+
+
+def picture_size(value: Any, root: Path) -> tuple[int, int]:
+    """(height, width) of a picture when it is upright, from its header where Pillow knows the kind.
+
+    Args:
+        value: as for `open_picture`.
+        root: as for `open_picture`.
+
+    Raises:
+        MissingPictureError: It is not there.
+        DataError: It cannot be read.
+    """
+    found, _ = _find(value, root)
+    try:
+        with Image.open(found if isinstance(found, Path) else io.BytesIO(found)) as image:
+            turned = image.getexif().get(ORIENTATION_TAG, 1) in LYING
+            return (image.width, image.height) if turned else (image.height, image.width)
+    # Pillow's readers fail in many ways; the reader that training uses knows more kinds, and says what is wrong.
+    except Exception:
+        picture = open_picture(value, root)
+        return picture.height, picture.width
+
+
+def _find(value: Any, root: Path) -> tuple[bytes | Path, str]:
+    """The file of a picture, or its bytes where it lies in the record or an archive; and what messages call it."""
+    content = stored_bytes(value)
+    if content is not None:
+        return content, "the picture in the record"
+    path = _below(path_of(value), root)
+    # os.path, unlike pathlib, takes names that no file can have for what they are.
+    if os.path.isfile(path):
+        return path, str(path)
+    found = find_member(path)
+    if found is None:
+        raise MissingPictureError(f"{path}: no such file")
+    archive, member = found
+    content = read_member(archive, member)
+    if content is None:
+        raise MissingPictureError(f"{archive}: no member '{member}'")
+    return content, f"{archive}/{member}"
 
 
 def stored_bytes(value: Any) -> bytes | None:

@@ -18,6 +18,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from slime_vlm.data import MixtureOrder
 from slime_vlm.training.records import BadRecords
+from slime_vlm.training.speed import Speedometer
 
 COMPLETE = "complete"
 """Marker in a checkpoint folder that was written whole; one without it is a torn write of a killed run."""
@@ -36,6 +37,7 @@ class SlimeTrainer(Trainer):
         rates: learning rate of every trainable parameter by name.
         frozen: children of `model.model` to keep in evaluation mode.
         bad_records: counts the records that batches list as bad; None where there are no records.
+        speed: counts samples, tokens and operations; None for none of that in the logs.
         kwargs: for Trainer.
     """
 
@@ -46,9 +48,11 @@ class SlimeTrainer(Trainer):
         rates: dict[str, float],
         frozen: list[str],
         bad_records: BadRecords | None = None,
+        speed: Speedometer | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.speed = speed
         self.objective, self.rates, self.frozen, self.bad_records = objective, rates, frozen, bad_records
         if objective is not None:
             # Objectives return means over the micro batch; Trainer then averages over the accumulation steps.
@@ -65,6 +69,8 @@ class SlimeTrainer(Trainer):
                 kept = json.loads(path.read_text())
                 self._loss_sum += kept["loss"]
                 self._sums.update(kept["sums"])
+                if self.speed is not None:
+                    self.speed.totals.update(kept.get("speed", {}))
                 if self.bad_records is not None:
                     self.bad_records.seen.update(kept["bad_records"])
                 if isinstance(self.train_dataset, MixtureOrder) and "data" in kept:
@@ -81,12 +87,17 @@ class SlimeTrainer(Trainer):
         if isinstance(self.train_dataset, MixtureOrder):
             samples = self.state.global_step * self.args.gradient_accumulation_steps * self.args.train_batch_size
             kept["data"] = self.train_dataset.state(samples * self.args.world_size)
+        if self.speed is not None:
+            kept["speed"] = self.speed.totals_now(self.accelerator.gather, self.args.device)
         path = self._sums_file(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
         path.write_text(json.dumps(kept))
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], *args: Any) -> Any:
         """Take the batches of an optimizer step, and count the bad records that they list."""
-        return super().get_batch_samples(self._without_bad(epoch_iterator), *args)
+        batches = self._without_bad(epoch_iterator)
+        if self.speed is not None:
+            batches = self.speed.batches(batches, self.args.train_batch_size)
+        return super().get_batch_samples(batches, *args)
 
     def _without_bad(self, batches: Iterator[Any]) -> Iterator[Any]:
         for batch in batches:
@@ -142,6 +153,8 @@ class SlimeTrainer(Trainer):
             self._loss_sum.zero_()
             logs |= {key: round(sum(values) / len(values), 4) for key, values in self._sums.items()}
             self._sums.clear()
+            if self.speed is not None:
+                logs |= self.speed.read(self.accelerator.gather, self.args.device)
         super().log(logs, *args, **kwargs)
 
 

@@ -17,11 +17,11 @@ def git(folder: Path, *words: str) -> None:
 
 
 def test_commit_and_changes(tmp_path: Path) -> None:
-    assert commit_of(tmp_path) is None
-    git(tmp_path, "init", "-q")
     recipe = tmp_path / "recipe.yaml"
+    assert commit_of(recipe) is None
+    git(tmp_path, "init", "-q")
     recipe.write_text("a: 1\n")
-    assert commit_of(tmp_path) is None, "there is no commit yet"
+    assert commit_of(recipe) is None, "there is no commit yet"
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-q", "-m", "one")
     found = describe_environment(recipe, 2)
@@ -31,7 +31,11 @@ def test_commit_and_changes(tmp_path: Path) -> None:
     assert {"python", "torch", "transformers", "slime-vlm"} <= found["versions"].keys()
     assert found["machine"]["processor"]
     recipe.write_text("a: 2\n")
-    assert (commit_of(tmp_path) or {})["dirty"] is True
+    assert (commit_of(recipe) or {})["dirty"] is True
+    git(tmp_path, "commit", "-q", "-a", "-m", "two")
+    (tmp_path / "other.yaml").write_text("a: 3\n")
+    assert (commit_of(recipe) or {})["dirty"] is False
+    assert (commit_of(tmp_path / "other.yaml") or {})["dirty"] is True
     json.dumps(found)
 
 

@@ -85,7 +85,8 @@ def test_a_run_that_was_resumed(
     assert "# license:" in front
     assert "| 3 | projector, gate, global_adapter," in body
     assert "| 4 | projector | 2 | 2 |" in body
-    assert source["content"] in body
+    assert f"- stage 3: records.json, 3 records (content {source['content']})" in body
+    assert str(tmp_path) not in card, "paths of this machine"
     load(out / "4" / "model", device="cpu")
 
 
@@ -101,10 +102,13 @@ def test_card_of_a_model_from_nothing() -> None:
     card = write_card(Recipe("small", ModelSource(), [stage]), stage, [], record)
     assert "# small, stage eye" in card
     assert "- nothing: all weights were drawn at random" in card
-    assert "- 2 process(es); GPU A, GPU B" in card
+    assert "- GPU A, GPU B; 2 processes" in card
     assert "commit 0123456789ab with changes" in card
     assert "- stage eye: pages rendered by slime-vlm, 12 of them" in card
     assert "| eye |  | 3 |  |  |  |  |  |" in card
+    assert "base_model" not in card
+    over = Recipe("large", ModelSource(vision="a/eye", llm="b/words"), [stage])
+    assert "base_model:\n- a/eye\n- b/words\n---" in write_card(over, stage, [], record)
 
 
 def test_curves(tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ def open_picture(value: Any, root: Path) -> Image.Image:
         MissingPictureError: It is not there.
         DataError: It is damaged, is an address, leads out of `root`, or is none of the above.
     """
+    found, name = _find(value, root)
     try:
-        found, name = _find(value, root)
         return open_image(found) if isinstance(found, Path) else open_image_bytes(found, name)
     except InputError as error:
         raise DataError(str(error)) from error
@@ -49,44 +49,41 @@ def picture_content(value: Any, root: Path) -> bytes:
     """The bytes of a picture as they are stored, not decoded.
 
     Args:
-        value: as for `open_picture`.
-        root: as for `open_picture`.
+        value: As for `open_picture`.
+        root: As for `open_picture`.
 
     Raises:
         MissingPictureError: It is not there.
         DataError: It cannot be read.
     """
-    found, _ = _find(value, root)
+    found, _name = _find(value, root)
+    if isinstance(found, bytes):
+        return found
     try:
-        return found.read_bytes() if isinstance(found, Path) else found
+        return found.read_bytes()
     except OSError as error:
         raise DataError(f"{found}: {error.strerror}") from error
 
 
-def picture_size(value: Any, root: Path) -> tuple[int, int]:
-    """(height, width) of a picture when it is upright, from its header where Pillow knows the kind.
+def picture_size(value: Any, root: Path) -> tuple[int, int] | None:
+    """(height, width) of a picture when it is upright, from its first bytes; None where they do not tell.
 
     Args:
-        value: as for `open_picture`.
-        root: as for `open_picture`.
-
-    Raises:
-        MissingPictureError: It is not there.
-        DataError: It cannot be read.
+        value: As for `open_picture`.
+        root: As for `open_picture`.
     """
-    found, _ = _find(value, root)
     try:
-        with Image.open(found if isinstance(found, Path) else io.BytesIO(found)) as image:
-            turned = image.getexif().get(ORIENTATION_TAG, 1) in LYING
-            return (image.width, image.height) if turned else (image.height, image.width)
-    # Pillow's readers fail in many ways; the reader that training uses knows more kinds, and says what is wrong.
+        found, _name = _find(value, root)
+        with Image.open(found if isinstance(found, Path) else io.BytesIO(found)) as picture:
+            lying = picture.getexif().get(ORIENTATION_TAG) in LYING
+            return (picture.width, picture.height) if lying else (picture.height, picture.width)
+    # It may be of a kind that Pillow does not read; if it is damaged, opening it in full says so.
     except Exception:
-        picture = open_picture(value, root)
-        return picture.height, picture.width
+        return None
 
 
-def _find(value: Any, root: Path) -> tuple[bytes | Path, str]:
-    """The file of a picture, or its bytes where it lies in the record or an archive; and what messages call it."""
+def _find(value: Any, root: Path) -> tuple[Path | bytes, str]:
+    """The file of a picture or its bytes, and what messages call it."""
     content = stored_bytes(value)
     if content is not None:
         return content, "the picture in the record"

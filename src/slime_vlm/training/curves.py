@@ -37,11 +37,9 @@ def draw_curves(history: Sequence[Mapping[str, Any]], title: str, path: Path) ->
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     panels: list[Panel] = [
-        lambda axes: _line(axes, points, "loss", "loss", "mean over the steps of a log"),
-        lambda axes: _line(axes, points, "learning_rate", "learning rate", "of the first group of parameters"),
-        lambda axes: _line(
-            axes, points, "tokens_per_s", "tokens a second", "read by the language model, all processes"
-        ),
+        lambda axes: _line(axes, points, "loss", "loss (mean since the last point)"),
+        lambda axes: _line(axes, points, "learning_rate", "learning rate (first group of parameters)"),
+        lambda axes: _line(axes, points, "tokens_per_s", "tokens a second (language model, all processes)"),
         lambda axes: _shares(axes, points),
     ]
     for axes, fill in zip(figure.subplots(2, 2).flat, panels, strict=True):
@@ -53,12 +51,12 @@ def draw_curves(history: Sequence[Mapping[str, Any]], title: str, path: Path) ->
     return path
 
 
-def _line(axes: Axes, points: Sequence[Mapping[str, Any]], key: str, label: str, title: str) -> None:
+def _line(axes: Axes, points: Sequence[Mapping[str, Any]], key: str, title: str) -> None:
     seen = [(point["step"], point[key]) for point in points if key in point]
     if seen:
         axes.plot(*zip(*seen, strict=True), **_style(len(seen)), color="#4477aa")
-    axes.set_ylabel(label)
-    axes.set_title(title, fontsize=9)
+        axes.set_ylim(bottom=min(0.0, min(value for _, value in seen)))
+    axes.set_title(title, fontsize=10)
 
 
 def _shares(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
@@ -70,8 +68,7 @@ def _shares(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
         if seen:
             axes.plot(*zip(*seen, strict=True), **_style(len(seen)), color=colour, label=label)
     axes.set_ylim(-3, 103)
-    axes.set_ylabel("%")
-    axes.set_title("use of the machine", fontsize=9)
+    axes.set_title("use of the machine, %", fontsize=10)
     if axes.lines:
         axes.legend(fontsize=8, frameon=False)
 

@@ -50,7 +50,7 @@ def describe_environment(recipe_path: Path, processes: int = 1) -> dict[str, Any
         "processes": processes,
         "machine": _machine(),
         "versions": versions,
-        "commit": commit_of(recipe_path.resolve().parent),
+        "commit": commit_of(recipe_path),
     }
 
 
@@ -78,13 +78,17 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def commit_of(folder: Path) -> dict[str, Any] | None:
-    """Commit of the git checkout that a folder lies in, and whether files differ from it; None outside of one."""
+def commit_of(recipe_path: Path) -> dict[str, Any] | None:
+    """Commit of the git checkout that a recipe lies in; None outside of one.
+
+    It counts as `dirty` when tracked files differ from it, or when the recipe is no part of it.
+    """
+    path = recipe_path.resolve()
 
     def git(*words: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=20, check=True
+                ["git", "-C", str(path.parent), *words], capture_output=True, text=True, timeout=20, check=True
             )
         except (OSError, subprocess.SubprocessError):
             return None
@@ -93,8 +97,8 @@ def commit_of(folder: Path) -> dict[str, Any] | None:
     commit = git("rev-parse", "HEAD")
     if not commit:
         return None
-    changed = git("status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "dirty": None if changed is None else bool(changed)}
+    changed = git("status", "--porcelain", "--untracked-files=no") != ""
+    return {"commit": commit, "dirty": changed or not git("ls-files", path.name)}
 
 
 def describe_data(parts: Sequence[MixturePart], dataset: RecordDataset) -> list[dict[str, Any]]:

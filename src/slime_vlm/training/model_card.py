@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from slime_vlm.training.recipe import Recipe, Stage
@@ -31,6 +32,7 @@ def write_card(
             "pipeline_tag: image-text-to-text",
             "# Fill in the licence of these weights; it depends on what they were made from and on the data.",
             "# license:",
+            *_base_models(recipe),
             "---",
             "",
             f"# {recipe.name}, stage {stage.name}",
@@ -80,12 +82,24 @@ def write_card(
     )
 
 
+def _base_models(recipe: Recipe) -> list[str]:
+    names = [recipe.model.path, recipe.model.vision, recipe.model.llm]
+    known = [name for name in names if name is not None and "/" in name and _public(name) == name]
+    return ["base_model:", *(f"- {name}" for name in known)] if known else []
+
+
+def _public(name: str) -> str:
+    """A path of this machine says nothing to others: its last part. Hub ids stay as they are."""
+    path = Path(name).expanduser()
+    return path.name if path.is_absolute() or path.exists() else name
+
+
 def _origin(recipe: Recipe) -> list[str]:
     source = recipe.model
     if source.path is not None:
-        return [f"- checkpoint: {source.path}"]
-    if source.vision or source.llm:
-        return [f"- vision encoder: {source.vision}", f"- language model: {source.llm}"]
+        return [f"- checkpoint: {_public(source.path)}"]
+    if source.vision and source.llm:
+        return [f"- vision encoder: {_public(source.vision)}", f"- language model: {_public(source.llm)}"]
     return ["- nothing: all weights were drawn at random and trained by the stages below"]
 
 
@@ -115,15 +129,16 @@ def _data(record: Mapping[str, Any]) -> list[str]:
         mark = source.get("content") or source.get("names_and_sizes")
         what = "content" if "content" in source else "names and sizes"
         told = f" ({what} {mark})" if mark else ""
-        lines.append(f"- stage {record['stage']}: {source['path']}, {source['records']:,} records{told}")
+        lines.append(f"- stage {record['stage']}: {_public(source['path'])}, {source['records']:,} records{told}")
     return lines
 
 
 def _machine(environment: Mapping[str, Any]) -> list[str]:
     machine, versions = environment["machine"], environment["versions"]
-    devices = ", ".join(machine["devices"]) or f"{machine['processor']}, {machine['threads']} threads, no GPU"
+    devices = ", ".join(machine["devices"]) or f"{machine['processor']}, no GPU"
+    processes = environment["processes"]
     return [
-        f"- {environment['processes']} process(es); {devices}",
+        f"- {devices}; {processes} process{'es' if processes > 1 else ''}",
         f"- {', '.join(f'{name} {version}' for name, version in versions.items())}",
     ]
 

@@ -150,7 +150,8 @@ def print_plan(recipe: Recipe, stages: list[Stage], hardware: Hardware | None = 
         step = plan_step(model, stage, samples)
         console.print(step_table(stage, step, hardware))
         hours.append(step.hours(hardware))
-        for note in [*samples.notes, *_cache_notes(stage, config, samples)]:
+        notes = [*samples.notes, *_cache_notes(stage, config, samples), *_batch_notes(stage, hardware.gpus)]
+        for note in notes:
             console.print(f"- {note}", markup=False, highlight=False, soft_wrap=True)
     known = [value for value in hours if value is not None]
     if len(stages) > 1 and known:
@@ -242,6 +243,13 @@ def step_table(stage: Stage, step: StepPlan, hardware: Hardware) -> Table:
         table.add_row("time of 100,000 samples", _time(100_000 * per_sample))
         table.add_row("time of the stage", "unknown" if hours is None else _time(hours))
     return table
+
+
+def _batch_notes(stage: Stage, gpus: int) -> list[str]:
+    micro = stage.micro_batch_size or max(1, stage.batch_size // gpus)
+    if stage.batch_size % (micro * gpus) == 0:
+        return []
+    return [f"a run on {gpus} GPUs will refuse: batch_size {stage.batch_size} is no multiple of {micro} x {gpus}"]
 
 
 def _cache_notes(stage: Stage, config: SlimeConfig, samples: Samples) -> list[str]:

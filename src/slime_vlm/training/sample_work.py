@@ -1,6 +1,6 @@
 """How long samples are, for the plan of a run: told from the data where they are at hand, else assumed.
 
-Nothing is downloaded and no picture is decoded: headers tell sizes, sizes tell tiles, and the processor counts tokens.
+Nothing is downloaded, and pictures are not decoded: headers tell sizes, sizes tell tiles, the processor counts tokens.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slime_vlm.data import MixtureOrder, RecordDataset, Share, open_source
-from slime_vlm.data.pictures import picture_size
+from slime_vlm.data.pictures import open_picture, picture_size
 from slime_vlm.errors import ConfigError, DataError, InputError, SlimeError
 from slime_vlm.model.tiling import choose_grid
 
@@ -172,7 +172,11 @@ def _look(
     record = source[place]
     grids = []
     for value in record.images:
-        grid = choose_grid(*picture_size(value, source.images), config.view_size, config.max_tiles)
+        size = picture_size(value, source.images)
+        if size is None:
+            with open_picture(value, source.images) as picture:
+                size = picture.height, picture.width
+        grid = choose_grid(*size, config.view_size, config.max_tiles)
         grids.append((grid.rows, grid.cols))
     if processor is None:
         turns = record.conversations

@@ -124,7 +124,7 @@ class Speedometer:
         part.register_forward_pre_hook(hook, with_kwargs=True)
 
     def _read_rows(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        rows = kwargs.get("inputs_embeds", kwargs.get("input_ids"))
+        rows = kwargs["inputs_embeds"] if "inputs_embeds" in kwargs else kwargs["input_ids"]
         lengths = row_lengths(rows, kwargs.get("attention_mask"), kwargs.get("position_ids"))
         self._add("tokens", lengths.sum())
         self._add("pairs", (lengths * lengths).sum())

@@ -61,7 +61,12 @@ def forward_flops(model: SlimeForConditionalGeneration) -> dict[str, float]:
         flops["tiles"] = _count(lambda: compressor(features))
     if projector is not None:
         flops["projected"] = _count(lambda: projector(features)) / features.shape[1]
-    short, long = (_count(lambda row=row: inner.language_model(inputs_embeds=row, use_cache=True)) for row in rows)
+    body: Any = inner.language_model
+
+    def read(row: torch.Tensor) -> float:
+        return _count(lambda: body(inputs_embeds=row, use_cache=True))
+
+    short, long = map(read, rows)
     # A row of n tokens takes a n + b n^2 operations. (With a cache, since masks without one look at positions.)
     few, many = _LENGTHS
     flops["pairs"] = (long / many - short / few) / (many - few)

@@ -83,7 +83,7 @@ class SlimeTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         bad = [] if self.bad_records is None else sorted(self.bad_records.seen)
-        kept = {"loss": self._loss_sum.item(), "sums": self._sums, "bad_records": bad}
+        kept: dict[str, Any] = {"loss": self._loss_sum.item(), "sums": self._sums, "bad_records": bad}
         if isinstance(self.train_dataset, MixtureOrder):
             samples = self.state.global_step * self.args.gradient_accumulation_steps * self.args.train_batch_size
             kept["data"] = self.train_dataset.state(samples * self.args.world_size)

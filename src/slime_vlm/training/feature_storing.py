@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
     from slime_vlm.model.processing_slime import SlimeProcessor
     from slime_vlm.training.recipe import Stage
+
+_SECONDS_A_LINE = 60
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def store_features(
     """Encode what is not stored yet; may be stopped at any time and goes on where it was.
 
     Args:
-        model: its encoder is moved to the device.
+        model: is put into evaluation mode, and its encoder moved to the device.
         collator: of the stage, with its records.
         order: which of them the stage takes.
         store: takes the features.
@@ -104,15 +107,16 @@ def store_features(
     state = PartialState()
     taken = sorted({order[place] for place in range(len(order))})
     mine = taken[state.process_index :: state.num_processes]
-    model.model.vision_tower.to(device).eval()
+    # In training every process would have to encode as often as the others.
+    model.eval()
+    model.model.vision_tower.to(device)
     pictures = _PicturesToStore(collator, mine, store, model.config.views)
     # Its own generator: the random numbers of the stage stay what they are.
     own = torch.Generator()
     loader = DataLoader(pictures, batch_size=None, num_workers=workers, collate_fn=_as_it_is, generator=own)
     stored = len(store)
-    shown = track(loader, "features", total=len(mine), console=console, transient=True, disable=not console.is_terminal)
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        for group in _groups(shown, model.config.views_per_chunk):
+        for group in _groups(_shown(loader, len(mine), console), model.config.views_per_chunk):
             new = {picture.key: picture for picture in group if picture.key not in store}
             if not new:
                 continue
@@ -126,6 +130,19 @@ def store_features(
     console.print(
         f"features: {len(store) - stored:,} pictures encoded, {len(store):,} in {store.folder}", soft_wrap=True
     )
+
+
+def _shown(records: Any, total: int, console: Console) -> Iterator[list[_Unstored]]:
+    """Hand on the pictures of records, with a bar on a terminal, else with a line a minute."""
+    if console.is_terminal:
+        yield from track(records, "features", total=total, console=console, transient=True)
+        return
+    last = time.monotonic()
+    for number, pictures in enumerate(records, start=1):
+        yield pictures
+        if time.monotonic() - last >= _SECONDS_A_LINE:
+            last = time.monotonic()
+            console.print(f"features: {number:,} of {total:,} records", highlight=False)
 
 
 def _groups(records: Any, views: int) -> Iterator[list[_Unstored]]:

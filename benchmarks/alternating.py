@@ -54,7 +54,7 @@ def make_start(folder: Path, seed: int) -> None:
 def train_arm(arm: str, seed: int, start: Path, out: Path, scale: float) -> Path:
     """Run a recipe; folder of its model."""
     path = RECIPES / "ablations" / f"{arm}.yaml"
-    overrides = [f"seed={seed}", f"model.path={start}", "tensorboard=false"]
+    overrides = [f"seed={seed}", f"model.path={start}", "trackers=[]"]
     overrides += [f"stages.{s.name}.steps={max(1, round(scale * (s.steps or 0)))}" for s in load_recipe(path).stages]
     return train(path, out, resume=True, overrides=overrides)
 

@@ -288,7 +288,7 @@ def _count_next_token(model: SlimeForConditionalGeneration, length: int) -> _Cou
 @contextmanager
 def _counting(model: nn.Module, counts: dict[str, _Count], name: str) -> Iterator[None]:
     """Counts operations and living bytes of what runs inside."""
-    counter, living, attention = FlopCounterMode(display=False), _LivingBytes(model), _FusedAttention()
+    counter, living, attention = FlopCounterMode(display=False), _LivingBytes(model), FusedAttention()
     with torch.inference_mode(), attention, living, counter:
         yield
     counts[name] = _Count(counter.get_total_flops() + attention.flops, living.peak)
@@ -330,7 +330,7 @@ class _LivingBytes(TorchDispatchMode):
         self.peak = max(self.peak, self._now)
 
 
-class _FusedAttention(TorchFunctionMode):
+class FusedAttention(TorchFunctionMode):
     """Counts attention by its formula: on the meta device it would be taken apart, with all its matrices of pairs."""
 
     def __init__(self) -> None:

@@ -1,19 +1,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
+from slime_vlm.data import MixtureOrder, RecordDataset, Share, open_source
+from slime_vlm.data.pictures import open_picture, picture_size
+from slime_vlm.errors import ConfigError
+from slime_vlm.inputs.orientation import ORIENTATION_TAG
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-from slime_vlm.training.models import recipe_config
-from slime_vlm.training.plan import memory_estimate, sequence_length
-from slime_vlm.training.recipe import load_recipe
+from slime_vlm.training.models import recipe_config, start_model
+from slime_vlm.training.plan import Hardware, StepPlan, memory_estimate, sequence_length
+from slime_vlm.training.recipe import DataSource, Recipe, Stage, load_recipe
+from slime_vlm.training.records import RecordCollator
 from slime_vlm.training.run import train
+from slime_vlm.training.sample_work import Sample, samples_of, work_of
 from slime_vlm.training.stages import apply_stage
+from slime_vlm.training.step_flops import UNITS
 
 from ..conftest import tiny_config
-from .mini import mini_recipe, write_recipe
+from .mini import mini_recipe, records_recipe, write_recipe, write_records
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -51,3 +60,131 @@ def test_dry_run_prints_the_plan_and_writes_nothing(capsys: pytest.CaptureFixtur
     assert "stage eye" not in said
     assert "GiB" in said
     assert not (tmp_path / "run").exists()
+
+
+def plan_of(recipe_path: Path, capsys: pytest.CaptureFixture[str], hardware: Hardware, stage: str = "3") -> str:
+    train(recipe_path, stages=[stage], dry_run=True, hardware=hardware)
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_memory_of_several_processes() -> None:
+    recipe = load_recipe(RECIPES / "slime-vicuna-7b.yaml")
+    stage = recipe.stages[-1]
+    with torch.device("meta"):
+        model = SlimeForConditionalGeneration(recipe_config(recipe, stage.config))
+    apply_stage(model, stage)
+    alone, whole = memory_estimate(model, stage), memory_estimate(model, stage, processes=8)
+    spread = memory_estimate(model, stage, processes=8, sharded=True)
+    assert whole == {**alone, "sent gradients": alone["gradients"]}
+    for name in ("weights", "gradients", "optimizer", "bf16 copies"):
+        assert spread[name] == alone[name] / 8
+    assert spread["activations"] == alone["activations"]
+    layer = 4 * 4096**2 + 3 * 4096 * 11_008 + 2 * 4096
+    assert spread["gathered layers"] == 2 * 2 * layer
+
+
+def test_work_by_hand() -> None:
+    config = tiny_config(selector_top_p=0.5)
+    stage = Stage("3", ["projector"], DataSource(records="x"), 1e-3, 2)
+    work = work_of(Sample(((1, 2), (2, 2)), text=10, labels=4), config, stage)
+    # 16 global tokens and a separator each; of 8 and 16 local ones at most floor(top_p L) + 1 are kept.
+    tokens = 10 + 2 * 17 + 5 + 9
+    assert work == {
+        "views": 3 + 5,
+        "adapted": 2,
+        "tiles": 6,
+        "projected": 2 * 2 * 16 + 6 * 4,
+        "tokens": tokens,
+        "pairs": tokens**2,
+        "logits": 4,
+    }
+    config.max_sequence_length = 20
+    assert work_of(Sample(((1, 2),), text=10, labels=4), config, stage)["tokens"] == 20
+    config.views, config.gate = "global", "mlp"
+    work = work_of(Sample(((1, 2),), text=1, labels=1), config, stage)
+    assert [work[unit] for unit in ("views", "adapted", "tiles", "projected", "tokens")] == [1, 0, 0, 16, 17]
+
+
+def test_tokens_are_counted_in_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = records_recipe(tmp_path / "data", cache_features={"folder": "cache", "dtype": "float16"})
+    said = plan_of(write_recipe(tmp_path, recipe), capsys, Hardware(gpus=2, tflops=2e-6, utilisation=0.5))
+    assert "measured on 3 of 3 records: picture sizes from file headers; tokens counted by its tokenizer" in said
+    # Pictures of 60 x 70 are six tiles of 28: 4 + 1 + 6 tokens before selection, then the text.
+    assert "GiB, DDP on 2" in said
+    assert "GiB, FSDP on 2" in said
+    assert "steps │ 30" in said
+    assert "time of the stage" in said
+    assert "x 2 pictures = 0.0 GiB in cache, at most 500 GiB" in said
+    assert "views that are encoded │ 0" in said
+
+
+def test_counted_as_the_processor_counts(tmp_path: Path) -> None:
+    recipe = load_recipe(write_recipe(tmp_path, records_recipe(tmp_path / "data")))
+    (stage,) = recipe.stages
+    samples = samples_of(recipe, stage, recipe_config(recipe, stage.config))
+    _, processor = start_model(recipe, stage.config)
+    records = RecordDataset(open_source(stage.data.records or ""))
+    batch = RecordCollator(records, processor)([0, 1, 2])
+    texts = ((batch["attention_mask"] == 1) & (batch["input_ids"] != processor.image_token_id)).sum(1)
+    assert [sample.text for sample in samples.found] == [int(texts[index]) for index in order_of(recipe, records)]
+    labels = (batch["labels"] != -100).sum(1)
+    assert sum(sample.labels for sample in samples.found) == int(labels.sum())
+    grids = {grid for sample in samples.found for grid in sample.grids}
+    assert grids == {(int(rows), int(cols)) for rows, cols in batch["image_grids"]}
+    assert samples.count == 90
+
+
+def order_of(recipe: Recipe, records: RecordDataset) -> list[int]:
+    order = MixtureOrder(records, [Share()], recipe.seed + recipe.stages[0].seed)
+    return [order[place] for place in range(3)]
+
+
+def test_assumptions_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = records_recipe(tmp_path / "data", steps=None, epochs=1.0)
+    recipe["stages"][0]["data"] = {"records": "nowhere.json"}
+    said = plan_of(write_recipe(tmp_path, recipe), capsys, Hardware(tflops=1.0))
+    assert "no data at nowhere.json: assumed one picture of 7 tiles and 200 tokens of text" in said
+    assert "unknown without" in said
+    assert "time of 100,000 samples" in said
+
+    records = write_records(tmp_path / "data")
+    recipe["stages"][0]["data"] = {"records": str(records)}
+    recipe["model"] |= {"vision": "a/b", "llm": "c/d"}
+    # Stated in full, as the paper's recipes do.
+    vision = {"model_type": "clip_vision_model", "hidden_size": 16, "num_attention_heads": 2, "patch_size": 14}
+    text = {"model_type": "llama", "hidden_size": 24, "num_attention_heads": 3, "num_key_value_heads": 3}
+    recipe["model"]["config"] |= {"vision_config": vision, "text_config": text}
+    said = plan_of(write_recipe(tmp_path, recipe), capsys, Hardware())
+    assert "tokens of text assumed, one for 4 characters, as no tokenizer is at hand" in said
+    assert "give --tflops (of one GPU) and --gpus" in said
+    assert "will refuse" not in said
+    said = plan_of(write_recipe(tmp_path, recipe), capsys, Hardware(gpus=2))
+    assert "a run on 2 GPUs will refuse: batch_size 3 is no multiple of 1 x 2" in said
+
+
+def test_hours_by_hand() -> None:
+    step = StepPlan(dict.fromkeys(UNITS, 1.0), {"a": 3e12, "b": 1e12}, 10, 4, steps=7200)
+    hardware = Hardware(gpus=2, tflops=10, utilisation=0.1)
+    assert step.seconds(hardware) == pytest.approx(2.0)
+    assert step.hours(hardware) == pytest.approx(4.0)
+    assert step.hours(Hardware()) is None
+
+
+@pytest.mark.parametrize("values", [{"gpus": 0}, {"tflops": 0.0}, {"utilisation": 0.0}, {"utilisation": 1.5}])
+def test_impossible_hardware(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"--{next(iter(values))} is .*, expected"):
+        Hardware(**values)
+
+
+def test_sizes_from_headers(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION_TAG] = 6
+    Image.new("RGB", (30, 20)).save(tmp_path / "turned.jpg", exif=exif)
+    Image.new("RGB", (30, 20)).save(tmp_path / "plain.png")
+    for name in ("turned.jpg", "plain.png"):
+        picture = open_picture(name, tmp_path)
+        assert picture_size(name, tmp_path) == (picture.height, picture.width)
+    assert picture_size((tmp_path / "plain.png").read_bytes(), tmp_path) == (20, 30)
+    (tmp_path / "text.png").write_text("no picture")
+    assert picture_size("text.png", tmp_path) is None
+    assert picture_size("missing.png", tmp_path) is None

@@ -57,6 +57,10 @@ def test_two_processes_are_one_with_an_objective(tmp_path: Path) -> None:
     train(path, tmp_path / "alone")
     Launch(tmp_path / "two", ["train", str(path), "--out", str(tmp_path / "together")]).finish()
     assert_same(tmp_path / "together" / "eye", tmp_path / "alone" / "eye")
+    for name, count in (("alone", 1), ("together", 2)):
+        done = json.loads((tmp_path / name / "eye" / "model" / "stage.json").read_text())
+        assert done["totals"]["samples"] == 8, "over all processes"
+        assert done["environment"]["processes"] == count
 
 
 @pytest.fixture(scope="module")

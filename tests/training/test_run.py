@@ -36,7 +36,7 @@ def test_what_is_seen(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None
 
 
 def test_tensorboard_can_be_left_out(tmp_path: Path) -> None:
-    train(write_recipe(tmp_path, {**short(1), "tensorboard": False}), tmp_path / "run")
+    train(write_recipe(tmp_path, {**short(1), "trackers": []}), tmp_path / "run")
     assert not list((tmp_path / "run" / "lm").glob("runs/*/events*"))
 
 

@@ -18,8 +18,18 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out where it was stopped.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the resolved recipe, what trains and the memory, then stop.")
+        bool,
+        typer.Option("--dry-run", help="Print the resolved recipe, what trains, memory, tokens and hours, then stop."),
     ] = False,
+    tflops: Annotated[
+        float | None,
+        typer.Option(
+            help="Peak of one GPU in TFLOP/s: --dry-run plans hours with it, a run its utilisation.",
+            show_default="measured at the start of a run",
+        ),
+    ] = None,
+    gpus: Annotated[int, typer.Option(help="GPUs that --dry-run plans for.")] = 1,
+    utilisation: Annotated[float, typer.Option(help="Share of the peak that --dry-run plans with.")] = 0.4,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe, dotted.")
     ] = None,
@@ -28,6 +38,7 @@ def train(
 
     Example: slime train recipes/nano.yaml --out runs/nano --dry-run
     """
+    from slime_vlm.training.plan import Hardware
     from slime_vlm.training.run import train as run_recipe
 
-    run_recipe(recipe, out, stage or [], resume, dry_run, overrides or [])
+    run_recipe(recipe, out, stage or [], resume, dry_run, overrides or [], Hardware(gpus, tflops, utilisation))

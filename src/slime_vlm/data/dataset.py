@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,15 @@ from slime_vlm.errors import DataError
 
 
 class RecordDataset:
-    """Records of one or more sources, one source after the other."""
+    """Records of one or more sources, one source after the other.
 
-    def __init__(self, *sources: Source) -> None:
-        self.sources = sources
+    Args:
+        sources: the sources.
+        open_picture: what opens a picture that is stored somewhere, from where its source's paths start.
+    """
+
+    def __init__(self, *sources: Source, open_picture: Callable[[Any, Path], Any] = open_picture) -> None:
+        self.sources, self.open_picture = sources, open_picture
         self.lengths = [len(source) for source in sources]
         self.starts = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
 
@@ -50,7 +57,7 @@ class RecordDataset:
         source = self.sources[number]
         record = source[place]
         try:
-            pictures = [open_picture(value, source.images) for value in record.images]
+            pictures = [self.open_picture(value, source.images) for value in record.images]
         except DataError as error:
             raise DataError(f"{self.name_of(index)}: {error}") from error
         return {"id": record.id, "pictures": pictures, "conversations": record.conversations}

@@ -16,6 +16,7 @@ from PIL import Image
 from slime_vlm.data.archives import ARCHIVES, read_member
 from slime_vlm.errors import DataError, InputError
 from slime_vlm.inputs import is_address, open_image, open_image_bytes
+from slime_vlm.inputs.orientation import LYING, ORIENTATION_TAG
 
 # Shorter texts are paths; the smallest PNG takes more.
 _LEAST_BASE64 = 64
@@ -44,8 +45,28 @@ def open_picture(value: Any, root: Path) -> Image.Image:
         raise DataError(str(error)) from error
 
 
+def picture_content(value: Any, root: Path) -> bytes:
+    """The bytes of a picture as they are stored, not decoded.
+
+    Args:
+        value: As for `open_picture`.
+        root: As for `open_picture`.
+
+    Raises:
+        MissingPictureError: It is not there.
+        DataError: It cannot be read.
+    """
+    found, _name = _find(value, root)
+    if isinstance(found, bytes):
+        return found
+    try:
+        return found.read_bytes()
+    except OSError as error:
+        raise DataError(f"{found}: {error.strerror}") from error
+
+
 def picture_size(value: Any, root: Path) -> tuple[int, int] | None:
-    """(height, width) of a picture as it is stored, from its first bytes; None where they do not tell.
+    """(height, width) of a picture when it is upright, from its first bytes; None where they do not tell.
 
     Args:
         value: As for `open_picture`.
@@ -54,7 +75,8 @@ def picture_size(value: Any, root: Path) -> tuple[int, int] | None:
     try:
         found, _name = _find(value, root)
         with Image.open(found if isinstance(found, Path) else io.BytesIO(found)) as picture:
-            return picture.height, picture.width
+            lying = picture.getexif().get(ORIENTATION_TAG) in LYING
+            return (picture.width, picture.height) if lying else (picture.height, picture.width)
     # It may be of a kind that Pillow does not read; if it is damaged, opening it in full says so.
     except Exception:
         return None

@@ -6,6 +6,9 @@ from PIL import Image
 
 ORIENTATION_TAG = 0x0112
 
+LYING = (5, 6, 7, 8)
+"""Orientations in which height and width are exchanged."""
+
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -87,7 +87,13 @@ class SlimeModel(SlimePreTrainedModel):
     # Images ------------------------------------------------------------------------------------------------------
 
     def encode_views(self, pixel_values: Tensor) -> Tensor:
-        """Vision features of all views of a batch, in bounded chunks: [V, 3, H, W] -> [V, N, C] (section 3.1)."""
+        """Vision features of all views of a batch, in bounded chunks: [V, 3, H, W] -> [V, N, C] (section 3.1).
+
+        Features [V, N, C] that a frozen encoder gave before (`training/feature_cache.py`) are handed through.
+        """
+        if pixel_values.ndim == 3:
+            parameter = next(self.vision_tower.parameters())
+            return pixel_values.to(parameter.device, parameter.dtype)
         per_chunk = self.config.views_per_chunk
         chunks = -(-len(pixel_values) // per_chunk)
         return encode_views(

@@ -1,7 +1,10 @@
-"""What a run would do, without doing it: resolved recipe, what trains, memory (`slime train --dry-run`)."""
+"""What a run would do, without doing it: recipe, what trains, memory, tokens and hours (`slime train --dry-run`)."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,14 +12,55 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from slime_vlm.errors import ConfigError
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.training.lora import add_lora, bytes_saved
 from slime_vlm.training.models import recipe_config
 from slime_vlm.training.recipe import Recipe, Stage, recipe_dict
+from slime_vlm.training.sample_work import Samples, images_seen, samples_of, work_of
 from slime_vlm.training.stages import apply_stage, trainable_table
+from slime_vlm.training.step_flops import UNITS, flops_of, training_flops
 
 GIB = 2**30
+
+_PART_OF_UNIT = {
+    "views": "vision encoder",
+    "adapted": "global adapter",
+    "tiles": "local compressor",
+    "projected": "projector",
+    "tokens": "language model",
+    "pairs": "language model",
+    "logits": "head",
+}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a run is planned for.
+
+    Attributes:
+        gpus: processes, one a GPU.
+        tflops: 10^12 operations a second that one of them can do at most; None if unknown.
+        utilisation: share of that which the model's own operations are expected to reach.
+    """
+
+    gpus: int = 1
+    tflops: float | None = None
+    utilisation: float = 0.4
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ConfigError: a value is out of range.
+        """
+        if self.gpus < 1:
+            raise ConfigError(f"--gpus is {self.gpus}, expected at least 1")
+        if self.tflops is not None and not 0 < self.tflops < math.inf:
+            raise ConfigError(f"--tflops is {self.tflops:g}, expected more than 0, such as 400 for one GPU")
+        if not 0 < self.utilisation <= 1:
+            raise ConfigError(f"--utilisation is {self.utilisation:g}, expected a share above 0 and at most 1")
 
 
 def sequence_length(config: SlimeConfig, limit: int | None, text_tokens: int = 200) -> int:
@@ -25,7 +69,13 @@ def sequence_length(config: SlimeConfig, limit: int | None, text_tokens: int = 2
     return min(length, limit) if limit else length
 
 
-def memory_estimate(model: SlimeForConditionalGeneration, stage: Stage, weight_bytes: int = 4) -> dict[str, float]:
+def memory_estimate(
+    model: SlimeForConditionalGeneration,
+    stage: Stage,
+    weight_bytes: int = 4,
+    processes: int = 1,
+    sharded: bool = False,
+) -> dict[str, float]:
     """Bytes that one process needs in a stage, by purpose; a plan, not a measurement.
 
     Weights count `weight_bytes` each, beside adapters what `lora.base_weights` says; trainable ones 4 more for the
@@ -34,44 +84,198 @@ def memory_estimate(model: SlimeForConditionalGeneration, stage: Stage, weight_b
     checkpointing and one layer in full; logits twice in float32. Activations of a vision encoder that trains are not
     counted.
 
+    Several processes: DDP keeps all of it on each, and the gradients a second time in the buffers that it sends; FSDP
+    gives each its share, and gathers a layer at a time (two, as the next one is fetched meanwhile).
+
     Args:
         model: the model after `apply_stage`; on the meta device will do.
         stage: batch size, sequence limit, gradient checkpointing.
         weight_bytes: bytes of one weight.
+        processes: of the run, one a GPU.
+        sharded: whether weights, gradients and optimizer are spread over the processes (FSDP) or not (DDP).
     """
     text: Any = model.config.text_config
     total = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    tokens = sequence_length(model.config, stage.max_sequence_length) * (stage.micro_batch_size or stage.batch_size)
+    micro = stage.micro_batch_size or max(1, stage.batch_size // processes)
+    tokens = sequence_length(model.config, stage.max_sequence_length) * micro
     per_layer = 34 * text.hidden_size * 2
     layers = text.num_hidden_layers
     kept = layers * text.hidden_size * 2 + per_layer if stage.gradient_checkpointing else layers * per_layer
-    return {
-        "weights": float(total * weight_bytes) - (bytes_saved(model, stage.lora) if stage.lora else 0.0),
-        "gradients": float(trainable * 4),
-        "optimizer": float(trainable * 8),
-        "bf16 copies": float(trainable * 2 if stage.bf16 else 0),
+    share = processes if sharded else 1
+    saved = bytes_saved(model, stage.lora) if stage.lora else 0.0
+    parts = {
+        "weights": (total * weight_bytes - saved) / share,
+        "gradients": trainable * 4 / share,
+        "optimizer": trainable * 8 / share,
+        "bf16 copies": trainable * 2 / share if stage.bf16 else 0.0,
         "activations": float(tokens * kept),
         "logits": float(tokens * text.vocab_size * 4 * 2),
     }
+    if processes > 1 and sharded:
+        parts["gathered layers"] = 2.0 * _largest_layer(model) * (2 if stage.bf16 else 4)
+    elif processes > 1:
+        parts["sent gradients"] = trainable * 4.0
+    return parts
 
 
-def print_plan(recipe: Recipe, stages: list[Stage]) -> None:
-    """Print the resolved recipe, and for every stage the trainable parts and a memory estimate."""
+def _largest_layer(model: SlimeForConditionalGeneration) -> int:
+    inner: Any = model.model.language_model
+    layers = getattr(inner, "layers", None) or [inner]
+    return max(sum(p.numel() for p in layer.parameters()) for layer in layers)
+
+
+def print_plan(recipe: Recipe, stages: list[Stage], hardware: Hardware | None = None) -> None:
+    """Print the resolved recipe, and for every stage what trains, memory, tokens and hours; nothing is downloaded.
+
+    Args:
+        recipe: the recipe.
+        stages: its stages to plan.
+        hardware: what it is planned for.
+    """
+    hardware = hardware or Hardware()
     console = Console()
     resolved = yaml.safe_dump(recipe_dict(recipe), sort_keys=False, allow_unicode=True)
     console.print(resolved, markup=False, highlight=False, soft_wrap=True)
+    hours: list[float | None] = []
     for stage in stages:
         config = recipe_config(recipe, stage.config)
+        config.max_sequence_length = stage.max_sequence_length if stage.data.parts else None
         with torch.device("meta"):
             model = SlimeForConditionalGeneration(config)
             if stage.lora is not None:
                 add_lora(model, stage.lora)
         apply_stage(model, stage)
         console.print(trainable_table(model, stage))
-        memory = Table("purpose", "GiB", title=f"memory of one process, stage {stage.name} (estimate)")
-        parts = memory_estimate(model, stage)
-        for name, size in parts.items():
-            memory.add_row(name, f"{size / GIB:.2f}")
-        memory.add_row("sum", f"{sum(parts.values()) / GIB:.2f}")
-        console.print(memory)
+        console.print(memory_table(model, stage, hardware.gpus))
+        samples = samples_of(recipe, stage, config)
+        step = plan_step(model, stage, samples)
+        console.print(step_table(stage, step, hardware))
+        hours.append(step.hours(hardware))
+        notes = [*samples.notes, *_cache_notes(stage, config, samples), *_batch_notes(stage, hardware.gpus)]
+        for note in notes:
+            console.print(f"- {note}", markup=False, highlight=False, soft_wrap=True)
+    known = [value for value in hours if value is not None]
+    if len(stages) > 1 and known:
+        missing = f" ({len(hours) - len(known)} stage(s) unknown)" if len(known) < len(hours) else ""
+        console.print(f"all stages: {_time(sum(known))}{missing}", highlight=False)
+
+
+def memory_table(model: SlimeForConditionalGeneration, stage: Stage, gpus: int) -> Table:
+    """Memory of one process: whole on each (DDP), and where there are several also spread over them (FSDP)."""
+    columns = {"GiB" if gpus == 1 else f"GiB, DDP on {gpus}": memory_estimate(model, stage, processes=gpus)}
+    if gpus > 1:
+        columns[f"GiB, FSDP on {gpus}"] = memory_estimate(model, stage, processes=gpus, sharded=True)
+    table = Table("purpose", *columns, title=f"memory of one process, stage {stage.name} (estimate)")
+    for name in dict.fromkeys(name for parts in columns.values() for name in parts):
+        table.add_row(name, *(f"{parts[name] / GIB:.2f}" if name in parts else "" for parts in columns.values()))
+    table.add_row("sum", *(f"{sum(parts.values()) / GIB:.2f}" for parts in columns.values()))
+    return table
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """An optimizer step of a stage, by what its samples are on average.
+
+    Attributes:
+        work: units of a step, see `step_flops.UNITS`.
+        flops: operations of a step by part, forward and backward.
+        longest: tokens of the longest row that was found.
+        batch_size: samples of a step.
+        steps: of the stage; None where it is not known how many records there are.
+    """
+
+    work: Mapping[str, float]
+    flops: Mapping[str, float]
+    longest: float
+    batch_size: int
+    steps: int | None
+
+    def seconds(self, hardware: Hardware) -> float | None:
+        """Seconds of a step; None without a throughput."""
+        if hardware.tflops is None:
+            return None
+        return sum(self.flops.values()) / (hardware.gpus * hardware.tflops * 1e12 * hardware.utilisation)
+
+    def hours(self, hardware: Hardware) -> float | None:
+        """Hours of the stage; None without a throughput or number of steps."""
+        seconds = self.seconds(hardware)
+        return None if seconds is None or self.steps is None else seconds * self.steps / 3600
+
+
+def plan_step(model: SlimeForConditionalGeneration, stage: Stage, samples: Samples) -> StepPlan:
+    """Count an optimizer step.
+
+    Args:
+        model: the model after `apply_stage`; on the meta device will do.
+        stage: its stage.
+        samples: some of its samples.
+    """
+    found = [work_of(sample, model.config, stage) for sample in samples.found]
+    work = {unit: stage.batch_size * sum(each[unit] for each in found) / len(found) for unit in UNITS}
+    per_unit = training_flops(model)
+    flops: dict[str, float] = {}
+    for unit, part in _PART_OF_UNIT.items():
+        flops[part] = flops.get(part, 0.0) + flops_of({**dict.fromkeys(UNITS, 0.0), unit: work[unit]}, per_unit)
+    steps = stage.steps or (None if samples.count is None else samples.count // stage.batch_size)
+    return StepPlan(work, flops, max(each["tokens"] for each in found), stage.batch_size, steps)
+
+
+def step_table(stage: Stage, step: StepPlan, hardware: Hardware) -> Table:
+    """Tokens, operations and time of a step and of the stage."""
+    table = Table("a step", "", title=f"steps of stage {stage.name} (estimate)")
+    tokens = step.work["tokens"]
+    table.add_row("samples", f"{step.batch_size:,}")
+    table.add_row("tokens that the language model reads", f"{tokens:,.0f}")
+    table.add_row("  of one sample: mean, most", f"{tokens / step.batch_size:,.0f}, {step.longest:,.0f}")
+    table.add_row("views that are encoded", f"{step.work['views']:,.0f}")
+    for part, count in step.flops.items():
+        if count:
+            table.add_row(f"TFLOP, {part}", f"{count / 1e12:,.4g}")
+    table.add_row("TFLOP, all", f"{sum(step.flops.values()) / 1e12:,.4g}")
+    unknown = f"unknown without the data; --set stages.{stage.name}.steps=N"
+    table.add_row("steps", unknown if step.steps is None else f"{step.steps:,}")
+    seconds, hours = step.seconds(hardware), step.hours(hardware)
+    if seconds is None:
+        table.add_row("time", "give --tflops (of one GPU) and --gpus")
+    else:
+        with_ = f"{hardware.gpus} x {hardware.tflops:g} TFLOP/s at {hardware.utilisation:.0%}"
+        table.add_row(f"seconds, {with_}", f"{seconds:.3g}")
+        per_sample = seconds / step.batch_size / 3600
+        table.add_row("time of 100,000 samples", _time(100_000 * per_sample))
+        table.add_row("time of the stage", "unknown" if hours is None else _time(hours))
+    return table
+
+
+def _batch_notes(stage: Stage, gpus: int) -> list[str]:
+    micro = stage.micro_batch_size or max(1, stage.batch_size // gpus)
+    if stage.batch_size % (micro * gpus) == 0:
+        return []
+    return [f"a run on {gpus} GPUs will refuse: batch_size {stage.batch_size} is no multiple of {micro} x {gpus}"]
+
+
+def _cache_notes(stage: Stage, config: SlimeConfig, samples: Samples) -> list[str]:
+    """What stored features would take on the disk."""
+    if stage.cache_features is None:
+        return []
+    size = cached_view_bytes(config, stage.cache_features.dtype)
+    views = sum(images_seen(sample, config) for sample in samples.found) / len(samples.found)
+    pictures = sum(len(sample.grids) for sample in samples.found) / len(samples.found)
+    a_picture = size * views / max(pictures, 1e-9)
+    told = f"features: {a_picture / 2**20:.3g} MiB a picture ({views / max(pictures, 1e-9):.3g} views)"
+    if samples.records is None:
+        return [f"{told} in {stage.cache_features.folder}, at most {stage.cache_features.max_gib:g} GiB"]
+    all_ = samples.records * pictures
+    return [
+        f"{told} x {all_:,.0f} pictures = {all_ * a_picture / GIB:,.1f} GiB in {stage.cache_features.folder}, at most "
+        f"{stage.cache_features.max_gib:g} GiB"
+    ]
+
+
+def cached_view_bytes(config: SlimeConfig, dtype: str) -> int:
+    """Bytes of the stored features of one view."""
+    return config.num_global_tokens * config.vision_width * (4 if dtype == "float32" else 2)
+
+
+def _time(hours: float) -> str:
+    return f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:.3g} min"

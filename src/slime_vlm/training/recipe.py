@@ -35,9 +35,11 @@ from slime_vlm.training.recipe_rules import (
     hints_of,
     nearest,
     one_of,
+    some_of,
     value_rule,
 )
 from slime_vlm.training.stages import PART_PREFIXES
+from slime_vlm.training.trackers import TRACKERS
 
 # Those of transformers that need no settings of their own.
 SCHEDULES = (
@@ -134,6 +136,18 @@ class LoraSettings:
 
 
 @dataclass(frozen=True)
+class FeatureCache:
+    """Features of the frozen vision encoder on the disk: computed once, read in later epochs, stages and runs."""
+
+    folder: str
+    """Where they lie; several stages and runs may share it."""
+    dtype: str = field(default="bfloat16", metadata=one_of("bfloat16", "float16", "float32"))
+    """Number type that they are stored in; float32 changes no loss and takes twice the room."""
+    max_gib: float = field(default=500.0, metadata=value_rule("more than 0", lambda value: 0 < value < math.inf))
+    """Room for the folder; a stage that needs more stops."""
+
+
+@dataclass(frozen=True)
 class Stage:
     """One stage: what trains, on which view, from which data, how fast."""
 
@@ -171,6 +185,8 @@ class Stage:
     packing: bool = False
     """Lay the samples of a forward pass end to end instead of padding them, and put together samples that have about as
     many tokens in every pass (records only)."""
+    cache_features: FeatureCache | None = None
+    """Keep the features of the vision encoder, which must be frozen, on the disk (records only)."""
     lora: LoraSettings | None = None
     """Train `language_model` by low-rank adapters rather than whole; other parts train whole."""
     questions: list[int] = field(default_factory=lambda: [8], metadata=COUNTS)
@@ -223,7 +239,8 @@ class Recipe:
     stages: list[Stage] = field(metadata=NOT_EMPTY)
     description: str = ""
     seed: int = field(default=0, metadata=at_least(0))
-    tensorboard: bool = True
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"], metadata=some_of(*TRACKERS))
+    """Where curves go; [] for none."""
 
 
 def load_recipe(path: str | Path, overrides: dict[str, str] | None = None) -> Recipe:
@@ -383,6 +400,10 @@ def _check(recipe: Recipe) -> list[str]:
         for part in stage.part_learning_rates:
             if part not in stage.trains:
                 problems.append(f"'{where}.part_learning_rates' names '{part}', which this stage does not train")
+        if stage.cache_features is not None and "vision_tower" in stage.trains:
+            problems.append(f"'{where}.cache_features' needs a frozen vision encoder, and 'trains' names vision_tower")
+        if stage.cache_features is not None and stage.data.pages is not None:
+            problems.append(f"'{where}.cache_features' needs 'data.records' or 'data.mixture': every page is a new one")
         if stage.lora is not None and "language_model" not in stage.trains:
             problems.append(f"'{where}.lora' needs 'language_model' among 'trains'")
         problems += _lora_problems(recipe, stage, names[i - 1 : i])

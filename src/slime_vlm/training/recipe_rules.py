@@ -34,6 +34,11 @@ def one_of(*allowed: str) -> dict[str, Rule]:
     return value_rule(words, lambda value: value in allowed)
 
 
+def some_of(*allowed: str) -> dict[str, Rule]:
+    """Field metadata: a list of some words, or of none."""
+    return value_rule(f"a list of {', '.join(allowed)}", lambda value: all(item in allowed for item in value))
+
+
 def fields_of(kind: type) -> dict[str, type]:
     """Field metadata: keys and values are those of another dataclass, which is not built yet."""
     return {"kind": kind}

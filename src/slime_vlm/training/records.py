@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from slime_vlm.data import RecordDataset
 from slime_vlm.errors import ConfigError, DataError, InputError
 from slime_vlm.model.conversation import read_turns
+from slime_vlm.training.feature_cache import StoredPicture, pixel_values_of
 
 if TYPE_CHECKING:
     from slime_vlm.model.processing_slime import SlimeProcessor
@@ -40,6 +41,7 @@ class RecordCollator:
         labels: `answers` or `published`, see `text_encoding.encode_conversation`.
         max_length: the length that rows are cut to.
         limits: bad records of every source after which no other is tried; none by default.
+        views: config `views` of the model, for pictures whose features are stored.
 
     Raises:
         ConfigError: the published rule of labels is wanted for a conversation that has none.
@@ -53,6 +55,7 @@ class RecordCollator:
         labels: str = "answers",
         max_length: int | None = None,
         limits: Sequence[int] | None = None,
+        views: str = "both",
     ) -> None:
         wanted = style or getattr(processor.style, "name", "a chat template alone")
         if labels == "published" and wanted not in PUBLISHED_STYLES:
@@ -60,23 +63,30 @@ class RecordCollator:
                 f"data.labels: published, and the model's conversation is {wanted}; expected one that has a published "
                 f"rule ({', '.join(PUBLISHED_STYLES)}), or labels: answers"
             )
-        self.dataset, self.processor = dataset, processor
+        self.dataset, self.processor, self.views = dataset, processor, views
         self.limits = limits or [0] * len(dataset.sources)
         self.options: dict[str, Any] = {"style": style, "label_rule": labels, "max_length": max_length}
 
     def __call__(self, indices: list[int]) -> dict[str, Any]:
         """Open and encode records."""
         bad: list[BadRecord] = []
-        records = [self._usable(index, bad) for index in indices]
+        records = [self.usable(index, bad) for index in indices]
         found = [record for record in records if record is not None]
         if len(found) < len(records):
             return {"bad_records": bad}
         images = [record["pictures"] for record in found]
         conversations = [record["conversations"] for record in found]
-        batch = self.processor.encode_conversations(conversations, images=images, **self.options)
+        stored = [picture for row in images for picture in row if isinstance(picture, StoredPicture)]
+        if stored:
+            grids = [picture.grid for picture in stored]
+            turns = [read_turns(turns, len(row)) for turns, row in zip(conversations, images, strict=True)]
+            batch = self.processor.encode_conversations(turns, image_grids=grids, **self.options)
+            batch.update(pixel_values_of(stored, self.views))
+        else:
+            batch = self.processor.encode_conversations(conversations, images=images, **self.options)
         return {**batch, "bad_records": bad}
 
-    def _usable(self, index: int, bad: list[BadRecord]) -> dict[str, Any] | None:
+    def usable(self, index: int, bad: list[BadRecord]) -> dict[str, Any] | None:
         """The first usable record from `index` on; None where too many are not."""
         number, _ = self.dataset.place(index)
         for step in range(self.limits[number] + 1):

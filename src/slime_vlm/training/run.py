@@ -21,17 +21,22 @@ from slime_vlm.data import MixtureOrder, RecordDataset, Share, open_source
 from slime_vlm.errors import ConfigError
 from slime_vlm.precision import has_bf16
 from slime_vlm.quiet import quiet_while
+from slime_vlm.training.feature_storing import open_store, store_features
 from slime_vlm.training.lora import add_lora, merged, save_lora
 from slime_vlm.training.models import base_of, page_vocabulary, recipe_config, stage_model, start_model
 from slime_vlm.training.objectives import AnswerObjective, OracleObjective, ReadObjective
 from slime_vlm.training.packing import EvenOrder, TokensOf, prepare_packing
 from slime_vlm.training.page_data import AnswerCollator, OracleCollator, PageDataset, PageShape, ReadCollator
-from slime_vlm.training.plan import print_plan
+from slime_vlm.training.plan import Hardware, print_plan
 from slime_vlm.training.progress import ProgressLines
 from slime_vlm.training.recipe import Recipe, Stage, load_recipe
 from slime_vlm.training.records import BadRecords, RecordCollator
 from slime_vlm.training.run_folder import claim, is_finished, stage_folders, write_marker, writing
-from slime_vlm.training.stages import PART_PREFIXES, apply_stage, frozen_modules, trainable_table
+from slime_vlm.training.speed import Speedometer, measured_peak
+from slime_vlm.training.stage_report import note_curves, note_end, note_start
+from slime_vlm.training.stages import apply_stage, frozen_modules, trainable_table
+from slime_vlm.training.step_flops import training_flops
+from slime_vlm.training.trackers import check_trackers
 from slime_vlm.training.trainer import ClockCheckpoints, SlimeTrainer, last_complete_checkpoint, on_any_process
 
 if TYPE_CHECKING:
@@ -48,6 +53,7 @@ def train(
     resume: bool = False,
     dry_run: bool = False,
     overrides: Sequence[str] = (),
+    hardware: Hardware | None = None,
 ) -> Path:
     """Run a recipe.
 
@@ -58,6 +64,7 @@ def train(
         resume: continue unfinished stages; finished ones are kept.
         dry_run: print the plan and stop.
         overrides: `key=value` changes of the recipe.
+        hardware: what a dry run plans for; its `tflops` are also what the utilisation of a run is measured against.
 
     Returns:
         Folder of the last stage's model.
@@ -81,7 +88,7 @@ def train(
             raise ConfigError(f"no stage '{name}' in {recipe_path}: it has {', '.join(names)}")
     chosen = [stage for stage in recipe.stages if not stages or stage.name in stages]
     if dry_run:
-        print_plan(recipe, chosen)
+        print_plan(recipe, chosen, hardware)
         return Path()
     for stage in chosen:
         # A value that no model can be built from is told now rather than when its stage begins.
@@ -89,6 +96,7 @@ def train(
             recipe_config(recipe, stage.config)
         except ConfigError as error:
             raise ConfigError(f"stage '{stage.name}': {error}") from error
+    check_trackers(recipe.trackers)
     # Of several processes one speaks.
     console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
     out = out or Path("runs") / recipe.name
@@ -99,12 +107,14 @@ def train(
     claim(out, recipe, [stage.name for stage in chosen])
     for stage in chosen:
         with quiet_while(), writing(out):
-            _run_stage(recipe, stage, out, resume, console)
+            _run_stage(recipe, stage, out, resume, console, recipe_path, hardware or Hardware())
     console.print(f'finished: try it with slime ask IMAGE -q "..." --model {final}', soft_wrap=True)
     return final
 
 
-def _run_stage(recipe: Recipe, stage: Stage, out: Path, resume: bool, console: Console) -> None:
+def _run_stage(
+    recipe: Recipe, stage: Stage, out: Path, resume: bool, console: Console, recipe_path: Path, hardware: Hardware
+) -> None:
     folder, model_folder = out / stage.name, out / stage.name / "model"
     if is_finished(model_folder):
         if not resume:
@@ -152,10 +162,19 @@ def _run_stage(recipe: Recipe, stage: Stage, out: Path, resume: bool, console: C
         say = Console(stderr=True, soft_wrap=True, markup=False, highlight=False).print
         file = folder / f"bad_records_{os.environ.get('RANK', '0')}.jsonl"
         bad_records = BadRecords(collator.dataset, collator.limits, say, file)
+    arguments = _arguments(recipe, stage, folder, dataset)
+    if isinstance(collator, RecordCollator) and stage.cache_features is not None:
+        store = open_store(model, processor, stage, arguments.bf16)
+        options = {"device": arguments.device, "bf16": arguments.bf16, "workers": stage.data.workers}
+        store_features(model, collator, dataset, store, **options, console=console)
+        collator.dataset.open_picture = store.open_picture
+    if arguments.should_save:
+        note_start(folder, recipe_path, stage, dataset, arguments.world_size)
+    speed = Speedometer(model, training_flops(model), _peak(arguments, hardware, console))
     progress = ProgressLines(console, stage.name)
     trainer = SlimeTrainer(
         model=model,
-        args=_arguments(recipe, stage, folder, dataset),
+        args=arguments,
         train_dataset=dataset,
         data_collator=collator,
         objective=objective,
@@ -163,6 +182,7 @@ def _run_stage(recipe: Recipe, stage: Stage, out: Path, resume: bool, console: C
         frozen=frozen_modules(model, stage),
         bad_records=bad_records,
         pack=stage.packing,
+        speed=speed,
         callbacks=[ClockCheckpoints(stage.save_minutes), progress],
     )
     trainer.remove_callback(PrinterCallback)
@@ -174,6 +194,8 @@ def _run_stage(recipe: Recipe, stage: Stage, out: Path, resume: bool, console: C
     with _finish_step_on_interrupt(trainer) as asked:
         with progress.shown():
             trainer.train(resume_from_checkpoint=checkpoint)
+        if trainer.args.should_save:
+            note_curves(folder, f"{recipe.name}, stage {stage.name}", trainer.state.log_history, console)
         if asked and trainer.state.global_step < trainer.state.max_steps:
             step, steps = trainer.state.global_step, trainer.state.max_steps
             console.print(f"stopped after step {step} of {steps} of stage {stage.name}; go on with --resume")
@@ -199,11 +221,12 @@ def _data_and_loss(
         # Each process sees its own part of the records.
         share = stage.data.max_bad / int(os.environ.get("WORLD_SIZE", "1"))
         limits = records.limits(share)
-        collator = RecordCollator(records, processor, style, stage.data.labels, stage.max_sequence_length, limits)
+        limit, views = stage.max_sequence_length, model.config.views
+        collator = RecordCollator(records, processor, style, stage.data.labels, limit, limits, views)
         mixture = records, [Share(part.passes, part.weight) for part in parts], recipe.seed + stage.seed
         order = MixtureOrder(*mixture)
         if stage.packing:
-            tokens_of = TokensOf(records, model.config, stage.max_sequence_length)
+            tokens_of = TokensOf(records, model.config, limit)
             order = EvenOrder(*mixture, tokens_of, stage.batch_size, _micro_batch_size(stage))
         order.count = stage.batch_size * (
             stage.steps or math.ceil(stage.epochs * order.epoch_length / stage.batch_size)
@@ -285,7 +308,9 @@ def _arguments(recipe: Recipe, stage: Stage, folder: Path, dataset: Any) -> Trai
         save_strategy="no",
         save_total_limit=2,
         logging_steps=max(1, min(50, steps // 20)),
-        report_to=["tensorboard"] if recipe.tensorboard else [],
+        report_to=recipe.trackers,
+        run_name=f"{recipe.name}-{stage.name}",
+        project=recipe.name,
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=False,
@@ -295,6 +320,21 @@ def _arguments(recipe: Recipe, stage: Stage, folder: Path, dataset: Any) -> Trai
 def _in_bf16(stage: Stage) -> bool:
     """Whether a stage computes in bfloat16; weights in it leave no choice, however slow that is."""
     return stage.bf16 and (has_bf16() or (stage.lora is not None and stage.lora.base_weights == "bfloat16"))
+
+
+def _peak(arguments: TrainingArguments, hardware: Hardware, console: Console) -> float:
+    """Operations a second that one process could do at most: told, or measured."""
+    if hardware.tflops is not None:
+        console.print(f"utilisation is measured against {hardware.tflops:g} TFLOP/s a process, as given by --tflops")
+        return hardware.tflops * 1e12
+    dtype = torch.bfloat16 if arguments.bf16 else torch.float32
+    peak = measured_peak(arguments.device, dtype)
+    console.print(
+        f"utilisation is measured against {peak / 1e12:.3g} TFLOP/s a process, a matrix product in "
+        f"{str(dtype).removeprefix('torch.')} on this machine",
+        soft_wrap=True,
+    )
+    return peak
 
 
 def _save_stage(
@@ -312,6 +352,8 @@ def _save_stage(
     """
     # Gathers the parts of a model that is spread over processes, so all of them take part.
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    assert trainer.speed is not None
+    totals = trainer.speed.totals_now(trainer.accelerator.gather, trainer.args.device)
     if trainer.args.should_save:
         base = recipe_config(recipe, {})
         for key in [*stage.config, "max_sequence_length"]:
@@ -323,13 +365,8 @@ def _save_stage(
             whole = weights if stage.lora is None else merged(weights, stage.lora)
             model.save_pretrained(folder, state_dict=whole)
         processor.save_pretrained(folder)
-        history = [entry for entry in trainer.state.log_history if "loss" in entry]
-        record = {
-            "stage": stage.name,
-            "trained": [prefix for part in stage.trains for prefix in PART_PREFIXES[part]],
-            "steps": trainer.state.global_step,
-            "last": history[-1] if history else {},
-        }
+        history, steps = trainer.state.log_history, trainer.state.global_step
+        record = note_end(recipe, stage, folder.parent, steps, history, totals)
         write_marker(folder, record)
     trainer.accelerator.wait_for_everyone()
 

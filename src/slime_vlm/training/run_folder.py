@@ -3,7 +3,9 @@
 recipe.yaml              the resolved recipe
 STAGE/checkpoint-N/      to resume from; complete when it holds the file `complete`
 STAGE/runs/              TensorBoard events
-STAGE/model/             the model after the stage; finished when it holds `stage.json`
+STAGE/environment.json   for every start of the stage: versions, machine, commit, fingerprint of the data
+STAGE/curves.png         loss, rate, throughput
+STAGE/model/             the model after the stage, with a card; finished when it holds `stage.json`
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ STAGE_FILE = "stage.json"
 """Written last into the model folder of a stage, so that it marks a finished one."""
 
 # What may change between a run and its continuation: none of it reaches a weight.
-_WITHOUT_EFFECT = {"description", "tensorboard", "source", "save_minutes", "max_bad"}
+_WITHOUT_EFFECT = {"description", "trackers", "source", "save_minutes", "max_bad", "folder", "max_gib"}
 
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 
@@ -47,7 +49,7 @@ def is_finished(model_folder: Path) -> bool:
 
 def write_marker(model_folder: Path, record: dict[str, Any]) -> None:
     """Mark a stage's model as finished, at once or not at all."""
-    _write_at_once(model_folder / STAGE_FILE, json.dumps(record, indent=1))
+    write_at_once(model_folder / STAGE_FILE, json.dumps(record, indent=1))
 
 
 def claim(out: Path, recipe: Recipe, stages: Collection[str]) -> None:
@@ -76,7 +78,7 @@ def claim(out: Path, recipe: Recipe, stages: Collection[str]) -> None:
                     f"{out} holds a run of another recipe: {'; '.join(changes[:3])}{more}; use another --out, the "
                     f"recipe as it was ({path}), or delete that file to go on all the same"
                 )
-        _write_at_once(path, yaml.safe_dump(recipe_dict(recipe), sort_keys=False, allow_unicode=True))
+        write_at_once(path, yaml.safe_dump(recipe_dict(recipe), sort_keys=False, allow_unicode=True))
 
 
 def _saved(path: Path) -> Recipe:
@@ -84,6 +86,12 @@ def _saved(path: Path) -> Recipe:
         return load_recipe(path)
     except ConfigError as error:
         raise ConfigError(f"{error} (written by another version? delete that file to go on all the same)") from error
+
+
+def stages_before(recipe: Recipe, stage: Stage) -> list[str]:
+    """Names of all stages that a stage builds on, in the order of the recipe."""
+    found = _with_ancestors(recipe, [stage.name]) - {stage.name}
+    return [other.name for other in recipe.stages if other.name in found]
 
 
 def _with_ancestors(recipe: Recipe, stages: Collection[str]) -> set[str]:
@@ -125,7 +133,8 @@ def _flat(recipe: Recipe, begun: Collection[str]) -> dict[str, Any]:
     return flat
 
 
-def _write_at_once(path: Path, text: str) -> None:
+def write_at_once(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
     part = path.with_name(f"{path.name}.{os.getpid()}")
     part.write_text(text, encoding="utf-8")
     part.replace(path)

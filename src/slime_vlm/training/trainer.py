@@ -19,6 +19,7 @@ from slime_vlm.data import MixtureOrder
 from slime_vlm.errors import ConfigError
 from slime_vlm.training.records import BadRecords
 from slime_vlm.training.sharding import is_sharded, layer_classes, load_shards
+from slime_vlm.training.speed import Speedometer
 
 COMPLETE = "complete"
 """Marker in a checkpoint folder that was written whole; one without it is a torn write of a killed run."""
@@ -38,6 +39,7 @@ class SlimeTrainer(Trainer):
         frozen: children of `model.model` to keep in evaluation mode.
         bad_records: counts the records that batches list as bad; None where there are no records.
         pack: lay the rows of a micro batch end to end; with the model's own loss.
+        speed: counts samples, tokens and operations; None for none of that in the logs.
         kwargs: for Trainer.
     """
 
@@ -49,11 +51,12 @@ class SlimeTrainer(Trainer):
         frozen: list[str],
         bad_records: BadRecords | None = None,
         pack: bool = False,
+        speed: Speedometer | None = None,
         **kwargs: Any,
     ) -> None:
         with _adapters_told(kwargs["model"]):
             super().__init__(*args, **kwargs)
-        self.pack = pack
+        self.pack, self.speed = pack, speed
         self.objective, self.rates, self.frozen, self.bad_records = objective, rates, frozen, bad_records
         if self.is_fsdp_enabled:
             self.accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = layer_classes(self.model)
@@ -78,6 +81,8 @@ class SlimeTrainer(Trainer):
         # Of another number of processes each goes on with the mean, and the first remembers all bad records.
         self._loss_sum += sum(sums["loss"] for sums in kept) / len(kept)
         self._sums.update(kept[0]["sums"])
+        if self.speed is not None:
+            self.speed.totals.update(kept[0].get("speed", {}))
         if self.bad_records is not None and (len(kept) == 1 or self.args.process_index == 0):
             self.bad_records.seen.update(index for sums in kept for index in sums["bad_records"])
         if isinstance(self.train_dataset, MixtureOrder) and "data" in kept[0]:
@@ -104,16 +109,21 @@ class SlimeTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         bad = [] if self.bad_records is None else sorted(self.bad_records.seen)
-        kept = {"loss": self._loss_sum.item(), "sums": self._sums, "bad_records": bad}
+        kept: dict[str, Any] = {"loss": self._loss_sum.item(), "sums": self._sums, "bad_records": bad}
         if isinstance(self.train_dataset, MixtureOrder):
             samples = self.state.global_step * self.args.gradient_accumulation_steps * self.args.train_batch_size
             kept["data"] = self.train_dataset.state(samples * self.args.world_size)
+        if self.speed is not None:
+            kept["speed"] = self.speed.totals_now(self.accelerator.gather, self.args.device)
         path = self._sums_file(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
         path.write_text(json.dumps(kept))
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], *args: Any) -> Any:
         """Take the batches of an optimizer step, and count the bad records that they list."""
-        return super().get_batch_samples(self._without_bad(epoch_iterator), *args)
+        batches = self._without_bad(epoch_iterator)
+        if self.speed is not None:
+            batches = self.speed.batches(batches, self.args.train_batch_size)
+        return super().get_batch_samples(batches, *args)
 
     def _without_bad(self, batches: Iterator[Any]) -> Iterator[Any]:
         for batch in batches:
@@ -170,6 +180,8 @@ class SlimeTrainer(Trainer):
             self._loss_sum.zero_()
             logs |= {key: round(sum(values) / len(values), 4) for key, values in self._sums.items()}
             self._sums.clear()
+            if self.speed is not None:
+                logs |= self.speed.read(self.accelerator.gather, self.args.device)
         super().log(logs, *args, **kwargs)
 
 

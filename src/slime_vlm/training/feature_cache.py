@@ -1,0 +1,211 @@
+"""Features of a frozen vision encoder on the disk, so that every picture is encoded once (stages 1a, 1b and 2).
+
+FOLDER/FINGERPRINT/settings.json       what the fingerprint is made of
+FOLDER/FINGERPRINT/*.safetensors       features by picture, a few hundred MiB a file
+
+A picture is known by the content of its file, an encoder by its weights and settings: whatever changes has another
+name, and nothing stale is ever read. Files are renamed into place when they are whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from slime_vlm.data.pictures import open_picture, picture_content
+from slime_vlm.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
+    from slime_vlm.model.processing_slime import SlimeProcessor
+
+SHARD_BYTES = 256 << 20
+_FORMAT = 1
+_OPEN_FILES = 64
+
+
+@dataclass(frozen=True)
+class StoredPicture:
+    """A picture as its features: (rows, columns) of its tiles, and [1 + T, N, C] or those of the views that count."""
+
+    grid: tuple[int, int]
+    features: Tensor
+
+
+class FeatureStore:
+    """Features of the pictures that one encoder with one way of cutting views has seen.
+
+    Args:
+        folder: of all stored features.
+        fingerprint: of encoder and settings, see `fingerprint_of`.
+        settings: what it is made of, for people to read.
+        dtype: number type that features are stored in.
+        max_bytes: most that `folder` may hold.
+    """
+
+    def __init__(
+        self, folder: Path, fingerprint: str, settings: dict[str, Any], dtype: torch.dtype, max_bytes: float
+    ) -> None:
+        self.top, self.folder, self.dtype, self.max_bytes = folder, folder / fingerprint, dtype, max_bytes
+        self.folder.mkdir(parents=True, exist_ok=True)
+        about = self.folder / "settings.json"
+        if not about.is_file():
+            about.write_text(json.dumps(settings, indent=1, default=str), encoding="utf-8")
+        self._places: dict[str, tuple[str, tuple[int, int]]] = {}
+        self._seen: set[str] = set()
+        self._open: OrderedDict[str, Any] = OrderedDict()
+        self._waiting: dict[str, tuple[tuple[int, int], Tensor]] = {}
+        self._waiting_bytes = 0
+        self.refresh()
+
+    def __len__(self) -> int:
+        """Pictures that can be read."""
+        return len(self._places)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places or key in self._waiting
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without open files: every process opens its own."""
+        return {**self.__dict__, "_open": OrderedDict(), "_waiting": {}, "_waiting_bytes": 0}
+
+    def refresh(self) -> None:
+        """Find files that this or another process has written."""
+        for path in sorted(self.folder.glob("*.safetensors")):
+            if path.name in self._seen:
+                continue
+            try:
+                with safe_open(path, framework="pt") as file:
+                    names = list(file.keys())
+            except (SafetensorError, OSError):
+                # Broken by the disk: what it held is computed again.
+                continue
+            self._seen.add(path.name)
+            for name in names:
+                key, rows, cols = name.split("_")
+                self._places[key] = path.name, (int(rows), int(cols))
+
+    def get(self, key: str) -> StoredPicture | None:
+        """Features of a picture; None where they are not stored."""
+        found = self._places.get(key)
+        if found is None:
+            return None
+        name, grid = found
+        if name not in self._open:
+            self._open[name] = safe_open(self.folder / name, framework="pt")
+            if len(self._open) > _OPEN_FILES:
+                self._open.popitem(last=False)
+        self._open.move_to_end(name)
+        return StoredPicture(grid, self._open[name].get_tensor(_name(key, grid)))
+
+    def open_picture(self, value: Any, root: Path) -> StoredPicture:
+        """In place of `pictures.open_picture`.
+
+        Raises:
+            DataError: the picture is missing or damaged, or has changed since the features were stored.
+        """
+        found = self.get(key_of(picture_content(value, root)))
+        if found is None:
+            open_picture(value, root)
+            raise DataError("the picture has changed since the features of this stage were stored; --resume stores it")
+        return found
+
+    def add(self, key: str, grid: tuple[int, int], features: Tensor) -> None:
+        """Take the features [v, N, C] of a picture; they are written when there are enough of them.
+
+        Raises:
+            ConfigError: there is no room.
+        """
+        kept = features.detach().to("cpu", self.dtype).contiguous()
+        self._waiting[key] = grid, kept
+        self._waiting_bytes += kept.nbytes
+        if self._waiting_bytes >= SHARD_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is waiting.
+
+        Raises:
+            ConfigError: there is no room.
+        """
+        if not self._waiting:
+            return
+        used = sum(path.stat().st_size for path in self.top.rglob("*.safetensors"))
+        if used + self._waiting_bytes > self.max_bytes:
+            raise ConfigError(
+                f"{self.top} holds {used / 2**30:.3g} GiB of features and cache_features.max_gib is "
+                f"{self.max_bytes / 2**30:.3g}: raise it, remove fingerprints there that are not needed, or leave "
+                "cache_features out"
+            )
+        path = self.folder / f"{uuid.uuid4().hex}.safetensors"
+        part = path.with_suffix(".part")
+        save_file({_name(key, grid): features for key, (grid, features) in self._waiting.items()}, part)
+        os.replace(part, path)
+        self._waiting, self._waiting_bytes = {}, 0
+        self.refresh()
+
+
+def key_of(content: bytes) -> str:
+    """Name of a picture: a hash of its file."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _name(key: str, grid: tuple[int, int]) -> str:
+    return f"{key}_{grid[0]}_{grid[1]}"
+
+
+def fingerprint_of(
+    model: SlimeForConditionalGeneration, processor: SlimeProcessor, dtype: str, bf16: bool
+) -> tuple[str, dict[str, Any]]:
+    """Everything that features depend on beside the picture: a hash, and its parts for people to read.
+
+    Args:
+        model: its encoder, and what it takes of it.
+        processor: how views are cut and coloured.
+        dtype: number type of storage.
+        bf16: whether the encoder computes in bfloat16.
+    """
+    config, tower = model.config, model.model.vision_tower
+    weights = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(tower.state_dict().items()):
+        weights.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        weights.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    settings = {
+        "format": _FORMAT,
+        "weights": weights.hexdigest(),
+        "vision_config": config.vision_config.to_dict(),
+        "vision_feature_layer": config.vision_feature_layer,
+        "num_global_tokens": config.num_global_tokens,
+        "views": config.views,
+        "image_processor": processor.image_processor.to_dict(),
+        "dtype": dtype,
+        "computed_in": "bfloat16" if bf16 else "float32",
+    }
+    text = json.dumps(settings, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest(), settings
+
+
+def pixel_values_of(pictures: list[StoredPicture], views: str) -> dict[str, Tensor]:
+    """What stands in a batch in place of pixels: features [V, N, C] of all views, and `image_grids` [I, 2].
+
+    Args:
+        pictures: of the batch.
+        views: config `views`. With "local" the global views, which the model leaves out, are zeros.
+    """
+    parts = []
+    for picture in pictures:
+        if views == "local":
+            parts.append(picture.features.new_zeros(1, *picture.features.shape[1:]))
+        parts.append(picture.features)
+    return {"pixel_values": torch.cat(parts), "image_grids": torch.tensor([picture.grid for picture in pictures])}

@@ -1,0 +1,260 @@
+"""How long samples are, for the plan of a run: told from the data where they are at hand, else assumed.
+
+Nothing is downloaded, and pictures are not decoded: headers tell sizes, sizes tell tiles, the processor counts tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from glob import glob
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from slime_vlm.data import MixtureOrder, RecordDataset, Share, open_source
+from slime_vlm.data.pictures import open_picture, picture_size
+from slime_vlm.errors import ConfigError, DataError, InputError, SlimeError
+from slime_vlm.model.tiling import choose_grid
+
+if TYPE_CHECKING:
+    from slime_vlm.model.configuration_slime import SlimeConfig
+    from slime_vlm.model.processing_slime import SlimeProcessor
+    from slime_vlm.training.recipe import MixturePart, Recipe, Stage
+
+LOOKED_AT = 256
+"""Records of a stage that are looked at."""
+
+LOOKED_AT_TOGETHER = 32
+"""Of these so many come one after the other, as Parquet files are read in large pieces."""
+
+PAGES_LOOKED_AT = 24
+ASSUMED_TEXT = 200
+"""Tokens of text in a row when there is nothing to count."""
+
+CHARACTERS_A_TOKEN = 4
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample: (rows, columns) of tiles of its pictures, tokens of text, and how many of those have a label."""
+
+    grids: tuple[tuple[int, int], ...]
+    text: int
+    labels: int
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples of a stage, and what is known of all of them.
+
+    Attributes:
+        found: some of them.
+        count: samples of the whole stage; None where it cannot be told.
+        records: records that they are drawn from; None as above.
+        notes: where the numbers come from.
+    """
+
+    found: Sequence[Sample]
+    count: int | None = None
+    records: int | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def samples_of(recipe: Recipe, stage: Stage, config: SlimeConfig) -> Samples:
+    """Look at some samples of a stage."""
+    if stage.data.pages is not None:
+        return _pages(recipe, stage, config)
+    missing = [part.path for part in stage.data.parts if not _is_here(part)]
+    count = stage.steps * stage.batch_size if stage.steps else None
+    if not missing:
+        try:
+            return _records(recipe, stage, config)
+        except (DataError, InputError) as error:
+            return _assumed(config, count, str(error))
+    return _assumed(config, count, f"no data at {', '.join(dict.fromkeys(missing))}")
+
+
+def work_of(sample: Sample, config: SlimeConfig, stage: Stage) -> dict[str, float]:
+    """What a sample takes, in the units of `step_flops.UNITS`.
+
+    Of the local tokens as many are kept as top_p allows at most.
+    """
+    from slime_vlm.info import kept_bounds
+
+    layout = config.token_layout
+    images, tiles = len(sample.grids), sum(rows * cols for rows, cols in sample.grids)
+    wholes = images if config.views != "local" else 0
+    tiles = tiles if config.views != "global" else 0
+    # Without compression tiles go the way of whole views.
+    wholes, compressed = (wholes, tiles) if config.local_compression else (wholes + tiles, 0)
+    gated = config.projector_type == "gated"
+    both = 2 if gated and config.gate == "mixture" else 1
+    alone = config.projector_type == "query_attention"
+    adapted = wholes * (gated and config.gate != "mlp") + (wholes + compressed) * alone
+    projected = both * wholes * config.num_global_tokens + compressed * layout.num_tile_tokens
+    tokens = sample.text
+    for rows, cols in sample.grids:
+        local = layout.num_local_tokens(rows, cols)
+        tokens += layout.num_global_tokens + layout.num_separators + kept_bounds(config, local)[1]
+    if stage.objective == "oracle":
+        # Tokens are told what they hold: nothing is seen. Of those of no question a share stays.
+        side = stage.oracle.local_side or layout.tile_side
+        share = sum(stage.oracle.distractors) / 2
+        projected, adapted, compressed = 0, 0, 0
+        tokens = sample.text + round(share * sum(rows * cols for rows, cols in sample.grids) * side**2)
+    if stage.objective == "read":
+        tokens = 0
+    tokens = min(tokens, config.max_sequence_length or tokens)
+    return {
+        "views": 0 if stage.cache_features or stage.objective == "oracle" else images_seen(sample, config),
+        "adapted": float(adapted),
+        "tiles": float(compressed),
+        "projected": 0.0 if alone else float(projected),
+        "tokens": float(tokens),
+        "pairs": float(tokens**2),
+        "logits": float(sample.labels if tokens else 0),
+    }
+
+
+def images_seen(sample: Sample, config: SlimeConfig) -> float:
+    """Views of a sample that go through the encoder."""
+    tiles = sum(rows * cols for rows, cols in sample.grids)
+    return float(len(sample.grids) * (config.views != "local") + tiles * (config.views != "global"))
+
+
+def _is_here(part: MixturePart) -> bool:
+    path = Path(part.path).expanduser()
+    return path.exists() or bool(glob(str(path), recursive=True))
+
+
+def _assumed(config: SlimeConfig, count: int | None, why: str) -> Samples:
+    grid = (1, config.max_tiles)
+    note = (
+        f"{why}: assumed one picture of {config.max_tiles} tiles and {ASSUMED_TEXT} tokens of text, half of them "
+        "answers; an upper bound for most data"
+    )
+    return Samples([Sample((grid,), ASSUMED_TEXT, ASSUMED_TEXT // 2)], count, None, [note])
+
+
+def _records(recipe: Recipe, stage: Stage, config: SlimeConfig) -> Samples:
+    parts = stage.data.parts
+    dataset = RecordDataset(*(open_source(part.path, part.images, part.config, part.split) for part in parts))
+    order = MixtureOrder(dataset, [Share(part.passes, part.weight) for part in parts], recipe.seed + stage.seed)
+    steps = stage.steps or math.ceil(stage.epochs * order.epoch_length / stage.batch_size)
+    order.count = steps * stage.batch_size
+    processor, note = _processor(recipe, config)
+    length = min(order.count, order.epoch_length)
+    starts = np.linspace(0, max(0, length - LOOKED_AT_TOGETHER), LOOKED_AT // LOOKED_AT_TOGETHER).astype(int)
+    chosen = np.unique(np.add.outer(starts, np.arange(min(length, LOOKED_AT_TOGETHER))))
+    found: list[Sample] = []
+    unusable = 0
+    for place in chosen:
+        try:
+            found.append(_look(dataset, order[int(place)], stage, config, processor))
+        except (DataError, InputError):
+            unusable += 1
+    if not found:
+        return _assumed(config, order.count, f"none of {len(chosen)} records could be used")
+    notes = [f"measured on {len(found)} of {len(dataset):,} records: picture sizes from file headers; {note}"]
+    if unusable:
+        notes.append(f"{unusable} of {len(chosen)} records could not be used: slime data check names them")
+    return Samples(found, order.count, len(dataset), notes)
+
+
+def _look(
+    dataset: RecordDataset, index: int, stage: Stage, config: SlimeConfig, processor: SlimeProcessor | None
+) -> Sample:
+    number, place = dataset.place(index)
+    source = dataset.sources[number]
+    record = source[place]
+    grids = []
+    for value in record.images:
+        size = picture_size(value, source.images)
+        if size is None:
+            with open_picture(value, source.images) as picture:
+                size = picture.height, picture.width
+        grid = choose_grid(*size, config.view_size, config.max_tiles)
+        grids.append((grid.rows, grid.cols))
+    if processor is None:
+        turns = record.conversations
+        texts = [str(turn.get("value", turn.get("content"))) for turn in turns]
+        lengths = [
+            (turn.get("from", turn.get("role")), len(text) // CHARACTERS_A_TOKEN + 1)
+            for turn, text in zip(turns, texts, strict=True)
+        ]
+        answers = sum(length for who, length in lengths if who in ("gpt", "assistant"))
+        return Sample(tuple(grids), sum(length for _, length in lengths), answers)
+    encoded = processor.encode_conversations(
+        [record.conversations],
+        image_grids=grids,
+        style="plain" if stage.data.conversation == "plain" else None,
+        label_rule=stage.data.labels,
+        max_length=stage.max_sequence_length,
+        return_tensors=None,
+    )
+    ids, labels = encoded["input_ids"][0], encoded["labels"][0]
+    text = sum(token != processor.image_token_id for token in ids)
+    return Sample(tuple(grids), text, sum(label != -100 for label in labels))
+
+
+def _processor(recipe: Recipe, config: SlimeConfig) -> tuple[SlimeProcessor | None, str]:
+    """The processor of the run if it is on this machine, and how tokens are counted."""
+    import copy
+
+    from slime_vlm.assembly import conversation_of
+    from slime_vlm.convert import read_native
+    from slime_vlm.hub import SHIPPED, at_hand
+    from slime_vlm.model.image_processing_slime import SlimeImageProcessor
+    from slime_vlm.model.processing_slime import SlimeProcessor
+    from slime_vlm.pretrained_parts import read_tokenizer
+
+    source = recipe.model
+    guess = f"tokens of text assumed, one for {CHARACTERS_A_TOKEN} characters, as no tokenizer is at hand"
+    config = copy.deepcopy(config)
+    try:
+        name = source.path or source.llm
+        folder = None if name is None else SHIPPED.get(name) or at_hand(name)
+        if folder is None:
+            return None, guess
+        if source.path is not None:
+            processor = read_native(folder)[1]
+            config.image_token_id = processor.image_token_id
+            return processor.follow(config), "tokens counted by its processor"
+        tokenizer = read_tokenizer(str(folder))
+        style, template = (source.conversation, None) if source.conversation else conversation_of(tokenizer)
+        built = SlimeProcessor.from_config(config, tokenizer, style, SlimeImageProcessor(), template)
+    except SlimeError:
+        return None, guess
+    return built, "tokens counted by its tokenizer"
+
+
+def _pages(recipe: Recipe, stage: Stage, config: SlimeConfig) -> Samples:
+    from slime_vlm.pages import PageSettings, characters, make_page, words
+    from slime_vlm.training.packed_rows import HEAD
+    from slime_vlm.training.page_tokenizer import build_page_tokenizer
+
+    count = (stage.steps or 0) * stage.batch_size
+    settings = {"view_size": config.view_size, "max_tiles": config.max_tiles, **(stage.data.pages or {})}
+    try:
+        pages = [make_page(seed, PageSettings.from_dict(settings)) for seed in range(PAGES_LOOKED_AT)]
+    except ConfigError as error:
+        return _assumed(config, count, str(error))
+    tokenizer: Any = build_page_tokenizer(characters(), words())
+    found = []
+    for number, page in enumerate(pages):
+        asked = page.questions[: stage.questions[number % len(stage.questions)]]
+        lengths = [
+            tuple(len(tokenizer(text, add_special_tokens=False).input_ids) for text in (question.text, question.answer))
+            for question in asked
+        ]
+        grid = choose_grid(page.height, page.width, config.view_size, config.max_tiles)
+        # Each question is followed by a mark, each answer by its end.
+        text = HEAD + sum(question + answer + 2 for question, answer in lengths)
+        found.append(Sample(((grid.rows, grid.cols),), text, sum(answer + 1 for _, answer in lengths)))
+    notes = [f"measured on {len(found)} pages as they are rendered"]
+    if stage.objective == "oracle":
+        notes.append("assumed that the mean share of distractors stays of all local tokens")
+    return Samples(found, count, None, notes)

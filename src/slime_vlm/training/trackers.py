@@ -1,0 +1,25 @@
+"""Where the curves of a run go: TensorBoard, trackio or wandb, each as transformers reports to it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+
+from slime_vlm.errors import ConfigError
+
+TRACKERS = ("tensorboard", "trackio", "wandb")
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Check that what a run reports to is installed.
+
+    Raises:
+        ConfigError: a tracker is not.
+    """
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            rest = [other for other in names if other != name]
+            raise ConfigError(
+                f"'trackers' names {name}, which is not installed: pip install {name}, or --set "
+                f"'trackers=[{', '.join(rest)}]'"
+            )

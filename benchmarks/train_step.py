@@ -216,13 +216,13 @@ def main() -> None:
         rows.append(json.loads(done.stdout.splitlines()[-1]))
     last = rows[-1]
     print(
-        f"{machine()}; torch {last['torch']}, {last['threads']} thread(s), float32; {last['parameters']:.1f} M "
-        f"parameters of which {last['trained']:.1f} M train, {len(SAMPLES)} samples a step\n"
+        f"{machine()}; torch {last['torch']}, {last['threads']} thread(s), float32; {last['parameters']:.2f} M "
+        f"parameters of which {last['trained']:.2f} M train, {len(SAMPLES)} samples a step\n"
     )
     print("| | s a sample | CPU s a sample | published / this | peak, MB | loss, first step | loss, last step |")
     print(f"|{' --- |' * 7}")
     for row in rows:
-        cells = [row["way"], f"{row['seconds']:.2f}", f"{row['cpu seconds']:.2f}"]
+        cells = [row["way"], f"{row['seconds']:.3f}", f"{row['cpu seconds']:.3f}"]
         cells += [f"{last['seconds'] / row['seconds']:.2f}", f"{row['peak']:,.0f}"]
         cells += [f"{loss:.6f}" for loss in (row["losses"][0], row["losses"][-1])]
         print(f"| {' | '.join(cells)} |")

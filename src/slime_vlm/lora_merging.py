@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +135,10 @@ def _with_peft(model: SlimeForConditionalGeneration, src: Path) -> nn.Module:
 
     settings = LoraConfig.from_pretrained(src)
     settings.modules_to_save = None
-    adapted = PeftModel(model, settings)
+    with warnings.catch_warnings():
+        # peft asks transformers for an attribute under its old name.
+        warnings.simplefilter("ignore", FutureWarning)
+        adapted = PeftModel(model, settings)
     weights = {name: value for name, value in load_peft_weights(str(src), device="cpu").items() if ".lora_" in name}
     set_peft_model_state_dict(adapted, weights)
     return adapted.eval()

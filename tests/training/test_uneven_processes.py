@@ -24,6 +24,8 @@ CASES: dict[str, tuple[Any, Any]] = {
     "text on one": (TEXT_ROWS, [ROWS[0], ROWS[3]]),
     "text on both": (TEXT_ROWS, TEXT_ROWS[:1]),
     "uneven tiles": (ROWS, [ROWS[3]]),
+    # What the first process sees was encoded before (`training/feature_cache.py`), and the second encodes a blank view.
+    "stored features on one": ([ROWS[0], ROWS[3]], TEXT_ROWS),
 }
 
 OPTIONS: dict[str, Any] = {"selector_noise": 0.0, "gate_noise": False, "views_per_chunk": 2, "selector": "attention"}
@@ -61,8 +63,11 @@ def _step(rank: int, folder: str) -> None:
     for way, wrap in WRAPPERS.items():
         for case, rows in CASES.items():
             model = model_in_training()
-            wrapped = wrap(model)
             batch = mixed_batch(model, rows[rank])
+            if case == "stored features on one" and "pixel_values" in batch:
+                batch["pixel_values"] = model.eval().model.encode_views(batch["pixel_values"])
+                model = model_in_training()
+            wrapped = wrap(model)
             loss = wrapped(**batch, loss_only=True, pack=True).loss
             loss.backward()
             grads = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}

@@ -91,19 +91,23 @@ class SlimeModel(SlimePreTrainedModel):
 
         Features [V, N, C] that a frozen encoder gave before (`training/feature_cache.py`) are handed through.
         """
-        if pixel_values.ndim == 3:
-            parameter = next(self.vision_tower.parameters())
-            return pixel_values.to(parameter.device, parameter.dtype)
+        stored = pixel_values.ndim == 3
         per_chunk = self.config.views_per_chunk
-        chunks = -(-len(pixel_values) // per_chunk)
-        return encode_views(
-            self.vision_tower,
-            pixel_values,
-            layer=self.config.vision_feature_layer,
-            num_tokens=self.config.num_global_tokens,
-            views_per_chunk=per_chunk,
-            least_chunks=most_of_all(chunks, self.device) if self.training else chunks,
-        )
+        chunks = 0 if stored else -(-len(pixel_values) // per_chunk)
+        # Weights may be spread over processes: then all of them run the encoder equally often.
+        least_chunks = most_of_all(chunks, self.device) if self.training else chunks
+        options: dict[str, Any] = {
+            "layer": self.config.vision_feature_layer,
+            "num_tokens": self.config.num_global_tokens,
+            "views_per_chunk": per_chunk,
+            "least_chunks": least_chunks,
+        }
+        if not stored:
+            return encode_views(self.vision_tower, pixel_values, **options)
+        if least_chunks:
+            encode_views(self.vision_tower, self._blank_views(1), **options)
+        parameter = next(self.vision_tower.parameters())
+        return pixel_values.to(parameter.device, parameter.dtype)
 
     def project(self, features: Tensor) -> Tensor:
         """Project views or compressed tiles into the language model's space: [V, n, C] -> [V, n, D]."""
@@ -307,10 +311,12 @@ class SlimeModel(SlimePreTrainedModel):
         parts = [part for name, part in self.named_children() if name != "language_model"]
         return num_processes() > 1 or any(p.requires_grad for part in parts for p in part.parameters())
 
+    def _blank_views(self, count: int) -> Tensor:
+        return torch.zeros(count, 3, self.config.view_size, self.config.view_size, device=self.device)
+
     def _nothing_seen(self) -> Tensor:
         """Zero, computed from a blank picture of one tile, so that its gradients are zeros and none is missing."""
-        side = self.config.view_size
-        blank = torch.zeros(2, 3, side, side, device=self.device)
+        blank = self._blank_views(2)
         tokens = self.encode_image(blank, (1, 1))
         if self.selector is not None and self.selector.scorer is not None and self.config.views != "global":
             # It gets no gradient, but its weights may be spread over the processes.

@@ -42,7 +42,7 @@ def test_memory_by_hand() -> None:
     assert parts["bf16 copies"] == 2 * (language + between)
     tokens = (576 + 1 + 7 * 144 + 200) * stage.micro_batch_size
     assert parts["activations"] == tokens * (32 * 4096 * 2 + 34 * 4096 * 2)
-    assert parts["logits"] == tokens * 32_000 * 4 * 2
+    assert parts["logits"] == 200 * stage.micro_batch_size * 32_000 * 4 * 2
 
 
 def test_longest_sequence() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,18 @@ def test_every_recipe_of_the_repository_loads() -> None:
         assert recipe.name == path.stem
         assert all(stage.source for stage in recipe.stages), f"{path}: a stage does not say where its numbers are from"
         assert path.read_text().startswith(("# slime train", "# torchrun"))
+
+
+def test_the_ablation_differs_in_what_trains_when_alone() -> None:
+    alternating, joint = (load_recipe(RECIPES / "ablations" / f"{name}.yaml") for name in ("alternating", "joint"))
+    (whole,) = joint.stages
+    assert sum(stage.steps or 0 for stage in alternating.stages) == whole.steps
+    assert alternating.stages[-1].trains == whole.trains
+    for stage in alternating.stages:
+        own = {"name", "trains", "config", "steps", "seed", "source", "part_learning_rates"}
+        assert {k: v for k, v in asdict(stage).items() if k not in own} == {
+            k: v for k, v in asdict(whole).items() if k not in own
+        }
 
 
 @pytest.mark.parametrize("llm", ["vicuna-7b", "vicuna-13b", "llama3-8b"])
@@ -183,6 +196,8 @@ def test_a_number_without_a_dot_is_a_number(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("learning_rate: 0.001", "learning_rate: 1e-3", 1))
     assert yaml.safe_load(path.read_text())["stages"][0]["learning_rate"] == "1e-3"
     assert load_recipe(path).stages[0].learning_rate == 1e-3
+    found = load_recipe(path, {"model.config.text_config.rms_norm_eps": "1e-5"}).model.config["text_config"]
+    assert found["rms_norm_eps"] == 1e-5
 
 
 def test_overrides(tmp_path: Path) -> None:

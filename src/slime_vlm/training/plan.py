@@ -15,6 +15,7 @@ from rich.table import Table
 from slime_vlm.errors import ConfigError
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
+from slime_vlm.model.text_loss import TOKENS_PER_CHUNK
 from slime_vlm.training.lora import add_lora, bytes_saved
 from slime_vlm.training.models import recipe_config
 from slime_vlm.training.recipe import Recipe, Stage, recipe_dict
@@ -63,9 +64,13 @@ class Hardware:
             raise ConfigError(f"--utilisation is {self.utilisation:g}, expected a share above 0 and at most 1")
 
 
-def sequence_length(config: SlimeConfig, limit: int | None, text_tokens: int = 200) -> int:
+TEXT_TOKENS = 200
+"""Of a sample with a picture, about."""
+
+
+def sequence_length(config: SlimeConfig, limit: int | None) -> int:
     """Longest sequence of a stage: the image at the most tiles, nothing dropped, with some text."""
-    length = config.token_layout.num_image_tokens(1, config.max_tiles) + text_tokens
+    length = config.token_layout.num_image_tokens(1, config.max_tiles) + TEXT_TOKENS
     return min(length, limit) if limit else length
 
 
@@ -81,8 +86,8 @@ def memory_estimate(
     Weights count `weight_bytes` each, beside adapters what `lora.base_weights` says; trainable ones 4 more for the
     gradient, 8 for AdamW's moments and, with bf16, 2 for the copy that a step computes with. Activations: per token and
     layer 34 hidden widths at 2 bytes (about what a Llama layer keeps for its backward pass), or one width with gradient
-    checkpointing and one layer in full; logits twice in float32. Activations of a vision encoder that trains are not
-    counted.
+    checkpointing and one layer in full; logits of text, a chunk at a time, twice in float32 (`model/text_loss.py`).
+    Activations of a vision encoder that trains are not counted.
 
     Several processes: DDP keeps all of it on each, and the gradients a second time in the buffers that it sends; FSDP
     gives each its share, and gathers a layer at a time (two, as the next one is fetched meanwhile).
@@ -110,7 +115,7 @@ def memory_estimate(
         "optimizer": trainable * 8 / share,
         "bf16 copies": trainable * 2 / share if stage.bf16 else 0.0,
         "activations": float(tokens * kept),
-        "logits": float(tokens * text.vocab_size * 4 * 2),
+        "logits": float(min(TEXT_TOKENS * micro, TOKENS_PER_CHUNK) * text.vocab_size * 4 * 2),
     }
     if processes > 1 and sharded:
         parts["gathered layers"] = 2.0 * _largest_layer(model) * (2 if stage.bf16 else 4)

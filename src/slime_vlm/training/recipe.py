@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -243,6 +244,15 @@ class Recipe:
     """Where curves go; [] for none."""
 
 
+class _Yaml(yaml.SafeLoader):
+    """YAML with the numbers of its version 1.2; 1.1 reads 1e-3 (no dot) as text."""
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
 def load_recipe(path: str | Path, overrides: dict[str, str] | None = None) -> Recipe:
     """Read a recipe.
 
@@ -258,12 +268,12 @@ def load_recipe(path: str | Path, overrides: dict[str, str] | None = None) -> Re
     if not path.is_file():
         raise ConfigError(f"no recipe at {path}: give the path of a YAML file, such as recipes/nano.yaml")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Yaml)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     for key, value in (overrides or {}).items():
         try:
-            parsed = yaml.safe_load(value)
+            parsed = yaml.load(value, _Yaml)
         except yaml.YAMLError as error:
             raise ConfigError(
                 f"--set {key}={value}: {' '.join(str(error).split())}; expected a YAML value, such as 3 or [1, 2]"
@@ -374,12 +384,6 @@ def _convert(hint: Any, value: Any, name: str, problems: list[str]) -> Any:
             return {}
         inner = get_args(hint)[1]
         return {key: _convert(inner, item, f"{name}.{key}", problems) for key, item in value.items()}
-    if hint is float and isinstance(value, str):
-        # YAML 1.1 reads 1e-3 (no dot) as text.
-        try:
-            return float(value)
-        except ValueError:
-            pass
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):

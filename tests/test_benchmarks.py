@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from slime_vlm.evaluation.suite.pictures import record_pictures
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -95,3 +98,12 @@ def test_train_step(tmp_path: Path) -> None:
         assert row["losses"][1] < row["losses"][0]
         assert row["seconds"] > 0
         assert row["peak"] > 100
+
+
+def test_real_scans(tmp_path: Path) -> None:
+    # Scans that are there are not fetched.
+    for name in ("linn.png", "typewriter.png"):
+        Image.new("RGB", (40, 50)).save(tmp_path / name)
+    assert "2 scans, 16 questions" in run("real_scans.py", "--out", tmp_path)
+    pictures = record_pictures(tmp_path / "records.jsonl")
+    assert [len(picture.questions) for picture in pictures] == [11, 5]

@@ -54,10 +54,10 @@ def _group(
         if given:
             raise typer.BadParameter(f"{_option(given[0])} belongs behind {context.invoked_subcommand}")
         return
-    short = next((name for name in _TAKES if name in given), None)
-    for name in given if short else ():
-        if name != short and name not in _TAKES[short]:
-            raise typer.BadParameter(f"{_option(name)} means nothing beside {_option(short)}, leave one of them out")
+    shorts = [name for name in _TAKES if name in given]
+    for name in given:
+        if shorts and name != shorts[0] and name not in _TAKES[shorts[0]]:
+            raise typer.BadParameter(f"{_option(name)} means nothing beside {_option(shorts[0])}, leave one out")
     if score_only:
         benchmarks.score(score_only, out)
     elif not tasks and not suite_name:

@@ -331,8 +331,13 @@ AMBER_QUERIES = [
     {"id": 1006, "image": "AMBER_1.png", "query": "Is there a dog in this image?"},
     {"id": 1007, "image": "AMBER_2.png", "query": "Does the square touch the number in this image?"},
 ]
+AMBER_DESCRIPTIONS = [
+    {"id": n, "image": f"AMBER_{image}.png", "query": "Describe this image."} for n, image in ((1, 1), (2, 2), (3, 1))
+]
 AMBER_ANNOTATIONS = [
     {"id": 1, "type": "generative", "truth": ["square"], "hallu": ["circle"]},
+    {"id": 2, "type": "generative", "truth": ["square", "square", "sky"], "hallu": ["sky", "bird"]},
+    {"id": 3, "type": "generative", "truth": ["person", "traffic light"], "hallu": []},
     {"id": 1005, "type": "discriminative-attribute-state", "truth": "yes"},
     {"id": 1006, "type": "discriminative-hallucination", "truth": "no"},
     {"id": 1007, "type": "relation", "truth": "no"},
@@ -556,11 +561,14 @@ def main() -> None:
     _table("hr_bench_4k/hr_bench_4k.tsv", HR_BENCH)
     _table("hr_bench_8k/hr_bench_8k.tsv", HR_BENCH)
     _bytes("amber/query_discriminative.json", json.dumps(AMBER_QUERIES, indent=1).encode())
-    _bytes("amber/annotations.json", json.dumps(AMBER_ANNOTATIONS, indent=1).encode())
+    _bytes("amber_generative/query_generative.json", json.dumps(AMBER_DESCRIPTIONS, indent=1).encode())
+    for name in ("amber", "amber_generative"):
+        _bytes(f"{name}/annotations.json", json.dumps(AMBER_ANNOTATIONS, indent=1).encode())
     for name in sorted({record["videoID"] for record in VIDEO_MME}):
         _video(f"video_mme/videos/{name}.mp4")
     for number in (1, 2):
-        _bytes(f"amber/image/AMBER_{number}.png", picture(number - 1))
+        for name in ("amber", "amber_generative"):
+            _bytes(f"{name}/image/AMBER_{number}.png", picture(number - 1))
 
 
 def _bytes(name: str, content: bytes) -> None:

@@ -9,5 +9,7 @@ def right_answer(target: Target) -> str:
     """From what scoring knows: the commonest of several answers, else the only one."""
     if target.get("answers"):
         return max(target["answers"], key=target["answers"].count)
+    if "truth" in target:
+        return ", ".join(target["truth"])
     answer = str(target.get("answer", target.get("reference")))
     return answer.replace("<AND>", "and").split("<OR>")[0].strip()

@@ -35,7 +35,7 @@ SUFFIXES = {
     "mmbench_cn": LETTER_CN,
     **dict.fromkeys(("mmbench", "scienceqa", "seed_bench", "vstar"), LETTER),
     # Questions as they come.
-    **dict.fromkeys(("mathvista", "mathverse", "ocrbench", "mm_vet", "llava_bench", "mmhal"), ""),
+    **dict.fromkeys(("amber_generative", "mathvista", "mathverse", "ocrbench", "mm_vet", "llava_bench", "mmhal"), ""),
 }
 
 every_benchmark = pytest.mark.parametrize("benchmark", BENCHMARKS.values(), ids=list(BENCHMARKS))
@@ -56,7 +56,7 @@ def scored(benchmark: Benchmark, predictions: list[str]) -> list[Scored]:
 
 def test_there_is_a_fixture_for_every_task_and_no_other() -> None:
     assert {path.name for path in FIXTURES.iterdir()} == set(BENCHMARKS)
-    assert len(BENCHMARKS) == 30
+    assert len(BENCHMARKS) == 31
     assert sum(path.stat().st_size for path in FIXTURES.rglob("*") if path.is_file()) < 300_000
 
 

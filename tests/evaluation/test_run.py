@@ -244,6 +244,10 @@ def test_commands(checkpoint: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--tasks", "pope"], "--tasks needs --out"),
+        (["--suite", "pages"], "--suite needs --out"),
+        (["--suite", "pages", "--out", "x", "--data", "x"], "--data means nothing beside --suite"),
+        (["--tasks", "pope", "--suite", "pages"], "--tasks means nothing beside --suite"),
+        (["--score-only", "x.jsonl", "--limit", "3"], "--limit means nothing beside --score-only"),
         (["--limit", "3", "tasks"], "--limit belongs behind tasks"),
         ([], ""),
     ],

@@ -24,6 +24,12 @@ MODES: dict[str, dict[str, Any]] = {
     "global": {"views": "global"},
     "blind": {},
 }
+# What each short form takes beside itself.
+_TAKES = {
+    "score_only": {"out"},
+    "suite_name": {"out", "model", "limit"},
+    "tasks": {"out", "model", "data", "limit", "batch_size"},
+}
 COLUMNS = ("key-value", "table", "scene", "chart", "geometry", "absent", "all")
 
 
@@ -46,9 +52,13 @@ def _group(
     given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
     if context.invoked_subcommand is not None:
         if given:
-            name = given[0].removesuffix("_name").replace("_", "-")
-            raise typer.BadParameter(f"--{name} belongs behind {context.invoked_subcommand}")
-    elif score_only:
+            raise typer.BadParameter(f"{_option(given[0])} belongs behind {context.invoked_subcommand}")
+        return
+    shorts = [name for name in _TAKES if name in given]
+    for name in given:
+        if shorts and name != shorts[0] and name not in _TAKES[shorts[0]]:
+            raise typer.BadParameter(f"{_option(name)} means nothing beside {_option(shorts[0])}, leave one out")
+    if score_only:
         benchmarks.score(score_only, out)
     elif not tasks and not suite_name:
         raise typer.BadParameter("expected --tasks, --suite, --score-only or a command")
@@ -58,6 +68,10 @@ def _group(
         suite(suite_name, out, model, limit)
     else:
         benchmarks.run(tasks, out, model, data, limit, batch_size)
+
+
+def _option(parameter: str) -> str:
+    return "--" + parameter.removesuffix("_name").replace("_", "-")
 
 
 @app.command()

@@ -57,12 +57,14 @@ def suite(
     from rich.console import Console
 
     from slime_vlm.errors import ConfigError
-    from slime_vlm.evaluation.suite.running import SuiteOptions, run_suite
     from slime_vlm.evaluation.suite.settings import find_settings
 
     if name not in SUITES:
         raise ConfigError(f"'{name}' is no suite, expected {' or '.join(SUITES)}")
-    found = find_settings(settings)
+    found, overrides = find_settings(settings), parse_overrides(override or [])
+    # Imports torch, which a slip of the pen need not wait for.
+    from slime_vlm.evaluation.suite.running import SuiteOptions, run_suite
+
     options = SuiteOptions(
         model=model,
         out=out,
@@ -74,7 +76,7 @@ def suite(
         records=records,
         device=device,
         dtype=dtype,
-        overrides=parse_overrides(override or []),
+        overrides=overrides,
         ocr_wanted=bool(settings.strip()) and any(setting.ocr for setting in found),
     )
     quiet_transformers()

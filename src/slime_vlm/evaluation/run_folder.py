@@ -1,7 +1,7 @@
 """The folder of an evaluation: which model and settings it belongs to.
 
 run.json                  model, settings, and for each task its records
-TASK/predictions.jsonl    see `predictions`
+TASK/predictions.jsonl    see `predictions`; of a suite it lies beside run.json
 TASK/judgements.jsonl     what a judge replied
 TASK/submission.json      for tasks that a server scores
 results.json, results.md, *.png
@@ -56,12 +56,12 @@ def claim(out: Path, settings: Mapping[str, Any], tasks: Mapping[str, Mapping[st
     known: dict[str, Any] = {}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if path.is_file() and any(out.glob("*/predictions*.jsonl")):
+        if path.is_file() and any((*out.glob("predictions*.jsonl"), *out.glob("*/predictions*.jsonl"))):
             known = json.loads(path.read_text(encoding="utf-8"))
             changes = [
-                f"{name} was {known['settings'].get(name)!r} and is {value!r}"
-                for name, value in settings.items()
-                if known["settings"].get(name) != value
+                f"{name} was {known['settings'].get(name)!r} and is {settings.get(name)!r}"
+                for name in {**settings, **known["settings"]}
+                if known["settings"].get(name) != settings.get(name)
             ]
             for task, values in tasks.items():
                 before = known["tasks"].get(task)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from slime_vlm.errors import ConfigError, DataError, SlimeError
 from slime_vlm.evaluation.benchmarks import Question, Task
@@ -17,6 +16,7 @@ from slime_vlm.evaluation.judge import Judge
 from slime_vlm.evaluation.pictures import open_visual
 from slime_vlm.evaluation.predictions import PredictionStore, Row
 from slime_vlm.evaluation.processes import Processes, join_processes
+from slime_vlm.evaluation.progress import progress_bar
 from slime_vlm.evaluation.records import ORGANISATION, load_records
 from slime_vlm.evaluation.report import write_report
 from slime_vlm.evaluation.run_folder import claim, fingerprint
@@ -98,7 +98,7 @@ def run_benchmarks(options: RunOptions, console: Console) -> list[TaskResult]:
     for task in options.tasks:
         store = PredictionStore(options.out / task.name, processes.rank)
         found = records[task.name]
-        with _bar(console, processes) as bar:
+        with progress_bar(console, processes) as bar:
             shown = bar.add_task(task.name, total=found.length)
             for number in _answer(task, found.rows, found.folder, store, answerer, processes):
                 bar.update(shown, advance=number)
@@ -233,17 +233,3 @@ def _submit(task: Task, rows: Sequence[Row], folder: Path, options: RunOptions) 
         records = load_records(task, options.data, options.organisation)
         everything = (question for _, question in _questions(task, records.rows))
     write_submission(submission, rows, folder, everything)
-
-
-def _bar(console: Console, processes: Processes) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not (console.is_terminal and processes.is_main),
-    )

@@ -34,7 +34,8 @@ def test_a_model_without_selector_has_nothing_to_select() -> None:
     names = {setting.name for setting in kept}
     assert {"slime", "all", "global only", "local only", "mlp alone", "resized to 336", "ocr"} <= names
     assert not any(name.startswith(("best", "top-p", "prompt", "random")) for name in names)
-    assert reasons == ["the model has no selector: nothing about top-p, shares, budgets and what the selector reads"]
+    reason = "the model selects no local tokens: nothing about top-p, shares, budgets and what the selector reads"
+    assert reasons == [reason]
 
 
 def test_everything_else_a_model_may_lack() -> None:
@@ -42,5 +43,14 @@ def test_everything_else_a_model_may_lack() -> None:
     names = {setting.name for setting in kept}
     assert not {"mlp alone", "attention alone", "local only"} & names
     assert not any(setting.rendered for setting in kept)
-    assert len(reasons) == 3
-    assert applicable(SETTINGS, tiny_config(), rendered=True) == (list(SETTINGS), [])
+    # With the global view alone there is nothing to select from.
+    assert not any(name.startswith(("best", "top-p", "prompt", "question", "random")) for name in names)
+    assert len(reasons) == 4
+
+
+@pytest.mark.parametrize(("reads", "left_out"), [("question", "question"), ("prompt", "prompt"), ("all", None)])
+def test_what_the_selector_reads_as_it_is_needs_no_row_of_its_own(reads: str, left_out: str | None) -> None:
+    kept, reasons = applicable(SETTINGS, tiny_config(selector_text=reads), rendered=True)
+    assert kept == [setting for setting in SETTINGS if setting.name != left_out]
+    expected = [] if left_out is None else [f"the model's selector reads the {reads} as it is: see `slime`"]
+    assert reasons == expected

@@ -46,6 +46,15 @@ def test_differences_are_paired() -> None:
     assert all(map(math.isnan, difference_interval([])))
 
 
+def test_pages_that_do_not_differ_prove_little() -> None:
+    # None of 10 pages differs: at most 3.8415 / 13.8415 of all pages do, see above.
+    assert difference_interval([(2, 2, 4)] * 10) == pytest.approx((0.0, -0.27753, 0.27753), abs=1e-4)
+    # Only with 189 pages and more is that within the margin of 0.02: 3.8415 / (189 + 3.8415) = 0.01992.
+    for pages, said in ((188, "cannot be told"), (189, "holds")):
+        _, low, high = difference_interval([(2, 2, 4)] * pages)
+        assert verdict(low, high, equal=True, pages=pages) == said
+
+
 @pytest.mark.parametrize(
     ("equal", "low", "high", "said"),
     [
@@ -73,10 +82,13 @@ def test_claims_compare_the_same_questions() -> None:
             "score": score,
         }
 
-    rows = [row("all", page, number, 1.0) for page in range(20) for number in range(2)]
-    # One of two questions of every page is lost; the last page has not been asked yet.
+    rows = [row("all", page, number, 1.0) for page in range(21) for number in range(2)]
+    # One of two questions of every page is lost; the last two pages have not been asked yet.
     rows += [row("best 50%", page, number, float(number)) for page in range(19) for number in range(2)]
     rows += [row("best 50%", 30, 0, 1.0)]
-    line = "| 50% of the local tokens are enough | best 50% less all | -0.50 (-0.50 to -0.50) | does not hold |"
-    assert claims_table(rows).splitlines()[2:] == [line]
+    line = "| 50% of the local tokens are enough | best 50% less all | -0.50 (-0.50 to -0.50) | {} |"
+    # 19 pages that both have are too few, however many one of them has.
+    assert claims_table(rows).splitlines()[2:] == [line.format("cannot be told")]
+    rows += [row("best 50%", 19, number, float(number)) for number in range(2)]
+    assert claims_table(rows).splitlines()[2:] == [line.format("does not hold")]
     assert claims_table([]) == ""

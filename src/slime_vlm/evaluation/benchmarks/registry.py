@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from slime_vlm.errors import ConfigError
 from slime_vlm.evaluation.benchmarks import (
     amber,
+    amber_generative,
     chartqa,
     docvqa,
     gqa,
@@ -59,6 +60,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         docvqa.INFOGRAPHICS,
         ocrbench.BENCHMARK,
         amber.BENCHMARK,
+        amber_generative.BENCHMARK,
         hr_bench.BENCHMARK,
         hr_bench.LARGER,
         vstar.BENCHMARK,

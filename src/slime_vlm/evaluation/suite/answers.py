@@ -18,7 +18,7 @@ from slime_vlm.evaluation.metrics import exact_match
 from slime_vlm.evaluation.metrics.anls import anls
 from slime_vlm.evaluation.predictions import Row
 from slime_vlm.evaluation.suite.memory import measure_growth
-from slime_vlm.evaluation.suite.pictures import Picture
+from slime_vlm.evaluation.suite.pictures import Picture, row_id
 from slime_vlm.evaluation.suite.settings import Setting
 
 if TYPE_CHECKING:
@@ -135,6 +135,9 @@ class SuiteAnswerer:
         with measure_growth(self.model.device) as growth:
             start = time.perf_counter()
             picture = encode(self.model, self.processor, image)
+            if self.model.device.type == "cuda":
+                # A GPU may still be encoding, and the first question would pay for it.
+                torch.cuda.synchronize(self.model.device)
             seconds = time.perf_counter() - start
         return _Encoded(picture, image, seconds, growth.megabytes)
 
@@ -211,7 +214,7 @@ def _row(
         "group": asked.group,
         "prompt": asked.text,
         "prediction": text,
-        "target": asked.answer,
+        "target": {"answer": asked.answer},
         "score": exact_match(text, asked.answer),
         "anls": round(anls(text, [asked.answer]), 4),
         "tokens": tokens,
@@ -219,8 +222,3 @@ def _row(
         "megabytes": None if megabytes is None else round(megabytes, 1),
         "image_size": [image.height, image.width],
     }
-
-
-def row_id(picture: Picture, setting: str, number: int) -> str:
-    """The id of a prediction."""
-    return f"{picture.id}/{setting}/{number}"

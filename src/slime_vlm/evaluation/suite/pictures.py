@@ -145,3 +145,8 @@ def record_pictures(records: Path, limit: int | None = None) -> list[RecordPictu
         ]
         pictures.append(RecordPicture(name, record.images[0], source.images, questions))
     return pictures
+
+
+def row_id(picture: Picture, setting: str, number: int) -> str:
+    """The id of the prediction for a question of a picture under a setting."""
+    return f"{picture.id}/{setting}/{number}"

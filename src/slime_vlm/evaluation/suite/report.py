@@ -39,10 +39,11 @@ _COLUMNS = (
 )
 _EXPLAINED = (
     "Accuracy is exact match on the questions whose answer is on the page, with the 95% interval of the bootstrap over "
-    "pages (Wilson's over as many observations as pages where all or none are right); differences are on the same "
-    "questions. `absent`: share of the questions about what is not on the page that say so. Image tokens: global and "
-    "kept local ones. Seconds: preparing and encoding a picture, then selecting and answering a question. MB: the most "
-    "that either took on top of what was held before."
+    "pages (Wilson's over as many observations as pages where all or none are right, or no page differs); differences "
+    "are on the same questions. `absent`: share of the questions about what is not on the page that say so. Image "
+    "tokens: global and kept local ones. Seconds: preparing and encoding a picture, then selecting and answering a "
+    "question; settings that share an encoding have its seconds, so that either adapter alone has those of the "
+    "mixture. MB: the most that either took on top of what was held before."
 )
 
 
@@ -89,7 +90,10 @@ def markdown(rows: Sequence[Row], summaries: Sequence[Summary], origin: Mapping[
     parts = [head]
     claims = claims_table(rows)
     if claims:
-        rules = f"enough: at most {MARGIN} lost; nothing is said of fewer than {FEWEST_PAGES} pages"
+        rules = (
+            f"enough: surely no more than {MARGIN} lost; better: surely better, and what is surely less than {MARGIN} "
+            f"better does not hold; nothing is said of fewer than {FEWEST_PAGES} pages; each line by itself"
+        )
         parts.append(f"**What holds here** ({rules})\n\n{claims}")
     for group in GROUPS:
         members = of_group(summaries, group)

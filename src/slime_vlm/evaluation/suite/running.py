@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from slime_vlm.errors import InputError
 from slime_vlm.evaluation.predictions import PredictionStore, Row
 from slime_vlm.evaluation.processes import Processes, join_processes
+from slime_vlm.evaluation.progress import progress_bar
 from slime_vlm.evaluation.run_folder import claim, fingerprint
-from slime_vlm.evaluation.suite.pictures import Picture, record_pictures, rendered_pages
+from slime_vlm.evaluation.suite.pictures import Picture, record_pictures, rendered_pages, row_id
 from slime_vlm.evaluation.suite.report import write_report
-from slime_vlm.evaluation.suite.settings import REFERENCE, Setting, applicable
+from slime_vlm.evaluation.suite.settings import REFERENCE, SETTINGS, Setting, applicable
 from slime_vlm.pages import PageSettings
 
 if TYPE_CHECKING:
@@ -118,7 +118,8 @@ def _answer_all(
     console: Console,
 ) -> None:
     done = store.done()
-    with _bar(console, processes) as bar:
+    # A picture goes through fast and slow settings; the estimate looks at several of them.
+    with progress_bar(console, processes, estimate_seconds=600) as bar:
         # In units of a picture under a setting: they take more alike than pictures do while one is resumed.
         shown = bar.add_task("suite", total=number * len(settings))
         for place, picture in enumerate(pictures):
@@ -126,12 +127,12 @@ def _answer_all(
                 bar.update(shown, advance=len(settings))
                 continue
             for setting in settings:
-                ids = [f"{picture.id}/{setting.name}/{i}" for i in range(len(picture.questions))]
+                ids = [row_id(picture, setting.name, i) for i in range(len(picture.questions))]
                 if not all(name in done for name in ids):
-                    kept = [_kept(done, f"{picture.id}/{REFERENCE}/{i}") for i in range(len(ids))]
+                    kept = [_kept(done, row_id(picture, REFERENCE, i)) for i in range(len(ids))]
                     rows = answerer.answer(picture, setting, kept)
                     for i, row in enumerate(rows):
-                        row["place"] = (place * _MOST_SETTINGS + _order(setting)) * _MOST_QUESTIONS + i
+                        row["place"] = (place * _MOST_SETTINGS + SETTINGS.index(setting)) * _MOST_QUESTIONS + i
                     store.append(rows)
                     done.update({str(row["id"]): row for row in rows})
                 bar.update(shown, advance=1)
@@ -139,12 +140,6 @@ def _answer_all(
 
 def _kept(done: dict[str, Row], name: str) -> int:
     return int(done[name]["tokens"]["kept"]) if name in done else 0
-
-
-def _order(setting: Setting) -> int:
-    from slime_vlm.evaluation.suite.settings import SETTINGS
-
-    return SETTINGS.index(setting)
 
 
 def _pictures(options: SuiteOptions, view_size: int, max_tiles: int) -> tuple[Iterable[Picture], int]:
@@ -203,19 +198,3 @@ def _described(options: SuiteOptions) -> dict[str, Any]:
         "tiles": options.tiles,
         "split": options.split,
     }
-
-
-def _bar(console: Console, processes: Processes) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        # A picture goes through fast and slow settings; the estimate looks at several of them.
-        speed_estimate_period=600,
-        disable=not (console.is_terminal and processes.is_main),
-    )

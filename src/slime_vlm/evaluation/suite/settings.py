@@ -62,7 +62,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("local only", ("views",), {"views": "local"}),
     Setting("mlp alone", ("gate",), {"gate": "mlp"}),
     Setting("attention alone", ("gate",), {"gate": "attention"}),
+    Setting("question", ("selector",), {"selector_text": "question"}),
     Setting("prompt", ("selector",), {"selector_text": "prompt"}),
+    Setting("question as many", ("selector",), {"selector_text": "question"}, as_many="best"),
     Setting("prompt as many", ("selector",), {"selector_text": "prompt"}, as_many="best"),
     Setting("random as many", ("selector",), as_many="random"),
     *(Setting(f"resized to {side}", ("resized",), side=side) for side in SIDES),
@@ -104,13 +106,17 @@ def applicable(settings: Sequence[Setting], config: Any, *, rendered: bool) -> t
     Returns:
         The settings that are left, and a line for each reason why others are not.
     """
-    selects = config.selector != "none" and config.local_compression
+    selects = config.selector != "none" and config.local_compression and config.views != "global"
     kept: list[Setting] = []
     reasons: list[str] = []
     for setting in settings:
         reason = ""
         if not selects and _needs_selector(setting):
-            reason = "the model has no selector: nothing about top-p, shares, budgets and what the selector reads"
+            reason = (
+                "the model selects no local tokens: nothing about top-p, shares, budgets and what the selector reads"
+            )
+        elif not setting.as_many and setting.config.get("selector_text") == config.selector_text:
+            reason = f"the model's selector reads the {config.selector_text} as it is: see `{REFERENCE}`"
         elif "gate" in setting.config and config.projector_type != "gated":
             reason = "the model has no mixture of adapters: neither adapter alone"
         elif setting.rendered and not rendered:

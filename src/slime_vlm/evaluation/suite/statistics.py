@@ -45,12 +45,18 @@ def accuracy_interval(pages: Sequence[Tally]) -> tuple[float, float]:
 def difference_interval(pages: Sequence[tuple[float, float, int]]) -> tuple[float, float, float]:
     """The difference of two accuracies on the same questions, and its 95% interval by the bootstrap over pages.
 
+    Where no page differs the bootstrap sees no spread either, which proves nothing of other pages: the share of pages
+    that differ, which bounds the difference, has Wilson's interval for none of so many.
+
     Args:
         pages: right answers by one and by the other, and questions, of every page.
     """
     differences, questions = [one - other for one, other, _ in pages], [number for *_, number in pages]
     if not sum(questions):
         return math.nan, math.nan, math.nan
+    if not any(differences):
+        reach = wilson(0, len(pages))[1]
+        return 0.0, -reach, reach
     return sum(differences) / sum(questions), *_percentiles(differences, questions)
 
 

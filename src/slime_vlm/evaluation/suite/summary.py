@@ -100,14 +100,21 @@ def compare(rows: Sequence[Row], others: Sequence[Row]) -> tuple[float, float, f
     Returns:
         None where they share no question whose answer is on the page.
     """
+    pages = shared_pages(rows, others)
+    return difference_interval(pages) if pages else None
+
+
+def shared_pages(rows: Sequence[Row], others: Sequence[Row]) -> list[tuple[float, float, int]]:
+    """Right answers by one and by the other, and questions, of every page on the questions that both have.
+
+    Questions about what is absent do not count.
+    """
     known = {_question(row): row["score"] for row in others}
     by_page: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
         if row["group"] != ABSENT_GROUP and _question(row) in known:
             by_page[row["picture"]].append((row["score"], known[_question(row)]))
-    if not by_page:
-        return None
-    return difference_interval([(sum(a for a, _ in p), sum(b for _, b in p), len(p)) for p in by_page.values()])
+    return [(sum(a for a, _ in page), sum(b for _, b in page), len(page)) for page in by_page.values()]
 
 
 def _summary(setting: Setting, rows: Sequence[Row], reference: Sequence[Row]) -> Summary:

@@ -45,8 +45,10 @@ def join_processes(device: str | None = None) -> Processes:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Processes(device=device)
+    import torch
     from accelerate import PartialState
 
-    state = PartialState(cpu=device == "cpu", timeout=_PATIENCE)
+    # Where there is no GPU, Accelerate takes each process for the only one unless it is told.
+    state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=_PATIENCE)
     place = device or str(state.device)
     return Processes(state.process_index, state.num_processes, place, state.wait_for_everyone)

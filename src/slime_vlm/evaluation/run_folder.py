@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,8 @@ def claim(out: Path, settings: Mapping[str, Any], tasks: Mapping[str, Mapping[st
                 ]
             if changes:
                 raise ConfigError(f"{out} holds another run: {'; '.join(changes[:3])}; use another --out")
-        part = path.with_name(f"{FILE}.part")
+        # Every process of a run writes the same, and none may take another's half away.
+        part = path.with_name(f"{FILE}.{os.getpid()}.part")
         content = {"settings": dict(settings), "tasks": {**known.get("tasks", {}), **tasks}}
         part.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
         part.replace(path)

@@ -69,7 +69,7 @@ class MixtureOrder:
         """Indices of all records of the run, each once."""
         epochs = range(math.ceil(self.count / self.epoch_length))
         orders = [self._order(epoch)[: self.count - epoch * self.epoch_length] for epoch in epochs]
-        return np.unique(np.concatenate(orders)).tolist() if orders else []
+        return [int(index) for index in np.unique(np.concatenate(orders))] if orders else []
 
     def state(self, position: int) -> dict[str, Any]:
         """What a checkpoint keeps: the position, and what the order depends on."""

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -145,10 +146,12 @@ def _with_peft(model: SlimeForConditionalGeneration, src: Path) -> nn.Module:
 
 
 @torch.no_grad()
-def _logits(model: nn.Module, processor: SlimeProcessor) -> list[Tensor]:
+def _logits(model: Any, processor: SlimeProcessor) -> list[Tensor]:
     """Logits of rows of text and of one question about a picture of noise, all drawn from one seed."""
     generator = torch.Generator().manual_seed(_SEED)
-    ids = torch.randint(len(processor.tokenizer), (_ROWS, _TEXT_TOKENS), generator=generator)
+    # A tokenizer may know words that the model has no embedding of, the placeholder of pictures among them.
+    words = min(len(processor.tokenizer), model.get_input_embeddings().num_embeddings)
+    ids = torch.randint(words, (_ROWS, _TEXT_TOKENS), generator=generator)
     # Placeholders stand for a picture.
     ids[ids == processor.image_token_id] = 0
     side = processor.image_processor.view_size

@@ -105,6 +105,8 @@ def test_a_folder_of_adapters_loads_back(kept_apart: tuple[Path, Path, Path]) ->
     assert settings["base_model_name_or_path"] == str(base.resolve())
     assert settings["modules_to_save"] == ["model.global_adapter", "model.local_compressor", "model.projector"]
     assert not (apart / "model.safetensors").exists()
+    assert "`slime merge FOLDER OUT`" in (apart / "README.md").read_text()
+    assert "slime merge" not in (whole / "README.md").read_text()
     assert not list(apart.glob("pytorch_model*"))
     stored = load_file(apart / "adapter_model.safetensors")
     trained = {name for name in stored if LORA_MARK in name}

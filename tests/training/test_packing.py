@@ -100,12 +100,38 @@ def test_a_step_keeps_its_records(tmp_path: Path) -> None:
         even()[24]
 
 
+def test_which_records_a_run_takes(tmp_path: Path) -> None:
+    def tokens_of(index: int) -> int:
+        raise AssertionError("which records they are does not hang on their lengths")
+
+    mixture = write_sizes(tmp_path), [Share(passes=0.5)], 5
+    for count in (4, 6, 12):
+        plain = MixtureOrder(*mixture, count=count)
+        packed = EvenOrder(*mixture, tokens_of, 2, 2)
+        packed.count = count
+        assert packed.taken() == plain.taken() == sorted({plain[n] for n in range(count)})
+
+
 @pytest.mark.parametrize("micro", [4, 2])
 def test_packing_changes_nothing(tmp_path: Path, micro: int) -> None:
     curves = []
     for packing in (False, True):
         folder = tmp_path / str(packing)
         recipe = records_recipe(folder, micro_batch_size=micro, batch_size=4, steps=3, packing=packing)
+        recipe["stages"][0]["config"] = {"selector_noise": 0.0, "gate_noise": False}
+        train(write_recipe(folder, recipe), folder / "run")
+        curves.append(losses(folder / "run" / "3"))
+    assert sorted(curves[0]) == [1, 2, 3]
+    assert curves[1] == pytest.approx(curves[0], rel=1e-3)
+
+
+def test_packing_goes_with_stored_features_and_adapters(tmp_path: Path) -> None:
+    curves = []
+    lora = {"rank": 4, "alpha": 8, "dropout": 0.0}
+    together = {"packing": True, "cache_features": {"folder": str(tmp_path / "cache"), "dtype": "float32"}}
+    for name, options in (("plain", {}), ("together", together)):
+        folder, batches = tmp_path / name, {"batch_size": 4, "micro_batch_size": 2, "steps": 3}
+        recipe = records_recipe(folder, lora=lora, gradient_checkpointing=True, **batches, **options)
         recipe["stages"][0]["config"] = {"selector_noise": 0.0, "gate_noise": False}
         train(write_recipe(folder, recipe), folder / "run")
         curves.append(losses(folder / "run" / "3"))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,9 @@ def test_memory_of_several_processes() -> None:
         assert spread[name] == alone[name] / 8
     assert spread["activations"] == alone["activations"]
     layer = 4 * 4096**2 + 3 * 4096 * 11_008 + 2 * 4096
-    assert spread["gathered layers"] == 2 * 2 * layer
+    # Embeddings, head and the last norm, and all that sees.
+    outside = 2 * 32_000 * 4096 + 4096 + 303_507_456 + 20_979_712 + 2_048 + 4_794_368 + 4_352_000
+    assert spread["gathered"] == 2 * (2 * layer + outside)
 
 
 def test_work_by_hand() -> None:
@@ -116,6 +119,7 @@ def test_tokens_are_counted_in_the_data(tmp_path: Path, capsys: pytest.CaptureFi
     assert "time of the stage" in said
     assert "x 2 pictures = 0.0 GiB in cache, at most 500 GiB" in said
     assert "views that are encoded │ 0" in said
+    assert re.search(r"encoding them once comes before the steps: [\d.e-]+ TFLOP, [\d.,]+ (h|min); nothing", said)
 
 
 def test_counted_as_the_processor_counts(tmp_path: Path) -> None:

@@ -141,6 +141,10 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         ({"data": {"mixture": [{"path": "a", "weight": 1, "passes": 1}]}}, "has both 'weight' and 'passes'"),
         ({"data": {"mixture": [{"path": "a"}], "images": "b"}}, "give each source of the mixture its own 'images'"),
         ({"data": {"records": "a.json"}}, "'stages.eye.objective: read' needs 'data.pages'"),
+        (
+            {"data": {"records": "a.json"}, "objective": "answer", "selector_loss": 0.2},
+            "'stages.eye.selector_loss' needs 'data.pages'",
+        ),
         ({"data": {"pages": {}, "conversation": "prose"}}, "expected template or plain"),
         ({"start": ["lm"]}, "which is no earlier stage"),
         ({"batch_size": 3, "micro_batch_size": 2}, "'stages.eye.batch_size' 3 is no multiple of 2"),

@@ -9,7 +9,7 @@ from slime_vlm.data import RecordDataset, open_source
 from slime_vlm.errors import ConfigError, DataError
 from slime_vlm.loading import load
 from slime_vlm.model.conversation import get_style
-from slime_vlm.training.records import BadRecords, RecordCollator
+from slime_vlm.training.records import BadRecords, RecordCollator, part_of_limits
 from slime_vlm.training.run import train
 
 from ..tiny_reader import tiny_reader
@@ -244,3 +244,8 @@ def test_parts_that_do_not_fit_the_stated_config(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"vision and .* do not fit the config") as caught:
         train(write_recipe(tmp_path, recipe), tmp_path / "run")
     assert "\n" not in str(caught.value)
+
+
+def test_each_process_counts_its_part() -> None:
+    assert part_of_limits([5, 0, 17], 8) == [1, 0, 3]
+    assert part_of_limits([5, 0, 17], 1) == [5, 0, 17]

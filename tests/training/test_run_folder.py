@@ -70,6 +70,7 @@ def test_another_recipe_is_refused(
 def test_what_does_not_matter_may_change(out: Path, tmp_path: Path) -> None:
     claim(out, changed(tmp_path, 1, steps=100), ALL)  # has not begun
     claim(out, changed(tmp_path, 0, save_minutes=1.0, source="here"), ALL)
+    claim(out, changed(tmp_path, 0, data={**mini_recipe()["stages"][0]["data"], "workers": 2}), ALL)
     claim(out, changed(tmp_path, None, description="new", trackers=[]), ALL)
     claim(out, changed(tmp_path, 0, steps=100), ["lm"])  # lm does not build on eye
 

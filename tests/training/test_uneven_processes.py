@@ -14,6 +14,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from slime_vlm.training.sharding import keep_embeddings
+
 from ..conftest import tiny_model
 from ..model.training_batches import ROWS, TEXT_ROWS, mixed_batch
 
@@ -46,9 +48,11 @@ def sharded(model: Any) -> Any:
     kinds = ("CLIPEncoderLayer", "QueryAttention", "AttentionScorer", "LlamaDecoderLayer")
     parts = [part for part in model.modules() if type(part).__name__ in kinds]
     assert {type(part).__name__ for part in parts} == set(kinds)
-    for part in [*parts, model.model.projector, model.lm_head]:
+    # Embeddings and head are units of their own in Accelerate, too.
+    for part in [*parts, model.model.projector, model.get_input_embeddings(), model.lm_head]:
         fully_shard(part)
     fully_shard(model)
+    keep_embeddings(model)
     assert all(isinstance(p, DTensor) for p in model.parameters())
     return model
 

@@ -5,6 +5,7 @@ Nothing has to be remembered but the place, so a resumed run sees the very next 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +64,12 @@ class MixtureOrder:
         if self._epoch is None or self._epoch[0] != epoch:
             self._epoch = epoch, self._order(epoch)
         return int(self._epoch[1][place])
+
+    def taken(self) -> list[int]:
+        """Indices of all records of the run, each once."""
+        epochs = range(math.ceil(self.count / self.epoch_length))
+        orders = [self._order(epoch)[: self.count - epoch * self.epoch_length] for epoch in epochs]
+        return [int(index) for index in np.unique(np.concatenate(orders))] if orders else []
 
     def state(self, position: int) -> dict[str, Any]:
         """What a checkpoint keeps: the position, and what the order depends on."""

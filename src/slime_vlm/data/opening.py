@@ -17,6 +17,36 @@ from slime_vlm.errors import DataError
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
+def is_here(name: str | Path) -> bool:
+    """Whether a file, a folder, or files of a pattern are on this machine."""
+    path = Path(name).expanduser()
+    return path.is_dir() or path.is_file() or any(Path(match).is_file() for match in glob(str(path), recursive=True))
+
+
+def check_source(name: str | Path, images: str | Path | None = None) -> None:
+    """Check that a source can be where it is named, without opening it; a hub id is taken at its word.
+
+    Args:
+        name: As for `open_source`.
+        images: As for `open_source`.
+
+    Raises:
+        DataError: There is no such source, or no such image folder.
+    """
+    root = Path(images).expanduser() if images else None
+    if root is not None and not root.exists():
+        raise DataError(f"no image folder at {root}: expected a folder, or a zip or tar file")
+    if not is_here(name) and not _is_hub_id(name):
+        raise DataError(
+            f"no records at {name}: expected a JSON or JSONL file of conversations, a Parquet or tar file, a folder, "
+            "or a hub id (owner/name)"
+        )
+
+
+def _is_hub_id(name: str | Path) -> bool:
+    return bool(_HUB_ID.fullmatch(str(name))) and Path(name).suffix not in {".json", ".jsonl", ".parquet", ".tar"}
+
+
 def open_source(
     name: str | Path, images: str | Path | None = None, config: str | None = None, split: str | None = None
 ) -> Source:
@@ -33,9 +63,8 @@ def open_source(
         DataError: There is no such source, or it cannot be read.
         InputError: A package that it needs is not installed.
     """
+    check_source(name, images)
     path, root = Path(name).expanduser(), Path(images).expanduser() if images else None
-    if root is not None and not root.exists():
-        raise DataError(f"no image folder at {root}: expected a folder, or a zip or tar file")
     if path.is_dir():
         return _open_folder(path, root, split)
     if path.is_file():
@@ -43,12 +72,7 @@ def open_source(
     found = sorted(Path(match) for match in glob(str(path), recursive=True) if Path(match).is_file())
     if found:
         return _open_files(str(name), found, root)
-    if _HUB_ID.fullmatch(str(name)) and path.suffix not in {".json", ".jsonl", ".parquet", ".tar"}:
-        return HubDataset(str(name), root, config, split or "train")
-    raise DataError(
-        f"no records at {name}: expected a JSON or JSONL file of conversations, a Parquet or tar file, a folder, or a "
-        "hub id (owner/name)"
-    )
+    return HubDataset(str(name), root, config, split or "train")
 
 
 def _open_folder(path: Path, images: Path | None, split: str | None) -> Source:

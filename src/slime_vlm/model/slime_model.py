@@ -533,6 +533,8 @@ class SlimeModel(SlimePreTrainedModel):
                 attention_mask = unmerged.new_ones(batch_size, cached + length)
             earlier = attention_mask[:, :-length]
             before = not cached and position_ids is not None and position_ids.shape[-1] == length
+            # Before the text, as pictures are: processes have to use parts in the same order, too.
+            nothing = self._nothing_seen() if not has_images and self._trains_with_others() else None
             inputs_embeds, merged, seen = self._merge(
                 unmerged,
                 attention_mask[:, -length:],
@@ -549,8 +551,8 @@ class SlimeModel(SlimePreTrainedModel):
             elif position_ids is None or before:
                 position_ids = merged.position_ids
             attention_mask = torch.cat([earlier, merged.attention_mask], dim=1)
-            if not has_images and self._trains_with_others():
-                inputs_embeds = inputs_embeds + self._nothing_seen().to(inputs_embeds)
+            if nothing is not None:
+                inputs_embeds = inputs_embeds + nothing.to(inputs_embeds)
             if pack:
                 lengths = merged.attention_mask.sum(dim=1).tolist()
                 merged, inputs_embeds = pack_rows(merged, inputs_embeds)

@@ -105,8 +105,7 @@ def store_features(
         ConfigError: there is no room for the features.
     """
     state = PartialState()
-    taken = sorted({order[place] for place in range(len(order))})
-    mine = taken[state.process_index :: state.num_processes]
+    mine = order.taken()[state.process_index :: state.num_processes]
     # In training every process would have to encode as often as the others.
     model.eval()
     model.model.vision_tower.to(device)

@@ -57,6 +57,7 @@ def write_card(
             "## Made from",
             "",
             *_origin(recipe),
+            *_adapters(stage),
             "",
             "## Stages",
             "",
@@ -101,6 +102,17 @@ def _origin(recipe: Recipe) -> list[str]:
     if source.vision and source.llm:
         return [f"- vision encoder: {_public(source.vision)}", f"- language model: {_public(source.llm)}"]
     return ["- nothing: all weights were drawn at random and trained by the stages below"]
+
+
+def _adapters(stage: Stage) -> list[str]:
+    if stage.lora is None or stage.lora.merge:
+        return []
+    return [
+        "",
+        "This folder holds low-rank adapters and the parts that trained whole, over a model that "
+        "`base_model_name_or_path` in `adapter_config.json` names. Before publishing it write a name there that others "
+        "can find, or make a whole model with `slime merge FOLDER OUT`.",
+    ]
 
 
 def _stage_row(record: Mapping[str, Any]) -> str:

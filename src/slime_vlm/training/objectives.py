@@ -309,9 +309,10 @@ class AnswerObjective:
         images, held = [], []
         for tokens in whole:
             block = model.model._image_block(VisionTokens(grid=(1, 1), global_tokens=tokens, local_tokens=None))
-            every = torch.ones(len(block), batch["relevant"].shape[-1], dtype=torch.bool)
-            images.append(PackedImage(block, torch.arange(len(block)), len(block), 0, every))
-            held.append(torch.zeros(len(block), batch["local_labels"].shape[-1], dtype=torch.long))
+            places = torch.arange(len(block), device=block.device)
+            every = torch.ones(len(block), batch["relevant"].shape[-1], dtype=torch.bool, device=block.device)
+            images.append(PackedImage(block, places, len(block), 0, every))
+            held.append(places.new_zeros(len(block), batch["local_labels"].shape[-1]))
         return images, held, whole[0].new_zeros((), dtype=torch.float32), {}
 
     @staticmethod

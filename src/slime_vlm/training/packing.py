@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING
 
 from slime_vlm.data import MixtureOrder, RecordDataset, Share
 from slime_vlm.errors import ConfigError, DataError
-from slime_vlm.model.packed_attention import use_packed_attention
 from slime_vlm.model.tiling import choose_grid
 
 if TYPE_CHECKING:
     from slime_vlm.model.configuration_slime import SlimeConfig
-    from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 
 PACKABLE = {"full_attention", "sliding_attention", "chunked_attention"}
 """Kinds of layers that can tell samples apart; one with a running state (linear attention) reads on into the next."""
@@ -26,28 +24,23 @@ CHARACTERS_PER_TOKEN = 4
 """Of ordinary English; the text is by far the smaller part of a sample with a picture."""
 
 
-def prepare_packing(model: SlimeForConditionalGeneration, stage: str) -> None:
-    """Have a model attend within the samples of packed rows.
-
-    Args:
-        model: the model.
-        stage: name of the stage, for messages.
+def check_packing(config: SlimeConfig) -> None:
+    """Check that a model can read packed rows.
 
     Raises:
-        ConfigError: the model cannot read packed rows.
+        ConfigError: it cannot.
     """
-    if model.config.keep_position_ids:
+    if config.keep_position_ids:
         raise ConfigError(
-            f"stage '{stage}': packing counts positions anew after tokens are dropped, and this model keeps them "
+            "packing counts positions anew after tokens are dropped, and this model keeps them "
             "(keep_position_ids: true); leave packing out"
         )
-    kinds = set(getattr(model.config.text_config, "layer_types", None) or []) - PACKABLE
+    kinds = set(getattr(config.text_config, "layer_types", None) or []) - PACKABLE
     if kinds:
         raise ConfigError(
-            f"stage '{stage}': the language model has layers of {', '.join(sorted(kinds))}, which read on from one "
-            "sample of a packed row into the next; leave packing out"
+            f"packing: the language model has layers of {', '.join(sorted(kinds))}, which read on from one sample of a "
+            "packed row into the next; leave packing out"
         )
-    use_packed_attention(model.model.language_model)
 
 
 def even_packs(lengths: Sequence[int], size: int) -> list[list[int]]:

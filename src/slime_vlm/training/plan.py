@@ -19,7 +19,7 @@ from slime_vlm.model.text_loss import TOKENS_PER_CHUNK
 from slime_vlm.training.lora import add_lora, bytes_saved
 from slime_vlm.training.models import recipe_config
 from slime_vlm.training.recipe import Recipe, Stage, recipe_dict
-from slime_vlm.training.sample_work import Samples, images_seen, samples_of, work_of
+from slime_vlm.training.sample_work import ASSUMED_TEXT, Samples, images_seen, samples_of, work_of
 from slime_vlm.training.stages import apply_stage, trainable_table
 from slime_vlm.training.step_flops import UNITS, flops_of, training_flops
 
@@ -63,14 +63,14 @@ class Hardware:
         if not 0 < self.utilisation <= 1:
             raise ConfigError(f"--utilisation is {self.utilisation:g}, expected a share above 0 and at most 1")
 
-
-TEXT_TOKENS = 200
-"""Of a sample with a picture, about."""
+    def seconds_of(self, flops: float) -> float | None:
+        """Seconds that all processes together take for some operations; None without a throughput."""
+        return None if self.tflops is None else flops / (self.gpus * self.tflops * 1e12 * self.utilisation)
 
 
 def sequence_length(config: SlimeConfig, limit: int | None) -> int:
     """Longest sequence of a stage: the image at the most tiles, nothing dropped, with some text."""
-    length = config.token_layout.num_image_tokens(1, config.max_tiles) + TEXT_TOKENS
+    length = config.token_layout.num_image_tokens(1, config.max_tiles) + ASSUMED_TEXT
     return min(length, limit) if limit else length
 
 
@@ -90,7 +90,8 @@ def memory_estimate(
     Activations of a vision encoder that trains are not counted.
 
     Several processes: DDP keeps all of it on each, and the gradients a second time in the buffers that it sends; FSDP
-    gives each its share, and gathers a layer at a time (two, as the next one is fetched meanwhile).
+    gives each its share, and gathers a layer at a time (two, as the next one is fetched meanwhile), and for the whole
+    step what lies outside of the language model's layers.
 
     Args:
         model: the model after `apply_stage`; on the meta device will do.
@@ -102,7 +103,7 @@ def memory_estimate(
     text: Any = model.config.text_config
     total = sum(p.numel() for p in model.parameters())
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    micro = stage.micro_batch_size or max(1, stage.batch_size // processes)
+    micro = stage.samples_a_pass(processes)
     tokens = sequence_length(model.config, stage.max_sequence_length) * micro
     per_layer = 34 * text.hidden_size * 2
     layers = text.num_hidden_layers
@@ -115,19 +116,21 @@ def memory_estimate(
         "optimizer": trainable * 8 / share,
         "bf16 copies": trainable * 2 / share if stage.bf16 else 0.0,
         "activations": float(tokens * kept),
-        "logits": float(min(TEXT_TOKENS * micro, TOKENS_PER_CHUNK) * text.vocab_size * 4 * 2),
+        "logits": float(min(ASSUMED_TEXT * micro, TOKENS_PER_CHUNK) * text.vocab_size * 4 * 2),
     }
     if processes > 1 and sharded:
-        parts["gathered layers"] = 2.0 * _largest_layer(model) * (2 if stage.bf16 else 4)
+        sizes = _layer_sizes(model)
+        outside = total - sum(sizes)
+        parts["gathered"] = float(2 * max(sizes) + outside) * (2 if stage.bf16 else 4)
     elif processes > 1:
         parts["sent gradients"] = trainable * 4.0
     return parts
 
 
-def _largest_layer(model: SlimeForConditionalGeneration) -> int:
+def _layer_sizes(model: SlimeForConditionalGeneration) -> list[int]:
     inner: Any = model.model.language_model
     layers = getattr(inner, "layers", None) or [inner]
-    return max(sum(p.numel() for p in layer.parameters()) for layer in layers)
+    return [sum(p.numel() for p in layer.parameters()) for layer in layers]
 
 
 def print_plan(recipe: Recipe, stages: list[Stage], hardware: Hardware | None = None) -> None:
@@ -157,7 +160,8 @@ def print_plan(recipe: Recipe, stages: list[Stage], hardware: Hardware | None = 
         step = plan_step(model, stage, samples)
         console.print(step_table(stage, step, hardware))
         hours.append(step.hours(hardware))
-        notes = [*samples.notes, *_cache_notes(stage, config, samples), *_batch_notes(stage, hardware.gpus)]
+        notes = [*samples.notes, *_cache_notes(stage, config, samples, step.a_view, hardware)]
+        notes += _batch_notes(stage, hardware.gpus)
         for note in notes:
             console.print(f"- {note}", markup=False, highlight=False, soft_wrap=True)
     known = [value for value in hours if value is not None]
@@ -188,6 +192,7 @@ class StepPlan:
         longest: tokens of the longest row that was found.
         batch_size: samples of a step.
         steps: of the stage; None where it is not known how many records there are.
+        a_view: operations of encoding one view, forward and backward.
     """
 
     work: Mapping[str, float]
@@ -195,12 +200,11 @@ class StepPlan:
     longest: float
     batch_size: int
     steps: int | None
+    a_view: float = 0.0
 
     def seconds(self, hardware: Hardware) -> float | None:
         """Seconds of a step; None without a throughput."""
-        if hardware.tflops is None:
-            return None
-        return sum(self.flops.values()) / (hardware.gpus * hardware.tflops * 1e12 * hardware.utilisation)
+        return hardware.seconds_of(sum(self.flops.values()))
 
     def hours(self, hardware: Hardware) -> float | None:
         """Hours of the stage; None without a throughput or number of steps."""
@@ -223,7 +227,8 @@ def plan_step(model: SlimeForConditionalGeneration, stage: Stage, samples: Sampl
     for unit, part in _PART_OF_UNIT.items():
         flops[part] = flops.get(part, 0.0) + flops_of({**dict.fromkeys(UNITS, 0.0), unit: work[unit]}, per_unit)
     steps = stage.steps or (None if samples.count is None else samples.count // stage.batch_size)
-    return StepPlan(work, flops, max(each["tokens"] for each in found), stage.batch_size, steps)
+    longest = max(each["tokens"] for each in found)
+    return StepPlan(work, flops, longest, stage.batch_size, steps, per_unit["views"])
 
 
 def step_table(stage: Stage, step: StepPlan, hardware: Hardware) -> Table:
@@ -253,14 +258,14 @@ def step_table(stage: Stage, step: StepPlan, hardware: Hardware) -> Table:
 
 
 def _batch_notes(stage: Stage, gpus: int) -> list[str]:
-    micro = stage.micro_batch_size or max(1, stage.batch_size // gpus)
+    micro = stage.samples_a_pass(gpus)
     if stage.batch_size % (micro * gpus) == 0:
         return []
     return [f"a run on {gpus} GPUs will refuse: batch_size {stage.batch_size} is no multiple of {micro} x {gpus}"]
 
 
-def _cache_notes(stage: Stage, config: SlimeConfig, samples: Samples) -> list[str]:
-    """What stored features would take on the disk."""
+def _cache_notes(stage: Stage, config: SlimeConfig, samples: Samples, a_view: float, hardware: Hardware) -> list[str]:
+    """What stored features would take on the disk, and how long storing them, which no step of the stage counts."""
     if stage.cache_features is None:
         return []
     size = cached_view_bytes(config, stage.cache_features.dtype)
@@ -271,9 +276,14 @@ def _cache_notes(stage: Stage, config: SlimeConfig, samples: Samples) -> list[st
     if samples.records is None:
         return [f"{told} in {stage.cache_features.folder}, at most {stage.cache_features.max_gib:g} GiB"]
     all_ = samples.records * pictures
+    encoding = samples.records * views * a_view
+    seconds = hardware.seconds_of(encoding)
+    time = "" if seconds is None else f", {_time(seconds / 3600)}"
     return [
         f"{told} x {all_:,.0f} pictures = {all_ * a_picture / GIB:,.1f} GiB in {stage.cache_features.folder}, at most "
-        f"{stage.cache_features.max_gib:g} GiB"
+        f"{stage.cache_features.max_gib:g} GiB",
+        f"encoding them once comes before the steps: {encoding / 1e12:,.4g} TFLOP{time}; nothing for those that are "
+        "stored already",
     ]
 
 

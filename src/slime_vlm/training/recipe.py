@@ -54,6 +54,17 @@ SCHEDULES = (
 )
 
 
+PAGE_LOSSES = (
+    "selector_loss",
+    "context_loss",
+    "pointing_loss",
+    "copying_loss",
+    "reading_loss",
+    "global_reading_loss",
+)
+"""Keys of a stage that weigh a loss beside that of the answers; only a rendered page knows what they need."""
+
+
 @dataclass(frozen=True)
 class MixturePart:
     """One source of a mixture, see `slime_vlm.data.open_source`."""
@@ -211,6 +222,10 @@ class Stage:
     seed: int = field(default=0, metadata=at_least(0))
     source: str = ""
     """Where the numbers of this stage come from."""
+
+    def samples_a_pass(self, processes: int) -> int:
+        """Samples of one forward pass on each of the processes."""
+        return self.micro_batch_size or max(1, self.batch_size // processes)
 
 
 @dataclass(frozen=True)
@@ -424,6 +439,8 @@ def _check(recipe: Recipe) -> list[str]:
             problems += _page_problems(stage.data.pages, {**recipe.model.config, **stage.config}, f"{where}.data")
             if stage.data.labels != "answers":
                 problems.append(f"'{where}.data.labels: {stage.data.labels}' needs 'data.records'")
+        elif len(given) == 1:
+            problems += [f"'{where}.{key}' needs 'data.pages'" for key in PAGE_LOSSES if getattr(stage, key)]
         problems += _mixture_problems(stage.data, f"{where}.data")
         for start in stage.start or []:
             if start not in names[:i]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,14 @@ class RecordCollator:
             self.processor.encode_conversations([turns], image_grids=grids, **self.options)
         except (DataError, InputError) as error:
             raise DataError(f"{self.dataset.name_of(index)}: {error}") from error
+
+
+def part_of_limits(limits: Sequence[int], processes: int) -> list[int]:
+    """How many records of every source may be bad on one process, each of which counts its own.
+
+    Rounded up: a tenth of 50 records is less than one on each of 8 processes, and the first bad one no reason to stop.
+    """
+    return [math.ceil(limit / processes) for limit in limits]
 
 
 class BadRecords:

@@ -19,20 +19,22 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments, se
 
 from slime_vlm.data import MixtureOrder, RecordDataset, Share, open_source
 from slime_vlm.errors import ConfigError
+from slime_vlm.model.packed_attention import use_packed_attention
 from slime_vlm.precision import has_bf16
 from slime_vlm.quiet import quiet_while
 from slime_vlm.training.feature_storing import open_store, store_features
 from slime_vlm.training.lora import add_lora, merged, save_lora
 from slime_vlm.training.models import base_of, page_vocabulary, recipe_config, stage_model, start_model
 from slime_vlm.training.objectives import AnswerObjective, OracleObjective, ReadObjective
-from slime_vlm.training.packing import EvenOrder, TokensOf, prepare_packing
+from slime_vlm.training.packing import EvenOrder, TokensOf
 from slime_vlm.training.page_data import AnswerCollator, OracleCollator, PageDataset, PageShape, ReadCollator
 from slime_vlm.training.plan import Hardware, print_plan
 from slime_vlm.training.progress import ProgressLines
 from slime_vlm.training.recipe import Recipe, Stage, load_recipe
-from slime_vlm.training.records import BadRecords, RecordCollator
+from slime_vlm.training.records import BadRecords, RecordCollator, part_of_limits
 from slime_vlm.training.run_folder import claim, is_finished, stage_folders, write_marker, writing
 from slime_vlm.training.speed import Speedometer, measured_peak
+from slime_vlm.training.stage_checks import check_stage, check_start
 from slime_vlm.training.stage_report import note_curves, note_end, note_start
 from slime_vlm.training.stages import apply_stage, frozen_modules, trainable_table
 from slime_vlm.training.step_flops import training_flops
@@ -87,15 +89,11 @@ def train(
         if name not in names:
             raise ConfigError(f"no stage '{name}' in {recipe_path}: it has {', '.join(names)}")
     chosen = [stage for stage in recipe.stages if not stages or stage.name in stages]
+    for stage in chosen:
+        check_stage(recipe, stage)
     if dry_run:
         print_plan(recipe, chosen, hardware)
         return Path()
-    for stage in chosen:
-        # A value that no model can be built from is told now rather than when its stage begins.
-        try:
-            recipe_config(recipe, stage.config)
-        except ConfigError as error:
-            raise ConfigError(f"stage '{stage.name}': {error}") from error
     check_trackers(recipe.trackers)
     # Of several processes one speaks.
     console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
@@ -104,6 +102,9 @@ def train(
     if resume and all(is_finished(out / stage.name / "model") for stage in chosen):
         console.print(f"nothing to do: the run in {out} is finished, its model is {final}", soft_wrap=True)
         return final
+    for stage in chosen:
+        if not is_finished(out / stage.name / "model"):
+            check_start(stage, _processes())
     claim(out, recipe, [stage.name for stage in chosen])
     for stage in chosen:
         with quiet_while(), writing(out):
@@ -139,7 +140,7 @@ def _run_stage(
     else:
         model, processor = start_model(recipe, stage.config, quantization)
     if stage.packing:
-        prepare_packing(model, stage.name)
+        use_packed_attention(model.model.language_model)
     elif not torch.cuda.is_available() or stage.pointing_loss:
         # Plain attention shows its weights, and trains 1.5 times faster than the fused one in bfloat16 on a CPU
         # (docs/log.md).
@@ -219,15 +220,14 @@ def _data_and_loss(
         records = RecordDataset(*(open_source(part.path, part.images, part.config, part.split) for part in parts))
         style = "plain" if stage.data.conversation == "plain" else None
         # Each process sees its own part of the records.
-        share = stage.data.max_bad / int(os.environ.get("WORLD_SIZE", "1"))
-        limits = records.limits(share)
+        limits = part_of_limits(records.limits(stage.data.max_bad), _processes())
         limit, views = stage.max_sequence_length, model.config.views
         collator = RecordCollator(records, processor, style, stage.data.labels, limit, limits, views)
         mixture = records, [Share(part.passes, part.weight) for part in parts], recipe.seed + stage.seed
         order = MixtureOrder(*mixture)
         if stage.packing:
             tokens_of = TokensOf(records, model.config, limit)
-            order = EvenOrder(*mixture, tokens_of, stage.batch_size, _micro_batch_size(stage))
+            order = EvenOrder(*mixture, tokens_of, stage.batch_size, stage.samples_a_pass(_processes()))
         order.count = stage.batch_size * (
             stage.steps or math.ceil(stage.epochs * order.epoch_length / stage.batch_size)
         )
@@ -272,19 +272,13 @@ def _data_and_loss(
     return pages, answers, losses
 
 
-def _micro_batch_size(stage: Stage) -> int:
-    """Samples of one forward pass on each process."""
-    return stage.micro_batch_size or max(1, stage.batch_size // int(os.environ.get("WORLD_SIZE", "1")))
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _arguments(recipe: Recipe, stage: Stage, folder: Path, dataset: Any) -> TrainingArguments:
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    micro = _micro_batch_size(stage)
-    if stage.batch_size % (micro * processes):
-        raise ConfigError(
-            f"stage '{stage.name}': batch_size {stage.batch_size} is no multiple of micro_batch_size {micro} x "
-            f"{processes} processes"
-        )
+    processes = _processes()
+    micro = stage.samples_a_pass(processes)
     steps = len(dataset) // stage.batch_size
     return TrainingArguments(
         output_dir=str(folder),

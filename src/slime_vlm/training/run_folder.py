@@ -29,7 +29,7 @@ STAGE_FILE = "stage.json"
 """Written last into the model folder of a stage, so that it marks a finished one."""
 
 # What may change between a run and its continuation: none of it reaches a weight.
-_WITHOUT_EFFECT = {"description", "trackers", "source", "save_minutes", "max_bad", "folder", "max_gib"}
+_WITHOUT_EFFECT = {"description", "trackers", "source", "save_minutes", "max_bad", "workers", "folder", "max_gib"}
 
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 

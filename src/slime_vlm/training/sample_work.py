@@ -8,21 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from glob import glob
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from slime_vlm.data import MixtureOrder, RecordDataset, Share, open_source
+from slime_vlm.data.opening import is_here
 from slime_vlm.data.pictures import open_picture, picture_size
 from slime_vlm.errors import ConfigError, DataError, InputError, SlimeError
 from slime_vlm.model.tiling import choose_grid
+from slime_vlm.training.packing import CHARACTERS_PER_TOKEN
 
 if TYPE_CHECKING:
     from slime_vlm.model.configuration_slime import SlimeConfig
     from slime_vlm.model.processing_slime import SlimeProcessor
-    from slime_vlm.training.recipe import MixturePart, Recipe, Stage
+    from slime_vlm.training.recipe import Recipe, Stage
 
 LOOKED_AT = 256
 """Records of a stage that are looked at."""
@@ -32,9 +32,7 @@ LOOKED_AT_TOGETHER = 32
 
 PAGES_LOOKED_AT = 24
 ASSUMED_TEXT = 200
-"""Tokens of text in a row when there is nothing to count."""
-
-CHARACTERS_A_TOKEN = 4
+"""Tokens of text in a row when there is nothing to count, about those of a sample with a picture."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def samples_of(recipe: Recipe, stage: Stage, config: SlimeConfig) -> Samples:
     """Look at some samples of a stage."""
     if stage.data.pages is not None:
         return _pages(recipe, stage, config)
-    missing = [part.path for part in stage.data.parts if not _is_here(part)]
+    missing = [part.path for part in stage.data.parts if not is_here(part.path)]
     count = stage.steps * stage.batch_size if stage.steps else None
     if not missing:
         try:
@@ -125,11 +123,6 @@ def images_seen(sample: Sample, config: SlimeConfig) -> float:
     return float(len(sample.grids) * (config.views != "local") + tiles * (config.views != "global"))
 
 
-def _is_here(part: MixturePart) -> bool:
-    path = Path(part.path).expanduser()
-    return path.exists() or bool(glob(str(path), recursive=True))
-
-
 def _assumed(config: SlimeConfig, count: int | None, why: str) -> Samples:
     grid = (1, config.max_tiles)
     note = (
@@ -182,7 +175,7 @@ def _look(
         turns = record.conversations
         texts = [str(turn.get("value", turn.get("content"))) for turn in turns]
         lengths = [
-            (turn.get("from", turn.get("role")), len(text) // CHARACTERS_A_TOKEN + 1)
+            (turn.get("from", turn.get("role")), len(text) // CHARACTERS_PER_TOKEN + 1)
             for turn, text in zip(turns, texts, strict=True)
         ]
         answers = sum(length for who, length in lengths if who in ("gpt", "assistant"))
@@ -212,7 +205,7 @@ def _processor(recipe: Recipe, config: SlimeConfig) -> tuple[SlimeProcessor | No
     from slime_vlm.pretrained_parts import read_tokenizer
 
     source = recipe.model
-    guess = f"tokens of text assumed, one for {CHARACTERS_A_TOKEN} characters, as no tokenizer is at hand"
+    guess = f"tokens of text assumed, one for {CHARACTERS_PER_TOKEN} characters, as no tokenizer is at hand"
     config = copy.deepcopy(config)
     try:
         name = source.path or source.llm

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
@@ -18,12 +19,24 @@ _MODEL, _OPTIMIZER = "pytorch_model_fsdp_0", "optimizer_0"
 def layer_classes(model: SlimeForConditionalGeneration) -> list[str]:
     """Classes of the language model's layers, each of which is gathered alone.
 
-    Everything else is gathered with the model itself. That costs a few hundred million weights, and no process waits
-    for a picture's layers that another one never runs.
+    Embeddings and head are units of their own, which Accelerate sees to. Everything else is gathered with the model
+    itself. That costs a few hundred million weights, and no process waits for a picture's layers that another one never
+    runs.
     """
     layers = model.model.language_model
     present = {type(layer).__name__ for layer in layers.modules()}
     return sorted(present & set(layers._no_split_modules or ()))
+
+
+def keep_embeddings(model: SlimeForConditionalGeneration) -> None:
+    """Let a step gather the embeddings once, however often it looks something up in them.
+
+    Accelerate makes them a unit of their own. A process with two pictures uses them more often than one with a picture
+    or with text alone, and would wait for the other for ever.
+    """
+    embeddings = model.get_input_embeddings()
+    if isinstance(embeddings, FSDPModule):
+        embeddings.set_reshard_after_forward(False)
 
 
 def is_sharded(checkpoint: Path) -> bool:

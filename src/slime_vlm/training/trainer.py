@@ -18,7 +18,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from slime_vlm.data import MixtureOrder
 from slime_vlm.errors import ConfigError
 from slime_vlm.training.records import BadRecords
-from slime_vlm.training.sharding import is_sharded, layer_classes, load_shards
+from slime_vlm.training.sharding import is_sharded, keep_embeddings, layer_classes, load_shards
 from slime_vlm.training.speed import Speedometer
 
 COMPLETE = "complete"
@@ -154,6 +154,8 @@ class SlimeTrainer(Trainer):
     ) -> Any:
         """Loss of the stage's objective."""
         inner = self.accelerator.unwrap_model(model)
+        if self.is_fsdp_enabled:
+            keep_embeddings(inner)
         for name in self.frozen:
             inner.get_submodule(f"model.{name}").eval()
         if self.objective is None:

@@ -63,6 +63,7 @@ def measure(folder: Path, pages: int) -> dict[str, Any]:
     """Exact match by group on held-out pages, with the question's own selection and from the global view alone."""
     settings = PageSettings(
         tiles=(2, 3),
+        page_scale=(0.8, 1.3),
         text_px=(22, 34),
         split="heldout",
         kinds={"form": 0.25, "invoice": 0.15, "receipt": 0.15, "table": 0.35, "scene": 0.10},

@@ -69,24 +69,6 @@ def test_encode(tmp_path: Path) -> None:
     assert 0 < results["preprocessing"]["share of values that torch has otherwise"] < 0.05
 
 
-def test_quantization() -> None:
-    pytest.importorskip("bitsandbytes")
-    lines = run("quantization.py", "--nano-only").splitlines()
-    rows = {
-        cells[1].strip(): [cell.strip() for cell in cells[2:-1]]
-        for cells in (line.split("|") for line in lines)
-        if len(cells) > 4
-    }
-    assert rows["float32"][:2] == ["0.0000", "100.0%"]
-    assert float(rows["4bit (bitsandbytes)"][2]) < float(rows["int8 (bitsandbytes)"][2]) < float(rows["float32"][2])
-
-
-def test_convert_memory() -> None:
-    printed = run("convert_memory.py", "--width", "64")
-    for kind in ("safetensors", "bin", "lora", "back"):
-        assert f"| {kind}" in printed
-
-
 def test_train_step(tmp_path: Path) -> None:
     out = tmp_path / "train_step.json"
     printed = run("train_step.py", "--size", "tiny", "--repeats", "1", "--threads", "1", "--out", out)
@@ -107,3 +89,22 @@ def test_real_scans(tmp_path: Path) -> None:
     assert "2 scans, 16 questions" in run("real_scans.py", "--out", tmp_path)
     pictures = record_pictures(tmp_path / "records.jsonl")
     assert [len(picture.questions) for picture in pictures] == [11, 5]
+
+
+def test_alternating(tmp_path: Path) -> None:
+    options = [
+        "--scale",
+        "0.01",
+        "--pages",
+        "1",
+        "--seeds",
+        "1",
+        "--out",
+        tmp_path / "runs",
+        "--plot",
+        tmp_path / "plot.png",
+    ]
+    printed = run("alternating.py", *options)
+    for arm in ("alternating", "joint"):
+        assert f"| {arm} | 1 |" in printed
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")

@@ -202,6 +202,7 @@ def test_sums_of_two_processes_on_one(tmp_path: Path) -> None:
         args=SimpleNamespace(world_size=1, process_index=0),
         bad_records=SimpleNamespace(seen=set()),
         train_dataset=None,
+        speed=None,
         _loss_sum=torch.zeros(()),
         _sums={},
     )

@@ -163,6 +163,8 @@ def _run_stage(
         say = Console(stderr=True, soft_wrap=True, markup=False, highlight=False).print
         file = folder / f"bad_records_{os.environ.get('RANK', '0')}.jsonl"
         bad_records = BadRecords(collator.dataset, collator.limits, say, file)
+    # Before the arguments, which turn ZeRO-3 on for every model that is built after them.
+    flops = training_flops(model)
     arguments = _arguments(recipe, stage, folder, dataset)
     if isinstance(collator, RecordCollator) and stage.cache_features is not None:
         store = open_store(model, processor, stage, arguments.bf16)
@@ -171,7 +173,7 @@ def _run_stage(
         collator.dataset.open_picture = store.open_picture
     if arguments.should_save:
         note_start(folder, recipe_path, stage, dataset, arguments.world_size)
-    speed = Speedometer(model, training_flops(model), _peak(arguments, hardware, console))
+    speed = Speedometer(model, flops, _peak(arguments, hardware, console))
     progress = ProgressLines(console, stage.name)
     trainer = SlimeTrainer(
         model=model,

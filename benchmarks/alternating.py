@@ -16,39 +16,21 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
+from nano_ablation import RECIPES, exact_match, make_start, mean_and_spread, share
 from rich.console import Console
 from transformers.utils import logging
 
-import slime_vlm
-from slime_vlm.evaluation.pages import answer_pages, summarise
-from slime_vlm.pages import PageSettings
-from slime_vlm.training.models import new_page_model
 from slime_vlm.training.recipe import load_recipe
 from slime_vlm.training.run import train
 
-RECIPES = Path(__file__).parent.parent / "recipes"
 ARMS = ("alternating", "joint")
 GROUPS = ("all", "key-value", "table", "scene")
-BETWEEN = ("model.projector.linear", "model.global_adapter.", "model.local_compressor.")
-"""What is drawn anew."""
-
-
-def make_start(folder: Path, seed: int) -> None:
-    """Save nano with new parts between its encoder and its language model."""
-    model, processor = slime_vlm.load("nano", device="cpu", dtype=torch.float32)
-    fresh, _ = new_page_model(replace(load_recipe(RECIPES / "nano.yaml"), seed=seed), {})
-    state = model.state_dict()
-    for name, value in fresh.state_dict().items():
-        if name.startswith(BETWEEN):
-            state[name].copy_(value)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+NUM_LOCAL_QUERIES = 64
 
 
 def train_arm(arm: str, seed: int, start: Path, out: Path, scale: float) -> Path:
@@ -61,18 +43,7 @@ def train_arm(arm: str, seed: int, start: Path, out: Path, scale: float) -> Path
 
 def measure(folder: Path, pages: int) -> dict[str, Any]:
     """Exact match by group on held-out pages, with the question's own selection and from the global view alone."""
-    settings = PageSettings(
-        tiles=(2, 3),
-        page_scale=(0.8, 1.3),
-        text_px=(22, 34),
-        split="heldout",
-        kinds={"form": 0.25, "invoice": 0.15, "receipt": 0.15, "table": 0.35, "scene": 0.10},
-    )
-    results = {}
-    for views in ("both", "global"):
-        model, processor = slime_vlm.load(str(folder), device="cpu", dtype=torch.float32, views=views)
-        results[views] = summarise(list(answer_pages(model, processor, settings, pages)))
-    return results
+    return {views: exact_match(folder, pages, views) for views in ("both", "global")}
 
 
 def table(results: dict[str, Any], seeds: list[int]) -> list[str]:
@@ -82,23 +53,15 @@ def table(results: dict[str, Any], seeds: list[int]) -> list[str]:
     for arm in ARMS:
         runs = [results[f"{arm} {seed}"] for seed in seeds]
         for seed, run in zip(seeds, runs, strict=True):
-            cells = [_share(run["both"], group) for group in GROUPS]
-            lines.append(f"| {arm} | {seed} | {' | '.join(cells)} | {_share(run['global'], 'all')} |")
+            cells = [share(run["both"], group) for group in GROUPS]
+            lines.append(f"| {arm} | {seed} | {' | '.join(cells)} | {share(run['global'], 'all')} |")
         if len(runs) > 1:
-            means = [_mean(run["both"].get(group, {}).get("exact_match", 0.0) for run in runs) for group in GROUPS]
-            seen = _mean(run["global"]["all"]["exact_match"] for run in runs)
+            means = [
+                mean_and_spread(run["both"].get(group, {}).get("exact_match", 0.0) for run in runs) for group in GROUPS
+            ]
+            seen = mean_and_spread(run["global"]["all"]["exact_match"] for run in runs)
             lines.append(f"| {arm} | mean | {' | '.join(means)} | {seen} |")
     return lines
-
-
-def _share(groups: dict[str, Any], group: str) -> str:
-    found = groups.get(group)
-    return "-" if found is None else f"{found['exact_match']:.2f} ({found['questions']:.0f})"
-
-
-def _mean(values: Any) -> str:
-    numbers = list(values)
-    return f"{statistics.mean(numbers):.2f} ± {statistics.stdev(numbers):.2f}"
 
 
 def plot(results: dict[str, Any], seeds: list[int], path: Path) -> None:
@@ -139,7 +102,7 @@ def main() -> None:
     for seed in arguments.seeds:
         start = out / f"start-{seed}"
         if not (start / "model.safetensors").exists():
-            make_start(start, seed)
+            make_start(start, seed, NUM_LOCAL_QUERIES)
         for arm in arguments.arms:
             file = out / f"{arm}-{seed}.json"
             if not file.exists():

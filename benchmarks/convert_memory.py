@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import time
 from pathlib import Path
 
 import torch
+from machine import peak_memory
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, CLIPVisionConfig, LlamaConfig
@@ -98,11 +98,11 @@ def run(folder: Path, kind: str, shard_bytes: int) -> None:
     weight_files.SHARD_BYTES = shard_bytes
     source = folder / ("native" if kind == "back" else kind)
     target = folder / ("native" if kind == "safetensors" else "target")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    before = peak_memory()
     start = time.perf_counter()
     report = convert(source, target)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    peak = peak_memory() - before
     files = list(target.glob("*.safetensors"))
     total = sum(path.stat().st_size for path in files)
     largest = 0
@@ -112,7 +112,7 @@ def run(folder: Path, kind: str, shard_bytes: int) -> None:
             largest = max(largest, *(2 * torch.Size(file.get_slice(name).get_shape()).numel() for name in names))
     print(
         f"| {kind} | {report.num_tensors} | {total / 1e6:.0f} | {len(files)} | {largest / 1e6:.1f} | "
-        f"{before / 1e6:.0f} | {peak / 1e6:.0f} | {seconds:.1f} |",
+        f"{before:.0f} | {peak:.0f} | {seconds:.1f} |",
         flush=True,
     )
     if kind != "safetensors":

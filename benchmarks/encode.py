@@ -6,7 +6,8 @@
 One encoder (CLIP-L/14 at 336) and one language model (Llama, 16 layers of width 1024) of random weights answer about
 pictures of 2, 4, 6 and 7 tiles, in float32, three ways:
 
-- ours: views in chunks, no blank ones, no layer behind the wanted one; a picture is encoded once;
+- ours: views in chunks, no blank ones, no layer behind the wanted one; a picture is encoded once, and its global tokens
+  are read once;
 - published: view by view through all layers of an encoder without fused attention, which its transformers of 2023 did
   not have, anew for every question (blank views, which the published code encodes where a batch holds pictures of
   several sizes, are left out);
@@ -25,12 +26,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from machine import peak_memory
+from machine import machine, peak_memory
 from PIL import Image
 from transformers import (
     AutoTokenizer,
@@ -59,8 +61,25 @@ STEPS = ("preprocess", "encode", "select", "prefill", "decode")
 CONTENDERS = ("ours", "published", "LLaVA-NeXT")
 
 
-def build(small: bool) -> tuple[Any, Any, Any]:
-    """Our model, its processor and a LLaVA-NeXT with the same encoder and language model."""
+@dataclass
+class Parts:
+    """What contenders run on.
+
+    Attributes:
+        config: of our model.
+        processor: of our model.
+        model: ours, which the published way runs, too.
+        llava: a LLaVA-NeXT with the same encoder and language model.
+    """
+
+    config: slime_vlm.SlimeConfig
+    processor: slime_vlm.SlimeProcessor
+    model: Any = None
+    llava: Any = None
+
+
+def build(small: bool, contender: str | None = None) -> Parts:
+    """All models with the same weights, or the one that a contender runs."""
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(SHIPPED["nano"])
     vision_size = (32, 64, 3, 2, 56) if small else (1024, 4096, 24, 16, 336)
@@ -84,23 +103,28 @@ def build(small: bool) -> tuple[Any, Any, Any]:
         separator_token_id=tokenizer.convert_tokens_to_ids(","),
     )
     processor = slime_vlm.SlimeProcessor.from_config(config, tokenizer, "llama3")
-    model = slime_vlm.SlimeForConditionalGeneration(config).eval()
+    parts = Parts(config, processor)
     # An end token would cut the decoding short.
-    model.generation_config.eos_token_id = None
-    llava = LlavaNextForConditionalGeneration(
-        LlavaNextConfig(
+    if contender != "LLaVA-NeXT":
+        parts.model = slime_vlm.SlimeForConditionalGeneration(config).eval()
+        parts.model.generation_config.eos_token_id = None
+    if contender in (None, "LLaVA-NeXT"):
+        grids = [list(grid) for grid in GRIDS.values()]
+        llava_config = LlavaNextConfig(
             vision_config=vision,
             text_config=text,
             image_token_index=processor.image_token_id,
-            image_grid_pinpoints=[list(grid) for grid in GRIDS.values()],
+            image_grid_pinpoints=grids,
         )
-    ).eval()
-    tower = llava.model.vision_tower
-    getattr(tower, "vision_model", tower).load_state_dict(model.model.vision_tower.state_dict())
-    llava.model.language_model.load_state_dict(model.model.language_model.state_dict())
-    llava.lm_head.load_state_dict(model.lm_head.state_dict())
-    llava.generation_config.eos_token_id = None
-    return model, processor, llava
+        parts.llava = LlavaNextForConditionalGeneration(llava_config).eval()
+        parts.llava.generation_config.eos_token_id = None
+    if contender is None:
+        ours, llava = parts.model.model, parts.llava.model
+        tower = getattr(llava.vision_tower, "vision_model", llava.vision_tower)
+        tower.load_state_dict(ours.vision_tower.state_dict())
+        llava.language_model.load_state_dict(ours.language_model.state_dict())
+        parts.llava.lm_head.load_state_dict(parts.model.lm_head.state_dict())
+    return parts
 
 
 def picture_of(tiles: int, side: int) -> Image.Image:
@@ -110,17 +134,17 @@ def picture_of(tiles: int, side: int) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def run_ours(parts: tuple[Any, Any, Any], image: Image.Image, questions: int, new_tokens: int) -> Seconds:
+def run_ours(parts: Parts, image: Image.Image, questions: int, new_tokens: int) -> Seconds:
     """Encode once, ask every question; seconds by step, summed over questions."""
-    picture = encode(parts[0], parts[1], image)
+    picture = encode(parts.model, parts.processor, image)
     answers = [picture.ask(QUESTION, max_new_tokens=new_tokens) for _ in range(questions)]
     return {step: sum(answer.seconds[step] for answer in answers) for step in STEPS}
 
 
 @torch.inference_mode()
-def run_published(parts: tuple[Any, Any, Any], image: Image.Image, questions: int, new_tokens: int) -> Seconds:
+def run_published(parts: Parts, image: Image.Image, questions: int, new_tokens: int) -> Seconds:
     """Everything anew for every question, view by view, through all layers."""
-    model, processor, _llava = parts
+    model, processor = parts.model, parts.processor
     model.model.vision_tower.set_attn_implementation("eager")
     total = dict.fromkeys(STEPS, 0.0)
     for _ in range(questions):
@@ -162,10 +186,10 @@ def run_published(parts: tuple[Any, Any, Any], image: Image.Image, questions: in
 
 
 @torch.inference_mode()
-def run_llava(parts: tuple[Any, Any, Any], image: Image.Image, questions: int, new_tokens: int) -> Seconds:
+def run_llava(parts: Parts, image: Image.Image, questions: int, new_tokens: int) -> Seconds:
     """LLaVA-NeXT on the same views; encoding is what its vision tower takes."""
-    model, processor, llava = parts
-    side, rate = model.config.view_size, model.config.feature_side
+    processor, llava = parts.processor, parts.llava
+    side, rate = parts.config.view_size, parts.config.feature_side
     total = dict.fromkeys(STEPS, 0.0)
     marks: list[float] = []
     hooks = [
@@ -206,14 +230,12 @@ def run_llava(parts: tuple[Any, Any, Any], image: Image.Image, questions: int, n
 RUNS: dict[str, Callable[..., Seconds]] = dict(zip(CONTENDERS, (run_ours, run_published, run_llava), strict=True))
 
 
-def medians(parts: Any, image: Image.Image, questions: int, new_tokens: int, repeats: int) -> dict[str, Seconds]:
-    """Median seconds by step of every contender, which take turns; one unmeasured round first."""
+def medians(parts: Parts, image: Image.Image, questions: int, new_tokens: int, repeats: int) -> dict[str, Seconds]:
+    """Median seconds by step of every contender, which take turns."""
     rounds: dict[str, list[Seconds]] = {name: [] for name in CONTENDERS}
-    for repeat in range(repeats + 1):
+    for _ in range(repeats):
         for name, run in RUNS.items():
-            seconds = run(parts, image, questions if repeat else 1, new_tokens if repeat else 2)
-            if repeat:
-                rounds[name].append(seconds)
+            rounds[name].append(run(parts, image, questions, new_tokens))
     return {
         name: {step: statistics.median(seconds[step] for seconds in measured) for step in STEPS}
         for name, measured in rounds.items()
@@ -270,23 +292,26 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tiles", type=int, nargs="+", choices=GRIDS, default=list(GRIDS))
     parser.add_argument("--questions", type=int, default=10)
+    parser.add_argument("--question-tiles", type=int, choices=GRIDS, default=4, help="tiles of their picture")
     parser.add_argument("--new-tokens", type=int, default=16)
     parser.add_argument("--no-memory", action="store_true", help="leave out the processes that measure memory")
     parser.add_argument("--out", type=Path, help="JSON to write")
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     logging.set_verbosity_error()
-    parts = build(arguments.small)
-    side = parts[0].config.view_size
+    parts = build(arguments.small, arguments.contender)
+    side = parts.config.view_size
     if arguments.contender:
         RUNS[arguments.contender](parts, picture_of(arguments.tiles[0], side), 1, 2)
         print(peak_memory())
         return
 
     results: dict[str, Any] = {"threads": torch.get_num_threads(), "torch": torch.__version__}
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s), float32; seconds, medians\n")
+    print(f"{machine()}, torch {torch.__version__}, {torch.get_num_threads()} thread(s), float32; seconds, medians\n")
     print("| tiles | | preprocess | encode | select | prefill | decode | first token | all | of published | peak, MB |")
     print(f"|{' --- |' * 11}", flush=True)
+    # A round that is not measured: libraries load, and memory is asked for.
+    medians(parts, picture_of(arguments.tiles[0], side), 1, 2, 1)
     for tiles in arguments.tiles:
         rows = medians(parts, picture_of(tiles, side), 1, arguments.new_tokens, arguments.repeats)
         published = sum(rows["published"].values())
@@ -297,7 +322,7 @@ def main() -> None:
             print(f"| {tiles} | {name} | {' | '.join(cells)} | {'-' if peak is None else f'{peak:,.0f}'} |", flush=True)
             results[f"{tiles} tiles, {name}"] = {**seconds, "peak": peak}
 
-    tiles = arguments.tiles[-1]
+    tiles = arguments.question_tiles
     rows = medians(parts, picture_of(tiles, side), arguments.questions, arguments.new_tokens, 1)
     print(
         f"\n{arguments.questions} questions about a picture of {tiles} tiles\n",
@@ -310,7 +335,7 @@ def main() -> None:
         results[f"{arguments.questions} questions, {name}"] = seconds
 
     if cpu_has_bf16():
-        parts[0].bfloat16()
+        parts.model.bfloat16()
         seconds = run_ours(parts, picture_of(tiles, side), 1, arguments.new_tokens)
         print(f"\nours in bfloat16, {tiles} tiles: {sum(seconds.values()):.3f} s", flush=True)
         results["bfloat16, ours"] = seconds
@@ -319,7 +344,7 @@ def main() -> None:
 
     size = (300, 400) if arguments.small else (3000, 4000)
     print(f"\nFrom a JPEG of {size[1]} x {size[0]} to views\n\n| | |\n| --- | --- |")
-    results["preprocessing"] = preprocessing(parts[1], arguments.repeats, size)
+    results["preprocessing"] = preprocessing(parts.processor, arguments.repeats, size)
     for name, value in results["preprocessing"].items():
         told = {"share": f"{value:.2%}", "grey": f"{value:.0f}"}.get(name.split()[0], f"{value:.3f} s")
         print(f"| {name} | {told} |")

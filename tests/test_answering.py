@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from tokenizers import decoders
+from transformers.cache_utils import DynamicCache
 
 from slime_vlm import answering
 from slime_vlm.errors import InputError
@@ -41,6 +42,8 @@ def answer_by_generate(model, processor, picture: Image.Image) -> str:
         {"selector": "attention"},
         {"selector_text": "question", "max_local_tokens": 3},
         {"local_compression": False},
+        {"keep_position_ids": True, "max_local_tokens": 3},
+        {"page_positions": True},
     ],
     ids=str,
 )
@@ -49,10 +52,68 @@ def test_answers_equal_those_of_generate(picture, overrides):
     # Every token a word, since text is certain, and passed on, where a word ends.
     processor.tokenizer.backend_tokenizer.decoder = decoders.WordPiece(cleanup=False)
     pieces: list[str] = []
-    answer = answering.encode(model, processor, picture).ask(QUESTION, max_new_tokens=12, on_text=pieces.append)
+    encoded = answering.encode(model, processor, picture)
+    answer = encoded.ask(QUESTION, max_new_tokens=12, on_text=pieces.append)
     assert answer.text == answer_by_generate(model, processor, picture)
     assert "".join(pieces).strip() == answer.text
     assert len(pieces) > 1
+    encoded.ask("due date", max_new_tokens=4)
+    assert encoded.ask(QUESTION, max_new_tokens=12).text == answer.text
+
+
+@pytest.mark.parametrize("overrides", [{}, {"keep_position_ids": True, "max_local_tokens": 3}], ids=str)
+def test_what_questions_share_is_read_once(picture, overrides):
+    model, processor = tiny_reader(**overrides)
+    read: list[torch.Tensor] = []
+    model.model.language_model.register_forward_hook(
+        lambda _module, _args, kwargs, output: read.append(output.last_hidden_state), with_kwargs=True
+    )
+    encoded = answering.encode(model, processor, picture)
+    for question in (QUESTION, "due date", QUESTION):
+        encoded.ask(question, max_new_tokens=1)
+    first, _other, again = read
+    left = again.shape[1]
+    # Gone are the picture's global tokens, its separator and the text before them.
+    assert left <= first.shape[1] - model.config.token_layout.num_global_tokens - 1
+    torch.testing.assert_close(again[:, -left:], first[:, -left:], atol=1e-5, rtol=1e-5)
+
+
+def test_an_interrupted_question_leaves_nothing_behind(picture):
+    model, processor = tiny_reader()
+    encoded = answering.encode(model, processor, picture)
+    answer = encoded.ask(QUESTION, max_new_tokens=12)
+
+    def interrupt(_text: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encoded.ask(QUESTION, max_new_tokens=12, on_text=interrupt)
+    assert encoded.ask(QUESTION, max_new_tokens=12).text == answer.text
+
+
+def test_a_window_that_forgets_the_beginning_is_read_anew(picture):
+    model, processor = tiny_reader()
+    config = model.config.text_config
+    config.use_sliding_window, config.sliding_window = True, 8
+    config.layer_types = ["sliding_attention"] * config.num_hidden_layers
+    cache = DynamicCache(config=config)
+    encoded = answering.encode(model, processor, picture)
+    assert encoded._common_beginning(torch.tensor([[processor.image_token_id]]), cache, 1) is None
+
+
+def test_a_cache_cannot_hold_whole_prompts_of_several_rows(picture):
+    model, processor = tiny_reader()
+    encoded = answering.encode(model, processor, picture)
+    ids = answering._encode_question(processor, QUESTION, encoded.grid)["input_ids"]
+    cache = model(input_ids=ids, vision_tokens=[encoded.tokens], question_mask=torch.ones_like(ids)).past_key_values
+    with pytest.raises(InputError, match="whole prompt"):
+        model(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            vision_tokens=[encoded.tokens],
+            question_mask=torch.ones_like(ids),
+            past_key_values=cache,
+        )
 
 
 def test_an_answer_tells_what_was_read(picture):

@@ -60,6 +60,7 @@ def test_huge_image_of_tiles(tmp_path: Path) -> None:
 def test_encode(tmp_path: Path) -> None:
     out = tmp_path / "encode.json"
     options = ["--small", "--repeats", "1", "--tiles", "2", "--questions", "2", "--new-tokens", "3", "--no-memory"]
+    options += ["--question-tiles", "2"]
     printed = run("encode.py", *options, "--out", out)
     results = json.loads(out.read_text())
     for name in ("ours", "published", "LLaVA-NeXT"):
@@ -89,6 +90,23 @@ def test_real_scans(tmp_path: Path) -> None:
     assert "2 scans, 16 questions" in run("real_scans.py", "--out", tmp_path)
     pictures = record_pictures(tmp_path / "records.jsonl")
     assert [len(picture.questions) for picture in pictures] == [11, 5]
+
+
+def test_queries(tmp_path: Path) -> None:
+    options = ["--scale", "0.01", "--pages", "1", "--seeds", "1", "--queries", "16"]
+    printed = run("queries.py", *options, "--out", tmp_path / "runs", "--plot", tmp_path / "plot.png")
+    (row,) = [line for line in printed.splitlines() if line.startswith("| 16 |")]
+    # A page of two or three tiles.
+    assert 2 * 16 <= int(row.split("|")[-3]) <= 3 * 16
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_process_does_not_inherit_its_parents_memory() -> None:
+    large = bytearray(600_000_000)
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from machine import peak_memory; print(peak_memory())"
+    command = [sys.executable, "-c", code, str(BENCHMARKS)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert float(done.stdout) < len(large) / 1e6 / 2
 
 
 def test_alternating(tmp_path: Path) -> None:

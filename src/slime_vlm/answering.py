@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import TextStreamer
+from transformers.cache_utils import Cache, DynamicLayer
 
 from slime_vlm.errors import InputError
 from slime_vlm.inputs import Clip, OpenedInput, TiledPicture, to_rgb
@@ -76,9 +77,29 @@ class Answer:
         return draw_overlay(picture, selection, self.question, self.text, num_global=self.num_global)
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """What the language model has read of a picture before any question.
+
+    Attributes:
+        input_ids: [1, P] the prompt up to the last token that does not depend on the question.
+        cache: keys and values of these tokens.
+    """
+
+    input_ids: Tensor
+    cache: Cache
+
+    def fits(self, input_ids: Tensor) -> bool:
+        """Whether a prompt [1, S] begins so."""
+        return torch.equal(input_ids[:, : self.input_ids.shape[1]], self.input_ids)
+
+
 @dataclass
 class EncodedPicture:
     """A picture after the vision encoder, ready for any number of questions; made by `encode`.
+
+    What the prompts of all its questions begin with, up to the picture's global tokens, is read by the language model
+    once: the keys and values stay here.
 
     Attributes:
         model: the model that encoded it and will answer.
@@ -93,6 +114,7 @@ class EncodedPicture:
     grid: TileGrid
     tokens: VisionTokens
     seconds: dict[str, float]
+    _beginning: Beginning | None = field(default=None, init=False, repr=False, compare=False)
 
     def ask(
         self,
@@ -124,7 +146,11 @@ class EncodedPicture:
                 kept = torch.ones(self.tokens.num_local_tokens, dtype=torch.bool, device=self.model.device)
             clock.tick("select")
             streamer = TimedStreamer(self.processor.tokenizer, on_text)
-            generated = self.model.generate(
+            ids = prompt["input_ids"]
+            # An interrupted pass fills some layers of a cache and not others: then the next question begins anew.
+            beginning, self._beginning = self._beginning, None
+            known = beginning.cache if beginning is not None and beginning.fits(ids) else None
+            output = self.model.generate(
                 **prompt,
                 vision_tokens=[self.tokens],
                 kept_local_tokens=[kept],
@@ -132,10 +158,13 @@ class EncodedPicture:
                 do_sample=False,
                 num_beams=1,
                 streamer=streamer,
+                return_dict_in_generate=True,
+                past_key_values=known,
             )
         clock.tick("prefill", until=streamer.first_token)
         clock.tick("decode")
-        new_tokens = generated[0, prompt["input_ids"].shape[1] :]
+        new_tokens = output.sequences[0, ids.shape[1] :]
+        self._beginning = self._common_beginning(ids, output.past_key_values, len(new_tokens))
         text = self.processor.tokenizer.decode(new_tokens, skip_special_tokens=True).strip()
 
         scored = selection is not None and self.model.config.selector != "none"
@@ -152,6 +181,21 @@ class EncodedPicture:
             gates=None if self.tokens.gates is None else self.tokens.gates.float().cpu().numpy(),
             seconds={**shared, **clock.seconds},
         )
+
+    def _common_beginning(self, input_ids: Tensor, cache: Cache | None, num_new: int) -> Beginning | None:
+        """Cuts the cache of an answered prompt [1, S] down to what does not depend on the question."""
+        # A sliding window forgets the beginning, and a cache of fixed size cannot be cut.
+        if cache is None or not all(type(layer) is DynamicLayer for layer in cache.layers):
+            return None
+        images = (input_ids[0] == self.processor.image_token_id).nonzero()
+        layout = self.processor.token_layout
+        length = int(images[0]) + layout.num_global_tokens + layout.num_separators
+        held = cache.get_seq_length()
+        # The last new token was not read. A prompt that was cut short may end before the question.
+        if length >= held - (num_new - 1):
+            return None
+        cache.crop(length - held)
+        return Beginning(input_ids[:, :length], cache)
 
     def in_picture_order(self, values: Tensor) -> np.ndarray:
         """Brings one value a local token [L] from the order of merging into that of the picture."""

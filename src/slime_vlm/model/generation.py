@@ -35,15 +35,20 @@ class SlimeGenerationMixin(GenerationMixin):
     ) -> dict[str, Any]:
         """Give images to the first step only, or to every step when there is no cache.
 
-        Images may come with a filled cache, in the next turn of a conversation: `input_ids` are then the new tokens
-        alone, and `attention_mask` covers the cached ones as well.
+        Images may come with a filled cache. In the next turn of a conversation `input_ids` are the new tokens alone,
+        and `attention_mask` covers the cached ones as well. Otherwise the cache holds the beginning of the prompt,
+        which the model cuts off itself: how many tokens of `input_ids` that are is known after merging only.
         """
         images = {name: kwargs.pop(name, None) for name in _IMAGE_INPUTS}
         inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
         cache = kwargs.get("past_key_values")
         filled = cache is not None and cache.get_seq_length() > 0
         if filled and is_first_iteration and any(value is not None for value in images.values()):
-            inputs.update(images, attention_mask=kwargs.get("attention_mask"), padding_side="left")
+            mask = kwargs.get("attention_mask")
+            inputs.update(images, attention_mask=mask, padding_side="left")
+            if kwargs.get("next_sequence_length") is not None:
+                mask = torch.ones_like(input_ids) if mask is None else mask
+                inputs.update(input_ids=input_ids, attention_mask=mask, position_ids=None)
         elif not filled and (is_first_iteration or not kwargs.get("use_cache", True)):
             inputs.update(images)
             # Merging needs the plain mask and counts positions itself. The next token follows the last column, so

@@ -486,7 +486,9 @@ class SlimeModel(SlimePreTrainedModel):
             position_ids: [B, S] positions of the tokens of `input_ids`, or of the merged rows when they are shorter;
                 counted over real tokens when left out. With a filled cache and images, counting goes on from the first.
             past_key_values: Cache of the language model. When it is filled, `input_ids` (with images or without) are
-                the tokens that follow, and `attention_mask` covers the cached tokens as well.
+                the tokens that follow, and `attention_mask` covers the cached tokens as well. When `attention_mask`
+                is no longer than `input_ids`, these are a whole prompt, a single row, with images, and the cache holds
+                the first tokens of it after merging.
             inputs_embeds: [B, S, D] in place of `input_ids`, for text alone.
             pixel_values: [V, 3, H, W] views of all images.
             image_grids: [I, 2] (rows, columns) of every image.
@@ -531,6 +533,9 @@ class SlimeModel(SlimePreTrainedModel):
             batch_size, length = unmerged.shape
             if attention_mask is None:
                 attention_mask = unmerged.new_ones(batch_size, cached + length)
+            # Of a whole prompt (as generate takes it) the cache holds the beginning; without images, as in every step
+            # that follows the first, transformers has cut it.
+            whole = bool(cached) and has_images and attention_mask.shape[1] == length
             earlier = attention_mask[:, :-length]
             before = not cached and position_ids is not None and position_ids.shape[-1] == length
             # Before the text, as pictures are: processes have to use parts in the same order, too.
@@ -545,7 +550,10 @@ class SlimeModel(SlimePreTrainedModel):
                 position_ids if before else None,
                 padding_side,
             )
-            if cached:
+            if whole:
+                _check_beginning(merged, cached)
+                inputs_embeds, position_ids = inputs_embeds[:, cached:], merged.position_ids[:, cached:]
+            elif cached:
                 first = earlier.sum(dim=1, keepdim=True) if position_ids is None else position_ids[:, :1]
                 position_ids = (merged.position_ids + first) * merged.attention_mask
             elif position_ids is None or before:
@@ -561,7 +569,7 @@ class SlimeModel(SlimePreTrainedModel):
                 kwargs["use_cache"] = False
                 if self.language_model.config._attn_implementation == PACKED_ATTENTION:
                     kwargs["packed_lengths"] = lengths
-            labels = merged.labels
+            labels = merged.labels if merged.labels is None or not whole else merged.labels[:, cached:]
         elif input_ids is not None:
             inputs_embeds = self.embed_text(input_ids)[0]
         outputs = self.language_model(
@@ -581,4 +589,14 @@ class SlimeModel(SlimePreTrainedModel):
             attentions=outputs.attentions,
             labels=labels,
             **seen,
+        )
+
+
+def _check_beginning(rows: MergedRows, cached: int) -> None:
+    """Check that a cache can hold the first tokens of the rows: there is one row, and something left to read."""
+    batch_size, length = rows.input_ids.shape
+    if batch_size > 1 or cached >= length:
+        raise InputError(
+            f"the cache holds {cached} tokens of {batch_size} whole prompt(s) of {length} tokens after merging, "
+            "expected fewer of one: pass only what follows the cached tokens, with an attention_mask over both"
         )

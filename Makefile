@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PAGE := examples/invoice.png
 QUESTION := What is the amount due?
-PYTEST_ARGS ?= -n logical --maxprocesses 8 --dist loadfile
+PYTEST_ARGS ?= -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test install install-dev clean
 

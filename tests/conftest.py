@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +14,33 @@ from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 
 IMAGE_TOKEN = 60
 
+# Those that take longest, longest first: begun last, one of them would keep a single worker busy while the rest wait.
+LONG_FILES = [
+    Path(__file__).parent / name
+    for name in (
+        "training/test_resume.py",
+        "test_benchmarks.py",
+        "training/test_sharding.py",
+        "training/test_machines.py",
+        "evaluation/test_run.py",
+        "evaluation/test_killed.py",
+        "training/test_objectives.py",
+        "training/test_lora.py",
+        "training/test_data_parallel.py",
+    )
+]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare where parity data lie; here, so that the option is known however pytest is started."""
     parser.addoption("--parity-root", default=None, help="folder with parity data (default: the committed subset)")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put long files first; workers take files in this order (`--no-loadscope-reorder`)."""
+    assert all(path.is_file() for path in LONG_FILES)
+    places = {path: place for place, path in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(autouse=True)

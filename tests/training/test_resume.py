@@ -7,10 +7,9 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,8 @@ from slime_vlm.training.records import RecordCollator
 from slime_vlm.training.run import train
 from slime_vlm.training.trainer import COMPLETE, ClockCheckpoints, last_complete_checkpoint
 
+from .forking import PATIENCE, slime, start
 from .mini import losses, mini_recipe, records_recipe, write_recipe, write_records
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -46,29 +44,17 @@ def unbroken(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def start(recipe: Path, out: Path, *options: str) -> subprocess.Popen[str]:
-    """`slime train` in a process of its own, with one thread, so that sums come out the same."""
-    code = "import torch; torch.set_num_threads(1); from slime_vlm.cli import main; main()"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, "train", str(recipe), "--out", str(out), *options],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for_step(process: subprocess.Popen[str], folder: Path, step: int) -> None:
+def wait_for_step(process: BaseProcess, folder: Path, step: int) -> None:
     """Wait until a complete checkpoint of at least this step is there."""
-    until = time.monotonic() + 120
+    until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         steps = [int(path.parent.name.split("-")[1]) for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
         if max(steps, default=0) >= step:
             return
-        if process.poll() is not None:
+        if not process.is_alive():
             break
         time.sleep(0.005)
-    raise AssertionError(f"no checkpoint came: {process.communicate()[1]}")
+    raise AssertionError(f"no checkpoint came, the process ended with {process.exitcode}")
 
 
 def copy_up_to(stage: str, unbroken: Path, out: Path) -> None:
@@ -93,11 +79,11 @@ def assert_same_run(stage: str, ours: Path, unbroken: Path) -> None:
 def test_killed_in_a_stage(stage: str, recipe: Path, unbroken: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     copy_up_to(stage, unbroken, out)
-    process = start(recipe, out, "--stage", stage)
+    process = start(tmp_path / "said", slime, "train", str(recipe), "--out", str(out), "--stage", stage)
     wait_for_step(process, out / stage, 2)
     process.kill()
-    assert process.wait() == -signal.SIGKILL
-    process.communicate()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert not (out / stage / "model" / "stage.json").exists(), "the stage was over before the signal came"
 
     # What a kill in the middle of writing leaves behind: the newest checkpoint, without its mark.
@@ -111,12 +97,15 @@ def test_killed_in_a_stage(stage: str, recipe: Path, unbroken: Path, tmp_path: P
 
 
 def test_interrupted_and_resumed(recipe: Path, unbroken: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    process = start(recipe, out, "--stage", "eye")
+    out, file = tmp_path / "run", tmp_path / "said"
+    command = ["train", str(recipe), "--out", str(out), "--stage", "eye"]
+    process = start(file, slime, *command)
     wait_for_step(process, out / "eye", 2)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGINT)
+    process.join(PATIENCE)
+    said = file.read_text()
+    assert process.exitcode == 130, said
     assert "Traceback" not in said
     last = said.strip().splitlines()[-1]
     assert last.startswith("stopped after step")
@@ -126,9 +115,10 @@ def test_interrupted_and_resumed(recipe: Path, unbroken: Path, tmp_path: Path) -
 
     with pytest.raises(ConfigError, match="unfinished run: use --resume"):
         train(recipe, out, ["eye"])
-    process = start(recipe, out, "--stage", "eye", "--resume")
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+    process = start(file, slime, *command, "--resume")
+    process.join(PATIENCE)
+    said = file.read_text()
+    assert process.exitcode == 0, said
     assert f"stage eye: going on after step {step} of 8" in said
     assert_same_run("eye", out, unbroken)
 
@@ -258,24 +248,20 @@ def test_a_stage_killed_while_its_model_was_written(recipe: Path, unbroken: Path
     assert all(torch.equal(weights[name], theirs[name]) for name in theirs)
 
 
+def train_on_a_full_disk(recipe: Path, out: Path) -> None:
+    # Writing beyond the limit fails as on a full disk.
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+    train(recipe, out, ["eye"])
+
+
 def test_a_full_disk_is_one_line(recipe: Path, tmp_path: Path) -> None:
-    code = "from slime_vlm.training.run import train; from pathlib import Path; train(Path({!r}), Path({!r}), ['eye'])"
-
-    def limit() -> None:
-        # Writing beyond the limit fails as on a full disk.
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-
-    done = subprocess.run(
-        [sys.executable, "-c", code.format(str(recipe), str(tmp_path / "run"))],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        preexec_fn=limit,
-    )
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("slime_vlm.errors.CheckpointError: cannot write to"), done.stderr
+    file = tmp_path / "said"
+    process = start(file, train_on_a_full_disk, recipe, tmp_path / "run")
+    process.join(PATIENCE)
+    said = file.read_text()
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("slime_vlm.errors.CheckpointError: cannot write to"), said
     assert last.endswith("go on with --resume")
     # The torn checkpoint is not taken for one.
     assert last_complete_checkpoint(tmp_path / "run" / "eye") is None

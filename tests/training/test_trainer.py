@@ -8,6 +8,8 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from slime_vlm.training.trainer import ClockCheckpoints, on_any_process
 
+from .forking import forking
+
 
 def _save_after_a_step(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
@@ -20,7 +22,8 @@ def _save_after_a_step(rank: int, folder: str) -> None:
 
 
 def test_processes_save_at_the_same_step(tmp_path: Path) -> None:
-    mp.spawn(_save_after_a_step, (str(tmp_path),), nprocs=2)
+    method = forking().get_start_method()
+    mp.start_processes(_save_after_a_step, (str(tmp_path),), nprocs=2, start_method=method)
     assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == 2 * ["True False True"]
 
 

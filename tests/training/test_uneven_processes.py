@@ -18,6 +18,7 @@ from slime_vlm.training.sharding import keep_embeddings
 
 from ..conftest import tiny_model
 from ..model.training_batches import ROWS, TEXT_ROWS, mixed_batch
+from .forking import forking
 
 TIMEOUT = 400.0
 
@@ -90,7 +91,8 @@ def alone(rows: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
 
 
 def test_uneven_batches_meet(tmp_path: Path) -> None:
-    processes = mp.spawn(_step, (str(tmp_path),), nprocs=2, join=False)
+    method = forking().get_start_method()
+    processes = mp.start_processes(_step, (str(tmp_path),), nprocs=2, join=False, start_method=method)
     deadline, done = time.monotonic() + TIMEOUT, False
     try:
         # Comes back whenever one of them ends; an error in one is raised here.

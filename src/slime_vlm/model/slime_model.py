@@ -1,8 +1,8 @@
-"""The SliME model without its head: every block of the paper, from pixels to hidden states (paper section 3)."""
+"""The SliME model without its head: selects, merges and runs the language model (paper sections 3.3 and 3.4)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,8 +14,6 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from slime_vlm.errors import InputError
 from slime_vlm.model.configuration_slime import SlimeConfig
-from slime_vlm.model.global_adapters import GlobalAdapter, VisionProjector
-from slime_vlm.model.local_compressor import LocalCompressor, TileMap, stitch_tiles
 from slime_vlm.model.merge import (
     IGNORED_LABEL,
     MergedRows,
@@ -28,51 +26,16 @@ from slime_vlm.model.merge import (
 )
 from slime_vlm.model.outputs import SlimeModelOutput, VisionTokens
 from slime_vlm.model.packed_attention import PACKED_ATTENTION
-from slime_vlm.model.page_positions import PagePositions
-from slime_vlm.model.pretrained import SlimePreTrainedModel
-from slime_vlm.model.processes import most_of_all, num_processes
-from slime_vlm.model.question_selector import QuestionSelector, Selection
-from slime_vlm.model.vision_encoder import build_vision_encoder, encode_views
-from slime_vlm.model.visual_vocabulary import VisualVocabulary
+from slime_vlm.model.processes import num_processes
+from slime_vlm.model.question_selector import Selection
+from slime_vlm.model.slime_vision import SlimeVision
 
 
-class SlimeModel(SlimePreTrainedModel):
+class SlimeModel(SlimeVision):
     """SliME without its language modelling head."""
 
     def __init__(self, config: SlimeConfig) -> None:
         super().__init__(config)
-        vision_dim, dim = config.vision_width, config.text_config.hidden_size
-        heads = max(1, vision_dim // config.query_attention_head_dim)
-        self.vision_tower = build_vision_encoder(config.vision_config)
-        self.projector: nn.Module | None = None
-        self.global_adapter: GlobalAdapter | None = None
-        self.local_compressor: LocalCompressor | None = None
-        self.selector: QuestionSelector | None = None
-        self.page_positions: PagePositions | None = None
-        if config.projector_type == "query_attention":
-            pass
-        elif config.projector_vocabulary is not None:
-            self.projector = VisualVocabulary(
-                vision_dim=vision_dim,
-                dim=dim,
-                slot_sizes=config.projector_vocabulary,
-                bias=config.projector_bias,
-            )
-        else:
-            self.projector = VisionProjector(vision_dim=vision_dim, dim=dim, bias=config.projector_bias)
-        if config.projector_type != "mlp":
-            self.global_adapter = GlobalAdapter(
-                num_tokens=config.num_global_tokens, vision_dim=vision_dim, num_heads=heads
-            )
-        if config.local_compression:
-            self.local_compressor = LocalCompressor(
-                num_queries=config.num_local_queries, dim=vision_dim, num_heads=heads
-            )
-            self.selector = QuestionSelector(
-                kind=config.selector, dim=dim, num_heads=max(1, dim // config.query_attention_head_dim)
-            )
-        if config.page_positions:
-            self.page_positions = PagePositions(dim=dim)
         self.language_model = AutoModel.from_config(config.text_config)
         self.post_init()
 
@@ -85,183 +48,6 @@ class SlimeModel(SlimePreTrainedModel):
         self.language_model.set_input_embeddings(value)
 
     # Images ------------------------------------------------------------------------------------------------------
-
-    def encode_views(self, pixel_values: Tensor) -> Tensor:
-        """Vision features of all views of a batch, in bounded chunks: [V, 3, H, W] -> [V, N, C] (section 3.1).
-
-        Features [V, N, C] that a frozen encoder gave before (`training/feature_cache.py`) are handed through.
-        """
-        stored = pixel_values.ndim == 3
-        per_chunk = self.config.views_per_chunk
-        chunks = 0 if stored else -(-len(pixel_values) // per_chunk)
-        # Weights may be spread over processes: then all of them run the encoder equally often.
-        least_chunks = most_of_all(chunks, self.device) if self.training else chunks
-        options: dict[str, Any] = {
-            "layer": self.config.vision_feature_layer,
-            "num_tokens": self.config.num_global_tokens,
-            "views_per_chunk": per_chunk,
-            "least_chunks": least_chunks,
-        }
-        if not stored:
-            return encode_views(self.vision_tower, pixel_values, **options)
-        if least_chunks:
-            encode_views(self.vision_tower, self._blank_views(1), **options)
-        parameter = next(self.vision_tower.parameters())
-        return pixel_values.to(parameter.device, parameter.dtype)
-
-    def project(self, features: Tensor) -> Tensor:
-        """Project views or compressed tiles into the language model's space: [V, n, C] -> [V, n, D]."""
-        if self.projector is not None:
-            return self.projector(features)
-        assert self.global_adapter is not None
-        return self.global_adapter.query_attention(features)
-
-    def adapt_global(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Tokens [V, N, D] and gates [V, N, 2] of whole views from their features [V, N, C] (section 3.2)."""
-        if self.config.projector_type != "gated":
-            return self.project(features), None
-        assert self.global_adapter is not None
-        return self.global_adapter(features, self.project, gate=self.config.gate, gate_noise=self.config.gate_noise)
-
-    def compress_tiles(self, features: Tensor) -> Tensor:
-        """Local tokens [T, Q, D] of tiles from their features [T, N, C] (section 3.3)."""
-        if self.local_compressor is None:
-            return self.adapt_global(features)[0]
-        return self.project(self.local_compressor(features))
-
-    def encode_image(self, pixel_values: Tensor, grid: tuple[int, int]) -> VisionTokens:
-        """Encode one image once, for many questions: its views [1 + T, 3, H, W] and its (rows, columns) of tiles."""
-        return self.encode_images(pixel_values, torch.tensor([tuple(grid)]))[0]
-
-    def encode_stream(self, chunks: Iterable[Tensor], grid: tuple[int, int]) -> VisionTokens:
-        """Encode one image whose views come in chunks, of which only the tokens are kept.
-
-        With chunks of `views_per_chunk` views the tokens are those of `encode_image`, bit for bit.
-
-        Args:
-            chunks: [v, 3, H, W] each: the views that the model looks at (config `views`), the global view first.
-            grid: (rows, columns) of tiles.
-
-        Raises:
-            InputError: The number of views does not fit the grid.
-        """
-        views, (rows, cols) = self.config.views, grid
-        expected = {"global": 1, "local": rows * cols, "both": 1 + rows * cols}[views]
-        is_global = torch.arange(expected) < (views != "local")
-        global_tokens: Tensor | None = None
-        gates: Tensor | None = None
-        tiles = TileMap(rows, cols, self.config.local_merge)
-        for global_features, tile_features in self._encode_chunks(chunks, is_global):
-            if len(global_features):
-                adapted, weights = self.adapt_global(global_features)
-                global_tokens, gates = adapted[0], None if weights is None else weights[0]
-            if len(tile_features):
-                tiles.add(self.compress_tiles(tile_features))
-        return VisionTokens(grid, gates, global_tokens, None if views == "global" else tiles.tokens())
-
-    def encode_frames(self, pixel_values: Tensor, grid: tuple[int, int]) -> VisionTokens:
-        """Encode frames of a video: the mean of their features is the global view, each of them is a tile.
-
-        Every frame goes through the encoder once (published with SliME's results on Video-MME).
-
-        Args:
-            pixel_values: [F, 3, H, W] frames in the order of time, each as one view.
-            grid: (rows, columns) that they are laid out in, see `tiling.frame_grid`.
-
-        Raises:
-            InputError: The number of frames does not fit the grid.
-        """
-        rows, cols = grid
-        if rows * cols != pixel_values.shape[0]:
-            raise InputError(f"got {pixel_values.shape[0]} frames, expected {rows} x {cols}: see tiling.frame_grid")
-        views = self.config.views
-        features = self.encode_views(pixel_values)
-        global_tokens: Tensor | None = None
-        gates: Tensor | None = None
-        local_tokens: Tensor | None = None
-        if views != "local":
-            adapted, weights = self.adapt_global(features.mean(dim=0, keepdim=True))
-            global_tokens, gates = adapted[0], None if weights is None else weights[0]
-        if views != "global":
-            local_tokens = stitch_tiles(self.compress_tiles(features), rows, cols, self.config.local_merge)
-        return VisionTokens(grid, gates, global_tokens, local_tokens)
-
-    def _encode_chunks(self, chunks: Iterable[Tensor], is_global: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Features [g, N, C] of the global views and [t, N, C] of the tiles of every chunk of views.
-
-        Args:
-            chunks: [v, 3, H, W] each.
-            is_global: [V] bool, for the views of all chunks.
-
-        Raises:
-            InputError: There are more or fewer views than told.
-        """
-        seen = 0
-        for chunk in chunks:
-            marks = is_global[seen : seen + len(chunk)]
-            seen += len(chunk)
-            if len(marks) < len(chunk):
-                break
-            features = self.encode_views(chunk)
-            marks = marks.to(features.device)
-            yield features[marks], features[~marks]
-        if seen != len(is_global):
-            raise InputError(f"got {seen} views, expected {len(is_global)}: take the grid that they were cut by")
-
-    def encode_images(self, pixel_values: Tensor, image_grids: Tensor) -> list[VisionTokens]:
-        """Encode all images of a batch, all of their views together.
-
-        Args:
-            pixel_values: [V, 3, H, W] views of all images, the global view of an image before its tiles; with
-                views "global", the global views alone will do.
-            image_grids: [I, 2] (rows, columns) of every image.
-
-        Returns:
-            Tokens of every image before selection.
-
-        Raises:
-            InputError: The number of views does not fit the grids.
-        """
-        grids = [(int(rows), int(cols)) for rows, cols in image_grids.tolist()]
-        num_tiles = [rows * cols for rows, cols in grids]
-        views = self.config.views
-        if views == "global" and pixel_values.shape[0] == len(grids):
-            is_global = torch.ones(len(grids), dtype=torch.bool)
-        else:
-            expected = len(grids) + sum(num_tiles)
-            if pixel_values.shape[0] != expected:
-                raise InputError(
-                    f"pixel_values hold {pixel_values.shape[0]} views, expected {expected} for the grids {grids}: "
-                    "pass pixel_values and image_grids of the same processor call"
-                )
-            is_global = torch.cat([torch.arange(1 + tiles) == 0 for tiles in num_tiles])
-        if views != "both":
-            wanted = is_global if views == "global" else ~is_global
-            pixel_values, is_global = pixel_values[wanted.to(pixel_values.device)], is_global[wanted]
-        # A chunk's features are used up before the next chunk is encoded: they are N / Q times as many as the tokens.
-        # Training keeps them for the gradient anyway, and there every part has to run as often in all processes.
-        adapted: list[tuple[Tensor, Tensor | None]] = []
-        compressed: list[Tensor] = []
-        chunks = [pixel_values] if self.training else pixel_values.split(self.config.views_per_chunk)
-        for global_features, tile_features in self._encode_chunks(chunks, is_global):
-            if len(global_features):
-                adapted.append(self.adapt_global(global_features))
-            if len(tile_features):
-                compressed.append(self.compress_tiles(tile_features))
-
-        global_tokens: Sequence[Tensor | None] = [None] * len(grids)
-        gates: Sequence[Tensor | None] = [None] * len(grids)
-        local_tokens: Sequence[Tensor | None] = [None] * len(grids)
-        if views != "local":
-            global_tokens = [tokens for chunk, _weights in adapted for tokens in chunk]
-            gates = [weights for _tokens, chunk in adapted if chunk is not None for weights in chunk] or gates
-        if views != "global":
-            tiles = torch.cat(compressed).split(num_tiles)
-            local_tokens = [
-                stitch_tiles(tokens, rows, cols, self.config.local_merge)
-                for tokens, (rows, cols) in zip(tiles, grids, strict=True)
-            ]
-        return [VisionTokens(*parts) for parts in zip(grids, gates, global_tokens, local_tokens, strict=True)]
 
     def get_image_features(
         self, pixel_values: Tensor, image_grids: Tensor, **kwargs: Any
@@ -310,9 +96,6 @@ class SlimeModel(SlimePreTrainedModel):
             return False
         parts = [part for name, part in self.named_children() if name != "language_model"]
         return num_processes() > 1 or any(p.requires_grad for part in parts for p in part.parameters())
-
-    def _blank_views(self, count: int) -> Tensor:
-        return torch.zeros(count, 3, self.config.view_size, self.config.view_size, device=self.device)
 
     def _nothing_seen(self) -> Tensor:
         """Zero, computed from a blank picture of one tile, so that its gradients are zeros and none is missing."""

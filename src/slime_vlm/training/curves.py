@@ -33,7 +33,7 @@ def draw_curves(history: Sequence[Mapping[str, Any]], title: str, path: Path) ->
     points = [entry for entry in history if "loss" in entry]
     if not points:
         return None
-    figure = Figure(figsize=(10, 6.5), layout="constrained")
+    figure = Figure(figsize=(10, 6.5))
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     panels: list[Panel] = [
@@ -47,6 +47,8 @@ def draw_curves(history: Sequence[Mapping[str, Any]], title: str, path: Path) ->
         axes.set_xlabel("step")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
+    # Four panels have fixed places; matplotlib's layout would draw everything twice to find them.
+    figure.subplots_adjust(left=0.08, right=0.98, bottom=0.08, top=0.9, wspace=0.2, hspace=0.35)
     figure.savefig(path, dpi=120)
     return path
 

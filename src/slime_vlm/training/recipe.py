@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
-
-import yaml
+from typing import Any
 
 from slime_vlm.errors import ConfigError
-from slime_vlm.model.configuration_slime import CHOICES, SlimeConfig
+from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.conversation import STYLES
 from slime_vlm.model.text_encoding import LABEL_RULES
 from slime_vlm.pages import PageSettings
+from slime_vlm.training.recipe_checks import recipe_problems
+from slime_vlm.training.recipe_reading import build, override, read_yaml
 from slime_vlm.training.recipe_rules import (
     COUNTS,
     FOLDER_NAME,
@@ -30,16 +26,12 @@ from slime_vlm.training.recipe_rules import (
     RATES,
     SHARE,
     SHARES,
-    Rule,
     at_least,
     fields_of,
-    hints_of,
-    nearest,
     one_of,
     some_of,
     value_rule,
 )
-from slime_vlm.training.stages import PART_PREFIXES
 from slime_vlm.training.trackers import TRACKERS
 
 # Those of transformers that need no settings of their own.
@@ -52,17 +44,6 @@ SCHEDULES = (
     "inverse_sqrt",
     "cosine_with_restarts",
 )
-
-
-PAGE_LOSSES = (
-    "selector_loss",
-    "context_loss",
-    "pointing_loss",
-    "copying_loss",
-    "reading_loss",
-    "global_reading_loss",
-)
-"""Keys of a stage that weigh a loss beside that of the answers; only a rendered page knows what they need."""
 
 
 @dataclass(frozen=True)
@@ -259,15 +240,6 @@ class Recipe:
     """Where curves go; [] for none."""
 
 
-class _Yaml(yaml.SafeLoader):
-    """YAML with the numbers of its version 1.2; 1.1 reads 1e-3 (no dot) as text."""
-
-
-_Yaml.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
 def load_recipe(path: str | Path, overrides: dict[str, str] | None = None) -> Recipe:
     """Read a recipe.
 
@@ -280,24 +252,13 @@ def load_recipe(path: str | Path, overrides: dict[str, str] | None = None) -> Re
             told at once. Or an override is no YAML or has no place.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"no recipe at {path}: give the path of a YAML file, such as recipes/nano.yaml")
-    try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Yaml)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    raw = read_yaml(path)
     for key, value in (overrides or {}).items():
-        try:
-            parsed = yaml.load(value, _Yaml)
-        except yaml.YAMLError as error:
-            raise ConfigError(
-                f"--set {key}={value}: {' '.join(str(error).split())}; expected a YAML value, such as 3 or [1, 2]"
-            ) from error
-        _override(raw, key, parsed)
+        override(raw, key, value)
     problems: list[str] = []
-    recipe = _build(Recipe, raw, "", problems)
+    recipe = build(Recipe, raw, "", problems)
     if not problems:
-        problems += _check(recipe)
+        problems += recipe_problems(recipe)
     if problems:
         raise ConfigError(f"{path}: " + "; ".join(problems))
     return recipe
@@ -306,192 +267,3 @@ def load_recipe(path: str | Path, overrides: dict[str, str] | None = None) -> Re
 def recipe_dict(recipe: Recipe) -> dict[str, Any]:
     """The resolved recipe as plain data, defaults filled in."""
     return dataclasses.asdict(recipe)
-
-
-def _override(raw: Any, key: str, value: Any) -> None:
-    node, parts = raw, key.split(".")
-    for depth, part in enumerate(parts):
-        last = depth == len(parts) - 1
-        if isinstance(node, list):
-            names = [str(item.get("name")) for item in node if isinstance(item, dict)]
-            if part not in names:
-                raise ConfigError(f"--set {key}: no stage '{part}'; {nearest(part, names)}")
-            node = node[names.index(part)]
-        elif not isinstance(node, dict):
-            raise ConfigError(f"--set {key}: '{'.'.join(parts[:depth])}' has no keys of its own")
-        elif last:
-            node[part] = value
-        else:
-            if node.get(part) is None:
-                node[part] = {}
-            node = node[part]
-
-
-def _build(kind: Any, raw: Any, where: str, problems: list[str]) -> Any:
-    """Build dataclass `kind` from plain data; collects problems rather than stopping at the first."""
-    if not isinstance(raw, dict):
-        problems.append(f"'{where or 'the recipe'}' is {type(raw).__name__}, expected keys and values")
-        return None
-    hints, fields = get_type_hints(kind), {f.name: f for f in dataclasses.fields(kind)}
-    values: dict[str, Any] = {}
-    for key, value in raw.items():
-        name = f"{where}.{key}" if where else str(key)
-        if key not in fields:
-            problems.append(f"unknown key '{name}': {nearest(str(key), list(fields))}")
-        else:
-            values[key] = _checked(hints[key], fields[key].metadata, value, name, problems)
-    for name, item in fields.items():
-        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-        if required and name not in raw:
-            problems.append(f"missing key '{where + '.' if where else ''}{name}'")
-    return kind(**values) if not problems else None
-
-
-def _checked(hint: Any, metadata: Mapping[str, Any], value: Any, name: str, problems: list[str]) -> Any:
-    """Convert the value of a field, and check it by the field's metadata."""
-    before = len(problems)
-    converted = _convert(hint, value, name, problems)
-    if len(problems) > before or converted is None:
-        return converted
-    rule: Rule | None = metadata.get("rule")
-    if rule is not None and not rule.fits(converted):
-        problems.append(f"'{name}' is {converted!r}, expected {rule.expected}")
-    return _values_of(metadata["kind"], converted, name, problems) if "kind" in metadata else converted
-
-
-def _values_of(kind: type, values: dict[str, Any], where: str, problems: list[str]) -> dict[str, Any]:
-    """Convert and check the values of some fields of `kind`."""
-    hints = hints_of(kind)
-    converted: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{where}.{key}"
-        if key not in hints:
-            problems.append(f"unknown key '{name}': {nearest(str(key), hints)}")
-        elif key == "projector_vocabulary" and value == "pages":
-            converted[key] = value
-        elif kind is SlimeConfig and key in CHOICES and value not in CHOICES[key]:
-            problems.append(f"'{name}' is {value!r}, expected one of {', '.join(CHOICES[key])}")
-        else:
-            converted[key] = _convert(hints[key], value, name, problems)
-    return converted
-
-
-def _convert(hint: Any, value: Any, name: str, problems: list[str]) -> Any:
-    origin = get_origin(hint)
-    if hint is Any:
-        return value
-    if origin in (typing.Union, types.UnionType):
-        options = [o for o in get_args(hint) if o is not type(None)]
-        optional = len(options) < len(get_args(hint))
-        return None if value is None and optional else _convert(options[0], value, name, problems)
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, name, problems)
-    if origin in (list, tuple):
-        if not isinstance(value, list):
-            problems.append(f"'{name}' is {value!r}, expected a list")
-            return []
-        inner = get_args(hint)[0]
-        labels = [v.get("name", i) if isinstance(v, dict) else i for i, v in enumerate(value)]
-        return [_convert(inner, v, f"{name}.{label}", problems) for label, v in zip(labels, value, strict=True)]
-    if origin is dict:
-        if not isinstance(value, dict):
-            problems.append(f"'{name}' is {value!r}, expected keys and values")
-            return {}
-        inner = get_args(hint)[1]
-        return {key: _convert(inner, item, f"{name}.{key}", problems) for key, item in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        problems.append(f"'{name}' is {value!r}, expected {hint.__name__}")
-    return value
-
-
-def _check(recipe: Recipe) -> list[str]:
-    problems = []
-    names = [stage.name for stage in recipe.stages]
-    for name in {n for n in names if names.count(n) > 1}:
-        problems.append(f"two stages are named '{name}'")
-    for i, stage in enumerate(recipe.stages):
-        where = f"stages.{stage.name}"
-        for part in stage.trains:
-            if part not in PART_PREFIXES:
-                problems.append(f"'{where}.trains' names '{part}': {nearest(part, PART_PREFIXES)}")
-        for part in stage.part_learning_rates:
-            if part not in stage.trains:
-                problems.append(f"'{where}.part_learning_rates' names '{part}', which this stage does not train")
-        if stage.cache_features is not None and "vision_tower" in stage.trains:
-            problems.append(f"'{where}.cache_features' needs a frozen vision encoder, and 'trains' names vision_tower")
-        if stage.cache_features is not None and stage.data.pages is not None:
-            problems.append(f"'{where}.cache_features' needs 'data.records' or 'data.mixture': every page is a new one")
-        if stage.lora is not None and "language_model" not in stage.trains:
-            problems.append(f"'{where}.lora' needs 'language_model' among 'trains'")
-        problems += _lora_problems(recipe, stage, names[i - 1 : i])
-        given = [key for key in ("pages", "records", "mixture") if getattr(stage.data, key) is not None]
-        if len(given) != 1:
-            problems.append(f"'{where}.data' needs exactly one of 'pages', 'records' and 'mixture'")
-        elif stage.data.pages is None and stage.objective != "answer":
-            problems.append(f"'{where}.objective: {stage.objective}' needs 'data.pages'")
-        elif stage.data.pages is not None and stage.steps is None:
-            problems.append(f"'{where}.steps' is needed, since pages have no end")
-        if stage.packing and stage.data.pages is not None:
-            problems.append(f"'{where}.packing' needs records, rows of pages are packed with questions already")
-        if stage.data.pages is not None:
-            problems += _page_problems(stage.data.pages, {**recipe.model.config, **stage.config}, f"{where}.data")
-            if stage.data.labels != "answers":
-                problems.append(f"'{where}.data.labels: {stage.data.labels}' needs 'data.records'")
-        elif len(given) == 1:
-            problems += [f"'{where}.{key}' needs 'data.pages'" for key in PAGE_LOSSES if getattr(stage, key)]
-        problems += _mixture_problems(stage.data, f"{where}.data")
-        for start in stage.start or []:
-            if start not in names[:i]:
-                problems.append(f"'{where}.start' names '{start}', which is no earlier stage")
-        if stage.batch_size % (stage.micro_batch_size or stage.batch_size):
-            problems.append(f"'{where}.batch_size' {stage.batch_size} is no multiple of {stage.micro_batch_size}")
-    source = recipe.model
-    if source.path is None and not (source.vision and source.llm) and "text_config" not in source.config:
-        problems.append("'model' needs 'path', or 'vision' and 'llm', or a 'config' with vision_config and text_config")
-    return problems
-
-
-def _lora_problems(recipe: Recipe, stage: Stage, before: list[str]) -> list[str]:
-    lora, where = stage.lora, f"stages.{stage.name}.lora"
-    problems = []
-    start = before if stage.start is None else stage.start
-    for name in start[1:]:
-        apart = [s for s in recipe.stages if s.name == name and s.lora is not None and not s.lora.merge]
-        if apart:
-            problems.append(f"'stages.{stage.name}.start' adds '{name}', whose adapters are kept apart; put it first")
-    if lora is None:
-        return problems
-    if lora.base_weights == "bfloat16" and not stage.bf16:
-        problems.append(f"'{where}.base_weights: bfloat16' needs 'bf16: true'")
-    if lora.base_weights == "4bit" and lora.merge:
-        problems.append(f"'{where}.base_weights: 4bit' needs 'merge: false'; slime merge folds them in afterwards")
-    if not lora.merge and (len(start) > 1 or (not start and recipe.model.path is None)):
-        problems.append(
-            f"'{where}.merge: false' needs one checkpoint to lie over: 'model.path', or one stage to start from"
-        )
-    return problems
-
-
-def _mixture_problems(data: DataSource, where: str) -> list[str]:
-    problems = []
-    parts = data.mixture or []
-    if data.mixture is not None and data.images is not None:
-        problems.append(f"'{where}.images' goes with 'records'; give each source of the mixture its own 'images'")
-    if len({part.weight is None for part in parts}) > 1:
-        problems.append(f"'{where}.mixture' gives some sources a weight and some none; give all of them one")
-    for index, part in enumerate(parts):
-        if part.weight is not None and part.passes is not None:
-            problems.append(f"'{where}.mixture.{index}' has both 'weight' and 'passes', expected one of them")
-    return problems
-
-
-def _page_problems(pages: dict[str, Any], config: dict[str, Any], where: str) -> list[str]:
-    # The model says how large views are, and may not be at hand yet: then no size is too large.
-    sizes = {"view_size": config.get("view_size", 1_000_000), "max_tiles": config.get("max_tiles", 7)}
-    try:
-        PageSettings.from_dict({**sizes, **pages})
-    except ConfigError as error:
-        return [f"'{where}.pages': {str(error).removeprefix('pages: ')}"]
-    return []

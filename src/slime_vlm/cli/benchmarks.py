@@ -89,6 +89,8 @@ def run(
     results = run_benchmarks(options, Console(stderr=True))
     if results:
         typer.echo(f"{table(results)}\n\n{out / 'results.md'} has all numbers, beside it are results.json and plots")
+        for file in sorted(out.glob("*/submission.*")):
+            typer.echo(f"{file} is for the server that scores it")
 
 
 def score(
@@ -104,12 +106,13 @@ def score(
     Example: slime eval score runs/eval
     """
     from slime_vlm.evaluation.report import details, table, write_report
+    from slime_vlm.evaluation.run_folder import read_run
     from slime_vlm.evaluation.scoring import score_files
 
     results = score_files(predictions, _judge(judge_url, judge_model, judge_key), judge_prompts)
     typer.echo(f"{table(results)}\n\n{details(results)}")
     if out is not None:
-        write_report(results, out, {})
+        write_report(results, out, read_run(out).get("settings", {}))
 
 
 def tasks() -> None:

@@ -196,10 +196,10 @@ def test_graded_results_stay_when_other_tasks_join(
     first, *_ = (out / "mm_vet" / "predictions.jsonl").read_text().splitlines(keepends=True)
     (out / "mm_vet" / "predictions.jsonl").write_text(first)
     assert "| MM-Vet | test | needs a judge (--judge-url) | – | 1 |" in run("--tasks", "scienceqa", "--limit", "1")
-    # Scored again into the folder, results still say of which model they are.
+    # Scored again into the folder, results still say what they are of.
     scored = CliRunner().invoke(app, ["eval", "score", str(out), "--out", str(out)])
     assert scored.exit_code == 0, scored.output
-    assert f"Model {model}." in (out / "results.md").read_text()
+    assert f"Model {model}. The first 1 questions of each task alone." in (out / "results.md").read_text()
 
 
 def test_score_command(grader: Grader, tmp_path: Path) -> None:

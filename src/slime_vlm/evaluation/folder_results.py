@@ -27,7 +27,7 @@ def folder_results(out: Path, fresh: Sequence[TaskResult]) -> list[TaskResult]:
         DataError: earlier predictions cannot be read.
     """
     of_command = {result.task.name: result for result in fresh}
-    reported = _reported(out)
+    reported = _report(out, "tasks")
     results = []
     for name, origin in read_run(out).get("tasks", {}).items():
         file = out / name / FILE
@@ -37,6 +37,11 @@ def folder_results(out: Path, fresh: Sequence[TaskResult]) -> list[TaskResult]:
             rows = list(read_rows(file))
             results.append(_earlier(origin, rows, reported.get(name, {})))
     return results
+
+
+def known_settings(out: Path) -> dict[str, Any]:
+    """The settings that a folder's predictions were made with: those of its report, else of its run; empty without."""
+    return dict(_report(out, "settings") or read_run(out).get("settings", {}))
 
 
 def _earlier(origin: Mapping[str, Any], rows: list[Row], entry: Mapping[str, Any]) -> TaskResult:
@@ -49,10 +54,10 @@ def _earlier(origin: Mapping[str, Any], rows: list[Row], entry: Mapping[str, Any
     return TaskResult(task, rows, entry["metrics"], entry["main"], entry["full_marks"], entry["judge"])
 
 
-def _reported(out: Path) -> Mapping[str, Any]:
-    """What `results.json` says of each task; nothing where there is none, or it is no report."""
+def _report(out: Path, part: str) -> Mapping[str, Any]:
+    """The settings or the tasks of `results.json`; nothing where there is none, or it is no report."""
     try:
-        tasks = json.loads((out / "results.json").read_text(encoding="utf-8"))["tasks"]
+        found = json.loads((out / "results.json").read_text(encoding="utf-8"))[part]
     except (OSError, ValueError, LookupError, TypeError):
         return {}
-    return tasks if isinstance(tasks, dict) else {}
+    return found if isinstance(found, dict) else {}

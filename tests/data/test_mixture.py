@@ -49,6 +49,7 @@ def test_passes() -> None:
     shares = [Share(), Share(passes=2.0), Share(passes=0.5)]
     order = order_of(Numbers("a", 10), Numbers("b", 3), Numbers("c", 8), shares=shares, count=2 * 20)
     assert order.per_epoch == [10, 6, 4]
+    assert order.passes() == [2.0, 4.0, 1.0]
     counts = Counter(order[position] for position in range(40))
     # Two epochs: a twice, b four times, c once.
     assert counts == {

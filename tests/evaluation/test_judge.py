@@ -14,10 +14,13 @@ from typer.testing import CliRunner
 
 from slime_vlm.cli import app
 from slime_vlm.errors import ConfigError, InputError
+from slime_vlm.evaluation.batches import BatchAnswerer
 from slime_vlm.evaluation.benchmarks import BENCHMARKS, Task
 from slime_vlm.evaluation.judge import Judge
 from slime_vlm.evaluation.scoring import TaskResult, score_task
+from tests.evaluation.make_fixtures import FIXTURES
 from tests.evaluation.test_benchmarks import questions_of
+from tests.tiny_reader import save_tiny_reader
 
 
 class Grader(HTTPServer):
@@ -164,6 +167,39 @@ def test_failures(grader: Grader) -> None:
         Judge("host/v1", "g")
     with pytest.raises(ConfigError, match="--judge-model"):
         Judge("http://host/v1", "")
+
+
+def test_graded_results_stay_when_other_tasks_join(
+    grader: Grader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = BatchAnswerer.answer
+    monkeypatch.setattr(BatchAnswerer, "answer", lambda self, p, i, max_new_tokens: real(self, p, i, 4))
+    model, out = save_tiny_reader(tmp_path / "model"), tmp_path / "out"
+
+    def run(*arguments: str) -> str:
+        command = ["eval", "run", "--model", str(model), "--device", "cpu", "--data", str(FIXTURES), "--out", str(out)]
+        result = CliRunner().invoke(app, [*command, *arguments])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    run("--tasks", "mm_vet", "--limit", "2", "--judge-url", grader.url, "--judge-model", "g")
+    assert len(grader.asked) == 2
+    shown = run("--tasks", "scienceqa", "--limit", "1")
+    # Neither asked nor graded again, and in the table of the folder.
+    assert len(grader.asked) == 2
+    assert "| MM-Vet | test | score | 50.00 | 2 |" in shown
+    results = json.loads((out / "results.json").read_text())
+    assert list(results["tasks"]) == ["mm_vet", "scienceqa"]
+    assert results["tasks"]["mm_vet"]["judge"] == {"model": "g", "prompt": "slime-vlm"}
+    assert "Graded by g" in (out / "results.md").read_text()
+    # Grades of other predictions are none of these: by rule MM-Vet has no number.
+    first, *_ = (out / "mm_vet" / "predictions.jsonl").read_text().splitlines(keepends=True)
+    (out / "mm_vet" / "predictions.jsonl").write_text(first)
+    assert "| MM-Vet | test | needs a judge (--judge-url) | – | 1 |" in run("--tasks", "scienceqa", "--limit", "1")
+    # Scored again into the folder, results still say what they are of.
+    scored = CliRunner().invoke(app, ["eval", "score", str(out), "--out", str(out)])
+    assert scored.exit_code == 0, scored.output
+    assert f"Model {model}. The first 1 questions of each task alone." in (out / "results.md").read_text()
 
 
 def test_score_command(grader: Grader, tmp_path: Path) -> None:

@@ -212,7 +212,10 @@ def test_server_splits_write_their_submission(checkpoint: Path, tmp_path: Path) 
     rows = [json.loads(line) for line in (FIXTURES / "docvqa" / "validation.jsonl").read_text().splitlines()]
     lines = [json.dumps({**row, "answers": None}) for row in rows]
     (tmp_path / "docvqa-test.jsonl").write_text("\n".join(lines))
-    run(checkpoint, tmp_path / "out", tasks=find_tasks("docvqa:test"), data=tmp_path)
+    arguments = ["--model", str(checkpoint), "--tasks", "docvqa:test", "--data", str(tmp_path), "--device", "cpu"]
+    done = CliRunner().invoke(app, ["eval", "run", *arguments, "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert f"{tmp_path / 'out' / 'docvqa-test' / 'submission.json'} is for the server" in done.output
     entries = json.loads((tmp_path / "out" / "docvqa-test" / "submission.json").read_text())
     assert [entry["questionId"] for entry in entries] == [49153, 49154, 49155]
     text = (tmp_path / "out" / "results.md").read_text()

@@ -1,4 +1,4 @@
-"""The launcher of VLMEvalKit: command line, names and messages. VLMEvalKit itself needs torchvision and is not run."""
+"""The launcher of VLMEvalKit: command line, names and messages; test_vlmevalkit_run.py runs VLMEvalKit itself."""
 
 from __future__ import annotations
 

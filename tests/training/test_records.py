@@ -247,5 +247,7 @@ def test_parts_that_do_not_fit_the_stated_config(tmp_path: Path) -> None:
 
 
 def test_each_process_counts_its_part() -> None:
-    assert part_of_limits([5, 0, 17], 8) == [1, 0, 3]
-    assert part_of_limits([5, 0, 17], 1) == [5, 0, 17]
+    assert part_of_limits([5, 0, 17], 8, [1.0, 1.0, 0.5]) == [1, 0, 3]
+    assert part_of_limits([5, 0, 17], 1, [1.0, 3.0, 0.5]) == [5, 0, 17]
+    # In the second pass a process meets records that others had in the first, and in the eighth it may have met all.
+    assert part_of_limits([5, 0, 17], 8, [2.0, 2.0, 20.0]) == [2, 0, 17]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from slime_vlm.cli.measured_model import Device, Dtype, Model, Overrides, RunFolder, parse_overrides
 from slime_vlm.cli.terminal import quiet_transformers
 
 if TYPE_CHECKING:
     from slime_vlm.evaluation.judge import Judge
 
-Model = Annotated[str, typer.Option("--model", "-m", help="nano, a checkpoint folder or a hub id.")]
 Data = Annotated[Path | None, typer.Option("--data", help="Folder of local copies, DATA/TASK/SPLIT.parquet and so on.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many questions of each task.")]
 BatchSize = Annotated[str, typer.Option("--batch-size", help="Questions at once; halved when the memory is full.")]
@@ -34,7 +34,7 @@ JudgePrompts = Annotated[
 
 def run(
     tasks: Annotated[str, typer.Option("--tasks", help="Names, such as textvqa,pope,docvqa:test; see `tasks`.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; the same one again goes on with it.")],
+    out: RunFolder,
     model: Model = "nano",
     data: Data = None,
     limit: Limit = None,
@@ -46,16 +46,9 @@ def run(
         list[str] | None,
         typer.Option("--hub-id", metavar="TASK=ID", help="Another copy of a task's data on the hub; repeatable."),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu, cuda, …", show_default="cuda if there is one")
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option("--dtype", help="float32, bfloat16, …", show_default="float32 on CPU, bfloat16 on GPU"),
-    ] = None,
-    override: Annotated[
-        list[str] | None, typer.Option("--set", help="A field of the model's config, selector_top_p=0.5; repeatable.")
-    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    override: Overrides = None,
     judge_url: JudgeUrl = None,
     judge_model: JudgeModel = "",
     judge_key: JudgeKey = None,
@@ -96,6 +89,8 @@ def run(
     results = run_benchmarks(options, Console(stderr=True))
     if results:
         typer.echo(f"{table(results)}\n\n{out / 'results.md'} has all numbers, beside it are results.json and plots")
+        for file in sorted(out.glob("*/submission.*")):
+            typer.echo(f"{file} is for the server that scores it")
 
 
 def score(
@@ -110,13 +105,14 @@ def score(
 
     Example: slime eval score runs/eval
     """
+    from slime_vlm.evaluation.folder_results import known_settings
     from slime_vlm.evaluation.report import details, table, write_report
     from slime_vlm.evaluation.scoring import score_files
 
     results = score_files(predictions, _judge(judge_url, judge_model, judge_key), judge_prompts)
     typer.echo(f"{table(results)}\n\n{details(results)}")
     if out is not None:
-        write_report(results, out, {})
+        write_report(results, out, known_settings(out))
 
 
 def tasks() -> None:
@@ -147,24 +143,6 @@ def _hub_ids(assignments: list[str]) -> dict[str, str]:
         if not name or value.count("/") != 1:
             raise ConfigError(f"--hub-id {name}={value}: expected TASK=OWNER/NAME, such as pope=me/pope-copy")
     return {name: value for name, _, value in pairs}
-
-
-def parse_overrides(assignments: list[str]) -> dict[str, Any]:
-    """Config fields of `--set field=value`; values are JSON where they can be, else text."""
-    import json
-
-    from slime_vlm.errors import ConfigError
-
-    overrides: dict[str, Any] = {}
-    for text in assignments:
-        name, sign, value = text.partition("=")
-        if not sign or not name:
-            raise ConfigError(f"--set {text}: expected field=value, such as selector_top_p=0.5")
-        try:
-            overrides[name] = json.loads(value)
-        except ValueError:
-            overrides[name] = value
-    return overrides
 
 
 def _judge(url: str | None, model: str, key: str | None) -> Judge | None:

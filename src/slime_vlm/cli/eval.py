@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from slime_vlm.cli import benchmarks
+from slime_vlm.cli.measured_model import Model
 from slime_vlm.cli.suite import suite
 from slime_vlm.cli.terminal import quiet_transformers
 
@@ -36,7 +37,7 @@ COLUMNS = ("key-value", "table", "scene", "chart", "geometry", "absent", "all")
 @app.callback(invoke_without_command=True)
 def _group(
     context: typer.Context,
-    model: benchmarks.Model = "nano",
+    model: Model = "nano",
     tasks: Annotated[str, typer.Option("--tasks", help="Short for `run`: names, such as textvqa,pope.")] = "",
     suite_name: Annotated[str, typer.Option("--suite", help="Short for `suite`: pages.")] = "",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run.")] = None,
@@ -76,7 +77,7 @@ def _option(parameter: str) -> str:
 
 @app.command()
 def pages(
-    model: Annotated[str, typer.Option("--model", help="nano, a checkpoint folder or a hub id.")] = "nano",
+    model: Model = "nano",
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Pages of every row of the table.")] = 60,
     tiles: Annotated[
         list[int] | None,
@@ -95,7 +96,10 @@ def pages(
     scale: Annotated[float, typer.Option("--scale", help="Page pixels for one pixel of the tile grid.")] = 1.0,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write every prediction to this JSONL file.")] = None,
 ) -> None:
-    """Exact match by kind of page, with tokens and seconds a question, as a Markdown table.
+    """A quick look at one model: exact match by kind of rendered page, with tokens and seconds, as a Markdown table.
+
+    To compare settings with intervals and plots, to resume, or to ask about your own pictures, take
+    `slime eval suite pages`.
 
     Pages are measured in tiles of 256 pixels. One tile means pages of up to 256 x 256 seen as one tile (max_tiles 1);
     the default slicing rule has no such grid.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from slime_vlm.cli.benchmarks import Model, parse_overrides
+from slime_vlm.cli.measured_model import Device, Dtype, Model, Overrides, RunFolder, parse_overrides
 from slime_vlm.cli.terminal import quiet_transformers
 
 SUITES = ("pages",)
@@ -15,7 +15,7 @@ SUITES = ("pages",)
 
 def suite(
     name: Annotated[str, typer.Argument(help="Which suite; there is one, `pages`.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; the same one again goes on with it.")],
+    out: RunFolder,
     model: Model = "nano",
     limit: Annotated[
         int | None,
@@ -35,20 +35,14 @@ def suite(
     records: Annotated[
         Path | None, typer.Option("--records", help="Your own pictures: records in the published format.")
     ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu, cuda, …", show_default="cuda if there is one")
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option("--dtype", help="float32, bfloat16, …", show_default="float32 on CPU, bfloat16 on GPU"),
-    ] = None,
-    override: Annotated[
-        list[str] | None, typer.Option("--set", help="A field of the model's config, selector_top_p=0.5; repeatable.")
-    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    override: Overrides = None,
 ) -> None:
     """Compare settings of a model on the same questions: fewer image tokens, other views, another picture size.
 
-    Accuracy, seconds and memory against image tokens on held-out rendered pages or your own pictures.
+    Accuracy, seconds and memory against image tokens on held-out rendered pages or your own pictures, with intervals
+    and plots. For a quick table of one model by kind of page take `slime eval pages`.
 
     Interrupted, the same command goes on where it stopped. It prints the report as Markdown.
 

@@ -65,6 +65,11 @@ class MixtureOrder:
             self._epoch = epoch, self._order(epoch)
         return int(self._epoch[1][place])
 
+    def passes(self) -> list[float]:
+        """How often the run goes through every source."""
+        epochs = self.count / self.epoch_length
+        return [epochs * count / length for count, length in zip(self.per_epoch, self.dataset.lengths, strict=True)]
+
     def taken(self) -> list[int]:
         """Indices of all records of the run, each once."""
         epochs = range(math.ceil(self.count / self.epoch_length))

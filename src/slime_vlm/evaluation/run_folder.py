@@ -40,6 +40,15 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def read_run(out: Path) -> dict[str, Any]:
+    """The `settings` and `tasks` of a run's folder; empty for another folder."""
+    try:
+        content = json.loads((out / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def claim(out: Path, settings: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -> None:
     """Make the folder of a run, or check that it is of the same model and settings; new tasks may join.
 

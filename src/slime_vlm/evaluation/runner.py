@@ -12,6 +12,7 @@ from rich.console import Console
 
 from slime_vlm.errors import ConfigError, DataError, SlimeError
 from slime_vlm.evaluation.benchmarks import Question, Task
+from slime_vlm.evaluation.folder_results import folder_results
 from slime_vlm.evaluation.judge import Judge
 from slime_vlm.evaluation.pictures import open_visual
 from slime_vlm.evaluation.predictions import PredictionStore, Row
@@ -68,7 +69,7 @@ def run_benchmarks(options: RunOptions, console: Console) -> list[TaskResult]:
         console: where progress is shown.
 
     Returns:
-        One result a task from the main process, none from the others.
+        One result a task of the folder, those of earlier commands among them, from the main process; none from others.
 
     Raises:
         ConfigError: the folder holds another run, or two questions have one id.
@@ -109,6 +110,7 @@ def run_benchmarks(options: RunOptions, console: Console) -> list[TaskResult]:
             _submit(task, rows, store.folder, options)
         processes.wait()
     if processes.is_main:
+        results = folder_results(options.out, results)
         write_report(results, options.out, {**settings, "limit": options.limit})
     return results
 

@@ -75,12 +75,12 @@ def find_script() -> Path:
     """
     found = importlib.util.find_spec("vlmeval")
     if found is None or found.origin is None:
-        raise ConfigError("VLMEvalKit is not installed; clone its repository and run pip install -e . there")
+        raise ConfigError("VLMEvalKit is not installed; docs/evaluation.md says how (pip install ms-vlmeval)")
     package = Path(found.origin).parent
     for folder in (package.parent, package):
         if (folder / "run.py").is_file():
             return folder / "run.py"
-    raise ConfigError(f"{package} has no run.py beside it or within, expected VLMEvalKit; install it from its checkout")
+    raise ConfigError(f"{package} has no run.py beside it or within, expected VLMEvalKit; see docs/evaluation.md")
 
 
 if __name__ == "__main__":

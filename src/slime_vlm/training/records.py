@@ -113,12 +113,20 @@ class RecordCollator:
             raise DataError(f"{self.dataset.name_of(index)}: {error}") from error
 
 
-def part_of_limits(limits: Sequence[int], processes: int) -> list[int]:
-    """How many records of every source may be bad on one process, each of which counts its own.
+def part_of_limits(limits: Sequence[int], processes: int, passes: Sequence[float]) -> list[int]:
+    """How many records of every source may be bad on one process, each of which counts the different ones it meets.
 
-    Rounded up: a tenth of 50 records is less than one on each of 8 processes, and the first bad one no reason to stop.
+    In one pass a process meets its part of a source, in several passes more and more of it, bad ones with the others.
+    So no process has to ask the others, and the whole run may go over the limit a little: a part is rounded up, as a
+    tenth of 50 records is less than one on each of 8 processes, and the first bad one no reason to stop.
+
+    Args:
+        limits: how many records of every source may be bad.
+        processes: number of processes.
+        passes: how often the run goes through every source; less than once counts as once.
     """
-    return [math.ceil(limit / processes) for limit in limits]
+    met = [min(max(1.0, times), processes) for times in passes]
+    return [math.ceil(limit * times / processes) for limit, times in zip(limits, met, strict=True)]
 
 
 class BadRecords:

@@ -221,10 +221,7 @@ def _data_and_loss(
         parts = stage.data.parts
         records = RecordDataset(*(open_source(part.path, part.images, part.config, part.split) for part in parts))
         style = "plain" if stage.data.conversation == "plain" else None
-        # Each process sees its own part of the records.
-        limits = part_of_limits(records.limits(stage.data.max_bad), _processes())
         limit, views = stage.max_sequence_length, model.config.views
-        collator = RecordCollator(records, processor, style, stage.data.labels, limit, limits, views)
         mixture = records, [Share(part.passes, part.weight) for part in parts], recipe.seed + stage.seed
         order = MixtureOrder(*mixture)
         if stage.packing:
@@ -233,8 +230,9 @@ def _data_and_loss(
         order.count = stage.batch_size * (
             stage.steps or math.ceil(stage.epochs * order.epoch_length / stage.batch_size)
         )
+        limits = part_of_limits(records.limits(stage.data.max_bad), _processes(), order.passes())
         # The collator opens them, since it may have to open the next one instead.
-        return order, collator, None
+        return order, RecordCollator(records, processor, style, stage.data.labels, limit, limits, views), None
 
     from slime_vlm.pages import PageSettings
 

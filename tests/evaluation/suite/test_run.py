@@ -127,6 +127,9 @@ def test_records_by_the_command(tmp_path: Path) -> None:
     assert {row["prompt"] for row in rows} == {"What is the total?", "Where is the whale?"}
     assert "cannot be drawn larger" in result.stdout
     assert not any(row["setting"].startswith("rendered") for row in rows)
+    # `views` brings the setting `all`, which belongs to other tables, too: they have nothing else to show.
+    titles = [line.split("**")[1] for line in result.stdout.splitlines() if line.startswith("**")]
+    assert titles == ["What holds here", "Views", "By kind of page"]
 
 
 @pytest.mark.parametrize(

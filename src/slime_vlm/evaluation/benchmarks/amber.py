@@ -9,6 +9,9 @@ from slime_vlm.evaluation.benchmarks.benchmark import Benchmark, Joined, Questio
 from slime_vlm.evaluation.benchmarks.prompts import SHORT_ANSWER
 from slime_vlm.evaluation.metrics.yes_no import amber_scores, read_amber
 
+ANNOTATIONS = Joined("annotations", key="id", other="id")
+"""The table with the truths, of both parts."""
+
 
 def _ask(record: Record, place: int) -> Question:
     # The repository has queries and annotations, the mirror on the hub one table.
@@ -49,7 +52,7 @@ def _pairs(rows: Sequence[Scored]) -> list[tuple[str, str]]:
 BENCHMARK = Benchmark(
     name="amber",
     title="AMBER (discriminative)",
-    source=Source("yifanzhang114/AMBER_base64", "train", joined=Joined("annotations", key="id", other="id")),
+    source=Source("yifanzhang114/AMBER_base64", "train", joined=ANNOTATIONS),
     licence="Apache-2.0*",
     metric="accuracy; F1 with no as the positive class",
     fields=("image",),

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slime_vlm.evaluation.benchmarks.benchmark import Benchmark, Joined, Question, Record, Scored, Source, Target
+from slime_vlm.evaluation.benchmarks.amber import ANNOTATIONS
+from slime_vlm.evaluation.benchmarks.benchmark import Benchmark, Question, Record, Scored, Source, Target
 from slime_vlm.evaluation.metrics.objects import named_objects
 
 
@@ -41,7 +42,7 @@ def _share(parts: Sequence[int], wholes: Sequence[int]) -> float:
 BENCHMARK = Benchmark(
     name="amber_generative",
     title="AMBER (generative, by lists)",
-    source=Source("junyangwang0410/AMBER", "query_generative", joined=Joined("annotations", key="id", other="id")),
+    source=Source("junyangwang0410/AMBER", "query_generative", joined=ANNOTATIONS),
     licence="Apache-2.0*",
     metric="share of the listed objects that are named; not the official Cover",
     fields=("id", "image", "query", "truth", "hallu"),

@@ -175,6 +175,12 @@ def grouped(rows: Iterable[Scored], key: str) -> dict[str, list[Scored]]:
     return dict(groups)
 
 
+def mean_of_groups(rows: Iterable[Scored], key: str) -> float:
+    """Mean over the groups of what each has right in percent, however many rows it has; 0 without any."""
+    groups = [percent(row.score for row in group) for group in grouped(rows, key).values()]
+    return sum(groups) / len(groups) if groups else 0.0
+
+
 def accuracy(*keys: str) -> Summarise:
     """A summary with the accuracy over all rows, and by each of the named fields of their targets."""
 

@@ -12,11 +12,10 @@ from slime_vlm.evaluation.benchmarks.benchmark import (
     Scored,
     Source,
     Target,
-    grouped,
-    percent,
+    mean_of_groups,
 )
+from slime_vlm.evaluation.benchmarks.letters import score_stated_letter
 from slime_vlm.evaluation.benchmarks.prompts import letter_options, option_lines
-from slime_vlm.evaluation.metrics.choices import stated_letter
 
 
 def _ask(record: Record, place: int) -> Question:
@@ -32,21 +31,12 @@ def _ask(record: Record, place: int) -> Question:
     return Question(f"{record['index']}-{target['cycle']}", prompt, (record["image"],), target)
 
 
-def _score(prediction: str, target: Target) -> float:
-    return float(stated_letter(prediction, target["options"]) == target["answer"])
-
-
 def _summarise(rows: Sequence[Scored]) -> dict[str, float]:
     return {
-        "all": _mean_over_cycles(rows),
-        "single": _mean_over_cycles([row for row in rows if row.target["category"] == "single"]),
-        "cross": _mean_over_cycles([row for row in rows if row.target["category"] == "cross"]),
+        "all": mean_of_groups(rows, "cycle"),
+        "single": mean_of_groups([row for row in rows if row.target["category"] == "single"], "cycle"),
+        "cross": mean_of_groups([row for row in rows if row.target["category"] == "cross"], "cycle"),
     }
-
-
-def _mean_over_cycles(rows: Sequence[Scored]) -> float:
-    cycles = [percent(row.score for row in group) for group in grouped(rows, "cycle").values()]
-    return sum(cycles) / len(cycles) if cycles else 0.0
 
 
 BENCHMARK = Benchmark(
@@ -57,7 +47,7 @@ BENCHMARK = Benchmark(
     metric="accuracy, mean over rotations",
     fields=("index", "question", "answer", "category", "cycle_category", "A", "B", "image"),
     ask=_ask,
-    score=_score,
+    score=score_stated_letter,
     summarise=_summarise,
     main="all",
 )

@@ -17,6 +17,7 @@ from slime_vlm.evaluation.benchmarks.benchmark import (
     Target,
     percent,
 )
+from slime_vlm.evaluation.benchmarks.letters import score_stated_letter
 from slime_vlm.evaluation.benchmarks.prompts import LETTER, LETTER_CN, is_missing, letter_options, option_lines
 from slime_vlm.evaluation.metrics.choices import stated_letter
 from slime_vlm.evaluation.metrics.circular import ROTATION, circular_scores
@@ -44,7 +45,7 @@ def _asker(suffix: str) -> Callable[[Record, int], Question]:
 def _score(prediction: str, target: Target) -> float | None:
     if target["answer"] is None:
         return None
-    return float(stated_letter(prediction, target["options"]) == target["answer"])
+    return score_stated_letter(prediction, target)
 
 
 def _circular(rows: Sequence[Scored], name: str, scores: Sequence[float]) -> dict[str, float]:

@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from slime_vlm.evaluation.benchmarks.benchmark import Benchmark, Question, Record, Scored, Source, Target, percent
+from slime_vlm.evaluation.benchmarks.benchmark import (
+    Benchmark,
+    Question,
+    Record,
+    Scored,
+    Source,
+    Target,
+    accuracy,
+    mean_of_groups,
+    percent,
+)
 from slime_vlm.evaluation.metrics.choices import realworld_letter
 
 _CHOICES = "The choices are listed below:"
@@ -38,15 +48,8 @@ def _score(prediction: str, target: Target) -> float:
 
 
 def _summarise(rows: Sequence[Scored]) -> dict[str, float]:
-    result = {"accuracy": percent(row.score for row in rows)}
-    groups = {
-        (key, name): percent(row.score for row in rows if row.target[key] == name)
-        for key in ("task", "domain", "sub-task")
-        for name in sorted({row.target[key] for row in rows})
-    }
-    subtasks = [score for (key, _), score in groups.items() if key == "sub-task"]
-    result["mean of sub-tasks"] = sum(subtasks) / len(subtasks) if subtasks else 0.0
-    return result | {name: score for (_, name), score in groups.items()}
+    overall = {"accuracy": percent(row.score for row in rows), "mean of sub-tasks": mean_of_groups(rows, "sub-task")}
+    return overall | accuracy("task", "domain", "sub-task")(rows)
 
 
 BENCHMARK = Benchmark(

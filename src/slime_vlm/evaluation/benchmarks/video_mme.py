@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from slime_vlm.evaluation.benchmarks.benchmark import Benchmark, Question, Record, Source, Target, accuracy
-from slime_vlm.evaluation.metrics.choices import LETTERS, stated_letter
+from slime_vlm.evaluation.benchmarks.letters import score_stated_letter
+from slime_vlm.evaluation.metrics.choices import LETTERS
 
 _INSTRUCTION = (
     "Select the best answer to the following multiple-choice question based on the video. "
@@ -25,10 +26,6 @@ def _ask(record: Record, place: int) -> Question:
     return Question(str(record["question_id"]), prompt, (f"videos/{record['videoID']}.mp4",), target)
 
 
-def _score(prediction: str, target: Target) -> float:
-    return float(stated_letter(prediction, target["options"]) == target["answer"])
-
-
 BENCHMARK = Benchmark(
     name="video_mme",
     title="Video-MME",
@@ -37,7 +34,7 @@ BENCHMARK = Benchmark(
     metric="accuracy of the letter, without subtitles",
     fields=("videoID", "duration", "domain", "question_id", "question", "options", "answer"),
     ask=_ask,
-    score=_score,
+    score=score_stated_letter,
     summarise=accuracy("duration", "domain"),
     main="accuracy",
     max_new_tokens=64,

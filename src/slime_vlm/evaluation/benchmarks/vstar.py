@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from slime_vlm.evaluation.benchmarks.benchmark import Benchmark, Question, Record, Source, Target, accuracy
+from slime_vlm.evaluation.benchmarks.letters import score_stated_letter
 from slime_vlm.evaluation.benchmarks.prompts import LETTER, option_lines
-from slime_vlm.evaluation.metrics.choices import LETTERS, stated_letter
+from slime_vlm.evaluation.metrics.choices import LETTERS
 
 _OPTION = re.compile(r"\(([A-Z])\)\s*")
 
@@ -25,10 +26,6 @@ def _ask(record: Record, place: int) -> Question:
     return Question(str(record["question_id"]), prompt, (record["image"],), target)
 
 
-def _score(prediction: str, target: Target) -> float:
-    return float(stated_letter(prediction, target["options"]) == target["answer"])
-
-
 BENCHMARK = Benchmark(
     name="vstar",
     title="V* Bench",
@@ -37,7 +34,7 @@ BENCHMARK = Benchmark(
     metric="accuracy of the letter",
     fields=("question_id", "text", "label", "category", "image"),
     ask=_ask,
-    score=_score,
+    score=score_stated_letter,
     summarise=accuracy("category"),
     main="accuracy",
     note="Upstream compares the likelihoods of the options; here the model writes a letter.",

@@ -95,14 +95,22 @@ def markdown(rows: Sequence[Row], summaries: Sequence[Summary], origin: Mapping[
             f"better does not hold; nothing is said of fewer than {FEWEST_PAGES} pages; each line by itself"
         )
         parts.append(f"**What holds here** ({rules})\n\n{claims}")
-    for group in GROUPS:
-        members = of_group(summaries, group)
-        if len(members) > 1:
-            parts.append(f"**{TITLES[group]}**\n\n{_table(members)}")
+    for group in _groups_with_a_table(summaries):
+        parts.append(f"**{TITLES[group]}**\n\n{_table(of_group(summaries, group))}")
     parts.append(f"**By kind of page**\n\n{_kinds(summaries)}")
     if notes:
         parts.append("Left out:\n\n" + "\n".join(f"- {note}" for note in notes))
     return "\n\n".join(parts) + "\n"
+
+
+def _groups_with_a_table(summaries: Sequence[Summary]) -> list[str]:
+    """Groups with a setting of their own.
+
+    The reference and `all` stand in several, which would make tables of these two wherever nothing else was asked; they
+    alone have one table.
+    """
+    own = [group for group in GROUPS if any(summary.setting.groups == (group,) for summary in summaries)]
+    return own or [group for group in GROUPS if len(of_group(summaries, group)) > 1][:1]
 
 
 def _table(summaries: Sequence[Summary]) -> str:

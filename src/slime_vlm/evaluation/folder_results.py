@@ -1,0 +1,63 @@
+"""All results of a run's folder: those of the command at hand, and those that earlier ones left there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from slime_vlm.evaluation.benchmarks import find_tasks
+from slime_vlm.evaluation.predictions import FILE, Row, read_rows
+from slime_vlm.evaluation.run_folder import read_run
+from slime_vlm.evaluation.scoring import TaskResult, score_task
+
+
+def folder_results(out: Path, fresh: Sequence[TaskResult]) -> list[TaskResult]:
+    """The results of every task of a folder, in the order in which the tasks joined it.
+
+    An earlier result stands as `results.json` has it, a judge's grades with it, so that no judge is asked again; one
+    that has other predictions by now is scored by rule. A task that was begun and not finished has none.
+
+    Args:
+        out: the folder of the run.
+        fresh: what the command at hand has scored.
+
+    Raises:
+        DataError: earlier predictions cannot be read.
+    """
+    of_command = {result.task.name: result for result in fresh}
+    reported = _report(out, "tasks")
+    results = []
+    for name, origin in read_run(out).get("tasks", {}).items():
+        file = out / name / FILE
+        if name in of_command:
+            results.append(of_command[name])
+        elif file.is_file():
+            rows = list(read_rows(file))
+            results.append(_earlier(origin, rows, reported.get(name, {})))
+    return results
+
+
+def known_settings(out: Path) -> dict[str, Any]:
+    """The settings that a folder's predictions were made with: those of its report, else of its run; empty without."""
+    return dict(_report(out, "settings") or read_run(out).get("settings", {}))
+
+
+def _earlier(origin: Mapping[str, Any], rows: list[Row], entry: Mapping[str, Any]) -> TaskResult:
+    benchmark = str(origin["benchmark"])
+    # The report may name another copy on the hub, followed by its config.
+    copy = str(entry.get("source", "")).partition(" (")[0]
+    (task,) = find_tasks(f"{benchmark}:{origin['split']}", {benchmark: copy} if copy else None)
+    if entry.get("questions") != len(rows):
+        return score_task(task, rows)
+    return TaskResult(task, rows, entry["metrics"], entry["main"], entry["full_marks"], entry["judge"])
+
+
+def _report(out: Path, part: str) -> Mapping[str, Any]:
+    """The settings or the tasks of `results.json`; nothing where there is none, or it is no report."""
+    try:
+        found = json.loads((out / "results.json").read_text(encoding="utf-8"))[part]
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}

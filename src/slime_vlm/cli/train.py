@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,8 +28,10 @@ def train(
             show_default="measured at the start of a run",
         ),
     ] = None,
-    gpus: Annotated[int, typer.Option(help="GPUs that --dry-run plans for.")] = 1,
-    utilisation: Annotated[float, typer.Option(help="Share of the peak that --dry-run plans with.")] = 0.4,
+    gpus: Annotated[int | None, typer.Option(help="GPUs that --dry-run plans for.", show_default="1")] = None,
+    utilisation: Annotated[
+        float | None, typer.Option(help="Share of the peak that --dry-run plans with.", show_default="0.4")
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe, dotted.")
     ] = None,
@@ -38,7 +40,17 @@ def train(
 
     Example: slime train recipes/nano.yaml --out runs/nano --dry-run
     """
+    from slime_vlm.errors import ConfigError
+
+    options: dict[str, Any] = {"gpus": gpus, "utilisation": utilisation}
+    planned = {name: value for name, value in options.items() if value is not None}
+    if planned and not dry_run:
+        raise ConfigError(
+            f"--{next(iter(planned))} is for the plan of --dry-run alone: a run takes the GPUs that torchrun or "
+            "accelerate launch start it on, and measures; leave it out, or add --dry-run"
+        )
+
     from slime_vlm.training.plan import Hardware
     from slime_vlm.training.run import train as run_recipe
 
-    run_recipe(recipe, out, stage or [], resume, dry_run, overrides or [], Hardware(gpus, tflops, utilisation))
+    run_recipe(recipe, out, stage or [], resume, dry_run, overrides or [], Hardware(tflops=tflops, **planned))

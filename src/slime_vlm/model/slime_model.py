@@ -58,7 +58,7 @@ class SlimeModel(SlimeVision):
             An output whose `pooler_output` is a list with one [n, D] tensor per image.
         """
         vision_tokens = self.encode_images(pixel_values, image_grids)
-        return BaseModelOutputWithPooling(pooler_output=[self._image_block(tokens) for tokens in vision_tokens])
+        return BaseModelOutputWithPooling(pooler_output=self._image_blocks(vision_tokens))
 
     def page_position_embeddings(self, rows: int, cols: int, kept: Tensor | None = None) -> Tensor:
         """Position of every local token of a rows x cols grid of tiles, [L, D] in the order of merging.
@@ -75,12 +75,21 @@ class SlimeModel(SlimeVision):
             raise InputError("this model has no page positions, set page_positions=True in its config")
         return self.page_positions(rows, cols, self.config.token_layout.tile_side, self.config.local_merge, kept)
 
-    def _image_block(self, tokens: VisionTokens, kept: Tensor | None = None) -> Tensor:
-        """Tokens of an image in the order of the sequence: global, separator, kept local ones [L] (section 3.4)."""
-        parts = [] if tokens.global_tokens is None else [tokens.global_tokens]
+    def _image_blocks(
+        self, vision_tokens: Sequence[VisionTokens], kept: Sequence[Tensor] | None = None
+    ) -> list[Tensor]:
+        """Tokens of every image in the order of the sequence: global, separator, kept local ones [L] (section 3.4)."""
+        separators: list[Tensor] = []
         if self.config.token_layout.num_separators:
+            # Looked up once, however many images there are: every process has to use the embeddings as often.
             separator = torch.tensor([self.config.separator_token_id], device=self.language_model.device)
-            parts.append(self.get_input_embeddings()(separator))
+            separators = [self.get_input_embeddings()(separator)]
+        masks: Sequence[Tensor | None] = kept or [None] * len(vision_tokens)
+        return [self._image_block(*pair, separators) for pair in zip(vision_tokens, masks, strict=True)]
+
+    def _image_block(self, tokens: VisionTokens, kept: Tensor | None, separators: list[Tensor]) -> Tensor:
+        parts = [] if tokens.global_tokens is None else [tokens.global_tokens]
+        parts += separators
         if tokens.local_tokens is not None:
             local = tokens.local_tokens
             kept = None if kept is None else kept.to(local.device)
@@ -101,12 +110,12 @@ class SlimeModel(SlimeVision):
         """Zero, computed from a blank picture of one tile, so that its gradients are zeros and none is missing."""
         blank = self._blank_views(2)
         tokens = self.encode_image(blank, (1, 1))
-        if self.selector is not None and self.selector.scorer is not None and self.config.views != "global":
-            # It gets no gradient, but its weights may be spread over the processes.
+        if self.selector is not None and self.config.views != "global":
+            # It gets no gradient, but its weights and the embeddings' may be spread over the processes.
             ids = torch.tensor([[self.config.separator_token_id]], device=blank.device)
             self._select([tokens], ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids[0]))
         # The product comes first: a sum of many tokens may be too large for 16 bits.
-        return (self._image_block(tokens) * 0.0).sum()
+        return (self._image_blocks([tokens])[0] * 0.0).sum()
 
     # Text --------------------------------------------------------------------------------------------------------
 
@@ -232,10 +241,10 @@ class SlimeModel(SlimeVision):
             keep_position_ids=self.config.keep_position_ids,
             max_length=self.config.max_sequence_length,
         )
+        # Before the text, as in a batch without a picture: processes have to use parts in the same order, too.
+        features = torch.cat(self._image_blocks(vision_tokens, kept_local_tokens)) if vision_tokens else None
         embeddings = self.embed_text(merged.input_ids)[0]
-        if vision_tokens:
-            masks: Sequence[Tensor | None] = kept_local_tokens or [None] * len(vision_tokens)
-            features = torch.cat([self._image_block(*pair) for pair in zip(vision_tokens, masks, strict=True)])
+        if features is not None:
             # Number of its feature at every placeholder that is still there; cutting rows may have removed some.
             numbers = (placeholders & kept).flatten().cumsum(0).view_as(kept) - 1
             filled = placeholders.gather(1, merged.token_index.clamp(min=0)) & (merged.token_index >= 0)

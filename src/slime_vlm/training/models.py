@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from transformers import set_seed
 
 from slime_vlm.assembly import assemble
@@ -26,6 +25,7 @@ from slime_vlm.training.page_labels import SlotVocabulary
 from slime_vlm.training.page_tokenizer import build_page_tokenizer
 from slime_vlm.training.recipe import Recipe
 from slime_vlm.training.run_folder import STAGE_FILE
+from slime_vlm.weight_files import folder_tensors
 
 
 def page_vocabulary(slot_sizes: Sequence[int] | None = None) -> SlotVocabulary:
@@ -262,14 +262,25 @@ def base_of(recipe: Recipe, before: list[Path]) -> str:
 def stage_model(
     folders: list[Path], overrides: dict[str, Any], quantization: str | None = None
 ) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
-    """The model after one or more stages: the weights of the first folder, then what each later one trained."""
+    """The model after one or more stages: the weights of the first folder, then what each later one trained.
+
+    Raises:
+        CheckpointError: a folder has no whole weights, in one file or in shards.
+        ConfigError: what a later one trained does not fit into the model of the first.
+    """
     model, processor = _load(folders[0], overrides, quantization)
+    state = model.state_dict()
     for folder in folders[1:]:
-        trained = set(json.loads((folder / STAGE_FILE).read_text())["trained"])
-        weights = load_file(folder / "model.safetensors")
-        state = model.state_dict()
-        with torch.no_grad():
-            for name, value in weights.items():
-                if any(name.startswith(prefix) for prefix in trained):
-                    state[name].copy_(value)
+        trained = tuple(json.loads((folder / STAGE_FILE).read_text())["trained"])
+        for name, stored in folder_tensors(folder).items():
+            if not name.startswith(trained):
+                continue
+            shape = tuple(state[name].shape) if name in state else None
+            if shape != stored.shape:
+                raise ConfigError(
+                    f"{stored.origin} has the shape {list(stored.shape)}, and in {folders[0]} it is "
+                    f"{'absent' if shape is None else list(shape)}: stages that start together need one model.config"
+                )
+            with torch.no_grad():
+                state[name].copy_(stored.read())
     return model, processor

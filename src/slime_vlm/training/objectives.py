@@ -282,8 +282,8 @@ class AnswerObjective:
         kept = kept | batch["relevant"]
         labels = batch["local_labels"].split([rows * cols for rows, cols in grids])
         images, held = [], []
-        for tokens, seen, length, ids in zip(pages, kept, lengths.tolist(), labels, strict=True):
-            block = slime._image_block(tokens)
+        blocks = slime._image_blocks(pages)
+        for tokens, block, seen, length, ids in zip(pages, blocks, kept, lengths.tolist(), labels, strict=True):
             before = len(block) - length
             seen = torch.cat([seen.new_ones(before, seen.shape[1]), seen[:length]])
             places = seen.any(1).nonzero()[:, 0]
@@ -307,8 +307,8 @@ class AnswerObjective:
     ) -> tuple[list[PackedImage], list[Tensor], Tensor, dict[str, float]]:
         """Images of the global view alone: every question sees all of it."""
         images, held = [], []
-        for tokens in whole:
-            block = model.model._image_block(VisionTokens(grid=(1, 1), global_tokens=tokens, local_tokens=None))
+        pages = [VisionTokens(grid=(1, 1), global_tokens=tokens, local_tokens=None) for tokens in whole]
+        for block in model.model._image_blocks(pages):
             places = torch.arange(len(block), device=block.device)
             every = torch.ones(len(block), batch["relevant"].shape[-1], dtype=torch.bool, device=block.device)
             images.append(PackedImage(block, places, len(block), 0, every))

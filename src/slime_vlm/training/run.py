@@ -40,6 +40,7 @@ from slime_vlm.training.stages import apply_stage, frozen_modules, trainable_tab
 from slime_vlm.training.step_flops import training_flops
 from slime_vlm.training.trackers import check_trackers
 from slime_vlm.training.trainer import ClockCheckpoints, SlimeTrainer, last_complete_checkpoint, on_any_process
+from slime_vlm.training.zero import asks_for_deepspeed
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
@@ -280,6 +281,7 @@ def _arguments(recipe: Recipe, stage: Stage, folder: Path, dataset: Any) -> Trai
     processes = _processes()
     micro = stage.samples_a_pass(processes)
     steps = len(dataset) // stage.batch_size
+    on_cpu = not torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
@@ -292,7 +294,9 @@ def _arguments(recipe: Recipe, stage: Stage, folder: Path, dataset: Any) -> Trai
         adam_beta2=stage.adam_beta2,
         max_grad_norm=stage.max_grad_norm,
         bf16=_in_bf16(stage),
-        use_cpu=not torch.cuda.is_available(),
+        # Accelerate leaves DeepSpeed out where it is told to use CPUs; told nothing it finds them, but no backend.
+        use_cpu=on_cpu and not asks_for_deepspeed(),
+        ddp_backend="gloo" if on_cpu and asks_for_deepspeed() else None,
         # A gate that stands on one adapter gets no gradient in stages 1a and 1b.
         ddp_find_unused_parameters=True,
         # Pages are drawn anew at every index, and the mixture says which record comes when.

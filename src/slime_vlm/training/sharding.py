@@ -31,8 +31,8 @@ def layer_classes(model: SlimeForConditionalGeneration) -> list[str]:
 def keep_embeddings(model: SlimeForConditionalGeneration) -> None:
     """Let a step gather the embeddings once, however often it looks something up in them.
 
-    Accelerate makes them a unit of their own. A process with two pictures uses them more often than one with a picture
-    or with text alone, and would wait for the other for ever.
+    Accelerate makes them a unit of their own, and a step looks up the selector's text, the separator and the row one
+    after another.
     """
     embeddings = model.get_input_embeddings()
     if isinstance(embeddings, FSDPModule):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
+
+import torch
+
 from slime_vlm.data.opening import check_source
 from slime_vlm.errors import ConfigError
 from slime_vlm.quantization import check_quantization
 from slime_vlm.training.models import recipe_config
 from slime_vlm.training.packing import check_packing
 from slime_vlm.training.recipe import Recipe, Stage
+from slime_vlm.training.zero import asks_for_deepspeed
 
 
 def check_stage(recipe: Recipe, stage: Stage) -> None:
@@ -41,7 +46,18 @@ def check_start(stage: Stage, processes: int) -> None:
             f"stage '{stage.name}': batch_size {stage.batch_size} is no multiple of micro_batch_size {micro} x "
             f"{processes} processes"
         )
+    if asks_for_deepspeed():
+        _check_deepspeed(stage)
     if stage.lora is not None and stage.lora.base_weights == "4bit":
         check_quantization("4bit")
     for part in stage.data.parts:
         check_source(part.path, part.images)
+
+
+def _check_deepspeed(stage: Stage) -> None:
+    if importlib.util.find_spec("deepspeed") is None:
+        raise ConfigError("the run was started with DeepSpeed, which is not installed: pip install deepspeed")
+    if stage.bf16 and not torch.cuda.is_available():
+        raise ConfigError(
+            f"stage '{stage.name}' has bf16: true, and without a GPU DeepSpeed computes in float32: set bf16: false"
+        )

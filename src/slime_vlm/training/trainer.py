@@ -20,6 +20,7 @@ from slime_vlm.errors import ConfigError
 from slime_vlm.training.records import BadRecords
 from slime_vlm.training.sharding import is_sharded, keep_embeddings, layer_classes, load_shards
 from slime_vlm.training.speed import Speedometer
+from slime_vlm.training.zero import check_zero_checkpoint
 
 COMPLETE = "complete"
 """Marker in a checkpoint folder that was written whole; one without it is a torn write of a killed run."""
@@ -69,6 +70,7 @@ class SlimeTrainer(Trainer):
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
         """Train; from a checkpoint, with what had been summed when it was written."""
         if resume_from_checkpoint is not None:
+            check_zero_checkpoint(Path(resume_from_checkpoint), self.is_deepspeed_enabled, self.args.world_size)
             self._take_up_sums(Path(resume_from_checkpoint))
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 

@@ -129,6 +129,24 @@ def part_of_limits(limits: Sequence[int], processes: int, passes: Sequence[float
     return [math.ceil(limit * times / processes) for limit, times in zip(limits, met, strict=True)]
 
 
+def share_of_seen(lists: Sequence[Sequence[int]], process: int, processes: int) -> set[int]:
+    """The bad records that a process of a resumed run has counted already.
+
+    Args:
+        lists: those that each process had counted when the checkpoint was written.
+        process: number of this one.
+        processes: how many go on.
+
+    Returns:
+        Its own where as many go on; else an even share of every source, so that the sum stays what it was and no
+        process is past its part of a limit (`part_of_limits`) that all together were not past.
+    """
+    if len(lists) == processes:
+        return set(lists[process])
+    # Records of a source lie side by side.
+    return set(sorted({index for seen in lists for index in seen})[process::processes])
+
+
 class BadRecords:
     """Counts the records that could not be used, reports each once, and stops the run when they are too many.
 

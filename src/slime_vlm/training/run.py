@@ -39,7 +39,13 @@ from slime_vlm.training.stage_report import note_curves, note_end, note_start
 from slime_vlm.training.stages import apply_stage, frozen_modules, trainable_table
 from slime_vlm.training.step_flops import training_flops
 from slime_vlm.training.trackers import check_trackers
-from slime_vlm.training.trainer import ClockCheckpoints, SlimeTrainer, last_complete_checkpoint, on_any_process
+from slime_vlm.training.trainer import (
+    ClockCheckpoints,
+    SlimeTrainer,
+    last_complete_checkpoint,
+    of_all_processes,
+    on_any_process,
+)
 from slime_vlm.training.zero import asks_for_deepspeed
 
 if TYPE_CHECKING:
@@ -204,8 +210,12 @@ def _run_stage(
             step, steps = trainer.state.global_step, trainer.state.max_steps
             console.print(f"stopped after step {step} of {steps} of stage {stage.name}; go on with --resume")
             raise KeyboardInterrupt
-        if bad_records is not None and bad_records.seen:
-            console.print(f"{len(bad_records.seen)} records were left out, see {bad_records.file}", soft_wrap=True)
+        if bad_records is not None:
+            # Not only those of the process that speaks.
+            left_out = set().union(*of_all_processes(bad_records.seen))
+            if left_out:
+                files = folder / "bad_records_*.jsonl"
+                console.print(f"{len(left_out)} records were left out, see {files}", soft_wrap=True)
         if objective is not None:
             objective.finish(model)
         _save_stage(model, processor, recipe, stage, trainer, before, model_folder)

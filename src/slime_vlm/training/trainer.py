@@ -17,7 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from slime_vlm.data import MixtureOrder
 from slime_vlm.errors import ConfigError
-from slime_vlm.training.records import BadRecords
+from slime_vlm.training.records import BadRecords, share_of_seen
 from slime_vlm.training.sharding import is_sharded, keep_embeddings, layer_classes, load_shards
 from slime_vlm.training.speed import Speedometer
 from slime_vlm.training.zero import check_zero_checkpoint
@@ -75,18 +75,21 @@ class SlimeTrainer(Trainer):
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _take_up_sums(self, checkpoint: Path) -> None:
-        kept = [json.loads(path.read_text()) for path in checkpoint.glob("sums_*.json")]
+        # Ten comes after nine.
+        paths = sorted(checkpoint.glob("sums_*.json"), key=lambda path: (len(path.name), path.name))
+        kept = [json.loads(path.read_text()) for path in paths]
         if not kept:
             return
-        if len(kept) == self.args.world_size:
-            kept = [json.loads(self._sums_file(checkpoint).read_text())]
-        # Of another number of processes each goes on with the mean, and the first remembers all bad records.
-        self._loss_sum += sum(sums["loss"] for sums in kept) / len(kept)
-        self._sums.update(kept[0]["sums"])
+        processes, process = self.args.world_size, self.args.process_index
+        if self.bad_records is not None:
+            lists = [sums["bad_records"] for sums in kept]
+            self.bad_records.seen.update(share_of_seen(lists, process, processes))
+        # Of another number of processes each goes on with the mean.
+        own = kept[process : process + 1] if len(kept) == processes else kept
+        self._loss_sum += sum(sums["loss"] for sums in own) / len(own)
+        self._sums.update(own[0]["sums"])
         if self.speed is not None:
-            self.speed.totals.update(kept[0].get("speed", {}))
-        if self.bad_records is not None and (len(kept) == 1 or self.args.process_index == 0):
-            self.bad_records.seen.update(index for sums in kept for index in sums["bad_records"])
+            self.speed.totals.update(own[0].get("speed", {}))
         if isinstance(self.train_dataset, MixtureOrder) and "data" in kept[0]:
             self.train_dataset.check(kept[0]["data"])
 
@@ -218,13 +221,18 @@ def _forward_aside(module: Any, run: Callable[..., Any]) -> Iterator[None]:
             module.forward = own
 
 
+def of_all_processes(value: Any) -> list[Any]:
+    """A value of every process of a run, each of which has to ask."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [value]
+    values: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
 def on_any_process(flag: bool) -> bool:
     """Whether a flag is set on any process of a run: what takes all processes to do must be decided by all at once."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return flag
-    flags: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(flags, flag)
-    return any(flags)
+    return any(of_all_processes(flag))
 
 
 class ClockCheckpoints(TrainerCallback):

@@ -28,7 +28,7 @@ def test_shares_by_hand() -> None:
 def test_the_sum_stays_and_no_process_is_past_its_part(processes: int) -> None:
     # Records 0 to 99 are of one source, those from 100 on of another; as many are bad as may be.
     bad = [set(range(0, 20, 2)), set(range(130, 152, 7))]
-    limits = part_of_limits([len(source) for source in bad], processes)
+    limits = part_of_limits([len(source) for source in bad], processes, [1.0, 1.0])
     lists = [[index for source in bad for index in source if index % 5 == process] for process in range(5)]
     shares = [share_of_seen(lists, process, processes) for process in range(processes)]
     assert sum(map(len, shares)) == 14

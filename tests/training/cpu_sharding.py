@@ -27,6 +27,8 @@ def shard_on_cpu() -> None:
         if plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
             self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, plugin
             PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+            if self._mixed_precision != "no":
+                plugin.set_mixed_precision(self._mixed_precision)
 
     def prepare_and_tell(self: Any, *args: Any, **kwargs: Any) -> Any:
         prepared = prepare(self, *args, **kwargs)

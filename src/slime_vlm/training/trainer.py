@@ -7,7 +7,7 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,10 @@ class SlimeTrainer(Trainer):
             inner.get_submodule(f"model.{name}").eval()
         if self.objective is None:
             inputs = {**inputs, "loss_only": True, "pack": self.pack}
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            # FSDP2 only casts what it gathers, and Accelerate adds no autocast to it: buffers in float32 would meet
+            # weights in bfloat16. Elsewhere Accelerate has autocast around the model's forward already.
+            with self.accelerator.autocast() if self.is_fsdp_enabled else nullcontext():
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         objective = self.objective
 
         def run(batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:

@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -230,12 +230,19 @@ def run_llava(parts: Parts, image: Image.Image, questions: int, new_tokens: int)
 RUNS: dict[str, Callable[..., Seconds]] = dict(zip(CONTENDERS, (run_ours, run_published, run_llava), strict=True))
 
 
-def medians(parts: Parts, image: Image.Image, questions: int, new_tokens: int, repeats: int) -> dict[str, Seconds]:
-    """Median seconds by step of every contender, which take turns."""
-    rounds: dict[str, list[Seconds]] = {name: [] for name in CONTENDERS}
+def medians(
+    parts: Parts,
+    image: Image.Image,
+    questions: int,
+    new_tokens: int,
+    repeats: int,
+    contenders: Sequence[str] = CONTENDERS,
+) -> dict[str, Seconds]:
+    """Median seconds by step of contenders, which take turns."""
+    rounds: dict[str, list[Seconds]] = {name: [] for name in contenders}
     for _ in range(repeats):
-        for name, run in RUNS.items():
-            rounds[name].append(run(parts, image, questions, new_tokens))
+        for name in contenders:
+            rounds[name].append(RUNS[name](parts, image, questions, new_tokens))
     return {
         name: {step: statistics.median(seconds[step] for seconds in measured) for step in STEPS}
         for name, measured in rounds.items()
@@ -296,7 +303,7 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=16)
     parser.add_argument("--no-memory", action="store_true", help="leave out the processes that measure memory")
     parser.add_argument("--out", type=Path, help="JSON to write")
-    parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--contender", choices=CONTENDERS, help="print only its peak memory, with one question")
     arguments = parser.parse_args()
     logging.set_verbosity_error()
     parts = build(arguments.small, arguments.contender)
@@ -323,7 +330,7 @@ def main() -> None:
             results[f"{tiles} tiles, {name}"] = {**seconds, "peak": peak}
 
     tiles = arguments.question_tiles
-    rows = medians(parts, picture_of(tiles, side), arguments.questions, arguments.new_tokens, 1)
+    rows = medians(parts, picture_of(tiles, side), arguments.questions, arguments.new_tokens, 1, CONTENDERS[:2])
     print(
         f"\n{arguments.questions} questions about a picture of {tiles} tiles\n",
         "| | seconds | of published |\n| --- | --- | --- |",

@@ -6,6 +6,7 @@ import datetime
 import os
 import platform
 import resource
+import sys
 from pathlib import Path
 
 
@@ -14,10 +15,12 @@ def peak_memory() -> float:
     status = Path("/proc/self/status")
     if status.is_file():
         # What getrusage tells on Linux begins with what the parent held when it started this process.
-        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(peak.split()[1]) * 1024 / 1e6
-    # In bytes on macOS.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        lines = status.read_text().splitlines()
+        peak = next((line for line in lines if line.startswith("VmHWM:")), None)
+        if peak is not None:
+            return int(peak.split()[1]) * 1024 / 1e6
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 def machine() -> str:

@@ -31,8 +31,9 @@ def make_start(folder: Path, seed: int, num_local_queries: int) -> None:
         if not name.startswith(BETWEEN):
             state[name].copy_(value)
     fresh.generation_config = model.generation_config
-    fresh.save_pretrained(folder)
     fresh_processor.save_pretrained(folder)
+    # Last: where it lies, the start is whole.
+    fresh.save_pretrained(folder)
 
 
 def exact_match(folder: Path, pages: int, views: str = "both") -> dict[str, Any]:

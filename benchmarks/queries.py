@@ -3,13 +3,13 @@
     python benchmarks/queries.py --plot docs/figures/queries.png
     python benchmarks/queries.py --scale 0.01 --pages 1 --seeds 1    # to see that it works
 
-A number of queries cannot be turned at a trained model, so each is trained: nano's encoder, language model and table of
-visual words stay, the projection, both adapters and a local compressor of so many queries are drawn anew, and
-`recipes/ablations/joint.yaml` trains them. nano's encoder gives 256 features a tile. What is told is exact match on
+A number of queries cannot be turned at a trained model, so each is trained: the projection, both adapters and a local
+compressor of so many queries are drawn anew, and `recipes/ablations/joint.yaml` trains them and nano's language model;
+nano's encoder, which gives 256 features a tile, and its table of visual words stay. What is told is exact match on
 held-out pages, of which each model sees the same.
 
 A run that was stopped goes on where it was when it is started again, and several processes may share the work
-(`--queries`, `--seeds`): the last to be started prints all.
+(`--queries`, `--seeds`): each prints what there is when it ends.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -89,9 +90,12 @@ class Beginning:
     input_ids: Tensor
     cache: Cache
 
-    def fits(self, input_ids: Tensor) -> bool:
-        """Whether a prompt [1, S] begins so."""
-        return torch.equal(input_ids[:, : self.input_ids.shape[1]], self.input_ids)
+    def fits(self, input_ids: Tensor, model: SlimeForConditionalGeneration) -> bool:
+        """Whether a prompt [1, S] begins so, and the model computes where and in what the cache was computed."""
+        first = self.cache.layers[0].keys
+        where = model.get_input_embeddings().weight
+        same = input_ids.device == self.input_ids.device and (first.device, first.dtype) == (where.device, where.dtype)
+        return same and torch.equal(input_ids[:, : self.input_ids.shape[1]], self.input_ids)
 
 
 @dataclass
@@ -99,7 +103,8 @@ class EncodedPicture:
     """A picture after the vision encoder, ready for any number of questions; made by `encode`.
 
     What the prompts of all its questions begin with, up to the picture's global tokens, is read by the language model
-    once: the keys and values stay here.
+    once: the keys and values stay here, for as long as the model is neither moved nor changed. A model with a sliding
+    window or a cache of fixed size reads it anew.
 
     Attributes:
         model: the model that encoded it and will answer.
@@ -114,7 +119,9 @@ class EncodedPicture:
     grid: TileGrid
     tokens: VisionTokens
     seconds: dict[str, float]
-    _beginning: Beginning | None = field(default=None, init=False, repr=False, compare=False)
+    _beginnings: deque[Beginning] = field(
+        default_factory=lambda: deque(maxlen=1), init=False, repr=False, compare=False
+    )
 
     def ask(
         self,
@@ -147,9 +154,13 @@ class EncodedPicture:
             clock.tick("select")
             streamer = TimedStreamer(self.processor.tokenizer, on_text)
             ids = prompt["input_ids"]
-            # An interrupted pass fills some layers of a cache and not others: then the next question begins anew.
-            beginning, self._beginning = self._beginning, None
-            known = beginning.cache if beginning is not None and beginning.fits(ids) else None
+            # Taken out, since generate writes into it: an interrupted pass fills some layers and not others, and other
+            # threads may ask as well. Who finds none reads from the start.
+            try:
+                beginning = self._beginnings.pop()
+            except IndexError:
+                beginning = None
+            known = beginning.cache if beginning is not None and beginning.fits(ids, self.model) else None
             output = self.model.generate(
                 **prompt,
                 vision_tokens=[self.tokens],
@@ -164,7 +175,9 @@ class EncodedPicture:
         clock.tick("prefill", until=streamer.first_token)
         clock.tick("decode")
         new_tokens = output.sequences[0, ids.shape[1] :]
-        self._beginning = self._common_beginning(ids, output.past_key_values, len(new_tokens))
+        beginning = self._common_beginning(ids, output.past_key_values, len(new_tokens))
+        if beginning is not None:
+            self._beginnings.append(beginning)
         text = self.processor.tokenizer.decode(new_tokens, skip_special_tokens=True).strip()
 
         scored = selection is not None and self.model.config.selector != "none"
@@ -184,8 +197,11 @@ class EncodedPicture:
 
     def _common_beginning(self, input_ids: Tensor, cache: Cache | None, num_new: int) -> Beginning | None:
         """Cuts the cache of an answered prompt [1, S] down to what does not depend on the question."""
-        # A sliding window forgets the beginning, and a cache of fixed size cannot be cut.
+        # A sliding window forgets the beginning, a cache of fixed size cannot be cut, and generate takes none beside
+        # the kind that its config names.
         if cache is None or not all(type(layer) is DynamicLayer for layer in cache.layers):
+            return None
+        if self.model.generation_config.cache_implementation is not None:
             return None
         images = (input_ids[0] == self.processor.image_token_id).nonzero()
         layout = self.processor.token_layout
@@ -195,6 +211,9 @@ class EncodedPicture:
         if length >= held - (num_new - 1):
             return None
         cache.crop(length - held)
+        for layer in cache.layers:
+            # A view would hold the memory of all that was read.
+            layer.keys, layer.values = layer.keys.clone(), layer.values.clone()
         return Beginning(input_ids[:, :length], cache)
 
     def in_picture_order(self, values: Tensor) -> np.ndarray:
@@ -220,7 +239,9 @@ def encode(model: SlimeForConditionalGeneration, processor: SlimeProcessor, imag
     image = image if isinstance(image, TiledPicture) else to_rgb(image)
     settings, config = processor.image_processor, model.config
     grid = choose_grid(image.height, image.width, settings.view_size, settings.max_tiles)
-    chunks = _Timed(settings.stream_views(image, config.views_per_chunk, config.views))
+    # What a CPU computes of one view stays in its caches: eight at once take CLIP-L 1.3 times as long (docs/log.md).
+    views_at_once = 1 if model.device.type == "cpu" else config.views_per_chunk
+    chunks = _Timed(settings.stream_views(image, views_at_once, config.views))
     with torch.inference_mode():
         tokens = model.encode_stream(chunks, (grid.rows, grid.cols))
     seconds = {"preprocess": chunks.seconds, "encode": time.perf_counter() - start - chunks.seconds}

@@ -141,7 +141,8 @@ def test_few_views_are_alive_at_a_time() -> None:
     answer = answering.ask(model, processor, noise(500, 620), "What is the total?", max_new_tokens=1)[0]
     assert answer.grid.num_tiles > 50
     assert sum(sizes) == answer.grid.num_views
-    assert max(sizes) == 5
+    # On a CPU even fewer than the config allows.
+    assert max(sizes) == 1
     assert answer.num_kept == 9
 
 

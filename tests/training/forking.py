@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import sys
@@ -39,6 +40,8 @@ def start(said: Path, call: Callable[..., None], *arguments: Any) -> BaseProcess
     """
     process = forking().Process(target=_call, args=(said, call, arguments))
     process.start()
+    # Else a process that never ends, in a test that gave up, would be waited for at exit.
+    atexit.register(process.kill)
     return process
 
 

@@ -106,6 +106,7 @@ class Launch:
             if max(steps, default=0) >= step:
                 return
             time.sleep(0.005)
+        self.process.kill()
         raise AssertionError(f"no checkpoint came: {self.process.communicate()[0]}")
 
     def kill_rank(self, rank: int) -> None:
@@ -116,7 +117,11 @@ class Launch:
 
     def finish(self) -> str:
         """Wait for the end, which has to be a good one; returns what was said."""
-        said = self.process.communicate(timeout=PATIENCE)[0]
+        try:
+            said = self.process.communicate(timeout=PATIENCE)[0]
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
         assert self.process.returncode == 0, said
         return said
 

@@ -105,14 +105,14 @@ def score(
 
     Example: slime eval score runs/eval
     """
-    from slime_vlm.evaluation.folder_results import known_settings
+    from slime_vlm.evaluation.folder_results import folder_results, known_settings
     from slime_vlm.evaluation.report import details, table, write_report
     from slime_vlm.evaluation.scoring import score_files
 
     results = score_files(predictions, _judge(judge_url, judge_model, judge_key), judge_prompts)
     typer.echo(f"{table(results)}\n\n{details(results)}")
     if out is not None:
-        write_report(results, out, known_settings(out))
+        write_report(folder_results(out, results), out, known_settings(out))
 
 
 def tasks() -> None:

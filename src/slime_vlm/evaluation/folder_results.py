@@ -14,7 +14,7 @@ from slime_vlm.evaluation.scoring import TaskResult, score_task
 
 
 def folder_results(out: Path, fresh: Sequence[TaskResult]) -> list[TaskResult]:
-    """The results of every task of a folder, in the order in which the tasks joined it.
+    """The results of every task of a folder, in the order in which the tasks joined it, and what else is at hand.
 
     An earlier result stands as `results.json` has it, a judge's grades with it, so that no judge is asked again; one
     that has other predictions by now is scored by rule. A task that was begun and not finished has none.
@@ -29,14 +29,15 @@ def folder_results(out: Path, fresh: Sequence[TaskResult]) -> list[TaskResult]:
     of_command = {result.task.name: result for result in fresh}
     reported = _report(out, "tasks")
     results = []
-    for name, origin in read_run(out).get("tasks", {}).items():
+    joined = read_run(out).get("tasks", {})
+    for name, origin in joined.items():
         file = out / name / FILE
         if name in of_command:
             results.append(of_command[name])
         elif file.is_file():
             rows = list(read_rows(file))
             results.append(_earlier(origin, rows, reported.get(name, {})))
-    return results
+    return [*results, *(result for result in fresh if result.task.name not in joined)]
 
 
 def known_settings(out: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -107,7 +107,8 @@ def answer_pages(
             shared = sum(picture.seconds.values()) / len(page.questions)
             for question in page.questions:
                 picture.seconds = {}
-                given = picture.ask(question.text, max_new_tokens=24)
+                # A copy has read nothing yet: every question costs what it would alone.
+                given = replace(picture).ask(question.text, max_new_tokens=24)
                 yield PageAnswer(
                     seed=seed,
                     kind=page.kind,

@@ -31,10 +31,11 @@ def write_report(results: Sequence[TaskResult], out: Path, settings: Mapping[str
     }
     _write(out / "results.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     model = f"Model {settings['model']}. " if "model" in settings else ""
-    first = settings.get("limit")
+    limits = settings.get("limits", {})
     # An earlier run into the folder may have asked more.
-    limited = first and all(len(result.rows) <= first for result in results)
-    limit = f"The first {first} questions of each task alone. " if limited else ""
+    first = {r.task.benchmark.title: limit for r in results if len(r.rows) <= (limit := limits.get(r.task.name) or 0)}
+    parts = [f"the first {number} of {title}" for title, number in first.items()]
+    limit = f"Not all questions: {', '.join(parts)}. " if parts else ""
     text = f"# Results\n\n{model}{limit}\n\n{table(results)}\n\n{details(results)}"
     _write(out / "results.md", text)
     draw_plots(results, out)

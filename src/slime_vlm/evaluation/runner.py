@@ -12,7 +12,7 @@ from rich.console import Console
 
 from slime_vlm.errors import ConfigError, DataError, SlimeError
 from slime_vlm.evaluation.benchmarks import Question, Task
-from slime_vlm.evaluation.folder_results import folder_results
+from slime_vlm.evaluation.folder_results import folder_results, known_settings
 from slime_vlm.evaluation.judge import Judge
 from slime_vlm.evaluation.pictures import open_visual
 from slime_vlm.evaluation.predictions import PredictionStore, Row
@@ -110,8 +110,9 @@ def run_benchmarks(options: RunOptions, console: Console) -> list[TaskResult]:
             _submit(task, rows, store.folder, options)
         processes.wait()
     if processes.is_main:
+        limits = {**known_settings(options.out).get("limits", {}), **{r.task.name: options.limit for r in results}}
         results = folder_results(options.out, results)
-        write_report(results, options.out, {**settings, "limit": options.limit})
+        write_report(results, options.out, {**settings, "limits": limits})
     return results
 
 

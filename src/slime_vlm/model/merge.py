@@ -171,6 +171,29 @@ def merge_rows(
     )
 
 
+def after_beginning(rows: MergedRows, cached: int) -> MergedRows:
+    """The part [1, S - cached] of a whole prompt that a cache of its first tokens leaves to read.
+
+    Raises:
+        InputError: The cache cannot hold the first tokens: there are several rows, or nothing is left, or local tokens
+            among the first were dropped, which may have been others when the cache was filled.
+    """
+    batch_size, length = rows.input_ids.shape
+    if batch_size > 1 or cached >= length or int(rows.token_index[0, cached - 1]) != cached - 1:
+        raise InputError(
+            f"the cache holds {cached} tokens of {batch_size} whole prompt(s) of {length} tokens after merging, "
+            "expected one prompt and a cache that ends before its local tokens: otherwise pass only what follows the "
+            "cached tokens, with an attention_mask over both"
+        )
+    return MergedRows(
+        input_ids=rows.input_ids[:, cached:],
+        attention_mask=rows.attention_mask[:, cached:],
+        position_ids=rows.position_ids[:, cached:],
+        labels=None if rows.labels is None else rows.labels[:, cached:],
+        token_index=rows.token_index[:, cached:],
+    )
+
+
 def pack_rows(rows: MergedRows, embeddings: Tensor) -> tuple[MergedRows, Tensor]:
     """Lay all rows end to end in one, without padding.
 

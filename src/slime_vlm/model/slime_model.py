@@ -17,6 +17,7 @@ from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.merge import (
     IGNORED_LABEL,
     MergedRows,
+    after_beginning,
     check_vision_tokens,
     fill_placeholders,
     image_rows,
@@ -280,7 +281,7 @@ class SlimeModel(SlimeVision):
             past_key_values: Cache of the language model. When it is filled, `input_ids` (with images or without) are
                 the tokens that follow, and `attention_mask` covers the cached tokens as well. When `attention_mask`
                 is no longer than `input_ids`, these are a whole prompt, a single row, with images, and the cache holds
-                the first tokens of it after merging.
+                the first tokens of it, of which merging drops none; the output is that of the tokens behind them.
             inputs_embeds: [B, S, D] in place of `input_ids`, for text alone.
             pixel_values: [V, 3, H, W] views of all images.
             image_grids: [I, 2] (rows, columns) of every image.
@@ -342,15 +343,16 @@ class SlimeModel(SlimeVision):
                 position_ids if before else None,
                 padding_side,
             )
+            read = merged.attention_mask
             if whole:
-                _check_beginning(merged, cached)
-                inputs_embeds, position_ids = inputs_embeds[:, cached:], merged.position_ids[:, cached:]
+                merged = after_beginning(merged, cached)
+                inputs_embeds, position_ids = inputs_embeds[:, cached:], merged.position_ids
             elif cached:
                 first = earlier.sum(dim=1, keepdim=True) if position_ids is None else position_ids[:, :1]
                 position_ids = (merged.position_ids + first) * merged.attention_mask
             elif position_ids is None or before:
                 position_ids = merged.position_ids
-            attention_mask = torch.cat([earlier, merged.attention_mask], dim=1)
+            attention_mask = torch.cat([earlier, read], dim=1)
             if nothing is not None:
                 inputs_embeds = inputs_embeds + nothing.to(inputs_embeds)
             if pack:
@@ -361,7 +363,7 @@ class SlimeModel(SlimeVision):
                 kwargs["use_cache"] = False
                 if self.language_model.config._attn_implementation == PACKED_ATTENTION:
                     kwargs["packed_lengths"] = lengths
-            labels = merged.labels if merged.labels is None or not whole else merged.labels[:, cached:]
+            labels = merged.labels
         elif input_ids is not None:
             inputs_embeds = self.embed_text(input_ids)[0]
         outputs = self.language_model(
@@ -381,14 +383,4 @@ class SlimeModel(SlimeVision):
             attentions=outputs.attentions,
             labels=labels,
             **seen,
-        )
-
-
-def _check_beginning(rows: MergedRows, cached: int) -> None:
-    """Check that a cache can hold the first tokens of the rows: there is one row, and something left to read."""
-    batch_size, length = rows.input_ids.shape
-    if batch_size > 1 or cached >= length:
-        raise InputError(
-            f"the cache holds {cached} tokens of {batch_size} whole prompt(s) of {length} tokens after merging, "
-            "expected fewer of one: pass only what follows the cached tokens, with an attention_mask over both"
         )

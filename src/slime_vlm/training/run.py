@@ -46,7 +46,7 @@ from slime_vlm.training.trainer import (
     of_all_processes,
     on_any_process,
 )
-from slime_vlm.training.zero import asks_for_deepspeed
+from slime_vlm.training.zero import asks_for_deepspeed, build_whole_models
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
@@ -142,6 +142,7 @@ def _run_stage(
             )
     set_seed(recipe.seed + stage.seed)
     quantization = "4bit" if stage.lora and stage.lora.base_weights == "4bit" else None
+    build_whole_models()
     if before:
         model, processor = stage_model(before, stage.config, quantization)
     else:

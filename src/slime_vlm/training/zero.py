@@ -13,6 +13,14 @@ def asks_for_deepspeed() -> bool:
     return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
 
 
+def build_whole_models() -> None:
+    """Undo what a stage's arguments leave behind: transformers would build the next stage's model in parts at once."""
+    if asks_for_deepspeed():
+        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+        unset_hf_deepspeed_config()
+
+
 def check_zero_checkpoint(checkpoint: Path, deepspeed: bool, processes: int) -> None:
     """Check that a checkpoint of DeepSpeed meets as many processes as wrote it.
 

@@ -12,11 +12,19 @@ import torch
 
 import slime_vlm
 from slime_vlm.evaluation.pages import answer_pages, summarise
+from slime_vlm.evaluation.suite.memory import measure_growth
 from slime_vlm.pages import PageSettings
 from slime_vlm.training.models import new_page_model
 from slime_vlm.training.recipe import load_recipe
 
 RECIPES = Path(__file__).parent.parent / "recipes"
+HELD_OUT = PageSettings(
+    tiles=(2, 3),
+    page_scale=(0.8, 1.3),
+    text_px=(22, 34),
+    split="heldout",
+    kinds={"form": 0.25, "invoice": 0.15, "receipt": 0.15, "table": 0.35, "scene": 0.10},
+)
 BETWEEN = ("model.projector.linear", "model.global_adapter.", "model.local_compressor.")
 """What is drawn anew."""
 
@@ -38,15 +46,18 @@ def make_start(folder: Path, seed: int, num_local_queries: int) -> None:
 
 def exact_match(folder: Path, pages: int, views: str = "both") -> dict[str, Any]:
     """What nano's questions about held-out pages of two and three tiles give, by group; every model sees the same."""
-    settings = PageSettings(
-        tiles=(2, 3),
-        page_scale=(0.8, 1.3),
-        text_px=(22, 34),
-        split="heldout",
-        kinds={"form": 0.25, "invoice": 0.15, "receipt": 0.15, "table": 0.35, "scene": 0.10},
-    )
     model, processor = slime_vlm.load(str(folder), device="cpu", dtype=torch.float32, views=views)
-    return summarise(list(answer_pages(model, processor, settings, pages)))
+    return summarise(list(answer_pages(model, processor, HELD_OUT, pages)))
+
+
+def cost(folder: Path, pages: int) -> tuple[float, float | None]:
+    """Seconds a question, and the most megabytes that drawing and reading these pages takes beyond the model."""
+    model, processor = slime_vlm.load(str(folder), device="cpu", dtype=torch.float32)
+    # One that is not measured: libraries load.
+    list(answer_pages(model, processor, HELD_OUT, 1))
+    with measure_growth(model.device) as growth:
+        answers = summarise(list(answer_pages(model, processor, HELD_OUT, pages)))
+    return answers["all"]["seconds"], growth.megabytes
 
 
 def share(groups: dict[str, Any], group: str) -> str:

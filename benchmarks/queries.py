@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from machine import machine
-from nano_ablation import RECIPES, exact_match, make_start, mean_and_spread, share
+from nano_ablation import RECIPES, cost, exact_match, make_start, mean_and_spread, share
 from rich.console import Console
 from transformers.utils import logging
 
@@ -36,6 +36,11 @@ Results = dict[tuple[int, int], dict[str, Any]]
 """By queries and seed: what `summarise` told."""
 
 
+def model_folder(out: Path, queries: int, seed: int) -> Path:
+    """Where the model of a run lies when it is trained."""
+    return out / f"queries-{queries}-{seed}" / "joint" / "model"
+
+
 def run(queries: int, seed: int, out: Path, scale: float, pages: int) -> None:
     """Train with so many queries and write what the model then answers."""
     start = out / f"start-{queries}-{seed}"
@@ -43,14 +48,14 @@ def run(queries: int, seed: int, out: Path, scale: float, pages: int) -> None:
         make_start(start, seed, queries)
     overrides = [f"seed={seed}", f"model.path={start}", "trackers=[]"]
     overrides += [f"stages.{s.name}.steps={max(1, round(scale * (s.steps or 0)))}" for s in load_recipe(RECIPE).stages]
-    folder = train(RECIPE, out / f"queries-{queries}-{seed}", resume=True, overrides=overrides)
+    folder = train(RECIPE, model_folder(out, queries, seed).parents[1], resume=True, overrides=overrides)
     (out / f"{queries}-{seed}.json").write_text(json.dumps(exact_match(folder, pages), indent=1))
 
 
-def table(results: Results) -> list[str]:
+def table(results: Results, costs: dict[int, tuple[float, float | None]]) -> list[str]:
     """Rows of Markdown, a number of queries each; mean and spread over seeds."""
-    lines = [f"| queries a tile | seeds | {' | '.join(GROUPS)} | local tokens | kept |"]
-    lines.append("|" + " --- |" * (len(GROUPS) + 4))
+    lines = [f"| queries a tile | seeds | {' | '.join(GROUPS)} | local tokens | kept | s a question | MB |"]
+    lines.append("|" + " --- |" * (len(GROUPS) + 6))
     for queries in sorted({queries for queries, _seed in results}):
         runs = [run for (number, _seed), run in sorted(results.items()) if number == queries]
         if len(runs) == 1:
@@ -58,7 +63,9 @@ def table(results: Results) -> list[str]:
         else:
             cells = [mean_and_spread(run.get(group, {}).get("exact_match", 0.0) for run in runs) for group in GROUPS]
         tokens = [f"{statistics.mean(run['all'][key] for run in runs):.0f}" for key in ("local_tokens", "kept_tokens")]
-        lines.append(f"| {queries} | {len(runs)} | {' | '.join([*cells, *tokens])} |")
+        seconds, megabytes = costs[queries]
+        cells += [*tokens, f"{seconds:.3f}", "-" if megabytes is None else f"{megabytes:.0f}"]
+        lines.append(f"| {queries} | {len(runs)} | {' | '.join(cells)} |")
     return lines
 
 
@@ -94,6 +101,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, nargs="+", default=list(QUERIES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--pages", type=int, default=80, help="held-out pages")
+    parser.add_argument("--cost-pages", type=int, default=10, help="pages that seconds and memory are measured on")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the recipe's steps")
     parser.add_argument("--out", type=Path, default=Path("runs/queries"))
     parser.add_argument("--plot", type=Path)
@@ -110,7 +118,10 @@ def main() -> None:
         queries, seed = map(int, file.stem.split("-"))
         results[queries, seed] = json.loads(file.read_text())
     print(f"{machine()}, torch {torch.__version__}, {torch.get_num_threads()} thread(s)\n")
-    print("\n".join(table(results)))
+    # Side by side, when all are trained.
+    models = {queries: model_folder(arguments.out, queries, seed) for queries, seed in sorted(results)}
+    costs = {queries: cost(folder, arguments.cost_pages) for queries, folder in models.items()}
+    print("\n".join(table(results, costs)))
     if arguments.plot:
         plot(results, arguments.plot)
 

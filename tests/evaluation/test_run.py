@@ -164,12 +164,12 @@ def test_resumed_at_any_line_equals_uninterrupted(checkpoint: Path, tmp_path: Pa
 def test_a_larger_limit_goes_on(checkpoint: Path, tmp_path: Path) -> None:
     run(checkpoint, tmp_path, tasks=find_tasks("mme"), limit=2)
     before = rows_of(tmp_path)["mme"]
-    assert "first 2 questions of each task" in (tmp_path / "results.md").read_text()
+    assert "the first 2 of MME" in (tmp_path / "results.md").read_text()
     run(checkpoint, tmp_path, tasks=find_tasks("mme"), batch_size=3)
     after = rows_of(tmp_path)["mme"]
     # All that is there counts, so a smaller limit is none.
     run(checkpoint, tmp_path, tasks=find_tasks("mme"), limit=2)
-    assert "first 2 questions" not in (tmp_path / "results.md").read_text()
+    assert "the first 2 of MME" not in (tmp_path / "results.md").read_text()
     assert len(after) == 6
     # Seconds and all: they were not computed again.
     assert after[:2] == before

@@ -93,6 +93,36 @@ def test_batches_to_read(local: SlimeProcessor, pages: list[Page]) -> None:
     assert batch["cell_labels"].any()
 
 
+def test_some_tiles_to_read(local: SlimeProcessor) -> None:
+    """Those that are drawn are whole: pixels and labels of one tile of the page."""
+    settings = PageSettings.from_dict({**PAGES, "tiles": [4, 7]})
+    pages = [PageDataset(settings, 2, first_seed=40)[i] for i in range(2)]
+    every = ReadCollator(local, SHAPE, page_vocabulary())(pages)
+    few = ReadCollator(local, SHAPE, page_vocabulary(), most_tiles=2)(pages)
+    assert few["is_global"].tolist() == [True, False, False] * 2
+    assert len(every["is_global"]) >= 10
+    places = [int((every["pixel_values"] == view).flatten(1).all(1).nonzero()[0]) for view in few["pixel_values"]]
+    assert torch.equal(few["patch_labels"], every["patch_labels"][places])
+    tile = (~every["is_global"]).cumsum(0) - 1
+    drawn = [int(tile[place]) for place in places if not every["is_global"][place]]
+    assert len(drawn) == len(set(drawn)) == 4
+    for key in ("local_labels", "cell_labels"):
+        assert torch.equal(few[key], every[key][drawn])
+    again = ReadCollator(local, SHAPE, page_vocabulary(), most_tiles=2)(pages[::-1])
+    assert torch.equal(again["local_labels"], few["local_labels"].roll(2, 0)), "depends on the page alone"
+
+
+def test_tiles_with_text_are_drawn_more_often(local: SlimeProcessor, pages: list[Page]) -> None:
+    collate = ReadCollator(local, SHAPE, page_vocabulary(), most_tiles=1)
+    tiles = np.zeros((3, 64, 9), np.int64)
+    tiles[1, :20, -1] = 1
+    drawn = sum(collate._looked_at(replace(pages[0], seed=seed), tiles).astype(int) for seed in range(230))
+    # 1, 21 and 1 of 23.
+    assert 190 < drawn[1] < 225
+    assert min(drawn[0], drawn[2]) > 0
+    assert ReadCollator(local, SHAPE, page_vocabulary(), 3)._looked_at(pages[0], tiles).all()
+
+
 def turns_of(asked: str, answered: str) -> list[dict[str, Any]]:
     """Messages of one question about a picture."""
     user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": asked}]}

@@ -141,6 +141,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         ({"data": {"mixture": [{"path": "a", "weight": 1, "passes": 1}]}}, "has both 'weight' and 'passes'"),
         ({"data": {"mixture": [{"path": "a"}], "images": "b"}}, "give each source of the mixture its own 'images'"),
         ({"data": {"records": "a.json"}}, "'stages.eye.objective: read' needs 'data.pages'"),
+        ({"objective": "answer", "tiles_read": 3}, "'stages.eye.tiles_read' needs 'objective: read'"),
         (
             {"data": {"records": "a.json"}, "objective": "answer", "selector_loss": 0.2},
             "'stages.eye.selector_loss' needs 'data.pages'",

@@ -80,9 +80,11 @@ class ReadCollator:
     [T, Q, K], `patch_labels` [V, N, K], `cell_labels` [T, 4 N].
     """
 
-    def __init__(self, processor: SlimeProcessor, shape: PageShape, vocabulary: SlotVocabulary) -> None:
-        """Args: the processor that cuts views, the token geometry, the slots."""
-        self.processor, self.shape, self.vocabulary = processor, shape, vocabulary
+    def __init__(
+        self, processor: SlimeProcessor, shape: PageShape, vocabulary: SlotVocabulary, most_tiles: int | None = None
+    ) -> None:
+        """Args: the processor that cuts views, the token geometry, the slots, the most tiles of a page to look at."""
+        self.processor, self.shape, self.vocabulary, self.most_tiles = processor, shape, vocabulary, most_tiles
 
     def labels(self, page: Page) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Label one page: local tokens [T, Q, K], patches of all views [1 + T, N, K], cells of tiles [T, 4 N]."""
@@ -101,14 +103,28 @@ class ReadCollator:
         images = [Image.fromarray(render(page)) for page in pages]
         pixels = self.processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
         local, patches, cells = zip(*(self.labels(page) for page in pages), strict=True)
-        is_global = [i == 0 for views in patches for i in range(len(views))]
+        tiles = np.concatenate([self._looked_at(*page) for page in zip(pages, local, strict=True)])
+        is_global = np.array([i == 0 for views in patches for i in range(len(views))])
+        views = is_global.copy()
+        views[~is_global] = tiles
         return {
-            "pixel_values": pixels,
-            "is_global": torch.tensor(is_global),
-            "local_labels": torch.from_numpy(np.concatenate(local)),
-            "patch_labels": torch.from_numpy(np.concatenate(patches)),
-            "cell_labels": torch.from_numpy(np.concatenate(cells)),
+            "pixel_values": pixels[torch.from_numpy(views)],
+            "is_global": torch.from_numpy(is_global[views]),
+            "local_labels": torch.from_numpy(np.concatenate(local)[tiles]),
+            "patch_labels": torch.from_numpy(np.concatenate(patches)[views]),
+            "cell_labels": torch.from_numpy(np.concatenate(cells)[tiles]),
         }
+
+    def _looked_at(self, page: Page, local: np.ndarray) -> np.ndarray:
+        """The tiles of a page to look at, bool [T]: drawn by how many of their tokens [T, Q, K] hold something."""
+        looked_at = np.ones(len(local), bool)
+        if self.most_tiles is not None and self.most_tiles < len(local):
+            # One more, so that an empty tile can be drawn, too.
+            weight = 1.0 + (local[..., -1] > 0).sum(1)
+            rng = np.random.default_rng(page.seed)
+            looked_at[:] = False
+            looked_at[rng.choice(len(local), self.most_tiles, replace=False, p=weight / weight.sum())] = True
+        return looked_at
 
 
 class OracleCollator:

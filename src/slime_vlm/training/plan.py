@@ -19,7 +19,7 @@ from slime_vlm.model.text_loss import TOKENS_PER_CHUNK
 from slime_vlm.training.lora import add_lora, bytes_saved
 from slime_vlm.training.models import recipe_config
 from slime_vlm.training.recipe import Recipe, Stage, recipe_dict
-from slime_vlm.training.sample_work import ASSUMED_TEXT, Samples, images_seen, samples_of, work_of
+from slime_vlm.training.sample_work import ASSUMED_TEXT, Samples, samples_of, views_seen, work_of
 from slime_vlm.training.stages import apply_stage, trainable_table
 from slime_vlm.training.step_flops import UNITS, flops_of, training_flops
 
@@ -269,7 +269,7 @@ def _cache_notes(stage: Stage, config: SlimeConfig, samples: Samples, a_view: fl
     if stage.cache_features is None:
         return []
     size = cached_view_bytes(config, stage.cache_features.dtype)
-    views = sum(images_seen(sample, config) for sample in samples.found) / len(samples.found)
+    views = sum(sum(views_seen(sample, config, stage)) for sample in samples.found) / len(samples.found)
     pictures = sum(len(sample.grids) for sample in samples.found) / len(samples.found)
     a_picture = size * views / max(pictures, 1e-9)
     told = f"features: {a_picture / 2**20:.3g} MiB a picture ({views / max(pictures, 1e-9):.3g} views)"

@@ -183,6 +183,8 @@ class Stage:
     """Keep the features of the vision encoder, which must be frozen, on the disk (records only)."""
     lora: LoraSettings | None = None
     """Train `language_model` by low-rank adapters rather than whole; other parts train whole."""
+    tiles_read: int | None = field(default=None, metadata=at_least(1))
+    """Most tiles of a page that the `read` objective looks at, drawn by the text they hold; None = all."""
     questions: list[int] = field(default_factory=lambda: [8], metadata=COUNTS)
     """Numbers of questions asked behind one page, drawn for every batch (pages only)."""
     oracle: OracleSettings = field(default_factory=OracleSettings)

@@ -51,6 +51,8 @@ def recipe_problems(recipe: Recipe) -> list[str]:
             problems.append(f"'{where}.objective: {stage.objective}' needs 'data.pages'")
         elif stage.data.pages is not None and stage.steps is None:
             problems.append(f"'{where}.steps' is needed, since pages have no end")
+        if stage.tiles_read is not None and stage.objective != "read":
+            problems.append(f"'{where}.tiles_read' needs 'objective: read'")
         if stage.packing and stage.data.pages is not None:
             problems.append(f"'{where}.packing' needs records, rows of pages are packed with questions already")
         if stage.data.pages is not None:

@@ -264,7 +264,7 @@ def _data_and_loss(
     )
     if stage.objective == "read":
         reads = ReadObjective(model, len(vocabulary.characters), stage.trains)
-        return pages, ReadCollator(processor, shape, vocabulary), reads
+        return pages, ReadCollator(processor, shape, vocabulary, stage.tiles_read), reads
     if stage.objective == "oracle":
         shape = replace(shape, local_side=stage.oracle.local_side or shape.local_side)
         rows = OracleCollator(processor, shape, vocabulary, stage.questions, stage.oracle, stage.seed)

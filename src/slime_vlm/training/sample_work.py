@@ -83,9 +83,8 @@ def work_of(sample: Sample, config: SlimeConfig, stage: Stage) -> dict[str, floa
     from slime_vlm.info import kept_bounds
 
     layout = config.token_layout
-    images, tiles = len(sample.grids), sum(rows * cols for rows, cols in sample.grids)
-    wholes = images if config.views != "local" else 0
-    tiles = tiles if config.views != "global" else 0
+    wholes, tiles = views_seen(sample, config, stage)
+    views = wholes + tiles
     # Without compression tiles go the way of whole views.
     wholes, compressed = (wholes, tiles) if config.local_compression else (wholes + tiles, 0)
     gated = config.projector_type == "gated"
@@ -107,7 +106,7 @@ def work_of(sample: Sample, config: SlimeConfig, stage: Stage) -> dict[str, floa
         tokens = 0
     tokens = min(tokens, config.max_sequence_length or tokens)
     return {
-        "views": 0 if stage.cache_features or stage.objective == "oracle" else images_seen(sample, config),
+        "views": 0.0 if stage.cache_features or stage.objective == "oracle" else float(views),
         "adapted": float(adapted),
         "tiles": float(compressed),
         "projected": 0.0 if alone else float(projected),
@@ -117,10 +116,15 @@ def work_of(sample: Sample, config: SlimeConfig, stage: Stage) -> dict[str, floa
     }
 
 
-def images_seen(sample: Sample, config: SlimeConfig) -> float:
-    """Views of a sample that go through the encoder."""
-    tiles = sum(rows * cols for rows, cols in sample.grids)
-    return float(len(sample.grids) * (config.views != "local") + tiles * (config.views != "global"))
+def views_seen(sample: Sample, config: SlimeConfig, stage: Stage) -> tuple[int, int]:
+    """Whole views and tiles of a sample that go through the encoder."""
+    wholes, tiles = len(sample.grids), sum(rows * cols for rows, cols in sample.grids)
+    if stage.objective == "read":
+        # What the stage trains says which views are read.
+        of_tiles = "vision_tower" in stage.trains or "local_compressor" in stage.trains
+        few = tiles if stage.tiles_read is None else min(tiles, stage.tiles_read)
+        return wholes * ("global_adapter" in stage.trains), few * of_tiles
+    return wholes * (config.views != "local"), tiles * (config.views != "global")
 
 
 def _assumed(config: SlimeConfig, count: int | None, why: str) -> Samples:

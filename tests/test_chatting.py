@@ -164,6 +164,20 @@ def test_the_row_is_that_of_the_template():
         messages.append({"role": "assistant", "content": answer})
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"cache_implementation": "dynamic"}, {"cache_implementation": "static"}, {"use_cache": False}],
+    ids=str,
+)
+def test_turns_of_a_model_with_a_cache_of_its_own(settings):
+    model, processor = tiny_reader()
+    expected = [reply.answer_ids for reply in three_turns(model, processor).replies]
+    model.generation_config.update(**settings)
+    conversation = three_turns(model, processor)
+    assert [reply.answer_ids for reply in conversation.replies] == expected
+    assert conversation.replies[2].num_cached > 0
+
+
 def test_text_alone_and_a_picture_later():
     model, processor = tiny_reader()
     conversation = Conversation(model, processor)

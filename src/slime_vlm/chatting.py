@@ -341,6 +341,9 @@ class Conversation:
             num_beams=1,
             streamer=streamer,
             return_dict_in_generate=True,
+            # A cache that grows with the conversation, whatever the model's generation config prefers.
+            use_cache=True,
+            cache_implementation=None,
             **extra,
         )
         return output.sequences[0, len(new) :].tolist(), output.past_key_values

@@ -118,12 +118,12 @@ def test_a_window_that_forgets_the_beginning_is_read_anew(picture):
     assert encoded._common_beginning(torch.tensor([[processor.image_token_id]]), cache, 1) is None
 
 
-def test_a_cache_cannot_hold_whole_prompts_of_several_rows(picture):
+def test_a_cache_that_ends_behind_local_tokens_is_refused(picture):
     model, processor = tiny_reader()
     encoded = answering.encode(model, processor, picture)
-    ids = answering._encode_question(processor, QUESTION, encoded.grid)["input_ids"]
+    ids = answering._encode_questions(processor, [QUESTION], encoded.grid)["input_ids"]
     cache = model(input_ids=ids, vision_tokens=[encoded.tokens], question_mask=torch.ones_like(ids)).past_key_values
-    with pytest.raises(InputError, match="whole prompt"):
+    with pytest.raises(InputError, match="whole prompts"):
         model(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
@@ -131,6 +131,70 @@ def test_a_cache_cannot_hold_whole_prompts_of_several_rows(picture):
             question_mask=torch.ones_like(ids),
             past_key_values=cache,
         )
+
+
+TOGETHER = [QUESTION, "due date", "How much is the tax on this invoice, and when is it due?", "who", "due date"]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"views": "global"},
+        {"views": "local"},
+        {"selector": "none"},
+        {"selector_text": "question", "max_local_tokens": 3, "local_merge": "flat"},
+        {"keep_position_ids": True, "selector_top_p": 0.5, "page_positions": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("asked_before", [False, True])
+def test_questions_together_are_answered_as_one_by_one(picture, overrides, asked_before):
+    model, processor = tiny_reader(**overrides)
+    alone = answering.ask(model, processor, picture, TOGETHER, max_new_tokens=8)
+    encoded = answering.encode(model, processor, picture)
+    if asked_before:
+        encoded.ask("who", max_new_tokens=2)
+    together = encoded.ask_together(TOGETHER, max_new_tokens=8, at_once=3)
+    assert [answer.question for answer in together] == TOGETHER
+    assert [answer.text for answer in together] == [answer.text for answer in alone]
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(one.kept, other.kept)
+        assert set(one.seconds) == set(other.seconds)
+        assert (one.scores is None) == (other.scores is None)
+    # What they share stays known.
+    assert encoded.ask(QUESTION, max_new_tokens=8).text == alone[0].text
+
+
+def test_questions_together_read_what_they_share_once(picture):
+    model, processor = tiny_reader(max_local_tokens=5)
+    encoded = answering.encode(model, processor, picture)
+    read: list[torch.Size] = []
+    model.model.language_model.register_forward_hook(
+        lambda _module, _args, kwargs, output: read.append(output.last_hidden_state.shape[:2]), with_kwargs=True
+    )
+    encoded.ask_together(TOGETHER, max_new_tokens=1)
+    (rows, first), (others, rest) = read
+    assert (rows, others) == (1, 4)
+    # The longest question is among the others: a letter is a token here.
+    longer = len(TOGETHER[2]) - len(TOGETHER[0])
+    assert rest <= first + longer - model.config.token_layout.num_global_tokens - 1
+
+
+def test_questions_together_of_a_model_with_a_cache_of_its_own(picture):
+    model, processor = tiny_reader()
+    expected = [answer.text for answer in answering.ask(model, processor, picture, TOGETHER, max_new_tokens=6)]
+    model.generation_config.update(cache_implementation="dynamic")
+    encoded = answering.encode(model, processor, picture)
+    assert [answer.text for answer in encoded.ask_together(TOGETHER, max_new_tokens=6)] == expected
+
+
+def test_bad_questions_among_others_are_refused_first(picture):
+    model, processor = tiny_reader()
+    encoded = answering.encode(model, processor, picture)
+    assert encoded.ask_together([]) == []
+    with pytest.raises(InputError, match="the question is empty"):
+        encoded.ask_together([QUESTION, " "])
 
 
 def test_an_answer_tells_what_was_read(picture):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -12,12 +13,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import TextStreamer
+from transformers import LogitsProcessor, LogitsProcessorList, TextStreamer
 from transformers.cache_utils import Cache, DynamicLayer
 
 from slime_vlm.errors import InputError
 from slime_vlm.inputs import Clip, OpenedInput, TiledPicture, to_rgb
 from slime_vlm.model.outputs import VisionTokens
+from slime_vlm.model.question_selector import Selection
 from slime_vlm.model.tiling import TileGrid, choose_grid, frame_grid
 from slime_vlm.overlay import LocalSelection, draw_overlay, drawing_copy
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from slime_vlm.model.processing_slime import SlimeProcessor
 
 OnText = Callable[[str], object]
+
+QUESTIONS_AT_ONCE = 8
+"""Rows of a pass where nobody says how many."""
 
 
 @dataclass(frozen=True)
@@ -143,23 +148,15 @@ class EncodedPicture:
             InputError: the question is empty or contains the image placeholder.
         """
         clock = _Clock()
-        prompt = _encode_question(self.processor, question, self.grid)
-        prompt = {name: value.to(self.model.device) for name, value in prompt.items()}
+        prompt = self._prompt([question])
         with torch.inference_mode():
             selection = self.model.select([self.tokens], **prompt) if kept is None else None
-            if selection is not None:
-                kept = selection.kept[0]
-            elif kept is None:
-                kept = torch.ones(self.tokens.num_local_tokens, dtype=torch.bool, device=self.model.device)
+            if kept is None:
+                kept = self._kept(selection, 0)
             clock.tick("select")
             streamer = TimedStreamer(self.processor.tokenizer, on_text)
             ids = prompt["input_ids"]
-            # Taken out, since generate writes into it: an interrupted pass fills some layers and not others, and other
-            # threads may ask as well. Who finds none reads from the start.
-            try:
-                beginning = self._beginnings.pop()
-            except IndexError:
-                beginning = None
+            beginning = self._take_beginning()
             known = beginning.cache if beginning is not None and beginning.fits(ids, self.model) else None
             output = self.model.generate(
                 **prompt,
@@ -178,22 +175,123 @@ class EncodedPicture:
         beginning = self._common_beginning(ids, output.past_key_values, len(new_tokens))
         if beginning is not None:
             self._beginnings.append(beginning)
-        text = self.processor.tokenizer.decode(new_tokens, skip_special_tokens=True).strip()
-
-        scored = selection is not None and self.model.config.selector != "none"
         shared, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
+        return self._answer(question, new_tokens, kept, selection, 0, {**shared, **clock.seconds})
+
+    def ask_together(
+        self, questions: Sequence[str], *, max_new_tokens: int = 256, at_once: int = QUESTIONS_AT_ONCE
+    ) -> list[Answer]:
+        """Answers several questions in shared passes of the language model: the answers of `ask`, sooner.
+
+        Decoding reads all weights for every token of one answer or of eight. The first question goes alone where
+        nothing has been asked before, since the others then begin where it began. Logits are those of `ask` up to
+        rounding, so two tokens that are all but equally likely may change places.
+
+        Args:
+            questions: the questions, without image placeholders.
+            max_new_tokens: longest answer.
+            at_once: questions of one pass; the memory of each is that of all tokens that `ask` reads.
+
+        Returns:
+            One answer for each question, in their order; seconds are those of its pass divided by the questions in it.
+
+        Raises:
+            InputError: a question is empty or contains the image placeholder.
+        """
+        for question in questions:
+            _check_question(self.processor, question)
+        answers: list[Answer] = []
+        if questions and not self._beginnings:
+            answers.append(self.ask(questions[0], max_new_tokens=max_new_tokens))
+        while len(answers) < len(questions):
+            answers += self._pass(questions[len(answers) : len(answers) + at_once], max_new_tokens)
+        return answers
+
+    def _pass(self, questions: Sequence[str], max_new_tokens: int) -> list[Answer]:
+        clock, rows = _Clock(), len(questions)
+        prompt = self._prompt(questions)
+        ids, real = prompt["input_ids"], prompt["attention_mask"] != 0
+        with torch.inference_mode():
+            selection = self.model.select([self.tokens] * rows, **prompt)
+            kept = [self._kept(selection, row) for row in range(rows)]
+            clock.tick("select")
+            first_token = _FirstToken()
+            known, beginning = None, self._take_beginning()
+            if beginning is not None:
+                if all(beginning.fits(ids[row, real[row]][None], self.model) for row in range(rows)):
+                    known = copy.deepcopy(beginning.cache)
+                    known.batch_repeat_interleave(rows)
+                self._beginnings.append(beginning)
+            sequences = self.model.generate(
+                **prompt,
+                vision_tokens=[self.tokens] * rows,
+                kept_local_tokens=kept,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                logits_processor=LogitsProcessorList([first_token]),
+                past_key_values=known,
+            )
+        clock.tick("prefill", until=first_token.time)
+        clock.tick("decode")
+        seconds = {step: value / rows for step, value in clock.seconds.items()}
+        shared, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
+        return [
+            self._answer(
+                question,
+                sequences[row, ids.shape[1] :],
+                kept[row],
+                selection,
+                row,
+                {**(shared if row == 0 else self.seconds), **seconds},
+            )
+            for row, question in enumerate(questions)
+        ]
+
+    def _prompt(self, questions: Sequence[str]) -> dict[str, Tensor]:
+        """Input tensors [B, S] of questions, rows padded on the left."""
+        prompt = _encode_questions(self.processor, questions, self.grid)
+        return {name: value.to(self.model.device) for name, value in prompt.items()}
+
+    def _kept(self, selection: Selection | None, row: int) -> Tensor:
+        """The local tokens that a question keeps, bool [L] in the order of merging; all where nothing selects."""
+        if selection is not None:
+            return selection.kept[row]
+        return torch.ones(self.tokens.num_local_tokens, dtype=torch.bool, device=self.model.device)
+
+    def _answer(
+        self,
+        question: str,
+        new_tokens: Tensor,
+        kept: Tensor,
+        selection: Selection | None,
+        row: int,
+        seconds: dict[str, float],
+    ) -> Answer:
+        scored = selection is not None and self.model.config.selector != "none"
         return Answer(
             question=question,
-            text=text,
+            text=self.processor.tokenizer.decode(new_tokens, skip_special_tokens=True).strip(),
             grid=self.grid,
             tile_side=self.processor.token_layout.tile_side,
             num_global=0 if self.tokens.global_tokens is None else self.tokens.global_tokens.shape[0],
             kept=self.in_picture_order(kept),
-            scores=self.in_picture_order(selection.scores[0]) if selection is not None and scored else None,
-            probabilities=self.in_picture_order(selection.probs[0]) if selection is not None and scored else None,
+            scores=self.in_picture_order(selection.scores[row]) if selection is not None and scored else None,
+            probabilities=self.in_picture_order(selection.probs[row]) if selection is not None and scored else None,
             gates=None if self.tokens.gates is None else self.tokens.gates.float().cpu().numpy(),
-            seconds={**shared, **clock.seconds},
+            seconds=seconds,
         )
+
+    def _take_beginning(self) -> Beginning | None:
+        """Takes out what is known, since generate writes into it.
+
+        An interrupted pass fills some layers and not others, and other threads may ask as well. Who finds nothing reads
+        from the start.
+        """
+        try:
+            return self._beginnings.pop()
+        except IndexError:
+            return None
 
     def _common_beginning(self, input_ids: Tensor, cache: Cache | None, num_new: int) -> Beginning | None:
         """Cuts the cache of an answered prompt [1, S] down to what does not depend on the question."""
@@ -288,19 +386,30 @@ def ask(
     return [picture.ask(question, max_new_tokens=max_new_tokens) for question in asked]
 
 
-def _encode_question(processor: SlimeProcessor, question: str, grid: TileGrid) -> dict[str, Tensor]:
-    """Writes the prompt of a question about a picture whose pixels are not needed again: input tensors [1, S]."""
+def _check_question(processor: SlimeProcessor, question: str) -> None:
     if not question.strip():
         raise InputError("the question is empty, expected some text")
     if processor.image_token in question:
         raise InputError(f"the question contains {processor.image_token}, which stands for the picture; leave it out")
-    content = [{"type": "image"}, {"type": "text", "text": question}]
+
+
+def _encode_questions(processor: SlimeProcessor, questions: Sequence[str], grid: TileGrid) -> dict[str, Tensor]:
+    """Writes the prompts of questions about a picture whose pixels are not needed again: input tensors [B, S]."""
+    for question in questions:
+        _check_question(processor, question)
+    conversations = [
+        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}] for question in questions
+    ]
     prompt = processor.apply_chat_template(
-        [{"role": "user", "content": content}],
+        conversations,
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
-        processor_kwargs={"image_grids": [(grid.rows, grid.cols)]},
+        processor_kwargs={
+            "image_grids": [(grid.rows, grid.cols)] * len(questions),
+            "padding": True,
+            "padding_side": "left",
+        },
     )
     return dict(prompt)
 
@@ -316,6 +425,17 @@ class _Clock:
         now = time.perf_counter() if until is None else until
         self.seconds[step] = now - self._last
         self._last = now
+
+
+class _FirstToken(LogitsProcessor):
+    """Remembers when the first token could be chosen: the end of the prefill, of several rows as well."""
+
+    def __init__(self) -> None:
+        self.time: float | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.time = self.time or time.perf_counter()
+        return scores
 
 
 class _Timed:

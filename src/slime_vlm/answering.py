@@ -148,11 +148,12 @@ class EncodedPicture:
             InputError: the question is empty or contains the image placeholder.
         """
         clock = _Clock()
+        check_question(self.processor, question)
         prompt = self._prompt([question])
         with torch.inference_mode():
             selection = self.model.select([self.tokens], **prompt) if kept is None else None
             if kept is None:
-                kept = self._kept(selection, 0)
+                kept = self._kept(selection)
             clock.tick("select")
             streamer = TimedStreamer(self.processor.tokenizer, on_text)
             ids = prompt["input_ids"]
@@ -176,52 +177,72 @@ class EncodedPicture:
         if beginning is not None:
             self._beginnings.append(beginning)
         shared, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
-        return self._answer(question, new_tokens, kept, selection, 0, {**shared, **clock.seconds})
+        return self._answer(question, new_tokens, kept, selection, {**shared, **clock.seconds})
 
     def ask_together(
         self, questions: Sequence[str], *, max_new_tokens: int = 256, at_once: int = QUESTIONS_AT_ONCE
     ) -> list[Answer]:
         """Answers several questions in shared passes of the language model: the answers of `ask`, sooner.
 
-        Decoding reads all weights for every token of one answer or of eight. The first question goes alone where
-        nothing has been asked before, since the others then begin where it began. Logits are those of `ask` up to
-        rounding, so two tokens that are all but equally likely may change places.
+        Decoding reads all weights for every token of one answer or of eight. What the questions share is read alone,
+        once, before the first of them. Logits are those of `ask` up to rounding, so two tokens that are all but equally
+        likely may change places.
 
         Args:
             questions: the questions, without image placeholders.
             max_new_tokens: longest answer.
-            at_once: questions of one pass; the memory of each is that of all tokens that `ask` reads.
+            at_once: questions of one pass; keys and values take as many times the memory of `ask`.
 
         Returns:
             One answer for each question, in their order; seconds are those of its pass divided by the questions in it.
 
         Raises:
-            InputError: a question is empty or contains the image placeholder.
+            InputError: a question is empty or contains the image placeholder, or `at_once` is below 1.
         """
-        for question in questions:
-            _check_question(self.processor, question)
+        asked = [questions] if isinstance(questions, str) else list(questions)
+        if at_once < 1:
+            raise InputError(f"at_once is {at_once}, expected 1 or more")
+        for question in asked:
+            check_question(self.processor, question)
+        if not asked:
+            return []
+        read = self._read_beginning(asked[0])
         answers: list[Answer] = []
-        if questions and not self._beginnings:
-            answers.append(self.ask(questions[0], max_new_tokens=max_new_tokens))
-        while len(answers) < len(questions):
-            answers += self._pass(questions[len(answers) : len(answers) + at_once], max_new_tokens)
+        while len(answers) < len(asked):
+            answers += self._pass(asked[len(answers) : len(answers) + at_once], max_new_tokens)
+        for step, seconds in read.items():
+            answers[0].seconds[step] += seconds
         return answers
+
+    def _read_beginning(self, question: str) -> dict[str, float]:
+        """Has the language model read what all questions share, unless it has; tells the seconds by step."""
+        beginning = self._take_beginning()
+        if beginning is not None and beginning.fits(self._prompt([question])["input_ids"], self.model):
+            self._beginnings.append(beginning)
+            return {}
+        none = torch.zeros(self.tokens.num_local_tokens, dtype=torch.bool, device=self.model.device)
+        return self.ask(question, max_new_tokens=1, kept=none).seconds
 
     def _pass(self, questions: Sequence[str], max_new_tokens: int) -> list[Answer]:
         clock, rows = _Clock(), len(questions)
         prompt = self._prompt(questions)
         ids, real = prompt["input_ids"], prompt["attention_mask"] != 0
         with torch.inference_mode():
-            selection = self.model.select([self.tokens] * rows, **prompt)
-            kept = [self._kept(selection, row) for row in range(rows)]
+            # Row by row, as the selector takes a copy of the tokens for every row.
+            selections = [
+                self.model.select([self.tokens], **{name: value[row : row + 1] for name, value in prompt.items()})
+                for row in range(rows)
+            ]
+            kept = [self._kept(selection) for selection in selections]
             clock.tick("select")
-            first_token = _FirstToken()
             known, beginning = None, self._take_beginning()
-            if beginning is not None:
-                if all(beginning.fits(ids[row, real[row]][None], self.model) for row in range(rows)):
-                    known = copy.deepcopy(beginning.cache)
-                    known.batch_repeat_interleave(rows)
+            if beginning is not None and all(
+                beginning.fits(ids[row, real[row]][None], self.model) for row in range(rows)
+            ):
                 self._beginnings.append(beginning)
+                known = copy.deepcopy(beginning.cache)
+                known.batch_repeat_interleave(rows)
+            first_token = _FirstToken()
             sequences = self.model.generate(
                 **prompt,
                 vision_tokens=[self.tokens] * rows,
@@ -230,22 +251,17 @@ class EncodedPicture:
                 do_sample=False,
                 num_beams=1,
                 logits_processor=LogitsProcessorList([first_token]),
+                return_dict_in_generate=False,
                 past_key_values=known,
             )
         clock.tick("prefill", until=first_token.time)
         clock.tick("decode")
         seconds = {step: value / rows for step, value in clock.seconds.items()}
-        shared, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
+        # Of the encoding there is nothing left to tell: `_read_beginning` has, or an earlier answer.
+        seconds = {**dict.fromkeys(self.seconds, 0.0), **seconds}
         return [
-            self._answer(
-                question,
-                sequences[row, ids.shape[1] :],
-                kept[row],
-                selection,
-                row,
-                {**(shared if row == 0 else self.seconds), **seconds},
-            )
-            for row, question in enumerate(questions)
+            self._answer(question, new_tokens, kept[row], selections[row], dict(seconds))
+            for row, (question, new_tokens) in enumerate(zip(questions, sequences[:, ids.shape[1] :], strict=True))
         ]
 
     def _prompt(self, questions: Sequence[str]) -> dict[str, Tensor]:
@@ -253,10 +269,10 @@ class EncodedPicture:
         prompt = _encode_questions(self.processor, questions, self.grid)
         return {name: value.to(self.model.device) for name, value in prompt.items()}
 
-    def _kept(self, selection: Selection | None, row: int) -> Tensor:
+    def _kept(self, selection: Selection | None) -> Tensor:
         """The local tokens that a question keeps, bool [L] in the order of merging; all where nothing selects."""
         if selection is not None:
-            return selection.kept[row]
+            return selection.kept[0]
         return torch.ones(self.tokens.num_local_tokens, dtype=torch.bool, device=self.model.device)
 
     def _answer(
@@ -265,19 +281,19 @@ class EncodedPicture:
         new_tokens: Tensor,
         kept: Tensor,
         selection: Selection | None,
-        row: int,
         seconds: dict[str, float],
     ) -> Answer:
         scored = selection is not None and self.model.config.selector != "none"
+        answer_ids = up_to_end(new_tokens.tolist(), self.model.generation_config.eos_token_id)
         return Answer(
             question=question,
-            text=self.processor.tokenizer.decode(new_tokens, skip_special_tokens=True).strip(),
+            text=self.processor.tokenizer.decode(answer_ids, skip_special_tokens=True).strip(),
             grid=self.grid,
             tile_side=self.processor.token_layout.tile_side,
             num_global=0 if self.tokens.global_tokens is None else self.tokens.global_tokens.shape[0],
             kept=self.in_picture_order(kept),
-            scores=self.in_picture_order(selection.scores[row]) if selection is not None and scored else None,
-            probabilities=self.in_picture_order(selection.probs[row]) if selection is not None and scored else None,
+            scores=self.in_picture_order(selection.scores[0]) if selection is not None and scored else None,
+            probabilities=self.in_picture_order(selection.probs[0]) if selection is not None and scored else None,
             gates=None if self.tokens.gates is None else self.tokens.gates.float().cpu().numpy(),
             seconds=seconds,
         )
@@ -296,7 +312,7 @@ class EncodedPicture:
     def _common_beginning(self, input_ids: Tensor, cache: Cache | None, num_new: int) -> Beginning | None:
         """Cuts the cache of an answered prompt [1, S] down to what does not depend on the question."""
         # A sliding window forgets the beginning, a cache of fixed size cannot be cut, and generate takes none beside
-        # the kind that its config names.
+        # the kind that its config names, which stays what it is: a fixed size may be what the model is compiled for.
         if cache is None or not all(type(layer) is DynamicLayer for layer in cache.layers):
             return None
         if self.model.generation_config.cache_implementation is not None:
@@ -306,7 +322,7 @@ class EncodedPicture:
         length = int(images[0]) + layout.num_global_tokens + layout.num_separators
         held = cache.get_seq_length()
         # The last new token was not read. A prompt that was cut short may end before the question.
-        if length >= held - (num_new - 1):
+        if not 0 < length < held - (num_new - 1):
             return None
         cache.crop(length - held)
         for layer in cache.layers:
@@ -386,17 +402,22 @@ def ask(
     return [picture.ask(question, max_new_tokens=max_new_tokens) for question in asked]
 
 
-def _check_question(processor: SlimeProcessor, question: str) -> None:
+def check_question(processor: SlimeProcessor, question: str) -> None:
+    """Raises InputError where a question is empty or contains the image placeholder."""
     if not question.strip():
         raise InputError("the question is empty, expected some text")
     if processor.image_token in question:
-        raise InputError(f"the question contains {processor.image_token}, which stands for the picture; leave it out")
+        raise InputError(f"the question contains {processor.image_token}, which stands for a picture; leave it out")
+
+
+def up_to_end(ids: list[int], ends: int | Sequence[int] | None) -> list[int]:
+    """New tokens up to the first that ends an answer, which counts; what follows in a batch is padding."""
+    stops = {ends} if isinstance(ends, int) else set(ends or ())
+    return ids[: next((place + 1 for place, token in enumerate(ids) if token in stops), len(ids))]
 
 
 def _encode_questions(processor: SlimeProcessor, questions: Sequence[str], grid: TileGrid) -> dict[str, Tensor]:
     """Writes the prompts of questions about a picture whose pixels are not needed again: input tensors [B, S]."""
-    for question in questions:
-        _check_question(processor, question)
     conversations = [
         [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}] for question in questions
     ]

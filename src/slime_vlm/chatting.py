@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from slime_vlm.answering import EncodedPicture, OnText, TimedStreamer, encode
+from slime_vlm.answering import EncodedPicture, OnText, TimedStreamer, check_question, encode
 from slime_vlm.errors import ConfigError, InputError
 from slime_vlm.inputs import OpenedInput
 from slime_vlm.model.conversation import Segment
@@ -194,7 +194,7 @@ class Conversation:
             InputError: the question is empty or contains the image placeholder, or the row outgrows the model.
             ConfigError: the model's template cannot write a conversation.
         """
-        self._check(question)
+        check_question(self.processor, question)
         start = time.perf_counter()
         with torch.inference_mode():
             entering = self._select(question)
@@ -235,13 +235,6 @@ class Conversation:
         )
         self.replies.append(reply)
         return reply
-
-    def _check(self, question: str) -> None:
-        if not question.strip():
-            raise InputError("the question is empty, expected some text")
-        token = self.processor.image_token
-        if token in question:
-            raise InputError(f"the question contains {token}, which stands for a picture; leave it out")
 
     def _check_length(self, before_selection: int, read: int) -> None:
         config = self.model.config
@@ -341,7 +334,8 @@ class Conversation:
             num_beams=1,
             streamer=streamer,
             return_dict_in_generate=True,
-            # A cache that grows with the conversation, whatever the model's generation config prefers.
+            # A cache that grows with the conversation and stays where it is, whatever the model's generation config
+            # prefers (one of fixed size, offloaded, quantised).
             use_cache=True,
             cache_implementation=None,
             **extra,

@@ -108,6 +108,23 @@ def test_work_by_hand() -> None:
     assert [work[unit] for unit in ("views", "adapted", "tiles", "projected", "tokens")] == [1, 0, 0, 16, 17]
 
 
+@pytest.mark.parametrize(
+    ("trains", "tiles_read", "expected"),
+    [
+        (["vision_tower", "projector"], None, [6, 0, 6]),
+        (["local_compressor"], 3, [3, 0, 3]),
+        (["local_compressor"], 7, [6, 0, 6]),
+        (["global_adapter"], 3, [1, 1, 0]),
+        (["vision_tower", "global_adapter"], 3, [4, 1, 3]),
+    ],
+)
+def test_work_of_reading_by_hand(trains: list[str], tiles_read: int | None, expected: list[int]) -> None:
+    stage = Stage("eye", trains, DataSource(pages={}), 1e-3, 2, objective="read", tiles_read=tiles_read)
+    work = work_of(Sample(((2, 3),), text=10, labels=4), tiny_config(), stage)
+    assert [work[unit] for unit in ("views", "adapted", "tiles")] == expected
+    assert work["tokens"] == 0
+
+
 def test_tokens_are_counted_in_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = records_recipe(tmp_path / "data", cache_features={"folder": "cache", "dtype": "float16"})
     said = plan_of(write_recipe(tmp_path, recipe), capsys, Hardware(gpus=2, tflops=2e-6, utilisation=0.5))

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from slime_vlm.answering import encode
+from slime_vlm.answering import encode, up_to_end
 from slime_vlm.inputs import Clip
 
 if TYPE_CHECKING:
@@ -109,7 +109,9 @@ class BatchAnswerer:
         )
         new = generated[:, ids.shape[1] :].cpu()
         seconds = (time.perf_counter() - start) / len(prompts)
-        texts = self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)
+        ends = self.model.generation_config.eos_token_id
+        answers = [up_to_end(row, ends) for row in new.tolist()]
+        texts = self.processor.tokenizer.batch_decode(answers, skip_special_tokens=True)
         prompt_lengths = ((ids != self.processor.image_token_id) & (batch["attention_mask"] != 0)).sum(1).tolist()
         given, first = [], 0
         for row, text in enumerate(texts):
@@ -120,7 +122,7 @@ class BatchAnswerer:
                 "global": sum(0 if t.global_tokens is None else t.global_tokens.shape[0] for t in tokens[own]),
                 "local": sum(t.num_local_tokens for t in tokens[own]),
                 "kept": sum(int(mask.sum()) for mask in kept[own]),
-                "new": self._length(new[row].tolist()),
+                "new": len(answers[row]),
             }
             given.append(Given(text.strip(), counts, seconds))
         return given
@@ -161,14 +163,6 @@ class BatchAnswerer:
         if selection is None:
             return tokens, [batch["input_ids"].new_ones(t.num_local_tokens, dtype=torch.bool) for t in tokens]
         return tokens, [mask[: t.num_local_tokens] for mask, t in zip(selection.kept, tokens, strict=True)]
-
-    def _length(self, ids: list[int]) -> int:
-        """Tokens up to the end of the answer, which counts; the rest of the row is padding."""
-        ends = self.model.generation_config.eos_token_id
-        for place, token in enumerate(ids):
-            if token in (ends if isinstance(ends, list) else [ends]):
-                return place + 1
-        return len(ids)
 
 
 def automatic_batch_size(model: SlimeForConditionalGeneration) -> int:

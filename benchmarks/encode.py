@@ -6,8 +6,8 @@
 One encoder (CLIP-L/14 at 336) and one language model (Llama, 16 layers of width 1024) of random weights answer about
 pictures of 2, 4, 6 and 7 tiles, in float32, three ways:
 
-- ours: views one by one or in chunks, no blank ones, no layer behind the wanted one; a picture is encoded once, and its
-  global tokens are read once; several questions one by one, and together (`EncodedPicture.ask_together`);
+- ours: views in chunks, no blank ones, no layer behind the wanted one; a picture is encoded once, and its global tokens
+  are read once;
 - published: view by view through all layers of an encoder without fused attention, which its transformers of 2023 did
   not have, anew for every question (blank views, which the published code encodes where a batch holds pictures of
   several sizes, are left out);
@@ -141,13 +141,6 @@ def run_ours(parts: Parts, image: Image.Image, questions: int, new_tokens: int) 
     return {step: sum(answer.seconds[step] for answer in answers) for step in STEPS}
 
 
-def run_together(parts: Parts, image: Image.Image, questions: int, new_tokens: int) -> Seconds:
-    """Encode once, ask all questions but the first in one pass."""
-    picture = encode(parts.model, parts.processor, image)
-    answers = picture.ask_together([QUESTION] * questions, max_new_tokens=new_tokens, at_once=questions)
-    return {step: sum(answer.seconds[step] for answer in answers) for step in STEPS}
-
-
 @torch.inference_mode()
 def run_published(parts: Parts, image: Image.Image, questions: int, new_tokens: int) -> Seconds:
     """Everything anew for every question, view by view, through all layers."""
@@ -235,8 +228,6 @@ def run_llava(parts: Parts, image: Image.Image, questions: int, new_tokens: int)
 
 
 RUNS: dict[str, Callable[..., Seconds]] = dict(zip(CONTENDERS, (run_ours, run_published, run_llava), strict=True))
-OF_SEVERAL_QUESTIONS = "ours", "ours, together", "published"
-RUNS["ours, together"] = run_together
 
 
 def medians(
@@ -339,7 +330,7 @@ def main() -> None:
             results[f"{tiles} tiles, {name}"] = {**seconds, "peak": peak}
 
     tiles = arguments.question_tiles
-    rows = medians(parts, picture_of(tiles, side), arguments.questions, arguments.new_tokens, 1, OF_SEVERAL_QUESTIONS)
+    rows = medians(parts, picture_of(tiles, side), arguments.questions, arguments.new_tokens, 1, CONTENDERS[:2])
     print(
         f"\n{arguments.questions} questions about a picture of {tiles} tiles\n",
         "| | seconds | of published |\n| --- | --- | --- |",

@@ -118,12 +118,12 @@ def test_a_window_that_forgets_the_beginning_is_read_anew(picture):
     assert encoded._common_beginning(torch.tensor([[processor.image_token_id]]), cache, 1) is None
 
 
-def test_a_cache_that_ends_behind_local_tokens_is_refused(picture):
+def test_a_cache_cannot_hold_whole_prompts_of_several_rows(picture):
     model, processor = tiny_reader()
     encoded = answering.encode(model, processor, picture)
-    ids = answering._encode_questions(processor, [QUESTION], encoded.grid)["input_ids"]
+    ids = answering._encode_question(processor, QUESTION, encoded.grid)["input_ids"]
     cache = model(input_ids=ids, vision_tokens=[encoded.tokens], question_mask=torch.ones_like(ids)).past_key_values
-    with pytest.raises(InputError, match="whole prompts"):
+    with pytest.raises(InputError, match="whole prompt"):
         model(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
@@ -131,142 +131,6 @@ def test_a_cache_that_ends_behind_local_tokens_is_refused(picture):
             question_mask=torch.ones_like(ids),
             past_key_values=cache,
         )
-
-
-TOGETHER = [QUESTION, "due date", "How much is the tax on this invoice, and when is it due?", "who", "due date"]
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        {},
-        {"views": "global"},
-        {"views": "local"},
-        {"selector": "none"},
-        {"selector_text": "question", "max_local_tokens": 3, "local_merge": "flat"},
-        {"keep_position_ids": True, "selector_top_p": 0.5, "page_positions": True},
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("asked_before", [False, True])
-def test_questions_together_are_answered_as_one_by_one(picture, overrides, asked_before):
-    model, processor = tiny_reader(**overrides)
-    alone = answering.ask(model, processor, picture, TOGETHER, max_new_tokens=8)
-    encoded = answering.encode(model, processor, picture)
-    if asked_before:
-        encoded.ask("who", max_new_tokens=2)
-    together = encoded.ask_together(TOGETHER, max_new_tokens=8, at_once=3)
-    assert [answer.question for answer in together] == TOGETHER
-    assert [answer.text for answer in together] == [answer.text for answer in alone]
-    for one, other in zip(together, alone, strict=True):
-        np.testing.assert_array_equal(one.kept, other.kept)
-        assert set(one.seconds) == set(other.seconds)
-        assert (one.scores is None) == (other.scores is None)
-    # What they share stays known.
-    assert encoded.ask(QUESTION, max_new_tokens=8).text == alone[0].text
-
-
-@pytest.fixture
-def read() -> list[tuple[int, int]]:
-    """(rows, tokens) that go through the language model of `counted`, call by call."""
-    return []
-
-
-def counted(model, read: list[tuple[int, int]]) -> None:
-    model.model.language_model.register_forward_hook(
-        lambda _module, _args, kwargs, output: read.append(tuple(output.last_hidden_state.shape[:2])), with_kwargs=True
-    )
-
-
-def test_questions_together_read_what_they_share_once(picture, read):
-    model, processor = tiny_reader(max_local_tokens=5)
-    encoded = answering.encode(model, processor, picture)
-    counted(model, read)
-    encoded.ask_together(TOGETHER, max_new_tokens=1, at_once=4)
-    shared = model.config.token_layout.num_global_tokens + 1
-    (alone, beginning), (four, longest), (one, last) = read
-    assert (alone, four, one) == (1, 4, 1)
-    # What is left of the first question is what it has read so far, without what is shared, and with five local tokens.
-    rest = beginning - shared - len(TOGETHER[0])
-    # A letter is a token here.
-    assert longest <= rest + 5 + len(TOGETHER[2])
-    assert last <= rest + 5 + len(TOGETHER[4])
-
-
-def test_questions_together_after_the_model_was_cast(picture, read):
-    model, processor = tiny_reader(max_local_tokens=5)
-    encoded = answering.encode(model, processor, picture)
-    encoded.ask(QUESTION, max_new_tokens=1)
-    model.bfloat16()
-    counted(model, read)
-    encoded.ask_together(TOGETHER, max_new_tokens=1, at_once=2)
-    assert [rows for rows, _ in read] == [1, 2, 2, 1], "what they share is read anew, and once"
-
-
-@pytest.mark.parametrize("settings", [{"cache_implementation": "dynamic"}, {"return_dict_in_generate": True}], ids=str)
-def test_questions_together_with_settings_of_the_model(picture, settings):
-    model, processor = tiny_reader()
-    expected = [answer.text for answer in answering.ask(model, processor, picture, TOGETHER, max_new_tokens=6)]
-    model.generation_config.update(**settings)
-    encoded = answering.encode(model, processor, picture)
-    assert [answer.text for answer in encoded.ask_together(TOGETHER, max_new_tokens=6)] == expected
-
-
-def test_an_answer_that_ends_before_others(picture):
-    """Also where the padding that follows is an ordinary token."""
-    model, processor = tiny_reader()
-    ids = processor.tokenizer("e", add_special_tokens=False).input_ids
-    model.generation_config.pad_token_id = ids[-1]
-    free = answering.encode(model, processor, picture).ask_together(TOGETHER, max_new_tokens=8)
-    # What the first answer says in the middle ends one from now on.
-    spoken = processor.tokenizer(free[0].text, add_special_tokens=False).input_ids
-    model.generation_config.eos_token_id = [spoken[len(spoken) // 2]]
-    alone = [answer.text for answer in answering.ask(model, processor, picture, TOGETHER, max_new_tokens=8)]
-    together = answering.encode(model, processor, picture).ask_together(TOGETHER, max_new_tokens=8)
-    assert [answer.text for answer in together] == alone
-    assert alone != [answer.text for answer in free]
-    assert len({len(text) for text in alone}) > 1
-
-
-def test_an_interrupted_pass_leaves_what_is_shared(picture, read):
-    model, processor = tiny_reader()
-    encoded = answering.encode(model, processor, picture)
-    expected = [answer.text for answer in encoded.ask_together(TOGETHER, max_new_tokens=4)]
-
-    def interrupt(_module: object, _args: object) -> None:
-        raise KeyboardInterrupt
-
-    hook = model.model.language_model.layers[-1].register_forward_pre_hook(interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        encoded.ask_together(TOGETHER, max_new_tokens=4)
-    hook.remove()
-    counted(model, read)
-    assert [answer.text for answer in encoded.ask_together(TOGETHER, max_new_tokens=4)] == expected
-    assert read[0][0] == len(TOGETHER), "nothing had to be read alone"
-
-
-def test_nothing_is_shared_before_the_picture(picture):
-    """A prompt that begins with local tokens."""
-    model, processor = tiny_reader(views="local")
-    processor.tokenizer.chat_template = processor.chat_template = (
-        "{% for message in messages %}{% for part in message['content'] %}"
-        "{% if part['type'] == 'image' %}<image>{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
-    )
-    encoded = answering.encode(model, processor, picture)
-    alone = [encoded.ask(question, max_new_tokens=4).text for question in TOGETHER]
-    assert not encoded._beginnings
-    assert [answer.text for answer in encoded.ask_together(TOGETHER, max_new_tokens=4)] == alone
-
-
-def test_bad_questions_among_others_are_refused_first(picture):
-    model, processor = tiny_reader()
-    encoded = answering.encode(model, processor, picture)
-    assert encoded.ask_together([]) == []
-    assert [answer.question for answer in encoded.ask_together("who", max_new_tokens=1)] == ["who"]
-    with pytest.raises(InputError, match="the question is empty"):
-        encoded.ask_together([QUESTION, " "])
-    with pytest.raises(InputError, match="at_once is 0, expected 1 or more"):
-        encoded.ask_together([QUESTION], at_once=0)
 
 
 def test_an_answer_tells_what_was_read(picture):

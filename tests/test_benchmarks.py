@@ -67,7 +67,6 @@ def test_encode(tmp_path: Path) -> None:
         assert f"| 2 | {name} |" in printed
         assert results[f"2 tiles, {name}"]["encode"] > 0
         assert results[f"2 tiles, {name}"]["decode"] > 0
-    assert all(results[f"2 questions, {name}"]["decode"] > 0 for name in ("ours", "ours, together", "published"))
     assert 0 < results["preprocessing"]["share of values that torch has otherwise"] < 0.05
 
 

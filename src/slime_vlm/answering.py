@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +12,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList, TextStreamer
+from transformers import TextStreamer
 from transformers.cache_utils import Cache, DynamicLayer
 
 from slime_vlm.errors import InputError
 from slime_vlm.inputs import Clip, OpenedInput, TiledPicture, to_rgb
 from slime_vlm.model.outputs import VisionTokens
-from slime_vlm.model.question_selector import Selection
 from slime_vlm.model.tiling import TileGrid, choose_grid, frame_grid
 from slime_vlm.overlay import LocalSelection, draw_overlay, drawing_copy
 
@@ -28,9 +26,6 @@ if TYPE_CHECKING:
     from slime_vlm.model.processing_slime import SlimeProcessor
 
 OnText = Callable[[str], object]
-
-QUESTIONS_AT_ONCE = 8
-"""Rows of a pass where nobody says how many."""
 
 
 @dataclass(frozen=True)
@@ -148,16 +143,23 @@ class EncodedPicture:
             InputError: the question is empty or contains the image placeholder.
         """
         clock = _Clock()
-        check_question(self.processor, question)
-        prompt = self._prompt([question])
+        prompt = _encode_question(self.processor, question, self.grid)
+        prompt = {name: value.to(self.model.device) for name, value in prompt.items()}
         with torch.inference_mode():
             selection = self.model.select([self.tokens], **prompt) if kept is None else None
-            if kept is None:
-                kept = self._kept(selection)
+            if selection is not None:
+                kept = selection.kept[0]
+            elif kept is None:
+                kept = torch.ones(self.tokens.num_local_tokens, dtype=torch.bool, device=self.model.device)
             clock.tick("select")
             streamer = TimedStreamer(self.processor.tokenizer, on_text)
             ids = prompt["input_ids"]
-            beginning = self._take_beginning()
+            # Taken out, since generate writes into it: an interrupted pass fills some layers and not others, and other
+            # threads may ask as well. Who finds none reads from the start.
+            try:
+                beginning = self._beginnings.pop()
+            except IndexError:
+                beginning = None
             known = beginning.cache if beginning is not None and beginning.fits(ids, self.model) else None
             output = self.model.generate(
                 **prompt,
@@ -176,118 +178,13 @@ class EncodedPicture:
         beginning = self._common_beginning(ids, output.past_key_values, len(new_tokens))
         if beginning is not None:
             self._beginnings.append(beginning)
-        shared, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
-        return self._answer(question, new_tokens, kept, selection, {**shared, **clock.seconds})
+        text = self.processor.tokenizer.decode(new_tokens, skip_special_tokens=True).strip()
 
-    def ask_together(
-        self, questions: Sequence[str], *, max_new_tokens: int = 256, at_once: int = QUESTIONS_AT_ONCE
-    ) -> list[Answer]:
-        """Answers several questions in shared passes of the language model: the answers of `ask`, sooner.
-
-        Decoding reads all weights for every token of one answer or of eight. What the questions share is read alone,
-        once, before the first of them. Logits are those of `ask` up to rounding, so two tokens that are all but equally
-        likely may change places.
-
-        Args:
-            questions: the questions, without image placeholders.
-            max_new_tokens: longest answer.
-            at_once: questions of one pass; keys and values take as many times the memory of `ask`.
-
-        Returns:
-            One answer for each question, in their order; seconds are those of its pass divided by the questions in it.
-
-        Raises:
-            InputError: a question is empty or contains the image placeholder, or `at_once` is below 1.
-        """
-        asked = [questions] if isinstance(questions, str) else list(questions)
-        if at_once < 1:
-            raise InputError(f"at_once is {at_once}, expected 1 or more")
-        for question in asked:
-            check_question(self.processor, question)
-        if not asked:
-            return []
-        read = self._read_beginning(asked[0])
-        answers: list[Answer] = []
-        while len(answers) < len(asked):
-            answers += self._pass(asked[len(answers) : len(answers) + at_once], max_new_tokens)
-        for step, seconds in read.items():
-            answers[0].seconds[step] += seconds
-        return answers
-
-    def _read_beginning(self, question: str) -> dict[str, float]:
-        """Has the language model read what all questions share, unless it has; tells the seconds by step."""
-        beginning = self._take_beginning()
-        if beginning is not None and beginning.fits(self._prompt([question])["input_ids"], self.model):
-            self._beginnings.append(beginning)
-            return {}
-        none = torch.zeros(self.tokens.num_local_tokens, dtype=torch.bool, device=self.model.device)
-        return self.ask(question, max_new_tokens=1, kept=none).seconds
-
-    def _pass(self, questions: Sequence[str], max_new_tokens: int) -> list[Answer]:
-        clock, rows = _Clock(), len(questions)
-        prompt = self._prompt(questions)
-        ids, real = prompt["input_ids"], prompt["attention_mask"] != 0
-        with torch.inference_mode():
-            # Row by row, as the selector takes a copy of the tokens for every row.
-            selections = [
-                self.model.select([self.tokens], **{name: value[row : row + 1] for name, value in prompt.items()})
-                for row in range(rows)
-            ]
-            kept = [self._kept(selection) for selection in selections]
-            clock.tick("select")
-            known, beginning = None, self._take_beginning()
-            if beginning is not None and all(
-                beginning.fits(ids[row, real[row]][None], self.model) for row in range(rows)
-            ):
-                self._beginnings.append(beginning)
-                known = copy.deepcopy(beginning.cache)
-                known.batch_repeat_interleave(rows)
-            first_token = _FirstToken()
-            sequences = self.model.generate(
-                **prompt,
-                vision_tokens=[self.tokens] * rows,
-                kept_local_tokens=kept,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                logits_processor=LogitsProcessorList([first_token]),
-                return_dict_in_generate=False,
-                past_key_values=known,
-            )
-        clock.tick("prefill", until=first_token.time)
-        clock.tick("decode")
-        seconds = {step: value / rows for step, value in clock.seconds.items()}
-        # Of the encoding there is nothing left to tell: `_read_beginning` has, or an earlier answer.
-        seconds = {**dict.fromkeys(self.seconds, 0.0), **seconds}
-        return [
-            self._answer(question, new_tokens, kept[row], selections[row], dict(seconds))
-            for row, (question, new_tokens) in enumerate(zip(questions, sequences[:, ids.shape[1] :], strict=True))
-        ]
-
-    def _prompt(self, questions: Sequence[str]) -> dict[str, Tensor]:
-        """Input tensors [B, S] of questions, rows padded on the left."""
-        prompt = _encode_questions(self.processor, questions, self.grid)
-        return {name: value.to(self.model.device) for name, value in prompt.items()}
-
-    def _kept(self, selection: Selection | None) -> Tensor:
-        """The local tokens that a question keeps, bool [L] in the order of merging; all where nothing selects."""
-        if selection is not None:
-            return selection.kept[0]
-        return torch.ones(self.tokens.num_local_tokens, dtype=torch.bool, device=self.model.device)
-
-    def _answer(
-        self,
-        question: str,
-        new_tokens: Tensor,
-        kept: Tensor,
-        selection: Selection | None,
-        seconds: dict[str, float],
-    ) -> Answer:
         scored = selection is not None and self.model.config.selector != "none"
-        answer_ids = up_to_end(new_tokens.tolist(), self.model.generation_config.eos_token_id)
+        shared, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
         return Answer(
             question=question,
-            text=self.processor.tokenizer.decode(answer_ids, skip_special_tokens=True).strip(),
+            text=text,
             grid=self.grid,
             tile_side=self.processor.token_layout.tile_side,
             num_global=0 if self.tokens.global_tokens is None else self.tokens.global_tokens.shape[0],
@@ -295,19 +192,8 @@ class EncodedPicture:
             scores=self.in_picture_order(selection.scores[0]) if selection is not None and scored else None,
             probabilities=self.in_picture_order(selection.probs[0]) if selection is not None and scored else None,
             gates=None if self.tokens.gates is None else self.tokens.gates.float().cpu().numpy(),
-            seconds=seconds,
+            seconds={**shared, **clock.seconds},
         )
-
-    def _take_beginning(self) -> Beginning | None:
-        """Takes out what is known, since generate writes into it.
-
-        An interrupted pass fills some layers and not others, and other threads may ask as well. Who finds nothing reads
-        from the start.
-        """
-        try:
-            return self._beginnings.pop()
-        except IndexError:
-            return None
 
     def _common_beginning(self, input_ids: Tensor, cache: Cache | None, num_new: int) -> Beginning | None:
         """Cuts the cache of an answered prompt [1, S] down to what does not depend on the question."""
@@ -410,27 +296,16 @@ def check_question(processor: SlimeProcessor, question: str) -> None:
         raise InputError(f"the question contains {processor.image_token}, which stands for a picture; leave it out")
 
 
-def up_to_end(ids: list[int], ends: int | Sequence[int] | None) -> list[int]:
-    """New tokens up to the first that ends an answer, which counts; what follows in a batch is padding."""
-    stops = {ends} if isinstance(ends, int) else set(ends or ())
-    return ids[: next((place + 1 for place, token in enumerate(ids) if token in stops), len(ids))]
-
-
-def _encode_questions(processor: SlimeProcessor, questions: Sequence[str], grid: TileGrid) -> dict[str, Tensor]:
-    """Writes the prompts of questions about a picture whose pixels are not needed again: input tensors [B, S]."""
-    conversations = [
-        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}] for question in questions
-    ]
+def _encode_question(processor: SlimeProcessor, question: str, grid: TileGrid) -> dict[str, Tensor]:
+    """Writes the prompt of a question about a picture whose pixels are not needed again: input tensors [1, S]."""
+    check_question(processor, question)
+    content = [{"type": "image"}, {"type": "text", "text": question}]
     prompt = processor.apply_chat_template(
-        conversations,
+        [{"role": "user", "content": content}],
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
-        processor_kwargs={
-            "image_grids": [(grid.rows, grid.cols)] * len(questions),
-            "padding": True,
-            "padding_side": "left",
-        },
+        processor_kwargs={"image_grids": [(grid.rows, grid.cols)]},
     )
     return dict(prompt)
 
@@ -446,17 +321,6 @@ class _Clock:
         now = time.perf_counter() if until is None else until
         self.seconds[step] = now - self._last
         self._last = now
-
-
-class _FirstToken(LogitsProcessor):
-    """Remembers when the first token could be chosen: the end of the prefill, of several rows as well."""
-
-    def __init__(self) -> None:
-        self.time: float | None = None
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        self.time = self.time or time.perf_counter()
-        return scores
 
 
 class _Timed:

@@ -79,6 +79,22 @@ def test_batches_answer_as_single_questions_do() -> None:
     assert given[1].tokens["prompt"] > given[2].tokens["prompt"]
 
 
+def test_padding_behind_an_answer_is_no_text() -> None:
+    """Not even where the padding token is an ordinary one."""
+    model, processor = tiny_reader()
+    images = [[open_picture(picture(number))] for number in (2, 3, 4)]
+    prompts, answerer = ["What is it?", "Which colour?", "why"], BatchAnswerer(model, processor, batch_size=3)
+    said = [one.text for one in answerer.answer(prompts, images, SHORT)]
+    # A letter that the last answer begins with ends one from now on.
+    letter = next(letter for letter in said[2] if letter.isascii() and letter.isalnum())
+    model.generation_config.eos_token_id = processor.tokenizer(letter, add_special_tokens=False).input_ids[-1]
+    model.generation_config.pad_token_id = processor.tokenizer("e", add_special_tokens=False).input_ids[-1]
+    given = answerer.answer(prompts, images, SHORT)
+    assert len({one.tokens["new"] for one in given}) > 1
+    for (image,), prompt, one in zip(images, prompts, given, strict=True):
+        assert one.text == ask(model, processor, image, prompt, max_new_tokens=SHORT)[0].text
+
+
 def test_videos_and_pictures_share_a_batch() -> None:
     model, processor = tiny_reader()
     clip = open_visual("videos/made_up_0.mp4", FIXTURES / "video_mme")

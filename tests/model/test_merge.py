@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from slime_vlm.errors import InputError
-from slime_vlm.model.merge import after_beginning, fill_placeholders, image_rows, merge_rows, padding_side_of
+from slime_vlm.model.merge import fill_placeholders, image_rows, merge_rows, padding_side_of
 
 
 def example() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -69,31 +69,6 @@ def test_nothing_dropped_is_the_identity() -> None:
     merged = merge_rows(ids, mask, everything, padding_side="right")
     assert torch.equal(merged.input_ids, ids * mask)
     assert torch.equal(merged.attention_mask, mask)
-
-
-def test_what_a_cached_beginning_leaves_by_hand() -> None:
-    """Rows 1 2 | 3 and 1 2 | 4 5 6, of which the first is padded on the left, behind a cache of 1 2."""
-    ids = torch.tensor([[0, 0, 1, 2, 3], [1, 2, 4, 5, 6]])
-    real = (ids != 0).long()
-    rows = merge_rows(ids, real, torch.ones_like(ids).bool(), padding_side="left", labels=ids)
-    left = after_beginning(rows, 2)
-    assert left.input_ids.tolist() == [[0, 0, 3], [4, 5, 6]]
-    assert left.attention_mask.tolist() == [[0, 0, 1], [1, 1, 1]]
-    assert left.position_ids.tolist() == [[0, 0, 2], [2, 3, 4]]
-    assert left.token_index.tolist() == [[-1, -1, 4], [2, 3, 4]]
-    assert left.labels is not None
-    assert left.labels.tolist() == [[-100, -100, 3], [4, 5, 6]]
-    with pytest.raises(InputError, match=r"holds 3 tokens of whole prompts of \[3, 5\] tokens"):
-        after_beginning(rows, 3)
-
-
-def test_a_beginning_that_lost_tokens_is_refused() -> None:
-    ids = torch.tensor([[0, 1, 2, 3, 4], [1, 2, 3, 4, 5]])
-    kept = torch.tensor([[True, True, False, True, True], [True] * 5])
-    rows = merge_rows(ids, (ids != 0).long(), kept, padding_side="left")
-    assert after_beginning(rows, 1).attention_mask.tolist() == [[0, 0, 1, 1], [1, 1, 1, 1]]
-    with pytest.raises(InputError, match="before the local tokens"):
-        after_beginning(rows, 2)
 
 
 def test_filling_keeps_order_and_gradients() -> None:

@@ -172,34 +172,25 @@ def merge_rows(
 
 
 def after_beginning(rows: MergedRows, cached: int) -> MergedRows:
-    """The part [B, S - cached] of whole prompts that a cache of their first tokens leaves to read.
-
-    In rows that are padded on the left the end of the beginning stands where others go on: it is padding here.
+    """The part [1, S - cached] of a whole prompt that a cache of its first tokens leaves to read.
 
     Raises:
-        InputError: The cache cannot hold the first tokens: nothing is left of a row, or local tokens among the first
-            were dropped, which may have been others when the cache was filled.
+        InputError: The cache cannot hold the first tokens: there are several rows, or nothing is left, or local tokens
+            among the first were dropped, which may have been others when the cache was filled.
     """
-    real = rows.attention_mask != 0
-    place = real.long().cumsum(dim=1) - 1
-    last = (place == cached - 1) & real
-    # How far the last cached token stood from the first before merging: as far as now, if none between was dropped.
-    first = rows.token_index.masked_fill(~real, rows.token_index.max() + 1).amin(dim=1)
-    whole = (rows.token_index * last).sum(dim=1) - first == cached - 1
-    if int(real.sum(dim=1).min()) <= cached or not bool(whole.all()):
+    batch_size, length = rows.input_ids.shape
+    if batch_size > 1 or cached >= length or int(rows.token_index[0, cached - 1]) != cached - 1:
         raise InputError(
-            f"the cache holds {cached} tokens of whole prompts of {real.sum(dim=1).tolist()} tokens after merging, "
-            "expected a cache that ends before the local tokens of each: otherwise pass only what follows the cached "
-            "tokens, with an attention_mask over both"
+            f"the cache holds {cached} tokens of {batch_size} whole prompt(s) of {length} tokens after merging, "
+            "expected one prompt and a cache that ends before its local tokens: otherwise pass only what follows the "
+            "cached tokens, with an attention_mask over both"
         )
-    left = (real & (place >= cached))[:, cached:]
-    labels = None if rows.labels is None else rows.labels[:, cached:].masked_fill(~left, IGNORED_LABEL)
     return MergedRows(
-        input_ids=rows.input_ids[:, cached:].masked_fill(~left, 0),
-        attention_mask=left.long(),
-        position_ids=rows.position_ids[:, cached:].masked_fill(~left, 0),
-        labels=labels,
-        token_index=rows.token_index[:, cached:].masked_fill(~left, -1),
+        input_ids=rows.input_ids[:, cached:],
+        attention_mask=rows.attention_mask[:, cached:],
+        position_ids=rows.position_ids[:, cached:],
+        labels=None if rows.labels is None else rows.labels[:, cached:],
+        token_index=rows.token_index[:, cached:],
     )
 
 

@@ -280,8 +280,8 @@ class SlimeModel(SlimeVision):
                 counted over real tokens when left out. With a filled cache and images, counting goes on from the first.
             past_key_values: Cache of the language model. When it is filled, `input_ids` (with images or without) are
                 the tokens that follow, and `attention_mask` covers the cached tokens as well. When `attention_mask`
-                is no longer than `input_ids`, these are whole prompts, with images, and the cache holds the first
-                tokens of each, of which merging drops none; the output is that of the tokens behind them.
+                is no longer than `input_ids`, these are a whole prompt, a single row, with images, and the cache holds
+                the first tokens of it, of which merging drops none; the output is that of the tokens behind them.
             inputs_embeds: [B, S, D] in place of `input_ids`, for text alone.
             pixel_values: [V, 3, H, W] views of all images.
             image_grids: [I, 2] (rows, columns) of every image.
@@ -343,15 +343,16 @@ class SlimeModel(SlimeVision):
                 position_ids if before else None,
                 padding_side,
             )
+            read = merged.attention_mask
             if whole:
-                merged, earlier = after_beginning(merged, cached), attention_mask.new_ones(batch_size, cached)
+                merged = after_beginning(merged, cached)
                 inputs_embeds, position_ids = inputs_embeds[:, cached:], merged.position_ids
             elif cached:
                 first = earlier.sum(dim=1, keepdim=True) if position_ids is None else position_ids[:, :1]
                 position_ids = (merged.position_ids + first) * merged.attention_mask
             elif position_ids is None or before:
                 position_ids = merged.position_ids
-            attention_mask = torch.cat([earlier, merged.attention_mask], dim=1)
+            attention_mask = torch.cat([earlier, read], dim=1)
             if nothing is not None:
                 inputs_embeds = inputs_embeds + nothing.to(inputs_embeds)
             if pack:

@@ -6,8 +6,8 @@
 One encoder (CLIP-L/14 at 336) and one language model (Llama, 16 layers of width 1024) of random weights answer about
 pictures of 2, 4, 6 and 7 tiles, in float32, three ways:
 
-- ours: views in chunks, no blank ones, no layer behind the wanted one; a picture is encoded once, and its global tokens
-  are read once;
+- ours: views one at a time (on a GPU in chunks), no blank ones, no layer behind the wanted one; a picture is encoded
+  once, and its global tokens are read once;
 - published: view by view through all layers of an encoder without fused attention, which its transformers of 2023 did
   not have, anew for every question (blank views, which the published code encodes where a batch holds pictures of
   several sizes, are left out);

@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 from transformers import AutoProcessor, BatchFeature
-from transformers.processing_utils import MultiModalData, ProcessorMixin
+from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 
 from slime_vlm.errors import ConfigError, DataError, InputError
 from slime_vlm.inputs import open_image
@@ -168,7 +168,7 @@ class SlimeProcessor(ProcessorMixin):
                 found = find_segments(row, self.style) if self.style else [Segment(row, "question")]
                 found = found if return_labels else _only_last_question(found)
             segments.append(found)
-        merged = self._merge_kwargs(tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
+        merged = self._merge_kwargs(ProcessingKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
         text_kwargs = merged["text_kwargs"]
         if kwargs.get("sanitize_control_tokens"):
             raise InputError("sanitize_control_tokens is not supported, remove special tokens from the text beforehand")

@@ -168,7 +168,7 @@ class OracleObjective:
             local = local + slime.page_positions.linear(code.reshape(local.shape))
         kept = batch["kept"]
         images = [
-            PackedImage(tokens[k], places[k], int(n), int(n), torch.ones(int(k.sum()), questions, dtype=torch.bool))
+            PackedImage(tokens[k], places[k], int(n), int(n), k[k][:, None].expand(-1, questions))
             for tokens, places, k, n in zip(local, batch["places"], kept, batch["length"], strict=True)
         ]
         packed = merge_packed(text, batch, images)
@@ -276,7 +276,7 @@ class AnswerObjective:
             VisionTokens(grid=grid, global_tokens=g, local_tokens=t)
             for grid, g, t in zip(grids, seen_whole, local, strict=True)
         ]
-        lengths = torch.tensor([len(tokens) for tokens in local])
+        lengths = torch.tensor([len(tokens) for tokens in local], device=text.device)
         stacked = pad_sequence(local, batch_first=True)
         scores, kept = select_packed(model, stacked, lengths, text, batch)
         kept = kept | batch["relevant"]
@@ -290,11 +290,11 @@ class AnswerObjective:
             ids = stitch_tiles(ids, *tokens.grid, model.config.local_merge)
             held.append(torch.cat([ids.new_zeros(before, ids.shape[1]), ids])[places])
             images.append(PackedImage(block[places], places, len(block), length, seen[places]))
-        mask = torch.arange(stacked.shape[1]) < lengths[:, None]
+        mask = torch.arange(stacked.shape[1], device=text.device) < lengths[:, None]
         logs = {"kept": kept.any(-1)[mask].float().mean().item()}
         loss = text.new_zeros((), dtype=torch.float32)
         if self.selector_weight:
-            aux = selector_loss(scores, batch["relevant"], mask.to(scores.device))
+            aux = selector_loss(scores, batch["relevant"], mask)
             loss, logs["selector_loss"] = loss + self.selector_weight * aux, aux.item()
         if self.reading_weight:
             aux = slot_loss(logits, batch["local_labels"])

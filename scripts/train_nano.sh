@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Train nano from nothing by its recipe, the parts that do not depend on each other at the same time.
+#
+#     scripts/train_nano.sh runs/nano [options of slime train, such as --set stages.eye.steps=100]
+#
+# A second call goes on where the first was stopped. A GPU is taken where there is one, and worker processes draw the pages
+# for it; on a CPU each of the two processes keeps to one core.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=${1:?which folder to train in, such as runs/nano}
+shift
+options=("$@")
+slime=$(command -v slime)
+cores=$(nproc)
+export OMP_NUM_THREADS=1
+
+stages() { # WORKERS STAGE...
+    train=(train recipes/nano.yaml --out "$out" --resume ${options[@]+"${options[@]}"})
+    for stage in "${@:2}"; do train+=(--stage "$stage" --set "stages.$stage.data.workers=$1"); done
+}
+
+lines() { # Lines instead of two bars on one terminal; Ctrl-C is for the training alone.
+    trap "" INT
+    exec cat >&2
+}
+
+if python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+    # Trainer would split a batch over all that it sees.
+    export CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES:-0}
+    together=("$slime")
+    # Drawing a page takes ten times as long as labelling one.
+    workers=($((cores * 5 / 8)) $((cores / 4)) $((cores - 2)))
+else
+    together=(python3 -m torch.distributed.run --nproc-per-node 2 --standalone "$slime")
+    workers=(0 0 0)
+fi
+
+stages "${workers[0]}" eye eye-pages eye-shapes 1b
+"$slime" "${train[@]}" 2> >(lines) &
+eye=$!
+stages "${workers[1]}" copy find-small find find-exact
+"$slime" "${train[@]}" 2> >(lines) &
+language=$!
+wait $eye && wait $language
+stages "${workers[2]}" 2 3
+"${together[@]}" "${train[@]}"

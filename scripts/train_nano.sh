@@ -3,8 +3,8 @@
 #
 #     scripts/train_nano.sh runs/nano [options of slime train, such as --set stages.eye.steps=100]
 #
-# A second call goes on where the first was stopped. A GPU is taken where there is one, and worker processes draw the pages
-# for it; on a CPU each of the two processes keeps to one core.
+# Stopped by Ctrl-C it leaves checkpoints, and a second call goes on from them. A GPU is taken where there is one, and worker
+# processes draw the pages for it; on a CPU each of the two processes keeps to one core.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:?which folder to train in, such as runs/nano}
@@ -19,7 +19,7 @@ stages() { # WORKERS STAGE...
     for stage in "${@:2}"; do train+=(--stage "$stage" --set "stages.$stage.data.workers=$1"); done
 }
 
-lines() { # Lines instead of two bars on one terminal; Ctrl-C is for the training alone.
+lines() { # Lines instead of two bars on one terminal, to the end of a training that Ctrl-C has told to stop.
     trap "" INT
     exec cat >&2
 }
@@ -35,12 +35,19 @@ else
     workers=(0 0 0)
 fi
 
+# In groups of their own, so that Ctrl-C reaches each of them once, from here.
+set -m
 stages "${workers[0]}" eye eye-pages eye-shapes 1b
 "$slime" "${train[@]}" 2> >(lines) &
 eye=$!
 stages "${workers[1]}" copy find-small find find-exact
 "$slime" "${train[@]}" 2> >(lines) &
 language=$!
-wait $eye && wait $language
+trap 'kill -INT $eye $language 2> /dev/null || true; wait; exit 130' INT TERM
+wait $eye || failed=1
+wait $language || failed=1
+[ -z "${failed:-}" ] || exit 1
+trap - INT TERM
+set +m
 stages "${workers[2]}" 2 3
 "${together[@]}" "${train[@]}"

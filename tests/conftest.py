@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,15 @@ LONG_FILES = [
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare where parity data lie; here, so that the option is known however pytest is started."""
     parser.addoption("--parity-root", default=None, help="folder with parity data (default: the committed subset)")
+    parser.addoption(
+        "--gpu", action="store_true", help="let the tests of one process use a GPU (default: none sees it)"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide GPUs, before anything asks for them: tests say the same on every machine."""
+    if not config.getoption("--gpu"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -90,6 +90,8 @@ class Launch:
                 **os.environ,
                 "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
                 "OMP_NUM_THREADS": "1",
+                # One GPU does not serve two processes.
+                "CUDA_VISIBLE_DEVICES": "",
                 "PIDS": str(folder),
                 **(environment or {}),
             },

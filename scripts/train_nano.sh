@@ -4,19 +4,22 @@
 #     scripts/train_nano.sh runs/nano [options of slime train, such as --set stages.eye.steps=100]
 #
 # Stopped by Ctrl-C it leaves checkpoints, and a second call goes on from them. A GPU is taken where there is one, and worker
-# processes draw the pages for it; on a CPU each of the two processes keeps to one core.
+# processes draw the pages for it; on a CPU each of the two processes keeps to one core. Folders count from the repository.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:?which folder to train in, such as runs/nano}
 shift
 options=("$@")
-slime=$(command -v slime)
-cores=$(nproc)
+slime=$(command -v slime) || { echo "slime is not on the PATH: activate the environment that it is installed in" >&2; exit 2; }
+python=$(dirname "$slime")/python3
+[ -x "$python" ] || python=$(command -v python3)
+read -r gpus cores < <("$python" -c 'import os, torch; print(torch.cuda.device_count(), os.cpu_count())')
 export OMP_NUM_THREADS=1
 
 stages() { # WORKERS STAGE...
-    train=(train recipes/nano.yaml --out "$out" --resume ${options[@]+"${options[@]}"})
+    train=(train recipes/nano.yaml --out "$out" --resume)
     for stage in "${@:2}"; do train+=(--stage "$stage" --set "stages.$stage.data.workers=$1"); done
+    train+=(${options[@]+"${options[@]}"})
 }
 
 lines() { # Lines instead of two bars on one terminal, to the end of a training that Ctrl-C has told to stop.
@@ -24,30 +27,31 @@ lines() { # Lines instead of two bars on one terminal, to the end of a training 
     exec cat >&2
 }
 
-if python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+if [ "$gpus" -gt 0 ]; then
     # Trainer would split a batch over all that it sees.
-    export CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES:-0}
+    visible=${CUDA_VISIBLE_DEVICES:-0}
+    export CUDA_VISIBLE_DEVICES=${visible%%,*}
     together=("$slime")
     # Drawing a page takes ten times as long as labelling one.
-    workers=($((cores * 5 / 8)) $((cores / 4)) $((cores - 2)))
+    workers=($((cores * 5 / 8)) $((cores / 4)) $((cores * 7 / 8)))
 else
-    together=(python3 -m torch.distributed.run --nproc-per-node 2 --standalone "$slime")
+    together=("$python" -m torch.distributed.run --nproc-per-node 2 --standalone "$slime")
     workers=(0 0 0)
 fi
 
 # In groups of their own, so that Ctrl-C reaches each of them once, from here.
 set -m
+running=()
+trap 'kill -INT ${running[@]+"${running[@]}"} 2> /dev/null || true; wait; exit 130' INT TERM HUP
 stages "${workers[0]}" eye eye-pages eye-shapes 1b
 "$slime" "${train[@]}" 2> >(lines) &
-eye=$!
+running+=($!)
 stages "${workers[1]}" copy find-small find find-exact
 "$slime" "${train[@]}" 2> >(lines) &
-language=$!
-trap 'kill -INT $eye $language 2> /dev/null || true; wait; exit 130' INT TERM
-wait $eye || failed=1
-wait $language || failed=1
+running+=($!)
+for process in "${running[@]}"; do wait "$process" || failed=1; done
 [ -z "${failed:-}" ] || exit 1
-trap - INT TERM
+trap - INT TERM HUP
 set +m
 stages "${workers[2]}" 2 3
-"${together[@]}" "${train[@]}"
+exec "${together[@]}" "${train[@]}"

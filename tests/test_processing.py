@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 from transformers import AutoProcessor, pipeline
-from transformers.processing_utils import ProcessingKwargs
 
 from slime_vlm.errors import ConfigError, InputError
 from slime_vlm.model.image_processing_slime import SlimeImageProcessor
@@ -218,10 +217,6 @@ def test_model_described_by_its_chat_template_alone():
     assert marked(processor, processor(text="<bos>Anything?")) == "Anything?"
 
 
-@pytest.mark.skipif(
-    "return_text_replacement_offsets" not in ProcessingKwargs.__annotations__,
-    reason="transformers 5.17 counts the characters of a prompt before it has the places of its images",
-)
 def test_assistant_masks_of_transformers():
     processor = tiny_processor("v1")
     inputs = processor.apply_chat_template(

@@ -90,7 +90,7 @@ class Launch:
                 **os.environ,
                 "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
                 "OMP_NUM_THREADS": "1",
-                # One GPU does not serve two processes.
+                # NCCL takes no two processes on one GPU.
                 "CUDA_VISIBLE_DEVICES": "",
                 "PIDS": str(folder),
                 **(environment or {}),

@@ -168,7 +168,7 @@ class OracleObjective:
             local = local + slime.page_positions.linear(code.reshape(local.shape))
         kept = batch["kept"]
         images = [
-            PackedImage(tokens[k], places[k], int(n), int(n), k[k][:, None].expand(-1, questions))
+            PackedImage(tokens[k], places[k], int(n), int(n), k.new_ones(int(k.sum()), questions))
             for tokens, places, k, n in zip(local, batch["places"], kept, batch["length"], strict=True)
         ]
         packed = merge_packed(text, batch, images)

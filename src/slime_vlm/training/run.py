@@ -151,7 +151,8 @@ def _run_stage(
         use_packed_attention(model.model.language_model)
     elif not torch.cuda.is_available() or not stage.data.parts:
         # Plain attention shows its weights, and trains 1.5 times faster than the fused one in bfloat16 on a CPU
-        # (docs/log.md). Masks of packed rows hold the lowest float32, which the fused one makes infinite in bfloat16.
+        # (docs/log.md). The masks of pages hold the lowest float32; the fused one rounds it to minus infinity in
+        # bfloat16, and gives NaN for padding.
         model.model.language_model.set_attn_implementation("eager")
     if stage.data.parts:
         model.config.max_sequence_length = stage.max_sequence_length

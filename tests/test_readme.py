@@ -107,7 +107,7 @@ def test_lower_bounds_are_those_of_the_project():
         item for item in [*project["dependencies"], *extras["train"], *extras["eval"], *extras["data"]] if ">=" in item
     ]
     lowest = dict(re.findall(r"^([\w-]+)==([\d.]+?)(?:\.\*)?$", text_of("constraints-lowest.txt"), flags=re.MULTILINE))
-    for name, version in (bound.lower().split(">=") for bound in bounds):
+    for name, version in (bound.lower().split(",")[0].split(">=") for bound in bounds):
         # The fonts have one version each, and torch is pinned to the tested one.
         if not name.startswith("font-") and name != "torch":
             assert f"{lowest.pop(name)}.".startswith(f"{version}.")

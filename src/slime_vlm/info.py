@@ -22,12 +22,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from slime_vlm.checkpoints.json_files import read_json
+from slime_vlm.checkpoints.layouts import is_published
 from slime_vlm.errors import CheckpointError, InputError, one_line
 from slime_vlm.loading import check_overrides, resolve
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.tiling import TileGrid, choose_grid
-from slime_vlm.published import is_published, read_json, read_published_config
+from slime_vlm.published import read_published_config
 
 
 @dataclass(frozen=True)

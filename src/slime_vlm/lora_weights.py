@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from slime_vlm.checkpoints.json_files import read_json
 from slime_vlm.errors import CheckpointError
-from slime_vlm.published import read_json
 from slime_vlm.weight_files import StoredTensor, file_tensors, some
 from slime_vlm.weight_names import native_names
 

@@ -14,8 +14,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
 from transformers.utils import cached_file
 
+from slime_vlm.checkpoints.json_files import read_json
 from slime_vlm.errors import CheckpointError, ConfigError, one_line
-from slime_vlm.published import read_json
 
 # In how many ways transformers, tokenizers and gguf say that a folder or file is not what it should be.
 _READ_ERRORS = (

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoTokenizer, CLIPVisionConfig, GenerationConfig, LlamaConfig, PretrainedConfig
 
+from slime_vlm.checkpoints.json_files import read_json
+from slime_vlm.checkpoints.layouts import PUBLISHED_MODEL_TYPES
+from slime_vlm.checkpoints.native import CONFIG_ERRORS
 from slime_vlm.errors import CheckpointError, SlimeError, one_line
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.image_processing_slime import SlimeImageProcessor
 from slime_vlm.model.processing_slime import SlimeProcessor
 
-PUBLISHED_MODEL_TYPES = ("llava_llama",)
 RELEASED_VISION_TOWER = "openai/clip-vit-large-patch14-336"
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -31,20 +31,6 @@ TOKENIZER_FILES = (
     "added_tokens.json",
     "chat_template.jinja",
 )
-CONFIG_ERRORS = (
-    TypeError,
-    ValueError,
-    KeyError,
-    AttributeError,
-    ArithmeticError,
-    RuntimeError,
-    AssertionError,
-    StrictDataclassError,
-)
-"""What transformers raises for a config that no model can be built from."""
-
-_JSON_BYTES = 64 * 1024**2
-
 _PROJECTORS = {"gated": "gated", "mlp2x_gelu": "mlp", "qformer": "query_attention"}
 _GATES = {-1: "mixture", 0: "mlp", 1: "attention"}
 _SELECTORS = {"cosine": "cosine", "qformer": "attention", "identity": "none", None: "none"}
@@ -89,11 +75,6 @@ _FIXED: dict[str, Any] = {
     "max_tiles": 7,
     "max_local_tokens": None,
 }
-
-
-def is_published(config: Mapping[str, Any]) -> bool:
-    """Whether a config.json is of the published layout."""
-    return config.get("model_type") in PUBLISHED_MODEL_TYPES or "mm_vision_tower" in config
 
 
 def read_published(src: Path, tokenizer_folder: Path | None = None) -> tuple[SlimeConfig, SlimeProcessor]:
@@ -284,25 +265,6 @@ def read_published_config(src: Path) -> SlimeConfig:
     """
     published = read_json(src / "config.json")
     return native_config(src, published, _vision(src, published)[0])
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        CheckpointError: The file is missing or is not a JSON object.
-    """
-    try:
-        if path.stat().st_size > _JSON_BYTES:
-            raise CheckpointError(f"{path} is larger than {_JSON_BYTES // 1024**2} MiB, expected a short JSON file")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path.parent} has no {path.name}, expected a checkpoint folder") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read ({one_line(error)}), expected JSON; fetch it again") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a JSON object")
-    return content
 
 
 def _text_config(published: Mapping[str, Any]) -> LlamaConfig:

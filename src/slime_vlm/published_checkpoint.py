@@ -16,6 +16,9 @@ import torch
 from torch import nn
 from transformers import GenerationConfig
 
+from slime_vlm.checkpoints.json_files import read_json
+from slime_vlm.checkpoints.layouts import is_published
+from slime_vlm.checkpoints.native import CONFIG_ERRORS
 from slime_vlm.errors import CheckpointError, one_line
 from slime_vlm.hub import at_hand, resolve
 from slime_vlm.lora_weights import ADAPTER_CONFIG, LoraWeights, read_lora
@@ -23,11 +26,8 @@ from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.processing_slime import SlimeProcessor
 from slime_vlm.published import (
-    CONFIG_ERRORS,
     TOKENIZER_FILES,
     generation_config,
-    is_published,
-    read_json,
     read_published,
 )
 from slime_vlm.vision_weights import PREFIX as VISION_PREFIX

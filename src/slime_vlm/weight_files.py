@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from slime_vlm.checkpoints.json_files import read_json
 from slime_vlm.errors import CheckpointError, one_line
-from slime_vlm.published import read_json
 
 SHARD_BYTES = 2 * 1024**3
 """Largest written file. One shard is in memory at a time, so this bounds the memory of a conversion."""

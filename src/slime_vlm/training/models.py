@@ -13,6 +13,8 @@ import torch
 from transformers import set_seed
 
 from slime_vlm.assembly import assemble
+from slime_vlm.checkpoints.json_files import read_json
+from slime_vlm.checkpoints.layouts import is_published
 from slime_vlm.errors import ConfigError
 from slime_vlm.loading import SHIPPED, load, resolve
 from slime_vlm.model.configuration_slime import SlimeConfig
@@ -20,7 +22,7 @@ from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.processing_slime import SlimeProcessor
 from slime_vlm.model.query_attention import QueryAttention
 from slime_vlm.pretrained_parts import text_config_of, vision_config_of
-from slime_vlm.published import is_published, read_json, read_published
+from slime_vlm.published import read_published
 from slime_vlm.training.page_labels import SlotVocabulary
 from slime_vlm.training.page_tokenizer import build_page_tokenizer
 from slime_vlm.training.recipe import Recipe

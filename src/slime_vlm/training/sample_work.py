@@ -202,7 +202,7 @@ def _processor(recipe: Recipe, config: SlimeConfig) -> tuple[SlimeProcessor | No
     import copy
 
     from slime_vlm.assembly import conversation_of
-    from slime_vlm.convert import read_native
+    from slime_vlm.checkpoints.native import read_native
     from slime_vlm.hub import SHIPPED, at_hand
     from slime_vlm.model.image_processing_slime import SlimeImageProcessor
     from slime_vlm.model.processing_slime import SlimeProcessor

@@ -26,11 +26,11 @@ from transformers import AutoTokenizer, CLIPVisionConfig, LlamaConfig
 from transformers.utils import logging
 
 import slime_vlm
-from slime_vlm import weight_files
-from slime_vlm.convert import convert
-from slime_vlm.hub import SHIPPED
-from slime_vlm.published import published_fields
-from slime_vlm.weight_names import published_names
+from slime_vlm.checkpoints import tensor_files as weight_files
+from slime_vlm.checkpoints.hub import SHIPPED
+from slime_vlm.checkpoints.published.config import published_fields
+from slime_vlm.checkpoints.published.convert import convert
+from slime_vlm.checkpoints.published.weight_names import published_names
 
 REAL_WIDTH, SHARDS, RANK = 5120, 3, 128
 KINDS = ("safetensors", "bin", "lora", "back")

@@ -45,7 +45,7 @@ from transformers.utils import logging
 
 import slime_vlm
 from slime_vlm.answering import TimedStreamer, encode
-from slime_vlm.hub import SHIPPED
+from slime_vlm.checkpoints.hub import SHIPPED
 from slime_vlm.inputs import open_image
 from slime_vlm.model.image_processing_slime import SlimeImageProcessor
 from slime_vlm.model.local_compressor import stitch_tiles

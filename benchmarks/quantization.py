@@ -22,8 +22,8 @@ from transformers import AutoTokenizer, CLIPVisionConfig, LlamaConfig
 from transformers.utils import logging
 
 import slime_vlm
+from slime_vlm.checkpoints.loading import SHIPPED
 from slime_vlm.inputs import open_image
-from slime_vlm.loading import SHIPPED
 
 PICTURE = Path(__file__).parent.parent / "examples" / "invoice.png"
 QUESTION = "What is the total?"

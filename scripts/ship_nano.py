@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 import slime_vlm
-from slime_vlm.loading import SHIPPED
+from slime_vlm.checkpoints.loading import SHIPPED
 
 
 def main(source: str) -> None:

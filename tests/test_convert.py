@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from slime_vlm import weight_files
-from slime_vlm.convert import convert, load_published
+from slime_vlm.checkpoints import tensor_files as weight_files
+from slime_vlm.checkpoints.published.config import read_published
+from slime_vlm.checkpoints.published.convert import convert, load_published
 from slime_vlm.errors import CheckpointError
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.processing_slime import SlimeProcessor
-from slime_vlm.published import read_published
 
 from .tiny_published import published_weights, write_published
 

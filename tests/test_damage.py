@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from slime_vlm.checkpoints.loading import load
+from slime_vlm.checkpoints.published.convert import convert
 from slime_vlm.cli import main
-from slime_vlm.convert import convert
-from slime_vlm.loading import load
 
 from .adapter_damage import ADAPTER_DAMAGE
 from .checkpoint_damage import DAMAGE, weights_of

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 import slime_vlm
-from slime_vlm import loading
-from slime_vlm.convert import convert
+from slime_vlm.checkpoints import loading
+from slime_vlm.checkpoints.loading import load
+from slime_vlm.checkpoints.published.convert import convert
 from slime_vlm.errors import CheckpointError, ConfigError
-from slime_vlm.loading import load
 
 from .tiny_published import write_published
 

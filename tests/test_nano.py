@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 import slime_vlm
+from slime_vlm.checkpoints.loading import SHIPPED
 from slime_vlm.evaluation.pages import answer_pages, summarise
 from slime_vlm.evaluation.reading import read_pages
-from slime_vlm.loading import SHIPPED
 from slime_vlm.pages import PageSettings
 from slime_vlm.training.models import page_vocabulary
 

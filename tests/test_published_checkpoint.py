@@ -13,9 +13,9 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from slime_vlm.convert import convert
+from slime_vlm.checkpoints.loading import load
+from slime_vlm.checkpoints.published.convert import convert
 from slime_vlm.errors import CheckpointError
-from slime_vlm.loading import load
 
 from .tiny_checkpoints import CLIP, low_rank, write_adapters, write_base, write_lora, write_tower
 from .tiny_published import published_weights, write_published

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from transformers import LlamaConfig
 
+from slime_vlm.checkpoints.loading import load
+from slime_vlm.checkpoints.quantization import kept_modules
 from slime_vlm.errors import ConfigError
-from slime_vlm.loading import load
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-from slime_vlm.quantization import kept_modules
 
 from .tiny_checkpoints import save_native
 from .tiny_published import write_published

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from slime_vlm import weight_files
-from slime_vlm.convert import convert
+from slime_vlm.checkpoints import tensor_files as weight_files
+from slime_vlm.checkpoints.loading import load
+from slime_vlm.checkpoints.published.convert import convert
+from slime_vlm.checkpoints.published.weight_names import native_names, published_names
 from slime_vlm.errors import CheckpointError
-from slime_vlm.loading import load
-from slime_vlm.weight_names import native_names, published_names
 
 from .conftest import tiny_model
 from .tiny_checkpoints import save_native

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from slime_vlm.loading import load
+    from slime_vlm.checkpoints.loading import load
     from slime_vlm.model.configuration_slime import SlimeConfig
     from slime_vlm.model.image_processing_slime import SlimeImageProcessor
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration, SlimeModel
@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 
 # Imported on first use, see below.
 _LAZY = {
-    "load": "slime_vlm.loading",
+    "load": "slime_vlm.checkpoints.loading",
     "SlimeConfig": "slime_vlm.model.configuration_slime",
     "SlimeProcessor": "slime_vlm.model.processing_slime",
     "SlimeImageProcessor": "slime_vlm.model.image_processing_slime",

@@ -24,12 +24,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from slime_vlm.checkpoints.json_files import read_json
 from slime_vlm.checkpoints.layouts import is_published
+from slime_vlm.checkpoints.loading import check_overrides, resolve
+from slime_vlm.checkpoints.published.config import read_published_config
 from slime_vlm.errors import CheckpointError, InputError, one_line
-from slime_vlm.loading import check_overrides, resolve
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.tiling import TileGrid, choose_grid
-from slime_vlm.published import read_published_config
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def describe(
 
 
 def weight_bytes(model: SlimeForConditionalGeneration) -> dict[str, int]:
-    """Bytes of the weights by number type; int8 and 4bit are those of `quantization.py`, all else in 16 bits.
+    """Bytes of the weights by number type; int8 and 4bit are those of `checkpoints/quantization.py`, all else in 16 bits.
 
     A row of int8 weights has one scale of 4 bytes, a block of 64 4-bit weights one, too.
     """

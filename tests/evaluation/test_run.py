@@ -172,7 +172,7 @@ def test_resumed_at_any_line_equals_uninterrupted(checkpoint: Path, tmp_path: Pa
         assert all((out / name).stat().st_size > 5_000 for name in PLOTS)
     asked.clear()
     # All is there: not even the model is loaded.
-    monkeypatch.setattr("slime_vlm.loading.load", lambda *a, **k: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("slime_vlm.checkpoints.loading.load", lambda *a, **k: pytest.fail("the model was loaded"))
     run(checkpoint, whole)
     assert asked == []
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from slime_vlm.weight_names import is_unused, native_names, native_tensors
+from slime_vlm.checkpoints.published.weight_names import is_unused, native_names, native_tensors
 
 from ..conftest import tiny_model
 

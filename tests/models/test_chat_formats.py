@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from slime_vlm.assembly import conversation_of
+from slime_vlm.checkpoints.from_pretrained_parts import conversation_of
 from slime_vlm.errors import DataError
 from slime_vlm.model.image_processing_slime import SlimeImageProcessor
 from slime_vlm.model.picture_template import take_pictures

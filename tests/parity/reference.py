@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from slime_vlm.checkpoints.published.config import read_published, slime_config
+from slime_vlm.checkpoints.published.weight_names import is_unused, native_tensors
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.processing_slime import SlimeProcessor
-from slime_vlm.published import read_published, slime_config
-from slime_vlm.weight_names import is_unused, native_tensors
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from transformers import BatchFeature
 
+from slime_vlm.checkpoints.published.weight_names import native_names
 from slime_vlm.model.modeling_slime import SlimeModel
 from slime_vlm.model.outputs import SlimeCausalLMOutput
-from slime_vlm.weight_names import native_names
 
 from .comparison import bare_name
 from .reference import ParityRoot

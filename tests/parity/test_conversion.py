@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from slime_vlm.convert import convert
-from slime_vlm.loading import load
+from slime_vlm.checkpoints.loading import load
+from slime_vlm.checkpoints.published.convert import convert
 from slime_vlm.model.conversation import Segment, build_prompt, get_style, read_turns
 from slime_vlm.model.text_encoding import encode_conversation, encode_segments
 

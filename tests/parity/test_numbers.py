@@ -8,9 +8,9 @@ from functools import lru_cache
 
 import pytest
 
+from slime_vlm.checkpoints.published.weight_names import native_names
 from slime_vlm.model.tiling import choose_grid
 from slime_vlm.training.stages import parameters_of
-from slime_vlm.weight_names import native_names
 
 from .comparison import compare_case, is_input, perturbed
 from .reference import ParityRoot

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from slime_vlm.checkpoints.loading import load
 from slime_vlm.errors import CheckpointError
-from slime_vlm.loading import load
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.pages import PageSettings, write_pages
 from slime_vlm.training.lora import add_lora

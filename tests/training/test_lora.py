@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig
 from typer.testing import CliRunner
 
+from slime_vlm.checkpoints.loading import load
+from slime_vlm.checkpoints.lora.merge import merge
 from slime_vlm.cli import app
 from slime_vlm.errors import CheckpointError, ConfigError
-from slime_vlm.loading import load
-from slime_vlm.lora_merging import merge
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.training.lora import LORA_MARK, add_lora, bytes_saved, merged, save_lora
 from slime_vlm.training.recipe import LoraSettings, load_recipe
@@ -145,7 +145,7 @@ def test_merge_refuses_what_differs(
     kept_apart: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A sum that is wrong by a hundredth of one layer's weights.
-    monkeypatch.setattr("slime_vlm.lora_weights.folded", lambda weight, a, b, scale: weight * 1.01)
+    monkeypatch.setattr("slime_vlm.checkpoints.lora.weights.folded", lambda weight, a, b, scale: weight * 1.01)
     with pytest.raises(CheckpointError, match=r"changes logits by up to .*, nothing was written"):
         merge(kept_apart[0], tmp_path / "merged")
     assert not list(tmp_path.iterdir())

@@ -10,11 +10,11 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from slime_vlm.loading import load
+from slime_vlm.checkpoints.loading import load
+from slime_vlm.checkpoints.published.weight_names import native_names
 from slime_vlm.training.recipe import load_recipe
 from slime_vlm.training.run import train
 from slime_vlm.training.stages import apply_stage
-from slime_vlm.weight_names import native_names
 
 from ..data.writing import picture, turns, write_lines
 from .mini import losses, write_parts

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from slime_vlm.loading import load
+from slime_vlm.checkpoints.loading import load
 from slime_vlm.training.curves import draw_curves
 from slime_vlm.training.model_card import write_card
 from slime_vlm.training.plan import Hardware

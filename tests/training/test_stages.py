@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from slime_vlm.checkpoints.published.weight_names import is_unused, native_names
 from slime_vlm.errors import ConfigError
 from slime_vlm.training.lora import add_lora
 from slime_vlm.training.recipe import LoraSettings, Stage, load_recipe
 from slime_vlm.training.stages import PART_PREFIXES, apply_stage, frozen_modules, parameters_of, trainable_table
-from slime_vlm.weight_names import is_unused, native_names
 
 from ..conftest import pad_batch, prompt_ids, tiny_model
 

@@ -22,7 +22,7 @@ def convert(
     Example: slime convert yifanzhang114/SliME-Llama3-8B slime-8b
     """
     with busy(f"converting {source}"):
-        from slime_vlm.convert import convert as convert_folder
+        from slime_vlm.checkpoints.published.convert import convert as convert_folder
 
         quiet_transformers()
         report = convert_folder(source, target, base=base)

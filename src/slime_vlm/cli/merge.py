@@ -22,7 +22,7 @@ def merge(
     Example: slime merge runs/finetune-lora-24gb/3/model slime-7b-mine
     """
     with busy(f"merging {source}"):
-        from slime_vlm.lora_merging import merge as merge_folder
+        from slime_vlm.checkpoints.lora.merge import merge as merge_folder
 
         quiet_transformers()
         report = merge_folder(source, target, base=base)

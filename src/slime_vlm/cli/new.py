@@ -33,7 +33,7 @@ def new(
     Example: slime new --vision openai/clip-vit-large-patch14-336 --llm lmsys/vicuna-7b-v1.5 slime-vicuna
     """
     with busy(f"making {target}"):
-        from slime_vlm.assembly import new as make
+        from slime_vlm.checkpoints.from_pretrained_parts import new as make
 
         quiet_transformers()
         fields = dict(_field(setting) for setting in settings or [])

@@ -117,7 +117,7 @@ def run_benchmarks(options: RunOptions, console: Console) -> list[TaskResult]:
 
 
 def _settings(options: RunOptions) -> dict[str, Any]:
-    from slime_vlm.hub import resolve
+    from slime_vlm.checkpoints.hub import resolve
 
     return {
         "model": options.model,
@@ -136,8 +136,8 @@ class _LazyAnswerer:
 
     def __call__(self) -> BatchAnswerer:
         if self._loaded is None:
+            from slime_vlm.checkpoints.loading import load
             from slime_vlm.evaluation.batches import BatchAnswerer
-            from slime_vlm.loading import load
 
             options = self._options
             model, processor = load(options.model, self._device, options.dtype, **options.overrides)

@@ -15,12 +15,12 @@ from lmms_eval.utils import Collator, eval_logger
 from PIL import Image
 from tqdm import tqdm
 
+from slime_vlm.checkpoints.loading import load
 from slime_vlm.evaluation.batches import BatchAnswerer, Given
 from slime_vlm.evaluation.pictures import open_visual
 from slime_vlm.evaluation.processes import join_processes
 from slime_vlm.harnesses.generation import read_generation
 from slime_vlm.inputs import Clip
-from slime_vlm.loading import load
 
 
 class SlimeVlm(lmms):

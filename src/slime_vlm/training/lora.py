@@ -1,7 +1,7 @@
 """Low-rank adapters on the language model in place of training all of it (variant of stage 3, paper section 4.1).
 
 At the end of a stage they are merged into its weights, or kept apart: a folder in peft's layout over the model that
-they were trained on (`slime_vlm.lora_folder` reads it).
+they were trained on (`slime_vlm.checkpoints.lora.adapter_folder` reads it).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from slime_vlm.checkpoints.lora.weights import PREFIX, folded
 from slime_vlm.errors import ConfigError
-from slime_vlm.lora_weights import PREFIX, folded
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration

@@ -12,22 +12,22 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from slime_vlm.assembly import assemble
+from slime_vlm.checkpoints.from_pretrained_parts import assemble
 from slime_vlm.checkpoints.json_files import read_json
 from slime_vlm.checkpoints.layouts import is_published
+from slime_vlm.checkpoints.loading import SHIPPED, load, resolve
+from slime_vlm.checkpoints.pretrained_parts import text_config_of, vision_config_of
+from slime_vlm.checkpoints.published.config import read_published
+from slime_vlm.checkpoints.tensor_files import folder_tensors
 from slime_vlm.errors import ConfigError
-from slime_vlm.loading import SHIPPED, load, resolve
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.processing_slime import SlimeProcessor
 from slime_vlm.model.query_attention import QueryAttention
-from slime_vlm.pretrained_parts import text_config_of, vision_config_of
-from slime_vlm.published import read_published
 from slime_vlm.training.page_labels import SlotVocabulary
 from slime_vlm.training.page_tokenizer import build_page_tokenizer
 from slime_vlm.training.recipe import Recipe
 from slime_vlm.training.run_folder import STAGE_FILE
-from slime_vlm.weight_files import folder_tensors
 
 
 def page_vocabulary(slot_sizes: Sequence[int] | None = None) -> SlotVocabulary:

@@ -201,12 +201,12 @@ def _processor(recipe: Recipe, config: SlimeConfig) -> tuple[SlimeProcessor | No
     """The processor of the run if it is on this machine, and how tokens are counted."""
     import copy
 
-    from slime_vlm.assembly import conversation_of
+    from slime_vlm.checkpoints.from_pretrained_parts import conversation_of
+    from slime_vlm.checkpoints.hub import SHIPPED, at_hand
     from slime_vlm.checkpoints.native import read_native
-    from slime_vlm.hub import SHIPPED, at_hand
+    from slime_vlm.checkpoints.pretrained_parts import read_tokenizer
     from slime_vlm.model.image_processing_slime import SlimeImageProcessor
     from slime_vlm.model.processing_slime import SlimeProcessor
-    from slime_vlm.pretrained_parts import read_tokenizer
 
     source = recipe.model
     guess = f"tokens of text assumed, one for {CHARACTERS_PER_TOKEN} characters, as no tokenizer is at hand"

@@ -87,8 +87,8 @@ def _checker(source: Source, model: str | None, max_length: int) -> RecordChecke
 
 def processor_of(model: str) -> SlimeProcessor:
     """The processor of a native checkpoint, without its weights."""
+    from slime_vlm.checkpoints.hub import resolve
     from slime_vlm.checkpoints.native import read_native
-    from slime_vlm.hub import resolve
 
     config, processor = read_native(resolve(model))
     return processor.follow(config)

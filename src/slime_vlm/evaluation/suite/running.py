@@ -81,7 +81,7 @@ def run_suite(options: SuiteOptions, console: Console) -> str:
         InputError: the OCR baseline is asked for by name and not installed.
         CheckpointError: there is no such model.
     """
-    from slime_vlm.loading import load
+    from slime_vlm.checkpoints.loading import load
 
     processes = join_processes(options.device)
     described = _described(options)
@@ -186,7 +186,7 @@ def _reader(settings: Sequence[Setting], options: SuiteOptions) -> tuple[OcrRead
 
 
 def _described(options: SuiteOptions) -> dict[str, Any]:
-    from slime_vlm.hub import resolve
+    from slime_vlm.checkpoints.hub import resolve
 
     return {
         "suite": "pages",

@@ -15,17 +15,8 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, set_seed
 from transformers.utils import logging
 
-from slime_vlm.errors import CheckpointError, ConfigError, one_line
-from slime_vlm.loading import check_overrides
-from slime_vlm.model.chat_marks import mark_messages, parse_marks
-from slime_vlm.model.configuration_slime import SlimeConfig
-from slime_vlm.model.conversation import STYLES, get_style
-from slime_vlm.model.image_processing_slime import SlimeImageProcessor
-from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-from slime_vlm.model.picture_template import take_pictures
-from slime_vlm.model.processing_slime import SlimeProcessor
-from slime_vlm.model.query_attention import QueryAttention
-from slime_vlm.pretrained_parts import (
+from slime_vlm.checkpoints.loading import check_overrides
+from slime_vlm.checkpoints.pretrained_parts import (
     image_statistics,
     read_language_model,
     read_tokenizer,
@@ -34,6 +25,15 @@ from slime_vlm.pretrained_parts import (
     vision_config_of,
     vision_weights,
 )
+from slime_vlm.errors import CheckpointError, ConfigError, one_line
+from slime_vlm.model.chat_marks import mark_messages, parse_marks
+from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.conversation import STYLES, get_style
+from slime_vlm.model.image_processing_slime import SlimeImageProcessor
+from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
+from slime_vlm.model.picture_template import take_pictures
+from slime_vlm.model.processing_slime import SlimeProcessor
+from slime_vlm.model.query_attention import QueryAttention
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _DRAWN = ("model.projector.", "model.global_adapter.", "model.local_compressor.", "model.selector.", "model.page_pos")

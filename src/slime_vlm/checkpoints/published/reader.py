@@ -16,24 +16,24 @@ import torch
 from torch import nn
 from transformers import GenerationConfig
 
+from slime_vlm.checkpoints.hub import at_hand, resolve
 from slime_vlm.checkpoints.json_files import read_json
 from slime_vlm.checkpoints.layouts import is_published
+from slime_vlm.checkpoints.lora.weights import ADAPTER_CONFIG, LoraWeights, read_lora
 from slime_vlm.checkpoints.native import CONFIG_ERRORS
-from slime_vlm.errors import CheckpointError, one_line
-from slime_vlm.hub import at_hand, resolve
-from slime_vlm.lora_weights import ADAPTER_CONFIG, LoraWeights, read_lora
-from slime_vlm.model.configuration_slime import SlimeConfig
-from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-from slime_vlm.model.processing_slime import SlimeProcessor
-from slime_vlm.published import (
+from slime_vlm.checkpoints.published.config import (
     TOKENIZER_FILES,
     generation_config,
     read_published,
 )
-from slime_vlm.vision_weights import PREFIX as VISION_PREFIX
-from slime_vlm.vision_weights import compare_with_public, public_tower, tower_name
-from slime_vlm.weight_files import StoredTensor, file_tensors, folder_tensors, has_weights, in_memory, some
-from slime_vlm.weight_names import is_unused, native_tensors
+from slime_vlm.checkpoints.published.vision_weights import PREFIX as VISION_PREFIX
+from slime_vlm.checkpoints.published.vision_weights import compare_with_public, public_tower, tower_name
+from slime_vlm.checkpoints.published.weight_names import is_unused, native_tensors
+from slime_vlm.checkpoints.tensor_files import StoredTensor, file_tensors, folder_tensors, has_weights, in_memory, some
+from slime_vlm.errors import CheckpointError, one_line
+from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
+from slime_vlm.model.processing_slime import SlimeProcessor
 
 ADAPTER_FILES = ("mm_projector.bin", "sampler.bin")
 """What stages 1 and 2 leave. Which of the two names a tensor lies under does not matter: some are misnamed."""

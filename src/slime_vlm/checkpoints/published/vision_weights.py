@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
+from slime_vlm.checkpoints.hub import at_hand, resolve
+from slime_vlm.checkpoints.tensor_files import StoredTensor, folder_tensors, has_weights
 from slime_vlm.errors import CheckpointError
-from slime_vlm.hub import at_hand, resolve
-from slime_vlm.weight_files import StoredTensor, folder_tensors, has_weights
 
 PREFIX = "model.vision_tower."
 """Beginning of the native names of all vision weights."""

@@ -18,24 +18,24 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionConfig
 
+from slime_vlm.checkpoints.hub import resolve
 from slime_vlm.checkpoints.json_files import read_json
 from slime_vlm.checkpoints.layouts import PUBLISHED_MODEL_TYPES, is_published
+from slime_vlm.checkpoints.lora.adapter_folder import is_lora_folder
 from slime_vlm.checkpoints.native import build_model, read_native, written
-from slime_vlm.errors import CheckpointError
-from slime_vlm.hub import resolve
-from slime_vlm.lora_folder import is_lora_folder
-from slime_vlm.model.configuration_slime import SlimeConfig
-from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-from slime_vlm.model.processing_slime import SlimeProcessor
-from slime_vlm.published import (
+from slime_vlm.checkpoints.published.config import (
     native_config,
     published_fields,
 )
-from slime_vlm.published_checkpoint import PublishedCheckpoint, open_published, tokenizer_files
-from slime_vlm.vision_weights import PREFIX as VISION_PREFIX
-from slime_vlm.vision_weights import tower_name
-from slime_vlm.weight_files import StoredTensor, folder_tensors, in_memory, some, stacked, write_weights
-from slime_vlm.weight_names import published_names
+from slime_vlm.checkpoints.published.reader import PublishedCheckpoint, open_published, tokenizer_files
+from slime_vlm.checkpoints.published.vision_weights import PREFIX as VISION_PREFIX
+from slime_vlm.checkpoints.published.vision_weights import tower_name
+from slime_vlm.checkpoints.published.weight_names import published_names
+from slime_vlm.checkpoints.tensor_files import StoredTensor, folder_tensors, in_memory, some, stacked, write_weights
+from slime_vlm.errors import CheckpointError
+from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
+from slime_vlm.model.processing_slime import SlimeProcessor
 
 _KEPT = "published"
 _UNUSED = "unused"

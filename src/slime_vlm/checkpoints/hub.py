@@ -8,7 +8,7 @@ from huggingface_hub import snapshot_download
 
 from slime_vlm.errors import CheckpointError, one_line
 
-SHIPPED = {"nano": Path(__file__).parent / "checkpoints" / "nano"}
+SHIPPED = {"nano": Path(__file__).parent / "nano"}
 """Checkpoints inside the package."""
 
 _FILES = ["*.json", "*.safetensors", "*.bin", "*.model", "*.jinja"]

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PretrainedConfig
 
+from slime_vlm.checkpoints.hub import SHIPPED, resolve
 from slime_vlm.checkpoints.json_files import read_json
 from slime_vlm.checkpoints.layouts import PUBLISHED_MODEL_TYPES, is_published
+from slime_vlm.checkpoints.lora.adapter_folder import is_lora_folder, open_lora
 from slime_vlm.checkpoints.native import build_model, read_native
+from slime_vlm.checkpoints.quantization import check_quantization, quantization_config
 from slime_vlm.errors import CheckpointError, ConfigError, one_line
-from slime_vlm.hub import SHIPPED, resolve
-from slime_vlm.lora_folder import is_lora_folder, open_lora
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.processing_slime import SlimeProcessor
-from slime_vlm.quantization import check_quantization, quantization_config
 
 __all__ = ["SHIPPED", "check_overrides", "load", "resolve"]
 
@@ -75,7 +75,7 @@ def load(
     folder = resolve(name_or_path)
     fields = read_json(folder / "config.json")
     if is_published(fields):
-        from slime_vlm.convert import load_published
+        from slime_vlm.checkpoints.published.convert import load_published
 
         model, processor = load_published(
             folder,

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from slime_vlm.checkpoints.json_files import read_json
+from slime_vlm.checkpoints.published.weight_names import native_names
+from slime_vlm.checkpoints.tensor_files import StoredTensor, file_tensors, some
 from slime_vlm.errors import CheckpointError
-from slime_vlm.weight_files import StoredTensor, file_tensors, some
-from slime_vlm.weight_names import native_names
 
 ADAPTER_CONFIG = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")

@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from slime_vlm.checkpoints.hub import SHIPPED, at_hand, resolve
 from slime_vlm.checkpoints.json_files import read_json
 from slime_vlm.checkpoints.layouts import is_published
+from slime_vlm.checkpoints.lora.weights import ADAPTER_CONFIG, LoraWeights, read_lora
+from slime_vlm.checkpoints.tensor_files import StoredTensor, folder_tensors
 from slime_vlm.errors import CheckpointError
-from slime_vlm.hub import SHIPPED, at_hand, resolve
-from slime_vlm.lora_weights import ADAPTER_CONFIG, LoraWeights, read_lora
 from slime_vlm.model.configuration_slime import SlimeConfig
-from slime_vlm.weight_files import StoredTensor, folder_tensors
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _base_folder(folder: Path, lora: LoraWeights, base: str | Path | None) -> Pa
 def _tensors(base: Path) -> dict[str, StoredTensor]:
     fields = read_json(base / "config.json")
     if is_published(fields):
-        from slime_vlm.published_checkpoint import open_published
+        from slime_vlm.checkpoints.published.reader import open_published
 
         return open_published(base).tensors
     if fields.get("model_type") != SlimeConfig.model_type:

@@ -12,15 +12,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from slime_vlm.checkpoints.hub import resolve
 from slime_vlm.checkpoints.json_files import read_json
+from slime_vlm.checkpoints.lora.adapter_folder import is_lora_folder, open_lora
 from slime_vlm.checkpoints.native import build_model, read_native, written
+from slime_vlm.checkpoints.tensor_files import StoredTensor, write_weights
 from slime_vlm.errors import CheckpointError
-from slime_vlm.hub import resolve
-from slime_vlm.lora_folder import is_lora_folder, open_lora
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.processing_slime import SlimeProcessor
-from slime_vlm.weight_files import StoredTensor, write_weights
 
 _SEED, _ROWS, _TEXT_TOKENS = 0, 2, 48
 # In float32 sums alone come out in another order; fewer bits round every weight once.

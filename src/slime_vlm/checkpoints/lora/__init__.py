@@ -1,0 +1,1 @@
+"""Low-rank adapters (LoRA): their weights, adapter folders, and merging into the base."""

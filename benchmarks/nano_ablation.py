@@ -14,7 +14,7 @@ import slime_vlm
 from slime_vlm.evaluation.pages import answer_pages, summarise
 from slime_vlm.evaluation.suite.memory import measure_growth
 from slime_vlm.pages import PageSettings
-from slime_vlm.training.models import new_page_model
+from slime_vlm.training.pages.new_model import new_page_model
 from slime_vlm.training.recipe import load_recipe
 
 RECIPES = Path(__file__).parent.parent / "recipes"

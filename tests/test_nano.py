@@ -9,7 +9,7 @@ from slime_vlm.checkpoints.loading import SHIPPED
 from slime_vlm.evaluation.pages import answer_pages, summarise
 from slime_vlm.evaluation.reading import read_pages
 from slime_vlm.pages import PageSettings
-from slime_vlm.training.models import page_vocabulary
+from slime_vlm.training.pages.labels import page_vocabulary
 
 
 @pytest.fixture(scope="module")

@@ -182,7 +182,7 @@ def describe(
 
 
 def weight_bytes(model: SlimeForConditionalGeneration) -> dict[str, int]:
-    """Bytes of the weights by number type; int8 and 4bit are those of `checkpoints/quantization.py`, all else in 16 bits.
+    """Bytes of the weights by number type; int8 and 4bit as in `checkpoints/quantization.py`, all else in 16 bits.
 
     A row of int8 weights has one scale of 4 bytes, a block of 64 4-bit weights one, too.
     """

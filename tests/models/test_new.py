@@ -155,7 +155,8 @@ def test_ready_for_the_first_stage(parts: dict[str, Path], tmp_path: Path) -> No
 
 
 def test_a_recipe_that_names_both_parts(parts: dict[str, Path]) -> None:
-    from slime_vlm.training.models import recipe_config, start_model
+    from slime_vlm.training.architecture import recipe_config
+    from slime_vlm.training.models import start_model
     from slime_vlm.training.recipe import ModelSource, Recipe
 
     source = ModelSource(vision=str(parts["siglip-both"]), llm=str(parts["mistral"]), config=FIELDS)

@@ -14,8 +14,8 @@ from slime_vlm.checkpoints.loading import load
 from slime_vlm.errors import CheckpointError
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.pages import PageSettings, write_pages
+from slime_vlm.training.architecture import recipe_config
 from slime_vlm.training.lora import add_lora
-from slime_vlm.training.models import recipe_config
 from slime_vlm.training.plan import GIB, memory_estimate
 from slime_vlm.training.recipe import load_recipe
 from slime_vlm.training.run import train

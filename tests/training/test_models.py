@@ -7,7 +7,10 @@ import torch
 
 from slime_vlm.errors import ConfigError
 from slime_vlm.model.query_attention import QueryAttention
-from slime_vlm.training.models import page_vocabulary, recipe_config, stage_model, start_local_attention, start_model
+from slime_vlm.training.architecture import recipe_config
+from slime_vlm.training.models import stage_model, start_model
+from slime_vlm.training.pages.labels import page_vocabulary
+from slime_vlm.training.pages.new_model import start_local_attention
 from slime_vlm.training.recipe import ModelSource, load_recipe
 from slime_vlm.training.run import train
 

@@ -13,18 +13,10 @@ from slime_vlm.model.outputs import VisionTokens
 from slime_vlm.model.tiling import choose_grid
 from slime_vlm.model.visual_vocabulary import VisualVocabulary
 from slime_vlm.pages import Page, PageSettings, make_page, render
-from slime_vlm.training.models import page_vocabulary, start_model
-from slime_vlm.training.objectives import (
-    AnswerObjective,
-    OracleObjective,
-    ReadObjective,
-    answer_loss,
-    question_scores,
-)
-from slime_vlm.training.packed_rows import PackedImage, merge_packed
-from slime_vlm.training.page_data import AnswerCollator, OracleCollator, PageShape
-from slime_vlm.training.page_labels import tile_token_labels
-from slime_vlm.training.page_losses import (
+from slime_vlm.training.models import start_model
+from slime_vlm.training.pages.data import AnswerCollator, OracleCollator, PageShape
+from slime_vlm.training.pages.labels import page_vocabulary, tile_token_labels
+from slime_vlm.training.pages.losses import (
     CopyingHead,
     ReadingHeads,
     cell_loss,
@@ -33,6 +25,14 @@ from slime_vlm.training.page_losses import (
     slot_accuracy,
     slot_loss,
 )
+from slime_vlm.training.pages.objectives import (
+    AnswerObjective,
+    OracleObjective,
+    ReadObjective,
+    answer_loss,
+    question_scores,
+)
+from slime_vlm.training.pages.packed_questions import PackedImage, merge_packed
 from slime_vlm.training.recipe import OracleSettings, load_recipe
 
 from ..conftest import tiny_model

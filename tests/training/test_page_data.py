@@ -12,8 +12,8 @@ import torch
 
 from slime_vlm.model.processing_slime import SlimeProcessor
 from slime_vlm.pages import Page, PageSettings
-from slime_vlm.training.models import page_vocabulary, start_model
-from slime_vlm.training.page_data import (
+from slime_vlm.training.models import start_model
+from slime_vlm.training.pages.data import (
     AnswerCollator,
     OracleCollator,
     PageDataset,
@@ -21,6 +21,7 @@ from slime_vlm.training.page_data import (
     ReadCollator,
     tile_order,
 )
+from slime_vlm.training.pages.labels import page_vocabulary
 from slime_vlm.training.recipe import OracleSettings, load_recipe
 
 from .mini import PAGES, mini_recipe, write_recipe

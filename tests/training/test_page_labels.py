@@ -8,7 +8,7 @@ import pytest
 from slime_vlm.model.tiling import fit_to_grid
 from slime_vlm.pages import Page, Question, Run
 from slime_vlm.pages.page import Drawing
-from slime_vlm.training.page_labels import (
+from slime_vlm.training.pages.labels import (
     OFFSET_LIMIT,
     ROLES,
     UNKNOWN_WORD,

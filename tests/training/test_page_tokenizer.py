@@ -4,7 +4,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from slime_vlm.pages import characters, words
-from slime_vlm.training.page_tokenizer import SPECIAL_TOKENS, build_page_tokenizer
+from slime_vlm.training.pages.tokenizer import SPECIAL_TOKENS, build_page_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from slime_vlm.data.pictures import open_picture, picture_size
 from slime_vlm.errors import ConfigError
 from slime_vlm.inputs.orientation import ORIENTATION_TAG
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-from slime_vlm.training.models import recipe_config, start_model
+from slime_vlm.training.architecture import recipe_config
+from slime_vlm.training.models import start_model
 from slime_vlm.training.plan import Hardware, StepPlan, memory_estimate, sequence_length
 from slime_vlm.training.recipe import DataSource, Recipe, Stage, load_recipe
 from slime_vlm.training.records import RecordCollator

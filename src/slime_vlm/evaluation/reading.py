@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from slime_vlm.pages import PageSettings, make_page
-from slime_vlm.training.models import page_vocabulary
-from slime_vlm.training.page_data import PageShape, ReadCollator
-from slime_vlm.training.page_losses import slot_accuracy
+from slime_vlm.training.pages.data import PageShape, ReadCollator
+from slime_vlm.training.pages.labels import page_vocabulary
+from slime_vlm.training.pages.losses import slot_accuracy
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration

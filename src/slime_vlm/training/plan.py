@@ -16,8 +16,8 @@ from slime_vlm.errors import ConfigError
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.text_loss import TOKENS_PER_CHUNK
+from slime_vlm.training.architecture import recipe_config
 from slime_vlm.training.lora import add_lora, bytes_saved
-from slime_vlm.training.models import recipe_config
 from slime_vlm.training.recipe import Recipe, Stage, recipe_dict
 from slime_vlm.training.sample_work import ASSUMED_TEXT, Samples, samples_of, views_seen, work_of
 from slime_vlm.training.stages import apply_stage, trainable_table

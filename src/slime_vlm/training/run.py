@@ -22,12 +22,14 @@ from slime_vlm.errors import ConfigError
 from slime_vlm.model.packed_attention import use_packed_attention
 from slime_vlm.precision import has_bf16
 from slime_vlm.quiet import quiet_while
+from slime_vlm.training.architecture import recipe_config
 from slime_vlm.training.feature_storing import open_store, store_features
 from slime_vlm.training.lora import add_lora, merged, save_lora
-from slime_vlm.training.models import base_of, page_vocabulary, recipe_config, stage_model, start_model
-from slime_vlm.training.objectives import AnswerObjective, OracleObjective, ReadObjective
+from slime_vlm.training.models import base_of, stage_model, start_model
 from slime_vlm.training.packing import EvenOrder, TokensOf
-from slime_vlm.training.page_data import AnswerCollator, OracleCollator, PageDataset, PageShape, ReadCollator
+from slime_vlm.training.pages.data import AnswerCollator, OracleCollator, PageDataset, PageShape, ReadCollator
+from slime_vlm.training.pages.labels import page_vocabulary
+from slime_vlm.training.pages.objectives import AnswerObjective, OracleObjective, ReadObjective
 from slime_vlm.training.plan import Hardware, print_plan
 from slime_vlm.training.progress import ProgressLines
 from slime_vlm.training.recipe import Recipe, Stage, load_recipe

@@ -230,8 +230,8 @@ def _processor(recipe: Recipe, config: SlimeConfig) -> tuple[SlimeProcessor | No
 
 def _pages(recipe: Recipe, stage: Stage, config: SlimeConfig) -> Samples:
     from slime_vlm.pages import PageSettings, characters, make_page, words
-    from slime_vlm.training.packed_rows import HEAD
-    from slime_vlm.training.page_tokenizer import build_page_tokenizer
+    from slime_vlm.training.pages.packed_questions import HEAD
+    from slime_vlm.training.pages.tokenizer import build_page_tokenizer
 
     count = (stage.steps or 0) * stage.batch_size
     settings = {"view_size": config.view_size, "max_tiles": config.max_tiles, **(stage.data.pages or {})}

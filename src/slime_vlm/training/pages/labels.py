@@ -11,10 +11,13 @@ labels serve to train the eye (pixels -> slots) and the language model (slots ->
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from slime_vlm.errors import ConfigError
 
 if TYPE_CHECKING:
     from slime_vlm.model.tiling import TileGrid
@@ -261,3 +264,27 @@ def cell_labels(page: Page, grid: TileGrid, vocabulary: SlotVocabulary, *, side:
 def _covered(start: float, end: float, cell: float, limit: int) -> tuple[int, int]:
     """Range of cells whose middles lie between two places."""
     return max(0, int(np.ceil(start / cell - 0.5))), min(limit, int(np.floor(end / cell - 0.5)) + 1)
+
+
+def page_vocabulary(slot_sizes: Sequence[int] | None = None) -> SlotVocabulary:
+    """Slots of a projector that reads rendered pages.
+
+    Args:
+        slot_sizes: `projector_vocabulary` of an existing model; None for a new one.
+
+    Raises:
+        ConfigError: a model with these slots does not read rendered pages.
+    """
+    from slime_vlm.pages import characters, words
+
+    new = SlotVocabulary(characters=characters(), words=tuple(words()))
+    if slot_sizes is None:
+        return new
+    # Models may name more or fewer characters in a token.
+    vocabulary = replace(new, character_slots=new.character_slots + len(slot_sizes) - new.num_slots)
+    if vocabulary.sizes != list(slot_sizes):
+        raise ConfigError(
+            f"this model does not read rendered pages: its projector_vocabulary is {list(slot_sizes)}, expected "
+            f"{new.sizes}, which a recipe gives it by 'projector_vocabulary: pages'"
+        )
+    return vocabulary

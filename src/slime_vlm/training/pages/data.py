@@ -13,8 +13,7 @@ from torch.utils.data import Dataset
 
 from slime_vlm.model.tiling import choose_grid
 from slime_vlm.pages import PageSettings, make_page, render
-from slime_vlm.training.packed_rows import pack_questions, pad_rows
-from slime_vlm.training.page_labels import (
+from slime_vlm.training.pages.labels import (
     UNKNOWN_WORD,
     SlotVocabulary,
     asked_tokens,
@@ -22,6 +21,7 @@ from slime_vlm.training.page_labels import (
     global_token_labels,
     tile_token_labels,
 )
+from slime_vlm.training.pages.packed_questions import pack_questions, pad_rows
 
 if TYPE_CHECKING:
     from slime_vlm.model.processing_slime import SlimeProcessor

@@ -19,9 +19,8 @@ from slime_vlm.model.local_compressor import stitch_tiles
 from slime_vlm.model.merge import IGNORED_LABEL
 from slime_vlm.model.outputs import VisionTokens
 from slime_vlm.model.query_attention import sincos_positions
-from slime_vlm.training.packed_rows import PackedImage, merge_packed
-from slime_vlm.training.page_labels import UNKNOWN_WORD
-from slime_vlm.training.page_losses import (
+from slime_vlm.training.pages.labels import UNKNOWN_WORD
+from slime_vlm.training.pages.losses import (
     ReadingHeads,
     cell_loss,
     copying_head,
@@ -31,6 +30,7 @@ from slime_vlm.training.page_losses import (
     slot_accuracy,
     slot_loss,
 )
+from slime_vlm.training.pages.packed_questions import PackedImage, merge_packed
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration

@@ -10,7 +10,7 @@ import pytest
 
 from slime_vlm.checkpoints.published.weight_names import native_names
 from slime_vlm.model.tiling import choose_grid
-from slime_vlm.training.stages import parameters_of
+from slime_vlm.training.parts import parameters_of
 
 from .comparison import compare_case, is_input, perturbed
 from .reference import ParityRoot

@@ -12,8 +12,9 @@ import torch
 from slime_vlm.checkpoints.published.weight_names import is_unused, native_names
 from slime_vlm.errors import ConfigError
 from slime_vlm.training.lora import add_lora
+from slime_vlm.training.parts import PART_PREFIXES, parameters_of
 from slime_vlm.training.recipe import LoraSettings, Stage, load_recipe
-from slime_vlm.training.stages import PART_PREFIXES, apply_stage, frozen_modules, parameters_of, trainable_table
+from slime_vlm.training.stages import apply_stage, frozen_modules, trainable_table
 
 from ..conftest import pad_batch, prompt_ids, tiny_model
 

@@ -63,7 +63,7 @@ def check(
     from slime_vlm.data import open_source
     from slime_vlm.data.check import KINDS, Report, check_source, check_target, write_mended
     from slime_vlm.errors import ConfigError
-    from slime_vlm.training.recipe_rules import nearest
+    from slime_vlm.training.recipe.rules import nearest
 
     for kind in allow or []:
         if kind not in KINDS:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from slime_vlm.errors import InputError
-from slime_vlm.model.merge import IGNORED_LABEL
+from slime_vlm.model.labels import IGNORED_LABEL
 from slime_vlm.model.text_encoding import EncodedText
 
 _PADDINGS = (True, False, "longest", "max_length", "do_not_pad")

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 
 from slime_vlm.errors import InputError
+from slime_vlm.model.labels import IGNORED_LABEL
 from slime_vlm.model.outputs import VisionTokens
 from slime_vlm.model.tiling import TokenLayout
-
-IGNORED_LABEL = -100
 
 
 @dataclass

@@ -14,8 +14,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from slime_vlm.errors import InputError
 from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.labels import IGNORED_LABEL
 from slime_vlm.model.merge import (
-    IGNORED_LABEL,
     MergedRows,
     after_beginning,
     check_vision_tokens,

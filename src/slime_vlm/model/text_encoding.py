@@ -19,7 +19,7 @@ from slime_vlm.model.conversation import (
     Turn,
     build_segments,
 )
-from slime_vlm.model.merge import IGNORED_LABEL
+from slime_vlm.model.labels import IGNORED_LABEL
 
 LABEL_RULES = ("answers", "published")
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from slime_vlm.model.merge import IGNORED_LABEL
+from slime_vlm.model.labels import IGNORED_LABEL
 from slime_vlm.model.processes import most_of_all
 
 TOKENS_PER_CHUNK = 1024

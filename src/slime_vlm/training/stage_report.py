@@ -13,9 +13,9 @@ from slime_vlm.data import MixtureOrder
 from slime_vlm.training.curves import draw_curves
 from slime_vlm.training.environment import describe_data, describe_environment
 from slime_vlm.training.model_card import write_card
+from slime_vlm.training.parts import PART_PREFIXES
 from slime_vlm.training.recipe import Recipe, Stage
 from slime_vlm.training.run_folder import STAGE_FILE, stages_before, write_at_once
-from slime_vlm.training.stages import PART_PREFIXES
 
 ENVIRONMENT_FILE = "environment.json"
 CURVES_FILE = "curves.png"

@@ -8,27 +8,11 @@ from rich.table import Table
 
 from slime_vlm.errors import ConfigError
 from slime_vlm.training.lora import LORA_MARK
+from slime_vlm.training.parts import PART_PREFIXES, parameters_of
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
     from slime_vlm.training.recipe import Stage
-
-PART_PREFIXES: dict[str, tuple[str, ...]] = {
-    "vision_tower": ("model.vision_tower.",),
-    "projector": ("model.projector.",),
-    "projector_tables": ("model.projector.table",),
-    "gate": ("model.global_adapter.gate_weight",),
-    "global_adapter": ("model.global_adapter.query_attention.",),
-    "local_compressor": ("model.local_compressor.",),
-    "selector": ("model.selector.",),
-    "page_positions": ("model.page_positions.",),
-    "language_model": ("model.language_model.", "lm_head."),
-}
-
-
-def parameters_of(model: SlimeForConditionalGeneration, part: str) -> list[str]:
-    """Names of the parameters of one part of the model; empty where the model lacks the part."""
-    return [name for name, _ in model.named_parameters() if name.startswith(PART_PREFIXES[part])]
 
 
 def apply_stage(model: SlimeForConditionalGeneration, stage: Stage) -> dict[str, float]:

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from slime_vlm.info import FusedAttention
 from slime_vlm.training.lora import LORA_MARK
-from slime_vlm.training.stages import PART_PREFIXES
+from slime_vlm.training.parts import PART_PREFIXES
 
 if TYPE_CHECKING:
     from slime_vlm.model.configuration_slime import SlimeConfig

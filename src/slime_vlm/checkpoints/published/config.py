@@ -154,7 +154,7 @@ def slime_config(published: Mapping[str, Any], vision_config: PretrainedConfig) 
             selector=selector,
             selector_top_p=published.get("mm_resampler_topp", 0.95),
             selector_temperature=published.get("mm_resampler_temp", 1.0),
-            dtype=published.get("torch_dtype"),
+            dtype=published.get("torch_dtype"),  # type: ignore[call-arg]  # a field of transformers' base class
         )
     except KeyError as error:
         raise CheckpointError(f"config.json has no field {error}, expected a SliME checkpoint") from None

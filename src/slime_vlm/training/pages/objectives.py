@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from slime_vlm.model.labels import IGNORED_LABEL
 from slime_vlm.model.local_compressor import stitch_tiles
-from slime_vlm.model.merge import IGNORED_LABEL
 from slime_vlm.model.outputs import VisionTokens
 from slime_vlm.model.query_attention import sincos_positions
 from slime_vlm.training.pages.labels import UNKNOWN_WORD

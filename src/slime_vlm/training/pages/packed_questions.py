@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from slime_vlm.model.merge import IGNORED_LABEL
+from slime_vlm.model.labels import IGNORED_LABEL
 
 if TYPE_CHECKING:
     from slime_vlm.pages import Question

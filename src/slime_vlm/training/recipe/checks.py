@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from slime_vlm.errors import ConfigError
 from slime_vlm.pages import PageSettings
-from slime_vlm.training.recipe_rules import nearest
-from slime_vlm.training.stages import PART_PREFIXES
+from slime_vlm.training.parts import PART_PREFIXES
+from slime_vlm.training.recipe.rules import nearest
 
 if TYPE_CHECKING:
-    from slime_vlm.training.recipe import DataSource, Recipe, Stage
+    from slime_vlm.training.recipe.schema import DataSource, Recipe, Stage
 
 PAGE_LOSSES = (
     "selector_loss",

@@ -13,8 +13,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 import yaml
 
 from slime_vlm.errors import ConfigError
-from slime_vlm.model.configuration_slime import CHOICES, SlimeConfig
-from slime_vlm.training.recipe_rules import Rule, hints_of, nearest
+from slime_vlm.model.configuration_fields import CHOICES, SlimeFields
+from slime_vlm.training.recipe.rules import Rule, hints_of, nearest
 
 
 class _Yaml(yaml.SafeLoader):
@@ -127,7 +127,7 @@ def _values_of(kind: type, values: dict[str, Any], where: str, problems: list[st
             problems.append(f"unknown key '{name}': {nearest(str(key), hints)}")
         elif key == "projector_vocabulary" and value == "pages":
             converted[key] = value
-        elif kind is SlimeConfig and key in CHOICES and value not in CHOICES[key]:
+        elif kind is SlimeFields and key in CHOICES and value not in CHOICES[key]:
             problems.append(f"'{name}' is {value!r}, expected one of {', '.join(CHOICES[key])}")
         else:
             converted[key] = _convert(hints[key], value, name, problems)

@@ -1,4 +1,4 @@
-"""A recipe: how a run is made, read from YAML with every key checked.
+"""The keys of a recipe: how a run is made.
 
 The architecture is described by `SlimeConfig` (`model.config` below); everything that belongs to the run and not to the
 weights stands here. Defaults live in these dataclasses and nowhere else.
@@ -6,20 +6,15 @@ weights stands here. Defaults live in these dataclasses and nowhere else.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from slime_vlm.errors import ConfigError
-from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.configuration_fields import SlimeFields
 from slime_vlm.model.conversation import STYLES
 from slime_vlm.model.text_encoding import LABEL_RULES
 from slime_vlm.pages import PageSettings
-from slime_vlm.training.recipe_checks import recipe_problems
-from slime_vlm.training.recipe_reading import build, override, read_yaml
-from slime_vlm.training.recipe_rules import (
+from slime_vlm.training.recipe.rules import (
     COUNTS,
     FOLDER_NAME,
     NOT_EMPTY,
@@ -160,7 +155,7 @@ class Stage:
     epochs: float = field(default=1.0, metadata=value_rule("more than 0", lambda value: 0 < value < 1e6))
     steps: int | None = field(default=None, metadata=at_least(1))
     """Optimizer steps; None = `epochs`. Needed for pages, which have no end."""
-    config: dict[str, Any] = field(default_factory=dict, metadata=fields_of(SlimeConfig))
+    config: dict[str, Any] = field(default_factory=dict, metadata=fields_of(SlimeFields))
     """SlimeConfig values during this stage (gate, views, top_p, ...)."""
     start: list[str] | None = None
     """Stages to start from: the weights of the first, then the parts that each later one trained; None = the stage
@@ -226,7 +221,7 @@ class ModelSource:
     """`pages`: a small word-and-character tokenizer for rendered pages, for a model from nothing."""
     conversation: str | None = field(default=None, metadata=one_of(*STYLES))
     """Conversation style of a new SliME: `v1`, `llama3` or `pages`."""
-    config: dict[str, Any] = field(default_factory=dict, metadata=fields_of(SlimeConfig))
+    config: dict[str, Any] = field(default_factory=dict, metadata=fields_of(SlimeFields))
     """SlimeConfig values."""
 
 
@@ -241,32 +236,3 @@ class Recipe:
     seed: int = field(default=0, metadata=at_least(0))
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"], metadata=some_of(*TRACKERS))
     """Where curves go; [] for none."""
-
-
-def load_recipe(path: str | Path, overrides: dict[str, str] | None = None) -> Recipe:
-    """Read a recipe.
-
-    Args:
-        path: YAML file.
-        overrides: dotted keys to YAML values, `{"stages.eye.steps": "20"}`; a stage is named by its name.
-
-    Raises:
-        ConfigError: the file is missing or no YAML, or has unknown or missing keys or values out of range; all are
-            told at once. Or an override is no YAML or has no place.
-    """
-    path = Path(path)
-    raw = read_yaml(path)
-    for key, value in (overrides or {}).items():
-        override(raw, key, value)
-    problems: list[str] = []
-    recipe = build(Recipe, raw, "", problems)
-    if not problems:
-        problems += recipe_problems(recipe)
-    if problems:
-        raise ConfigError(f"{path}: " + "; ".join(problems))
-    return recipe
-
-
-def recipe_dict(recipe: Recipe) -> dict[str, Any]:
-    """The resolved recipe as plain data, defaults filled in."""
-    return dataclasses.asdict(recipe)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from slime_vlm.errors import ConfigError, DataError, InputError
-from slime_vlm.model.conversation import (
+from slime_vlm.processing.chat_styles import (
     STYLES,
     ConversationStyle,
     Segment,
@@ -17,7 +17,7 @@ from slime_vlm.model.conversation import (
     turns_from_record,
     write_chat_template,
 )
-from slime_vlm.model.text_encoding import EncodedText, encode_conversation, encode_segments
+from slime_vlm.processing.tokenization import EncodedText, encode_conversation, encode_segments
 
 from .tiny_text import byte_tokenizer, tiny_processor
 

@@ -16,7 +16,7 @@ from slime_vlm.checkpoints.published.config import read_published
 from slime_vlm.checkpoints.published.convert import convert, load_published
 from slime_vlm.errors import CheckpointError
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-from slime_vlm.model.processing_slime import SlimeProcessor
+from slime_vlm.processing.processing_slime import SlimeProcessor
 
 from .tiny_published import published_weights, write_published
 

@@ -9,9 +9,9 @@ from PIL import Image
 from transformers import AutoProcessor, pipeline
 
 from slime_vlm.errors import ConfigError, InputError
-from slime_vlm.model.image_processing_slime import SlimeImageProcessor
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-from slime_vlm.model.processing_slime import SlimeProcessor
+from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
+from slime_vlm.processing.processing_slime import SlimeProcessor
 
 from .conftest import tiny_config, tiny_model
 from .tiny_reader import tiny_reader

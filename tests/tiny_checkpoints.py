@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-from slime_vlm.model.processing_slime import SlimeProcessor
+from slime_vlm.processing.processing_slime import SlimeProcessor
 
 from .conftest import tiny_config
 from .tiny_published import CONFIG, DIM, HIDDEN, LAYERS, VISION_CONFIG, published_weights

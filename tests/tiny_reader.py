@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-from slime_vlm.model.processing_slime import SlimeProcessor
+from slime_vlm.processing.processing_slime import SlimeProcessor
 from tests.conftest import tiny_config
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<image>"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from slime_vlm.model.image_processing_slime import SlimeImageProcessor
-from slime_vlm.model.processing_slime import SlimeProcessor
+from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
+from slime_vlm.processing.processing_slime import SlimeProcessor
 
 SPECIAL_TOKENS = ("<pad>", "<bos>", "</s>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 

@@ -42,12 +42,17 @@ BOXES = {
         0,
         1,
         "slice into tiles",
-        ("model/tiling.py", "model/image_processing_slime.py"),
+        ("model/tiling.py", "processing/image_processing_slime.py"),
         "1 whole view, 2-7 tiles",
         BLUE,
     ),
     "question": Box(
-        0, 2, "question", ("model/processing_slime.py", "model/conversation.py"), "chat template, token ids", GREY
+        0,
+        2,
+        "question",
+        ("processing/processing_slime.py", "processing/chat_styles.py"),
+        "chat template, token ids",
+        GREY,
     ),
     "vision": Box(1, 1, "vision encoder", ("model/vision_encoder.py",), "576 features a view", BLUE),
     "global": Box(
@@ -57,7 +62,7 @@ BOXES = {
         2, 1, "compress, stitch", ("model/local_compressor.py", QUERY_ATTENTION), "each tile: 144 tokens", ORANGE
     ),
     "selector": Box(3, 1, "select by question", ("model/question_selector.py",), "keeps some local tokens", GREEN),
-    "merge": Box(3, 0, "one sequence", ("model/merge.py",), "global | separator | kept | text", GREEN),
+    "merge": Box(3, 0, "one sequence", ("model/token_merging.py",), "global | separator | kept | text", GREEN),
     "llm": Box(4, 0, "language model", ("model/modeling_slime.py",), "loss, generate", VIOLET),
     "answer": Box(4, 1, "answer, heat map", ("answering.py", "overlay.py"), "slime ask --show", GREY),
 }

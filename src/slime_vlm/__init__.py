@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from slime_vlm.checkpoints.loading import load
     from slime_vlm.model.configuration_slime import SlimeConfig
-    from slime_vlm.model.image_processing_slime import SlimeImageProcessor
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration, SlimeModel
-    from slime_vlm.model.processing_slime import SlimeProcessor
+    from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
+    from slime_vlm.processing.processing_slime import SlimeProcessor
 
 __version__ = "0.1.0"
 
@@ -19,8 +19,8 @@ __version__ = "0.1.0"
 _LAZY = {
     "load": "slime_vlm.checkpoints.loading",
     "SlimeConfig": "slime_vlm.model.configuration_slime",
-    "SlimeProcessor": "slime_vlm.model.processing_slime",
-    "SlimeImageProcessor": "slime_vlm.model.image_processing_slime",
+    "SlimeProcessor": "slime_vlm.processing.processing_slime",
+    "SlimeImageProcessor": "slime_vlm.processing.image_processing_slime",
     "SlimeModel": "slime_vlm.model.modeling_slime",
     "SlimeForConditionalGeneration": "slime_vlm.model.modeling_slime",
 }
@@ -49,5 +49,4 @@ def __dir__() -> list[str]:
 # Importing the package makes its classes known to transformers' Auto classes and pipelines. That imports torch, which
 # takes seconds; the command `slime` has to show its help at once, so there every subcommand imports what it needs.
 if "slime_vlm_command" not in sys.modules:
-    importlib.import_module("slime_vlm.model.modeling_slime")
-    importlib.import_module("slime_vlm.model.processing_slime")
+    importlib.import_module("slime_vlm.auto_classes")

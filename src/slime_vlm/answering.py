@@ -23,7 +23,7 @@ from slime_vlm.overlay import LocalSelection, draw_overlay, drawing_copy
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-    from slime_vlm.model.processing_slime import SlimeProcessor
+    from slime_vlm.processing.processing_slime import SlimeProcessor
 
 OnText = Callable[[str], object]
 

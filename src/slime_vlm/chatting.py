@@ -24,15 +24,15 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from slime_vlm.answering import EncodedPicture, OnText, TimedStreamer, check_question, encode
 from slime_vlm.errors import ConfigError, InputError
 from slime_vlm.inputs import OpenedInput
-from slime_vlm.model.conversation import Segment
-from slime_vlm.model.text_encoding import encode_segments
 from slime_vlm.overlay import LocalSelection, draw_overlay, drawing_copy
+from slime_vlm.processing.chat_styles import Segment
+from slime_vlm.processing.tokenization import encode_segments
 
 if TYPE_CHECKING:
     from transformers.cache_utils import Cache
 
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-    from slime_vlm.model.processing_slime import SlimeProcessor
+    from slime_vlm.processing.processing_slime import SlimeProcessor
 
 # A Unicode noncharacter: it stands for the answer before a question, to find where the text of a turn begins.
 _ANSWER = "\ufdd4"

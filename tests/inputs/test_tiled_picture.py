@@ -15,7 +15,7 @@ from slime_vlm.errors import ConfigError, InputError
 from slime_vlm.inputs import TiledPicture, open_image, open_input, tiled_picture
 from slime_vlm.inputs.request import Request
 from slime_vlm.inputs.tiled_picture import open_tiled
-from slime_vlm.model.image_processing_slime import SlimeImageProcessor
+from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
 from tests.tiny_reader import tiny_reader
 
 LAYOUTS = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from slime_vlm.errors import InputError
-from slime_vlm.model.merge import fill_placeholders, image_rows, merge_rows, padding_side_of
+from slime_vlm.model.token_merging import fill_placeholders, image_rows, merge_rows, padding_side_of
 
 
 def example() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from slime_vlm.errors import InputError
-from slime_vlm.model.merge import MergedRows, pack_rows
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.packed_attention import PACKED_ATTENTION, use_packed_attention
+from slime_vlm.model.token_merging import MergedRows, pack_rows
 
 from ..conftest import tiny_model
 from ..models.families import LANGUAGE_MODELS

@@ -11,11 +11,11 @@ from PIL import Image
 
 from slime_vlm import answering
 from slime_vlm.errors import ConfigError, InputError
-from slime_vlm.model import image_processing_slime
-from slime_vlm.model.image_processing_slime import SlimeImageProcessor, cut_views
 from slime_vlm.model.local_compressor import TileMap, stitch_tiles
-from slime_vlm.model.row_bands import RowBands
 from slime_vlm.model.tiling import choose_grid, fit_to_grid
+from slime_vlm.processing import image_processing_slime
+from slime_vlm.processing.banded_resize import RowBands
+from slime_vlm.processing.image_processing_slime import SlimeImageProcessor, cut_views
 
 from ..conftest import tiny_model
 from ..tiny_reader import tiny_reader

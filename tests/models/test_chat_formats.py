@@ -10,9 +10,9 @@ from PIL import Image
 
 from slime_vlm.checkpoints.from_pretrained_parts import conversation_of
 from slime_vlm.errors import DataError
-from slime_vlm.model.image_processing_slime import SlimeImageProcessor
-from slime_vlm.model.picture_template import take_pictures
-from slime_vlm.model.processing_slime import SlimeProcessor
+from slime_vlm.processing.chat_template import take_pictures
+from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
+from slime_vlm.processing.processing_slime import SlimeProcessor
 
 from .families import CHATS, LABELS, PROMPTS, chat_tokenizer
 

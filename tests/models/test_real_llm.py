@@ -14,7 +14,7 @@ import slime_vlm
 from slime_vlm.answering import ask
 from slime_vlm.cli.app import app
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-from slime_vlm.model.processing_slime import SlimeProcessor
+from slime_vlm.processing.processing_slime import SlimeProcessor
 
 from .families import write_tower
 

@@ -18,7 +18,7 @@ from slime_vlm.checkpoints.published.config import read_published, slime_config
 from slime_vlm.checkpoints.published.weight_names import is_unused, native_tensors
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-from slime_vlm.model.processing_slime import SlimeProcessor
+from slime_vlm.processing.processing_slime import SlimeProcessor
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import torch
 
 from slime_vlm.checkpoints.loading import load
 from slime_vlm.checkpoints.published.convert import convert
-from slime_vlm.model.conversation import Segment, build_prompt, get_style, read_turns
-from slime_vlm.model.text_encoding import encode_conversation, encode_segments
+from slime_vlm.processing.chat_styles import Segment, build_prompt, get_style, read_turns
+from slime_vlm.processing.tokenization import encode_conversation, encode_segments
 
 from .reference import ParityRoot
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from slime_vlm.model.conversation import Segment, Turn, build_prompt, build_segments, get_style, turns_from_record
-from slime_vlm.model.image_processing_slime import SlimeImageProcessor
-from slime_vlm.model.processing_slime import SlimeProcessor
-from slime_vlm.model.text_encoding import encode_conversation, encode_segments
+from slime_vlm.processing.chat_styles import Segment, Turn, build_prompt, build_segments, get_style, turns_from_record
+from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
+from slime_vlm.processing.processing_slime import SlimeProcessor
+from slime_vlm.processing.tokenization import encode_conversation, encode_segments
 
 from .reference import ParityRoot, load_tokenizer
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from slime_vlm.model.processing_slime import SlimeProcessor
 from slime_vlm.pages import Page, PageSettings
+from slime_vlm.processing.processing_slime import SlimeProcessor
 from slime_vlm.training.models import start_model
 from slime_vlm.training.pages.data import (
     AnswerCollator,

@@ -8,7 +8,7 @@ import pytest
 from slime_vlm.checkpoints.loading import load
 from slime_vlm.data import RecordDataset, open_source
 from slime_vlm.errors import ConfigError, DataError
-from slime_vlm.model.conversation import get_style
+from slime_vlm.processing.chat_styles import get_style
 from slime_vlm.training.records import BadRecords, RecordCollator, part_of_limits
 from slime_vlm.training.run import train
 

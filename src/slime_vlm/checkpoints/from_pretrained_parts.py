@@ -26,14 +26,14 @@ from slime_vlm.checkpoints.pretrained_parts import (
     vision_weights,
 )
 from slime_vlm.errors import CheckpointError, ConfigError, one_line
-from slime_vlm.model.chat_marks import mark_messages, parse_marks
 from slime_vlm.model.configuration_slime import SlimeConfig
-from slime_vlm.model.conversation import STYLES, get_style
-from slime_vlm.model.image_processing_slime import SlimeImageProcessor
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-from slime_vlm.model.picture_template import take_pictures
-from slime_vlm.model.processing_slime import SlimeProcessor
 from slime_vlm.model.query_attention import QueryAttention
+from slime_vlm.processing.chat_markers import mark_messages, parse_marks
+from slime_vlm.processing.chat_styles import STYLES, get_style
+from slime_vlm.processing.chat_template import take_pictures
+from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
+from slime_vlm.processing.processing_slime import SlimeProcessor
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _DRAWN = ("model.projector.", "model.global_adapter.", "model.local_compressor.", "model.selector.", "model.page_pos")

@@ -19,7 +19,7 @@ from slime_vlm.checkpoints.quantization import check_quantization, quantization_
 from slime_vlm.errors import CheckpointError, ConfigError, one_line
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-from slime_vlm.model.processing_slime import SlimeProcessor
+from slime_vlm.processing.processing_slime import SlimeProcessor
 
 __all__ = ["SHIPPED", "check_overrides", "load", "resolve"]
 

@@ -12,11 +12,12 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
+from slime_vlm import auto_classes  # noqa: F401  # A native folder names its classes, and transformers has to know them.
 from slime_vlm.checkpoints.tensor_files import some
 from slime_vlm.errors import CheckpointError, ConfigError, one_line
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-from slime_vlm.model.processing_slime import SlimeProcessor
+from slime_vlm.processing.processing_slime import SlimeProcessor
 
 CONFIG_ERRORS = (
     TypeError,

@@ -17,7 +17,7 @@ from slime_vlm.inputs import Clip
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
     from slime_vlm.model.outputs import VisionTokens
-    from slime_vlm.model.processing_slime import SlimeProcessor
+    from slime_vlm.processing.processing_slime import SlimeProcessor
 
 # Rows at once without a GPU, where batches save little; and the most on one.
 _ON_CPU = 4

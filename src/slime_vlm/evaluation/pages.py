@@ -15,7 +15,7 @@ from slime_vlm.pages import ABSENT, PageSettings, make_page, render
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-    from slime_vlm.model.processing_slime import SlimeProcessor
+    from slime_vlm.processing.processing_slime import SlimeProcessor
 
 GROUPS = {
     "form": "key-value",

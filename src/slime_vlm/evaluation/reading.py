@@ -14,7 +14,7 @@ from slime_vlm.training.pages.losses import slot_accuracy
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-    from slime_vlm.model.processing_slime import SlimeProcessor
+    from slime_vlm.processing.processing_slime import SlimeProcessor
 
 
 def read_pages(

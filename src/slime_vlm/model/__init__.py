@@ -1,9 +1,9 @@
 """The SliME model, one file per block of the paper, in data-flow order.
 
-Files: tiling, row_bands, image_processing_slime, processing_slime (with conversation, text_encoding, chat_marks,
-picture_template, collation), vision_encoder, query_attention, global_adapters (and visual_vocabulary),
-local_compressor, question_selector, page_positions, pretrained, slime_vision (composes what sees), merge, slime_model
-(adds the language model), modeling_slime (head and registration), generation.
+Files: tiling, vision_encoder, query_attention, global_adapters (and visual_vocabulary), local_compressor,
+question_selector, page_positions, pretrained, slime_vision (composes the vision parts), token_merging, slime_model
+(adds the language model), modeling_slime (adds the head), generation. Images and chats become model inputs in
+`slime_vlm.processing`.
 
 Shape letters used in every docstring:
     B  rows of a batch          I  images of a batch        V  views of the whole batch (global views and tiles)

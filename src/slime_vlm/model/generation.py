@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 from transformers.utils import ModelOutput
 
-from slime_vlm.model.merge import image_rows
+from slime_vlm.model.token_merging import image_rows
 
 _IMAGE_INPUTS = ("pixel_values", "image_grids", "question_mask", "vision_tokens", "kept_local_tokens")
 

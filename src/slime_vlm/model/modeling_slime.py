@@ -1,4 +1,4 @@
-"""SliME with its language modelling head, and its registration with transformers' Auto classes."""
+"""SliME with its language modelling head."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-# Not from `transformers` itself: older versions hide the class there unless torchvision is installed.
-from transformers.models.auto.image_processing_auto import AutoImageProcessor
-
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.generation import SlimeGenerationMixin
-from slime_vlm.model.image_processing_slime import SlimeImageProcessor
 from slime_vlm.model.outputs import SlimeCausalLMOutput, VisionTokens
 from slime_vlm.model.pretrained import SlimePreTrainedModel
 from slime_vlm.model.question_selector import Selection
@@ -141,9 +136,3 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
         bound = getattr(self.config.text_config, "final_logit_softcapping", None)
         # Gemma 2 bounds its logits after the head: greedy answers do not show it, sampling and the loss do.
         return logits if bound is None else bound * torch.tanh(logits / bound)
-
-
-AutoConfig.register("slime", SlimeConfig, exist_ok=True)
-AutoModel.register(SlimeConfig, SlimeModel, exist_ok=True)
-AutoModelForImageTextToText.register(SlimeConfig, SlimeForConditionalGeneration, exist_ok=True)
-AutoImageProcessor.register(SlimeConfig, image_processor_classes={"pil": SlimeImageProcessor}, exist_ok=True)

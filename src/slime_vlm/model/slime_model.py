@@ -13,9 +13,14 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from slime_vlm.errors import InputError
+from slime_vlm.model.collectives import num_processes
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.labels import IGNORED_LABEL
-from slime_vlm.model.merge import (
+from slime_vlm.model.outputs import SlimeModelOutput, VisionTokens
+from slime_vlm.model.packed_attention import PACKED_ATTENTION
+from slime_vlm.model.question_selector import Selection
+from slime_vlm.model.slime_vision import SlimeVision
+from slime_vlm.model.token_merging import (
     MergedRows,
     after_beginning,
     check_vision_tokens,
@@ -25,11 +30,6 @@ from slime_vlm.model.merge import (
     pack_rows,
     padding_side_of,
 )
-from slime_vlm.model.outputs import SlimeModelOutput, VisionTokens
-from slime_vlm.model.packed_attention import PACKED_ATTENTION
-from slime_vlm.model.processes import num_processes
-from slime_vlm.model.question_selector import Selection
-from slime_vlm.model.slime_vision import SlimeVision
 
 
 class SlimeModel(SlimeVision):

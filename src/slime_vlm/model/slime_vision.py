@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from slime_vlm.errors import InputError
+from slime_vlm.model.collectives import most_of_all
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.global_adapters import GlobalAdapter, VisionProjector
 from slime_vlm.model.local_compressor import LocalCompressor, TileMap, stitch_tiles
 from slime_vlm.model.outputs import VisionTokens
 from slime_vlm.model.page_positions import PagePositions
 from slime_vlm.model.pretrained import SlimePreTrainedModel
-from slime_vlm.model.processes import most_of_all
 from slime_vlm.model.question_selector import QuestionSelector
 from slime_vlm.model.vision_encoder import build_vision_encoder, encode_views
 from slime_vlm.model.visual_vocabulary import VisualVocabulary

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from slime_vlm.model.collectives import most_of_all
 from slime_vlm.model.labels import IGNORED_LABEL
-from slime_vlm.model.processes import most_of_all
 
 TOKENS_PER_CHUNK = 1024
 

@@ -28,7 +28,7 @@ from slime_vlm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-    from slime_vlm.model.processing_slime import SlimeProcessor
+    from slime_vlm.processing.processing_slime import SlimeProcessor
 
 SHARD_BYTES = 256 << 20
 _FORMAT = 1

@@ -22,7 +22,7 @@ from slime_vlm.training.records import RecordCollator
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-    from slime_vlm.model.processing_slime import SlimeProcessor
+    from slime_vlm.processing.processing_slime import SlimeProcessor
     from slime_vlm.training.recipe import Stage
 
 _SECONDS_A_LINE = 60

@@ -14,7 +14,7 @@ from slime_vlm.checkpoints.loading import SHIPPED, load
 from slime_vlm.checkpoints.tensor_files import folder_tensors
 from slime_vlm.errors import ConfigError
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-from slime_vlm.model.processing_slime import SlimeProcessor
+from slime_vlm.processing.processing_slime import SlimeProcessor
 from slime_vlm.training.pages.new_model import new_page_model
 from slime_vlm.training.recipe import Recipe
 from slime_vlm.training.run_folder import STAGE_FILE

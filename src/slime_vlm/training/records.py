@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from slime_vlm.data import RecordDataset
 from slime_vlm.errors import ConfigError, DataError, InputError
-from slime_vlm.model.conversation import read_turns
+from slime_vlm.processing.chat_styles import read_turns
 from slime_vlm.training.feature_cache import StoredPicture, pixel_values_of
 
 if TYPE_CHECKING:
-    from slime_vlm.model.processing_slime import SlimeProcessor
+    from slime_vlm.processing.processing_slime import SlimeProcessor
 
 
 PUBLISHED_STYLES = ("v1", "llama3", "plain")

@@ -52,7 +52,7 @@ from slime_vlm.training.zero import asks_for_deepspeed, build_whole_models
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-    from slime_vlm.model.processing_slime import SlimeProcessor
+    from slime_vlm.processing.processing_slime import SlimeProcessor
 
 SEEDS_PER_STAGE = 100_000_000
 

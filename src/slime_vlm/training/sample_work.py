@@ -21,7 +21,7 @@ from slime_vlm.training.packing import CHARACTERS_PER_TOKEN
 
 if TYPE_CHECKING:
     from slime_vlm.model.configuration_slime import SlimeConfig
-    from slime_vlm.model.processing_slime import SlimeProcessor
+    from slime_vlm.processing.processing_slime import SlimeProcessor
     from slime_vlm.training.recipe import Recipe, Stage
 
 LOOKED_AT = 256
@@ -205,8 +205,8 @@ def _processor(recipe: Recipe, config: SlimeConfig) -> tuple[SlimeProcessor | No
     from slime_vlm.checkpoints.hub import SHIPPED, at_hand
     from slime_vlm.checkpoints.native import read_native
     from slime_vlm.checkpoints.pretrained_parts import read_tokenizer
-    from slime_vlm.model.image_processing_slime import SlimeImageProcessor
-    from slime_vlm.model.processing_slime import SlimeProcessor
+    from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
+    from slime_vlm.processing.processing_slime import SlimeProcessor
 
     source = recipe.model
     guess = f"tokens of text assumed, one for {CHARACTERS_PER_TOKEN} characters, as no tokenizer is at hand"

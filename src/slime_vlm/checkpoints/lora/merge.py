@@ -20,7 +20,7 @@ from slime_vlm.checkpoints.tensor_files import StoredTensor, write_weights
 from slime_vlm.errors import CheckpointError
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-from slime_vlm.model.processing_slime import SlimeProcessor
+from slime_vlm.processing.processing_slime import SlimeProcessor
 
 _SEED, _ROWS, _TEXT_TOKENS = 0, 2, 48
 # In float32 sums alone come out in another order; fewer bits round every weight once.

@@ -19,8 +19,8 @@ from slime_vlm.checkpoints.layouts import PUBLISHED_MODEL_TYPES
 from slime_vlm.checkpoints.native import CONFIG_ERRORS
 from slime_vlm.errors import CheckpointError, SlimeError, one_line
 from slime_vlm.model.configuration_slime import SlimeConfig
-from slime_vlm.model.image_processing_slime import SlimeImageProcessor
-from slime_vlm.model.processing_slime import SlimeProcessor
+from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
+from slime_vlm.processing.processing_slime import SlimeProcessor
 
 RELEASED_VISION_TOWER = "openai/clip-vit-large-patch14-336"
 TOKENIZER_FILES = (

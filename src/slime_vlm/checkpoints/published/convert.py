@@ -35,7 +35,7 @@ from slime_vlm.checkpoints.tensor_files import StoredTensor, folder_tensors, in_
 from slime_vlm.errors import CheckpointError
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-from slime_vlm.model.processing_slime import SlimeProcessor
+from slime_vlm.processing.processing_slime import SlimeProcessor
 
 _KEPT = "published"
 _UNUSED = "unused"

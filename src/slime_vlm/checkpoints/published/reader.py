@@ -33,7 +33,7 @@ from slime_vlm.checkpoints.tensor_files import StoredTensor, file_tensors, folde
 from slime_vlm.errors import CheckpointError, one_line
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-from slime_vlm.model.processing_slime import SlimeProcessor
+from slime_vlm.processing.processing_slime import SlimeProcessor
 
 ADAPTER_FILES = ("mm_projector.bin", "sampler.bin")
 """What stages 1 and 2 leave. Which of the two names a tensor lies under does not matter: some are misnamed."""

@@ -18,7 +18,7 @@ from slime_vlm.data.pictures import stored_bytes
 from slime_vlm.data.record import Record
 from slime_vlm.data.source import Source
 from slime_vlm.errors import ConfigError
-from slime_vlm.model.conversation import IMAGE_PLACEHOLDER, ROLES
+from slime_vlm.processing.chat_styles import IMAGE_PLACEHOLDER, ROLES
 
 # What no change of the text brings back.
 _LOST = {"unreadable", "missing-image", "damaged-image", "small-image", "duplicate"}

@@ -13,11 +13,11 @@ from slime_vlm.data.pictures import MissingPictureError, open_picture
 from slime_vlm.data.record import Record
 from slime_vlm.data.source import Source
 from slime_vlm.errors import DataError, InputError
-from slime_vlm.model.conversation import IMAGE_PLACEHOLDER, ROLES
 from slime_vlm.model.tiling import PUBLISHED_MAX_TILES, choose_grid
+from slime_vlm.processing.chat_styles import IMAGE_PLACEHOLDER, ROLES
 
 if TYPE_CHECKING:
-    from slime_vlm.model.processing_slime import SlimeProcessor
+    from slime_vlm.processing.processing_slime import SlimeProcessor
 
 LEAST_SIDE = 8
 """Smallest side of a picture in pixels."""

@@ -16,7 +16,7 @@ from slime_vlm.data.source import Source
 from slime_vlm.errors import DataError
 
 if TYPE_CHECKING:
-    from slime_vlm.model.processing_slime import SlimeProcessor
+    from slime_vlm.processing.processing_slime import SlimeProcessor
 
 # Enough that handing out work costs nothing, few enough that the bar moves.
 _CHUNK = 32

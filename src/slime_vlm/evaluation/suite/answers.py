@@ -24,7 +24,7 @@ from slime_vlm.evaluation.suite.settings import Setting
 if TYPE_CHECKING:
     from slime_vlm.evaluation.ocr.reader import OcrReader
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-    from slime_vlm.model.processing_slime import SlimeProcessor
+    from slime_vlm.processing.processing_slime import SlimeProcessor
 
 MAX_NEW_TOKENS = 24
 

@@ -24,8 +24,8 @@ from slime_vlm.training.pages.labels import (
 from slime_vlm.training.pages.packed_questions import pack_questions, pad_rows
 
 if TYPE_CHECKING:
-    from slime_vlm.model.processing_slime import SlimeProcessor
     from slime_vlm.pages import Page
+    from slime_vlm.processing.processing_slime import SlimeProcessor
     from slime_vlm.training.recipe import OracleSettings
 
 

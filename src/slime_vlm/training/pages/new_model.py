@@ -8,8 +8,8 @@ import torch
 from transformers import set_seed
 
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-from slime_vlm.model.processing_slime import SlimeProcessor
 from slime_vlm.model.query_attention import QueryAttention
+from slime_vlm.processing.processing_slime import SlimeProcessor
 from slime_vlm.training.architecture import recipe_config
 from slime_vlm.training.pages.labels import SlotVocabulary, page_vocabulary
 from slime_vlm.training.pages.tokenizer import build_page_tokenizer

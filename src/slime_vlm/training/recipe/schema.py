@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slime_vlm.model.configuration_fields import SlimeFields
-from slime_vlm.model.conversation import STYLES
-from slime_vlm.model.text_encoding import LABEL_RULES
 from slime_vlm.pages import PageSettings
+from slime_vlm.processing.chat_styles import STYLES
+from slime_vlm.processing.tokenization import LABEL_RULES
 from slime_vlm.training.recipe.rules import (
     COUNTS,
     FOLDER_NAME,

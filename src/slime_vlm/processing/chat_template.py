@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 
-from slime_vlm.model.conversation import IMAGE_PLACEHOLDER
+from slime_vlm.processing.chat_styles import IMAGE_PLACEHOLDER
 
 # As in `conversation.build_segments`: images first, a line each, then the text.
 _FLATTEN = """\

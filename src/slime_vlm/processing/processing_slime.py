@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
-from transformers import AutoProcessor, BatchFeature
+from transformers import BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 
 from slime_vlm.errors import ConfigError, DataError, InputError
 from slime_vlm.inputs import open_image
-from slime_vlm.model.chat_marks import mark_messages, parse_marks
-from slime_vlm.model.collation import match_images, pad_rows, padded_length
 from slime_vlm.model.configuration_slime import SlimeConfig
-from slime_vlm.model.conversation import (
+from slime_vlm.model.tiling import TokenLayout, choose_grid
+from slime_vlm.processing.chat_markers import mark_messages, parse_marks
+from slime_vlm.processing.chat_styles import (
     IMAGE_PLACEHOLDER,
     ConversationStyle,
     Segment,
@@ -30,9 +30,9 @@ from slime_vlm.model.conversation import (
     read_turns,
     write_chat_template,
 )
-from slime_vlm.model.image_processing_slime import SlimeImageProcessor
-from slime_vlm.model.text_encoding import EncodedText, encode_conversation, encode_segments
-from slime_vlm.model.tiling import TokenLayout, choose_grid
+from slime_vlm.processing.collation import match_images, pad_rows, padded_length
+from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
+from slime_vlm.processing.tokenization import EncodedText, encode_conversation, encode_segments
 
 
 class SlimeProcessor(ProcessorMixin):
@@ -387,7 +387,5 @@ def _only_last_question(segments: Sequence[Segment]) -> list[Segment]:
         for index, segment in enumerate(segments)
     ]
 
-
-AutoProcessor.register(SlimeConfig, SlimeProcessor, exist_ok=True)
 
 __all__ = ["SlimeProcessor"]

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from slime_vlm.errors import ConfigError, InputError
-from slime_vlm.model.conversation import (
+from slime_vlm.model.labels import IGNORED_LABEL
+from slime_vlm.processing.chat_styles import (
     END_OF_CONVERSATION,
     IMAGE_PLACEHOLDER,
     ConversationStyle,
@@ -19,7 +20,6 @@ from slime_vlm.model.conversation import (
     Turn,
     build_segments,
 )
-from slime_vlm.model.labels import IGNORED_LABEL
 
 LABEL_RULES = ("answers", "published")
 

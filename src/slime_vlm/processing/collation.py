@@ -7,7 +7,7 @@ from typing import Any
 
 from slime_vlm.errors import InputError
 from slime_vlm.model.labels import IGNORED_LABEL
-from slime_vlm.model.text_encoding import EncodedText
+from slime_vlm.processing.tokenization import EncodedText
 
 _PADDINGS = (True, False, "longest", "max_length", "do_not_pad")
 

@@ -18,8 +18,8 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 
 from slime_vlm.errors import ConfigError, InputError
 from slime_vlm.inputs import TiledPicture, to_rgb
-from slime_vlm.model.row_bands import RowBands, down_first
 from slime_vlm.model.tiling import TileGrid, choose_grid
+from slime_vlm.processing.banded_resize import RowBands, down_first
 
 WHOLE_PIXELS = 4_000_000
 """An image that is larger than this after scaling is scaled in bands; smaller ones take less time at once."""

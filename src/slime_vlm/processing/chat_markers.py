@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slime_vlm.model.conversation import Kind, Segment
+from slime_vlm.processing.chat_styles import Kind, Segment
 
 # Unicode noncharacters: reserved for use inside a program, so no honest text has them.
 _OPEN_QUESTION, _CLOSE_QUESTION, _OPEN_ANSWER, _CLOSE_ANSWER = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3"

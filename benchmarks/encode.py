@@ -44,8 +44,8 @@ from transformers import (
 from transformers.utils import logging
 
 import slime_vlm
-from slime_vlm.answering import TimedStreamer, encode
 from slime_vlm.checkpoints.hub import SHIPPED
+from slime_vlm.inference.answering import TimedStreamer, encode
 from slime_vlm.inputs import open_image
 from slime_vlm.model.local_compressor import stitch_tiles
 from slime_vlm.model.outputs import VisionTokens

@@ -87,7 +87,7 @@ def build_model(encoder: str, max_tiles: int, budget: int) -> tuple[Any, Any]:
 
 def measure(path: Path, encoder: str, max_tiles: int, budget: int) -> dict[str, Any]:
     """Open, encode and ask; in a process of its own."""
-    from slime_vlm.answering import encode
+    from slime_vlm.inference.answering import encode
     from slime_vlm.inputs import TiledPicture, open_input
 
     model, processor = build_model(encoder, max_tiles, budget)

@@ -9,8 +9,8 @@ from PIL import Image
 from tokenizers import decoders
 from transformers.cache_utils import DynamicCache
 
-from slime_vlm import answering
 from slime_vlm.errors import InputError
+from slime_vlm.inference import answering
 from tests.tiny_reader import tiny_reader
 
 QUESTION = "What is the total?"

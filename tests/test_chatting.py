@@ -11,9 +11,9 @@ import tifffile
 import torch
 from PIL import Image
 
-from slime_vlm.answering import encode
-from slime_vlm.chatting import Conversation, Reply
 from slime_vlm.errors import ConfigError, InputError
+from slime_vlm.inference.answering import encode
+from slime_vlm.inference.conversation import Conversation, Reply
 from slime_vlm.inputs import Clip, TiledPicture, open_input, tiled_picture
 from tests.tiny_reader import tiny_reader
 

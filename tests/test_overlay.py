@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from slime_vlm.inference.heat_map import LocalSelection, draw_overlay, drawing_copy, paint_selection, plot_selection
+from slime_vlm.inference.side_panel import font_for, wrapped
 from slime_vlm.model.tiling import choose_grid
-from slime_vlm.overlay import LocalSelection, draw_overlay, drawing_copy, paint_selection, plot_selection
-from slime_vlm.side_panel import font_for, wrapped
 
 SIDE = 12
 

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from slime_vlm.cli import app
 from slime_vlm.errors import ConfigError, InputError
-from slime_vlm.evaluation.batches import BatchAnswerer
 from slime_vlm.evaluation.benchmarks import BENCHMARKS, Task
 from slime_vlm.evaluation.judge import Judge
 from slime_vlm.evaluation.scoring import TaskResult, score_task
+from slime_vlm.inference.batching import BatchAnswerer
 from tests.evaluation.make_fixtures import FIXTURES
 from tests.evaluation.test_benchmarks import questions_of
 from tests.tiny_reader import save_tiny_reader

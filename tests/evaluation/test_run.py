@@ -13,13 +13,13 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from slime_vlm.answering import ask
 from slime_vlm.cli import app
 from slime_vlm.errors import ConfigError, DataError
-from slime_vlm.evaluation.batches import BatchAnswerer
 from slime_vlm.evaluation.benchmarks import find_tasks
 from slime_vlm.evaluation.pictures import open_picture, open_visual
 from slime_vlm.evaluation.runner import RunOptions, run_benchmarks
+from slime_vlm.inference.answering import ask
+from slime_vlm.inference.batching import BatchAnswerer
 from tests.evaluation.make_fixtures import FIXTURES, picture
 from tests.tiny_reader import save_tiny_reader, tiny_reader
 from tests.training.launching import Launch

@@ -17,9 +17,9 @@ pytest.importorskip("lmms_eval", reason="lmms-eval is not installed here, see do
 from lmms_eval.api.instance import Instance
 
 import slime_vlm
-from slime_vlm.answering import ask
 from slime_vlm.evaluation.pictures import open_picture
 from slime_vlm.harnesses.lmms_eval import SlimeVlm
+from slime_vlm.inference.answering import ask
 from slime_vlm.inputs import open_image
 from slime_vlm.pages import PageSettings, write_pages
 from tests.evaluation.make_fixtures import picture

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import slime_vlm
-from slime_vlm.answering import ask
+from slime_vlm.inference.answering import ask
 from slime_vlm.inputs import open_image
 from slime_vlm.pages import PageSettings, write_pages
 

@@ -10,8 +10,8 @@ import tifffile
 import torch
 from PIL import Image
 
-from slime_vlm import answering
 from slime_vlm.errors import ConfigError, InputError
+from slime_vlm.inference import answering
 from slime_vlm.inputs import TiledPicture, open_image, open_input, tiled_picture
 from slime_vlm.inputs.request import Request
 from slime_vlm.inputs.tiled_picture import open_tiled

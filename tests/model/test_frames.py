@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from slime_vlm import answering
 from slime_vlm.errors import InputError
+from slime_vlm.inference import answering
 from slime_vlm.inputs import Clip
 from slime_vlm.model.tiling import frame_grid
 

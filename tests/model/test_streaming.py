@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from slime_vlm import answering
 from slime_vlm.errors import ConfigError, InputError
+from slime_vlm.inference import answering
 from slime_vlm.model.local_compressor import TileMap, stitch_tiles
 from slime_vlm.model.tiling import choose_grid, fit_to_grid
 from slime_vlm.processing import image_processing_slime

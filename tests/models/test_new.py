@@ -14,10 +14,10 @@ from transformers import AutoModel, AutoModelForCausalLM
 from typer.testing import CliRunner
 
 import slime_vlm
-from slime_vlm.answering import ask
 from slime_vlm.checkpoints.from_pretrained_parts import assemble, new
 from slime_vlm.cli.app import app
 from slime_vlm.errors import CheckpointError, ConfigError, SlimeError
+from slime_vlm.inference.answering import ask
 from slime_vlm.training.run import train
 
 from .families import STATISTICS, TOWERS, chat_tokenizer, write_language_model, write_tower

@@ -11,8 +11,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import slime_vlm
-from slime_vlm.answering import ask
 from slime_vlm.cli.app import app
+from slime_vlm.inference.answering import ask
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.processing.processing_slime import SlimeProcessor
 

@@ -26,7 +26,7 @@ from slime_vlm.cli.terminal import busy, quiet_transformers
 if TYPE_CHECKING:
     from PIL import Image
 
-    from slime_vlm.answering import Answer
+    from slime_vlm.inference.answering import Answer
 
 
 def ask(
@@ -94,8 +94,8 @@ def ask(
     with busy(f"loading {model}"):
         start = time.perf_counter()
         from slime_vlm import load
-        from slime_vlm.answering import encode
-        from slime_vlm.overlay import drawing_copy
+        from slime_vlm.inference.answering import encode
+        from slime_vlm.inference.heat_map import drawing_copy
 
         quiet_transformers()
         limits = {"max_local_tokens": max_local_tokens, "max_tiles": max_tiles}

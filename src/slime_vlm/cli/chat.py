@@ -28,7 +28,7 @@ from slime_vlm.cli.pictures import (
 from slime_vlm.cli.terminal import busy, quiet_transformers
 
 if TYPE_CHECKING:
-    from slime_vlm.chatting import Conversation
+    from slime_vlm.inference.conversation import Conversation
 
 _HELP = """/image PATH   add a picture, or a page such as scan.pdf#3; it enters with the next question
 /look         let all pictures enter again with the next question, selected for it
@@ -80,7 +80,7 @@ def chat(
     opened = [(Path(spec).name, open_picture(spec)) for spec in images]
     with busy(f"loading {model}"):
         from slime_vlm import load
-        from slime_vlm.chatting import Conversation
+        from slime_vlm.inference.conversation import Conversation
 
         quiet_transformers()
         limits = {"max_local_tokens": max_local_tokens, "max_tiles": max_tiles}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from slime_vlm.answering import encode
 from slime_vlm.evaluation.metrics import exact_match
+from slime_vlm.inference.answering import encode
 from slime_vlm.pages import ABSENT, PageSettings, make_page, render
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from slime_vlm.evaluation.scoring import TaskResult, score_task
 from slime_vlm.evaluation.submission import write_submission
 
 if TYPE_CHECKING:
-    from slime_vlm.evaluation.batches import BatchAnswerer
+    from slime_vlm.inference.batching import BatchAnswerer
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class _LazyAnswerer:
     def __call__(self) -> BatchAnswerer:
         if self._loaded is None:
             from slime_vlm.checkpoints.loading import load
-            from slime_vlm.evaluation.batches import BatchAnswerer
+            from slime_vlm.inference.batching import BatchAnswerer
 
             options = self._options
             model, processor = load(options.model, self._device, options.dtype, **options.overrides)

@@ -16,10 +16,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from slime_vlm.checkpoints.loading import load
-from slime_vlm.evaluation.batches import BatchAnswerer, Given
 from slime_vlm.evaluation.pictures import open_visual
 from slime_vlm.evaluation.processes import join_processes
 from slime_vlm.harnesses.generation import read_generation
+from slime_vlm.inference.batching import BatchAnswerer, Given
 from slime_vlm.inputs import Clip
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from vlmeval.vlm.base import BaseModel
 
 from slime_vlm.checkpoints.loading import load
-from slime_vlm.evaluation.batches import BatchAnswerer
 from slime_vlm.evaluation.pictures import open_picture
 from slime_vlm.harnesses.messages import read_message
+from slime_vlm.inference.batching import BatchAnswerer
 
 
 class SlimeVlm(BaseModel):

@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from slime_vlm.answering import EncodedPicture, encode
 from slime_vlm.evaluation.metrics import exact_match
 from slime_vlm.evaluation.metrics.anls import anls
 from slime_vlm.evaluation.predictions import Row
 from slime_vlm.evaluation.suite.memory import measure_growth
 from slime_vlm.evaluation.suite.pictures import Picture, row_id
 from slime_vlm.evaluation.suite.settings import Setting
+from slime_vlm.inference.answering import EncodedPicture, encode
 
 if TYPE_CHECKING:
     from slime_vlm.evaluation.ocr.reader import OcrReader

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from slime_vlm.answering import encode
+from slime_vlm.inference.answering import encode
 from slime_vlm.inputs import Clip
 
 if TYPE_CHECKING:

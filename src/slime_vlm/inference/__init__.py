@@ -1,0 +1,1 @@
+"""Asking a model: answers, conversations, batches, and the picture of where it looked."""

@@ -88,7 +88,7 @@ def build_model(encoder: str, max_tiles: int, budget: int) -> tuple[Any, Any]:
 def measure(path: Path, encoder: str, max_tiles: int, budget: int) -> dict[str, Any]:
     """Open, encode and ask; in a process of its own."""
     from slime_vlm.inference.answering import encode
-    from slime_vlm.inputs import TiledPicture, open_input
+    from slime_vlm.media import TiledPicture, open_input
 
     model, processor = build_model(encoder, max_tiles, budget)
     # The first use of everything, so that nothing of it is counted with the picture.

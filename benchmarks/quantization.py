@@ -23,7 +23,7 @@ from transformers.utils import logging
 
 import slime_vlm
 from slime_vlm.checkpoints.loading import SHIPPED
-from slime_vlm.inputs import open_image
+from slime_vlm.media import open_image
 
 PICTURE = Path(__file__).parent.parent / "examples" / "invoice.png"
 QUESTION = "What is the total?"

@@ -14,7 +14,8 @@ from PIL import Image
 from slime_vlm.errors import ConfigError, InputError
 from slime_vlm.inference.answering import encode
 from slime_vlm.inference.conversation import Conversation, Reply
-from slime_vlm.inputs import Clip, TiledPicture, open_input, tiled_picture
+from slime_vlm.media import Clip, TiledPicture, open_input
+from slime_vlm.media import tiled_image as tiled_picture
 from tests.tiny_reader import tiny_reader
 
 VARIANTS = [

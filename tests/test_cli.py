@@ -297,9 +297,9 @@ def test_other_failures(slime, monkeypatch, page):
         (MemoryError(), 1, "out of memory"),
         (ModuleNotFoundError("No module named 'yaml'", name="yaml"), 2, 'pip install "slime-vlm[train]"'),
     ]:
-        monkeypatch.setattr("slime_vlm.inputs.open_input", failing(error))
+        monkeypatch.setattr("slime_vlm.media.open_input", failing(error))
         assert words in failure_line(slime(*asked), code)
-    monkeypatch.setattr("slime_vlm.inputs.open_input", failing(KeyboardInterrupt()))
+    monkeypatch.setattr("slime_vlm.media.open_input", failing(KeyboardInterrupt()))
     assert slime(*asked)[0] == 130
 
 
@@ -309,7 +309,7 @@ def test_a_defect_and_debugging_show_the_traceback(monkeypatch, page):
     with pytest.raises(InputError):
         main()
     monkeypatch.setenv("SLIME_DEBUG", "0")
-    monkeypatch.setattr("slime_vlm.inputs.open_input", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("slime_vlm.media.open_input", lambda *_, **__: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["slime", "ask", str(page), "-q", "a?"])
     with pytest.raises(ZeroDivisionError):
         main()

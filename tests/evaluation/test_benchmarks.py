@@ -19,7 +19,7 @@ from slime_vlm.evaluation.benchmarks.prompts import LETTER, LETTER_CN, SHORT_ANS
 from slime_vlm.evaluation.pictures import open_picture, open_visual
 from slime_vlm.evaluation.records import load_records
 from slime_vlm.evaluation.submission import write_submission
-from slime_vlm.inputs import Clip
+from slime_vlm.media import Clip
 from tests.evaluation.make_fixtures import FIXTURES
 from tests.evaluation.oracle import right_answer
 

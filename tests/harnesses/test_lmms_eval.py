@@ -20,7 +20,7 @@ import slime_vlm
 from slime_vlm.evaluation.pictures import open_picture
 from slime_vlm.harnesses.lmms_eval import SlimeVlm
 from slime_vlm.inference.answering import ask
-from slime_vlm.inputs import open_image
+from slime_vlm.media import open_image
 from slime_vlm.pages import PageSettings, write_pages
 from tests.evaluation.make_fixtures import picture
 from tests.tiny_reader import save_tiny_reader

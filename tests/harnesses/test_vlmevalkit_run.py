@@ -13,7 +13,7 @@ import pytest
 
 import slime_vlm
 from slime_vlm.inference.answering import ask
-from slime_vlm.inputs import open_image
+from slime_vlm.media import open_image
 from slime_vlm.pages import PageSettings, write_pages
 
 if importlib.util.find_spec("vlmeval") is None:

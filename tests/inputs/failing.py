@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from slime_vlm.errors import InputError
-from slime_vlm.inputs import open_image
+from slime_vlm.media import open_image
 
 
 def failure(spec: str | Path, **options: Any) -> str:

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from slime_vlm.errors import InputError
-from slime_vlm.inputs import address, open_image
+from slime_vlm.media import download as address
+from slime_vlm.media import open_image
 from tests.inputs.failing import failure
 
 LOCAL = "127.0.0.1"

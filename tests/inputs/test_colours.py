@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from slime_vlm.errors import InputError
-from slime_vlm.inputs import Window, open_image
-from slime_vlm.inputs.colours import eight_bit
+from slime_vlm.media import Window, open_image
+from slime_vlm.media.colours import eight_bit
 
 
 def test_a_window_by_hand():

@@ -20,7 +20,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from slime_vlm.inputs import Window, open_image
+from slime_vlm.media import Window, open_image
 from tests.inputs.failing import failure, without
 
 

@@ -6,7 +6,7 @@ import pillow_heif
 import pytest
 from PIL import Image
 
-from slime_vlm.inputs import open_image
+from slime_vlm.media import open_image
 from tests.inputs.failing import failure, without
 
 COLOURS = [(200, 30, 10), (10, 20, 220)]

@@ -6,7 +6,7 @@ import numpy as np
 import pypdfium2
 import pytest
 
-from slime_vlm.inputs import open_image
+from slime_vlm.media import open_image
 from tests.inputs.failing import failure, without
 
 

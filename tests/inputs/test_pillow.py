@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from slime_vlm.errors import InputError
-from slime_vlm.inputs import open_image, to_rgb
+from slime_vlm.media import open_image, to_rgb
 
 
 def saved(tmp_path, image: Image.Image, name: str, **options) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from slime_vlm.inputs import open_image
+from slime_vlm.media import open_image
 from tests.inputs.failing import failure
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]

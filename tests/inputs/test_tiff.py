@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from slime_vlm.inputs import Window, open_image
+from slime_vlm.media import Window, open_image
 from tests.inputs.failing import failure, without
 
 

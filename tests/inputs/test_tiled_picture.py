@@ -12,9 +12,10 @@ from PIL import Image
 
 from slime_vlm.errors import ConfigError, InputError
 from slime_vlm.inference import answering
-from slime_vlm.inputs import TiledPicture, open_image, open_input, tiled_picture
-from slime_vlm.inputs.request import Request
-from slime_vlm.inputs.tiled_picture import open_tiled
+from slime_vlm.media import TiledPicture, open_image, open_input
+from slime_vlm.media import tiled_image as tiled_picture
+from slime_vlm.media.request import Request
+from slime_vlm.media.tiled_image import open_tiled
 from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
 from tests.tiny_reader import tiny_reader
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from slime_vlm.errors import InputError
-from slime_vlm.inputs import Clip, is_video, open_clip, open_image, open_input
-from slime_vlm.inputs.video import _middles
+from slime_vlm.media import Clip, is_video, open_clip, open_image, open_input
+from slime_vlm.media.video import _middles
 from tests.inputs.failing import failure, without
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from slime_vlm.errors import InputError
 from slime_vlm.inference import answering
-from slime_vlm.inputs import Clip
+from slime_vlm.media import Clip
 from slime_vlm.model.tiling import frame_grid
 
 from ..conftest import tiny_model

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from slime_vlm.errors import InputError
-from slime_vlm.inputs import open_image
+from slime_vlm.media import open_image
 from slime_vlm.model.tiling import TileGrid, TokenLayout, candidate_grids, choose_grid, finer_grids
 from slime_vlm.processing.image_processing_slime import SlimeImageProcessor, as_picture
 

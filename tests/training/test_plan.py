@@ -11,7 +11,7 @@ from PIL import Image
 from slime_vlm.data import MixtureOrder, RecordDataset, Share, open_source
 from slime_vlm.data.pictures import open_picture, picture_size
 from slime_vlm.errors import ConfigError
-from slime_vlm.inputs.orientation import ORIENTATION_TAG
+from slime_vlm.media.orientation import ORIENTATION_TAG
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.training.architecture import recipe_config
 from slime_vlm.training.models import start_model

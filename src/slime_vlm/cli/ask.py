@@ -70,7 +70,7 @@ def ask(
     """
     # Pictures, questions and targets are checked before the model is loaded, which may take minutes.
     from slime_vlm.errors import InputError
-    from slime_vlm.inputs import Clip, check_spec, is_address
+    from slime_vlm.media import Clip, check_spec, is_address
     from slime_vlm.processing.chat_styles import IMAGE_PLACEHOLDER
 
     for question in questions:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from slime_vlm.inputs import OpenedInput
+    from slime_vlm.media import OpenedInput
 
 Pictures = Annotated[
     list[str],
@@ -61,7 +61,7 @@ def picture_opener(
     Raises:
         InputError: `window` is none.
     """
-    from slime_vlm.inputs import DPI, MAX_DOWNLOAD, MAX_PIXELS, NUM_FRAMES, Window, open_input
+    from slime_vlm.media import DPI, MAX_DOWNLOAD, MAX_PIXELS, NUM_FRAMES, Window, open_input
 
     return partial(
         open_input,

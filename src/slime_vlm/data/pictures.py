@@ -15,8 +15,8 @@ from PIL import Image
 
 from slime_vlm.data.archives import ARCHIVES, read_member
 from slime_vlm.errors import DataError, InputError
-from slime_vlm.inputs import is_address, open_image, open_image_bytes
-from slime_vlm.inputs.orientation import LYING, ORIENTATION_TAG
+from slime_vlm.media import is_address, open_image, open_image_bytes
+from slime_vlm.media.orientation import LYING, ORIENTATION_TAG
 
 # Shorter texts are paths; the smallest PNG takes more.
 _LEAST_BASE64 = 64

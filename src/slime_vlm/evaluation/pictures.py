@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from slime_vlm.errors import InputError
-from slime_vlm.inputs import Clip, is_video, open_clip, open_image, open_image_bytes, to_rgb
+from slime_vlm.media import Clip, is_video, open_clip, open_image, open_image_bytes, to_rgb
 
 # A base64 picture is longer than any sensible path.
 _LONGEST_PATH = 1024

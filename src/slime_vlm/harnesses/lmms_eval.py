@@ -20,7 +20,7 @@ from slime_vlm.evaluation.pictures import open_visual
 from slime_vlm.evaluation.processes import join_processes
 from slime_vlm.harnesses.generation import read_generation
 from slime_vlm.inference.batching import BatchAnswerer, Given
-from slime_vlm.inputs import Clip
+from slime_vlm.media import Clip
 
 
 class SlimeVlm(lmms):

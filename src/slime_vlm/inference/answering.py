@@ -17,7 +17,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from slime_vlm.errors import InputError
 from slime_vlm.inference.heat_map import LocalSelection, draw_overlay, drawing_copy
-from slime_vlm.inputs import Clip, OpenedInput, TiledPicture, to_rgb
+from slime_vlm.media import Clip, OpenedInput, TiledPicture, to_rgb
 from slime_vlm.model.outputs import VisionTokens
 from slime_vlm.model.tiling import TileGrid, choose_grid, frame_grid
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from slime_vlm.inference.answering import encode
-from slime_vlm.inputs import Clip
+from slime_vlm.media import Clip
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration

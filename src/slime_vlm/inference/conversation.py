@@ -24,7 +24,7 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from slime_vlm.errors import ConfigError, InputError
 from slime_vlm.inference.answering import EncodedPicture, OnText, TimedStreamer, check_question, encode
 from slime_vlm.inference.heat_map import LocalSelection, draw_overlay, drawing_copy
-from slime_vlm.inputs import OpenedInput
+from slime_vlm.media import OpenedInput
 from slime_vlm.processing.chat_styles import Segment
 from slime_vlm.processing.tokenization import encode_segments
 

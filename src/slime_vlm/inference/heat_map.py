@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from slime_vlm.inference.side_panel import INK, MUTED, PAPER, Column, Scale, Share, Words
-from slime_vlm.inputs import Clip, OpenedInput, TiledPicture
+from slime_vlm.media import Clip, OpenedInput, TiledPicture
 from slime_vlm.model.tiling import TileGrid
 from slime_vlm.processing.banded_resize import RowBands
 

@@ -1,7 +1,7 @@
 """Text-guided selection of local tokens (paper section 3.3).
 
-Selection is hard: it yields a mask of kept tokens, which `token_merging` turns into shorter sequences. No gradient of the
-language model's loss reaches a selector; its scores are differentiable by themselves.
+Selection is hard: it yields a mask of kept tokens, which `token_merging` turns into shorter sequences. No gradient of
+the language model's loss reaches a selector; its scores are differentiable by themselves.
 """
 
 from __future__ import annotations

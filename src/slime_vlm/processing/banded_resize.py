@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from slime_vlm.inputs import TiledPicture
+from slime_vlm.media import TiledPicture
 
 # Fractional bits of Pillow's weights for 8-bit channels.
 _BITS = 22

@@ -17,7 +17,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, ImageInp
 from transformers.processing_utils import ImagesKwargs, Unpack
 
 from slime_vlm.errors import ConfigError, InputError
-from slime_vlm.inputs import TiledPicture, to_rgb
+from slime_vlm.media import TiledPicture, to_rgb
 from slime_vlm.model.tiling import TileGrid, choose_grid
 from slime_vlm.processing.banded_resize import RowBands, down_first
 

@@ -16,7 +16,7 @@ from transformers import BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 
 from slime_vlm.errors import ConfigError, DataError, InputError
-from slime_vlm.inputs import open_image
+from slime_vlm.media import open_image
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.tiling import TokenLayout, choose_grid
 from slime_vlm.processing.chat_markers import mark_messages, parse_marks

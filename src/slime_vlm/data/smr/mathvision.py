@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slime_vlm.data.smr.raw_set import RawSet, Skipped, read_lines, record, there, with_choices
-from slime_vlm.inputs.extras import import_extra
+from slime_vlm.extras import import_extra
 
 LEAK = (
     "MATH-Vision has no training split: SMR trains on its test split without test-mini, so a model trained with it may "

@@ -8,7 +8,7 @@ from typing import Any
 from slime_vlm.data.record import FIELDS
 from slime_vlm.data.source import Source
 from slime_vlm.errors import DataError
-from slime_vlm.inputs.extras import import_extra
+from slime_vlm.extras import import_extra
 
 _NOT_HERE = "no such file or folder, and reading it from the hub needs the datasets library"
 

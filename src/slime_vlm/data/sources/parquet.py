@@ -12,7 +12,7 @@ import numpy as np
 from slime_vlm.data.record import FIELDS
 from slime_vlm.data.source import Source
 from slime_vlm.errors import DataError
-from slime_vlm.inputs.extras import import_extra
+from slime_vlm.extras import import_extra
 
 GROUPS_AT_HAND = 4
 """Row groups kept in memory; `mixture` shuffles within as many."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slime_vlm.evaluation.ocr.boxes import TextBox
-from slime_vlm.inputs.extras import import_extra
+from slime_vlm.extras import import_extra
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slime_vlm.errors import InputError
-from slime_vlm.inputs.colours import Window
+from slime_vlm.media.colours import Window
 
 MAX_PIXELS = 200_000_000
 """Default limit on height times width: about a 14,000 px square, 800 MB once decoded (Pillow pads RGB to 4 bytes)."""

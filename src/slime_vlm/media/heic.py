@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from PIL import Image
 
-from slime_vlm.inputs.colours import to_rgb
-from slime_vlm.inputs.extras import import_extra
-from slime_vlm.inputs.request import Request
+from slime_vlm.extras import import_extra
+from slime_vlm.media.colours import to_rgb
+from slime_vlm.media.request import Request
 
 
 def read_heic(request: Request) -> Image.Image:

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from slime_vlm.errors import InputError
-from slime_vlm.inputs.orientation import ORIENTATION_TAG
-from slime_vlm.inputs.request import Request
-from slime_vlm.inputs.tiff import full_pages, needs_tifffile
+from slime_vlm.media.orientation import ORIENTATION_TAG
+from slime_vlm.media.request import Request
+from slime_vlm.media.tiff import full_pages, needs_tifffile
 
 LEAST_PIXELS = 30_000_000
 """Smaller pictures are decoded whole, which takes less time: 30 million pixels are 120 MB in Pillow."""

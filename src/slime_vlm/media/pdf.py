@@ -8,8 +8,8 @@ import threading
 from PIL import Image
 
 from slime_vlm.errors import InputError
-from slime_vlm.inputs.extras import import_extra
-from slime_vlm.inputs.request import Request
+from slime_vlm.extras import import_extra
+from slime_vlm.media.request import Request
 
 _POINTS_PER_INCH = 72
 

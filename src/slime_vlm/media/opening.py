@@ -12,17 +12,17 @@ from typing import Any, TypeAlias, TypeVar
 from PIL import Image, UnidentifiedImageError
 
 from slime_vlm.errors import InputError
-from slime_vlm.inputs.address import MAX_DOWNLOAD, download, is_address
-from slime_vlm.inputs.colours import Window
-from slime_vlm.inputs.dicom import read_dicom
-from slime_vlm.inputs.heic import read_heic
-from slime_vlm.inputs.kinds import Kind, kind_of
-from slime_vlm.inputs.pdf import read_pdf
-from slime_vlm.inputs.pillow import read_pillow
-from slime_vlm.inputs.request import DPI, MAX_PIXELS, Request
-from slime_vlm.inputs.tiff import read_tiff
-from slime_vlm.inputs.tiled_picture import TiledPicture, open_tiled
-from slime_vlm.inputs.video import NUM_FRAMES, Clip, read_clip
+from slime_vlm.media.colours import Window
+from slime_vlm.media.dicom import read_dicom
+from slime_vlm.media.download import MAX_DOWNLOAD, download, is_address
+from slime_vlm.media.file_type import Kind, kind_of
+from slime_vlm.media.heic import read_heic
+from slime_vlm.media.pdf import read_pdf
+from slime_vlm.media.pillow import read_pillow
+from slime_vlm.media.request import DPI, MAX_PIXELS, Request
+from slime_vlm.media.tiff import read_tiff
+from slime_vlm.media.tiled_image import TiledPicture, open_tiled
+from slime_vlm.media.video import NUM_FRAMES, Clip, read_clip
 
 _Read = TypeVar("_Read")
 

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 from PIL import Image
 
-from slime_vlm.inputs.colours import to_rgb
-from slime_vlm.inputs.orientation import ORIENTATION_TAG, upright
-from slime_vlm.inputs.request import Request
+from slime_vlm.media.colours import to_rgb
+from slime_vlm.media.orientation import ORIENTATION_TAG, upright
+from slime_vlm.media.request import Request
 
 # Pillow keeps its own limit in a module variable, so setting it aside is guarded.
 _PILLOW_LIMIT = threading.Lock()

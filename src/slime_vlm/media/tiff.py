@@ -16,11 +16,11 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import COMPRESSION_INFO
 
 from slime_vlm.errors import InputError
-from slime_vlm.inputs.colours import eight_bit
-from slime_vlm.inputs.extras import missing
-from slime_vlm.inputs.orientation import ORIENTATION_TAG, upright
-from slime_vlm.inputs.pillow import opened, read_pillow
-from slime_vlm.inputs.request import Request
+from slime_vlm.extras import missing
+from slime_vlm.media.colours import eight_bit
+from slime_vlm.media.orientation import ORIENTATION_TAG, upright
+from slime_vlm.media.pillow import opened, read_pillow
+from slime_vlm.media.request import Request
 
 # What it has to say about a file is in the one line of the error; applications that want its log get it still.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())

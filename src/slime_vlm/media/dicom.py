@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from slime_vlm.errors import InputError
-from slime_vlm.inputs.colours import eight_bit
-from slime_vlm.inputs.extras import import_extra
-from slime_vlm.inputs.request import Request
+from slime_vlm.extras import import_extra
+from slime_vlm.media.colours import eight_bit
+from slime_vlm.media.request import Request
 
 _IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 

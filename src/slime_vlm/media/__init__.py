@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from slime_vlm.inputs.address import MAX_DOWNLOAD, is_address
-from slime_vlm.inputs.colours import Window, to_rgb
-from slime_vlm.inputs.opening import (
+from slime_vlm.media.colours import Window, to_rgb
+from slime_vlm.media.download import MAX_DOWNLOAD, is_address
+from slime_vlm.media.opening import (
     OpenedInput,
     check_spec,
     is_video,
@@ -13,9 +13,9 @@ from slime_vlm.inputs.opening import (
     open_image_bytes,
     open_input,
 )
-from slime_vlm.inputs.request import DPI, MAX_PIXELS
-from slime_vlm.inputs.tiled_picture import TiledPicture
-from slime_vlm.inputs.video import NUM_FRAMES, Clip
+from slime_vlm.media.request import DPI, MAX_PIXELS
+from slime_vlm.media.tiled_image import TiledPicture
+from slime_vlm.media.video import NUM_FRAMES, Clip
 
 __all__ = [
     "DPI",

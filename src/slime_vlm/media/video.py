@@ -11,8 +11,8 @@ from typing import Any
 from PIL import Image
 
 from slime_vlm.errors import InputError
-from slime_vlm.inputs.extras import import_extra
-from slime_vlm.inputs.request import Request
+from slime_vlm.extras import import_extra
+from slime_vlm.media.request import Request
 
 NUM_FRAMES = 8
 """Frames that are looked at by default, as published."""

@@ -45,11 +45,11 @@ from transformers.utils import logging
 
 import slime_vlm
 from slime_vlm.checkpoints.hub import SHIPPED
+from slime_vlm.diagnostics.bf16 import cpu_has_bf16
 from slime_vlm.inference.answering import TimedStreamer, encode
 from slime_vlm.media import open_image
 from slime_vlm.model.local_compressor import stitch_tiles
 from slime_vlm.model.outputs import VisionTokens
-from slime_vlm.precision import cpu_has_bf16
 from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
 
 Seconds = dict[str, float]

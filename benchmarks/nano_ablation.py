@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 import slime_vlm
-from slime_vlm.evaluation.pages import answer_pages, summarise
-from slime_vlm.evaluation.suite.memory import measure_growth
+from slime_vlm.evaluation.ablation.memory import measure_growth
+from slime_vlm.evaluation.pages.exact_match import answer_pages, summarise
 from slime_vlm.pages import PageSettings
 from slime_vlm.training.pages.new_model import new_page_model
 from slime_vlm.training.recipe import load_recipe

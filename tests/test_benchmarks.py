@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from slime_vlm.evaluation.suite.pictures import record_pictures
+from slime_vlm.evaluation.ablation.pictures import record_pictures
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 

@@ -8,8 +8,8 @@ import sys
 import pytest
 from packaging.requirements import Requirement
 
-from slime_vlm import doctor
 from slime_vlm.cli import main
+from slime_vlm.diagnostics import doctor
 
 REQUIREMENTS = [
     Requirement("torch>=2"),

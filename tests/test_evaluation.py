@@ -14,7 +14,7 @@ from slime_vlm.cli import app
 from slime_vlm.cli.eval import MODES
 from slime_vlm.errors import ConfigError
 from slime_vlm.evaluation.metrics import exact_match
-from slime_vlm.evaluation.pages import PageAnswer, answer_pages, summarise
+from slime_vlm.evaluation.pages.exact_match import PageAnswer, answer_pages, summarise
 from slime_vlm.pages import ABSENT, PageSettings
 from tests.tiny_reader import save_tiny_reader, tiny_reader
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from slime_vlm.cli import main
+from slime_vlm.diagnostics.cost import describe, kept_bounds, read_config
 from slime_vlm.errors import CheckpointError, ConfigError, InputError
-from slime_vlm.info import describe, kept_bounds, read_config
 from slime_vlm.model.question_selector import keep_most_probable
 from tests.conftest import tiny_config, tiny_model
 

@@ -6,8 +6,8 @@ import pytest
 
 import slime_vlm
 from slime_vlm.checkpoints.loading import SHIPPED
-from slime_vlm.evaluation.pages import answer_pages, summarise
-from slime_vlm.evaluation.reading import read_pages
+from slime_vlm.evaluation.pages.encoder_reading import read_pages
+from slime_vlm.evaluation.pages.exact_match import answer_pages, summarise
 from slime_vlm.pages import PageSettings
 from slime_vlm.training.pages.labels import page_vocabulary
 

@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from slime_vlm.errors import InputError
-from slime_vlm.evaluation.ocr.answering import answer_from_text
-from slime_vlm.evaluation.ocr.boxes import TextBox, split_boxes
-from slime_vlm.evaluation.ocr.question import alike, understand
+from slime_vlm.evaluation.ocr_baseline.answering import answer_from_text
+from slime_vlm.evaluation.ocr_baseline.boxes import TextBox, split_boxes
+from slime_vlm.evaluation.ocr_baseline.question import alike, understand
 from slime_vlm.pages import ABSENT
 
 
@@ -109,7 +109,7 @@ def test_words() -> None:
 
 
 def test_without_the_reader_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from slime_vlm.evaluation.ocr.reader import OcrReader
+    from slime_vlm.evaluation.ocr_baseline.reader import OcrReader
 
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InputError, match=r'pip install "slime-vlm\[ocr\]"'):
@@ -120,7 +120,7 @@ def test_without_the_reader_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
 def test_the_reader_reads_a_page() -> None:
     from PIL import Image
 
-    from slime_vlm.evaluation.ocr.reader import OcrReader
+    from slime_vlm.evaluation.ocr_baseline.reader import OcrReader
     from slime_vlm.pages import PageSettings, make_page, render
 
     page = make_page(5, PageSettings(tiles=(2, 2), page_scale=(0.8, 1.3), kinds={"form": 1.0}, noise=0.0))

@@ -15,9 +15,9 @@ import yaml
 from safetensors.torch import load_file
 
 from slime_vlm.errors import ConfigError
+from slime_vlm.training.distributed.deepspeed import check_zero_checkpoint
 from slime_vlm.training.run import train
 from slime_vlm.training.stage_checks import check_start
-from slime_vlm.training.zero import check_zero_checkpoint
 
 from .launching import ROOT, Launch, assert_same
 from .mini import losses, records_recipe, write_recipe

@@ -1,4 +1,4 @@
-"""What a run depends on (training/environment.py); nothing here needs a model."""
+"""What a run depends on (training/reporting/environment.py); nothing here needs a model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from slime_vlm.training.environment import commit_of, describe_environment, fingerprint
+from slime_vlm.training.reporting.environment import commit_of, describe_environment, fingerprint
 
 
 def git(folder: Path, *words: str) -> None:

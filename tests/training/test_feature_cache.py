@@ -1,4 +1,4 @@
-"""Stored features of the frozen encoder (training/feature_cache.py, training/feature_storing.py)."""
+"""Stored features of the frozen encoder (training/features/cache.py, training/features/precompute.py)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from slime_vlm.errors import ConfigError, DataError
-from slime_vlm.training import feature_cache
-from slime_vlm.training.feature_cache import (
+from slime_vlm.training.features import cache as feature_cache
+from slime_vlm.training.features.cache import (
     FeatureStore,
     StoredPicture,
     fingerprint_of,

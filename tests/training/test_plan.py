@@ -15,13 +15,13 @@ from slime_vlm.media.orientation import ORIENTATION_TAG
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.training.architecture import recipe_config
 from slime_vlm.training.models import start_model
-from slime_vlm.training.plan import Hardware, StepPlan, memory_estimate, sequence_length
+from slime_vlm.training.planning.dry_run import Hardware, StepPlan, memory_estimate, sequence_length
+from slime_vlm.training.planning.sample_lengths import Sample, samples_of, work_of
+from slime_vlm.training.planning.step_flops import UNITS
 from slime_vlm.training.recipe import DataSource, Recipe, Stage, load_recipe
 from slime_vlm.training.records import RecordCollator
 from slime_vlm.training.run import train
-from slime_vlm.training.sample_work import Sample, samples_of, work_of
 from slime_vlm.training.stages import apply_stage
-from slime_vlm.training.step_flops import UNITS
 
 from ..conftest import tiny_config
 from .mini import mini_recipe, records_recipe, write_recipe, write_records

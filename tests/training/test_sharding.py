@@ -12,8 +12,8 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
 from slime_vlm.errors import ConfigError
+from slime_vlm.training.distributed.fsdp import is_sharded
 from slime_vlm.training.run import train
-from slime_vlm.training.sharding import is_sharded
 from slime_vlm.training.trainer import SlimeTrainer
 
 from .forking import ROOT

@@ -1,4 +1,4 @@
-"""What is counted while a run goes on (training/speed.py)."""
+"""What is counted while a run goes on (training/reporting/throughput.py)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from slime_vlm.training.speed import Speedometer, measured_peak, row_lengths
-from slime_vlm.training.step_flops import UNITS
+from slime_vlm.training.planning.step_flops import UNITS
+from slime_vlm.training.reporting.throughput import Speedometer, measured_peak, row_lengths
 
 from ..conftest import pad_batch, prompt_ids, tiny_model
 

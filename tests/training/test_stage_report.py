@@ -12,10 +12,10 @@ import yaml
 from PIL import Image
 
 from slime_vlm.checkpoints.loading import load
-from slime_vlm.training.curves import draw_curves
-from slime_vlm.training.model_card import write_card
-from slime_vlm.training.plan import Hardware
+from slime_vlm.training.planning.dry_run import Hardware
 from slime_vlm.training.recipe import DataSource, ModelSource, Recipe, Stage
+from slime_vlm.training.reporting.curves import draw_curves
+from slime_vlm.training.reporting.model_card import write_card
 from slime_vlm.training.run import train
 from slime_vlm.training.trainer import ClockCheckpoints
 

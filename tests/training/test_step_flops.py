@@ -1,4 +1,4 @@
-"""What a step computes, by hand (training/step_flops.py)."""
+"""What a step computes, by hand (training/planning/step_flops.py)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from slime_vlm.training.lora import add_lora
+from slime_vlm.training.planning.step_flops import UNITS, flops_of, forward_flops, training_flops, without_numbers
 from slime_vlm.training.recipe import DataSource, LoraSettings, Stage
 from slime_vlm.training.stages import apply_stage
-from slime_vlm.training.step_flops import UNITS, flops_of, forward_flops, training_flops, without_numbers
 
 from ..conftest import tiny_config, tiny_model
 

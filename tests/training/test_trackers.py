@@ -9,7 +9,7 @@ import pytest
 from slime_vlm.cli import main
 from slime_vlm.errors import ConfigError
 from slime_vlm.training.recipe import load_recipe
-from slime_vlm.training.trackers import TRACKERS, check_trackers
+from slime_vlm.training.reporting.trackers import TRACKERS, check_trackers
 
 from .mini import mini_recipe, write_recipe
 

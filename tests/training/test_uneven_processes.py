@@ -14,7 +14,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from slime_vlm.training.sharding import keep_embeddings
+from slime_vlm.training.distributed.fsdp import keep_embeddings
 
 from ..conftest import tiny_model
 from ..model.training_batches import ROWS, TEXT_ROWS, mixed_batch
@@ -27,7 +27,7 @@ CASES: dict[str, tuple[Any, Any]] = {
     "text on one": (TEXT_ROWS, [ROWS[0], ROWS[3]]),
     "text on both": (TEXT_ROWS, TEXT_ROWS[:1]),
     "uneven tiles": (ROWS, [ROWS[3]]),
-    # What the first process sees was encoded before (`training/feature_cache.py`), and the second encodes a blank view.
+    # The first process reads stored features (`training/features/cache.py`), the second encodes a blank view.
     "stored features on one": ([ROWS[0], ROWS[3]], TEXT_ROWS),
 }
 

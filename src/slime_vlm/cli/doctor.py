@@ -18,7 +18,7 @@ def doctor(
     from slime_vlm.cli.terminal import busy
 
     with busy("looking"):
-        from slime_vlm.doctor import as_dicts, examine
+        from slime_vlm.diagnostics.doctor import as_dicts, examine
 
         found = examine()
     if as_json:

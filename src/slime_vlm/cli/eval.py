@@ -110,7 +110,7 @@ def pages(
 
     import slime_vlm
     from slime_vlm.errors import ConfigError
-    from slime_vlm.evaluation.pages import answer_pages, summarise
+    from slime_vlm.evaluation.pages.exact_match import answer_pages, summarise
     from slime_vlm.pages import PageSettings
 
     quiet_transformers()
@@ -166,8 +166,8 @@ def reading(
     Example: slime eval reading --model nano -n 20
     """
     import slime_vlm
-    from slime_vlm.evaluation.pages import FIRST_SEED
-    from slime_vlm.evaluation.reading import read_pages
+    from slime_vlm.evaluation.pages.encoder_reading import read_pages
+    from slime_vlm.evaluation.pages.exact_match import FIRST_SEED
     from slime_vlm.pages import PageSettings
 
     quiet_transformers()

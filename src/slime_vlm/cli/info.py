@@ -13,7 +13,7 @@ from slime_vlm.cli.terminal import busy, quiet_transformers
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from slime_vlm.info import ModelInfo
+    from slime_vlm.diagnostics.cost import ModelInfo
 
 
 def info(
@@ -39,7 +39,7 @@ def info(
     with busy(f"counting {model}"):
         import torch
 
-        from slime_vlm.info import describe, read_config
+        from slime_vlm.diagnostics.cost import describe, read_config
 
         quiet_transformers()
         overrides = {"max_tiles": max_tiles, "max_local_tokens": max_local_tokens}

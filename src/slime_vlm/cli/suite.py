@@ -51,13 +51,13 @@ def suite(
     from rich.console import Console
 
     from slime_vlm.errors import ConfigError
-    from slime_vlm.evaluation.suite.settings import find_settings
+    from slime_vlm.evaluation.ablation.settings import find_settings
 
     if name not in SUITES:
         raise ConfigError(f"'{name}' is no suite, expected {' or '.join(SUITES)}")
     found, overrides = find_settings(settings), parse_overrides(override or [])
     # Imports torch, which a slip of the pen need not wait for.
-    from slime_vlm.evaluation.suite.running import SuiteOptions, run_suite
+    from slime_vlm.evaluation.ablation.running import SuiteOptions, run_suite
 
     options = SuiteOptions(
         model=model,

@@ -50,7 +50,7 @@ def train(
             "accelerate launch start it on, and measures; leave it out, or add --dry-run"
         )
 
-    from slime_vlm.training.plan import Hardware
+    from slime_vlm.training.planning.dry_run import Hardware
     from slime_vlm.training.run import train as run_recipe
 
     run_recipe(recipe, out, stage or [], resume, dry_run, overrides or [], Hardware(tflops=tflops, **planned))

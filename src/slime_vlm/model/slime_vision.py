@@ -66,7 +66,7 @@ class SlimeVision(SlimePreTrainedModel):
     def encode_views(self, pixel_values: Tensor) -> Tensor:
         """Vision features of all views of a batch, in bounded chunks: [V, 3, H, W] -> [V, N, C] (section 3.1).
 
-        Features [V, N, C] that a frozen encoder gave before (`training/feature_cache.py`) are handed through.
+        Features [V, N, C] that a frozen encoder gave before (`training/features/cache.py`) are handed through.
         """
         stored = pixel_values.ndim == 3
         per_chunk = self.config.views_per_chunk

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from slime_vlm.data import RecordDataset
 from slime_vlm.errors import ConfigError, DataError, InputError
 from slime_vlm.processing.chat_styles import read_turns
-from slime_vlm.training.feature_cache import StoredPicture, pixel_values_of
+from slime_vlm.training.features.cache import StoredPicture, pixel_values_of
 
 if TYPE_CHECKING:
     from slime_vlm.processing.processing_slime import SlimeProcessor

@@ -18,29 +18,30 @@ from rich.console import Console
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from slime_vlm.data import MixtureOrder, RecordDataset, Share, open_source
+from slime_vlm.diagnostics.bf16 import has_bf16
 from slime_vlm.errors import ConfigError
 from slime_vlm.model.packed_attention import use_packed_attention
-from slime_vlm.precision import has_bf16
 from slime_vlm.quiet import quiet_while
 from slime_vlm.training.architecture import recipe_config
-from slime_vlm.training.feature_storing import open_store, store_features
+from slime_vlm.training.distributed.deepspeed import asks_for_deepspeed, build_whole_models
+from slime_vlm.training.features.precompute import open_store, store_features
 from slime_vlm.training.lora import add_lora, merged, save_lora
 from slime_vlm.training.models import base_of, stage_model, start_model
 from slime_vlm.training.packing import EvenOrder, TokensOf
 from slime_vlm.training.pages.data import AnswerCollator, OracleCollator, PageDataset, PageShape, ReadCollator
 from slime_vlm.training.pages.labels import page_vocabulary
 from slime_vlm.training.pages.objectives import AnswerObjective, OracleObjective, ReadObjective
-from slime_vlm.training.plan import Hardware, print_plan
-from slime_vlm.training.progress import ProgressLines
+from slime_vlm.training.planning.dry_run import Hardware, print_plan
+from slime_vlm.training.planning.step_flops import training_flops
 from slime_vlm.training.recipe import Recipe, Stage, load_recipe
 from slime_vlm.training.records import BadRecords, RecordCollator, part_of_limits
+from slime_vlm.training.reporting.progress import ProgressLines
+from slime_vlm.training.reporting.stage_report import note_curves, note_end, note_start
+from slime_vlm.training.reporting.throughput import Speedometer, measured_peak
+from slime_vlm.training.reporting.trackers import check_trackers
 from slime_vlm.training.run_folder import claim, is_finished, stage_folders, write_marker, writing
-from slime_vlm.training.speed import Speedometer, measured_peak
 from slime_vlm.training.stage_checks import check_stage, check_start
-from slime_vlm.training.stage_report import note_curves, note_end, note_start
 from slime_vlm.training.stages import apply_stage, frozen_modules, trainable_table
-from slime_vlm.training.step_flops import training_flops
-from slime_vlm.training.trackers import check_trackers
 from slime_vlm.training.trainer import (
     ClockCheckpoints,
     SlimeTrainer,
@@ -48,7 +49,6 @@ from slime_vlm.training.trainer import (
     of_all_processes,
     on_any_process,
 )
-from slime_vlm.training.zero import asks_for_deepspeed, build_whole_models
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration

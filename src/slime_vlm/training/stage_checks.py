@@ -10,9 +10,9 @@ from slime_vlm.checkpoints.quantization import check_quantization
 from slime_vlm.data.opening import check_source
 from slime_vlm.errors import ConfigError
 from slime_vlm.training.architecture import recipe_config
+from slime_vlm.training.distributed.deepspeed import asks_for_deepspeed
 from slime_vlm.training.packing import check_packing
 from slime_vlm.training.recipe import Recipe, Stage
-from slime_vlm.training.zero import asks_for_deepspeed
 
 
 def check_stage(recipe: Recipe, stage: Stage) -> None:

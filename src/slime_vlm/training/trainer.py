@@ -17,10 +17,10 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from slime_vlm.data import MixtureOrder
 from slime_vlm.errors import ConfigError
+from slime_vlm.training.distributed.deepspeed import check_zero_checkpoint
+from slime_vlm.training.distributed.fsdp import is_sharded, keep_embeddings, layer_classes, load_shards
 from slime_vlm.training.records import BadRecords, share_of_seen
-from slime_vlm.training.sharding import is_sharded, keep_embeddings, layer_classes, load_shards
-from slime_vlm.training.speed import Speedometer
-from slime_vlm.training.zero import check_zero_checkpoint
+from slime_vlm.training.reporting.throughput import Speedometer
 
 COMPLETE = "complete"
 """Marker in a checkpoint folder that was written whole; one without it is a torn write of a killed run."""

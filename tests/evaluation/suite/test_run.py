@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from slime_vlm.cli import app
 from slime_vlm.errors import ConfigError, DataError
-from slime_vlm.evaluation.suite.pictures import record_pictures
-from slime_vlm.evaluation.suite.running import NO_QUERIES, SuiteOptions, run_suite
-from slime_vlm.evaluation.suite.settings import find_settings
+from slime_vlm.evaluation.ablation.pictures import record_pictures
+from slime_vlm.evaluation.ablation.running import NO_QUERIES, SuiteOptions, run_suite
+from slime_vlm.evaluation.ablation.settings import find_settings
 from slime_vlm.pages import PageSettings, make_page, render
 from slime_vlm.pages.scaling import scale_page
 from tests.tiny_reader import save_tiny_reader

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from slime_vlm.errors import ConfigError
-from slime_vlm.evaluation.suite.settings import GROUPS, REFERENCE, SETTINGS, applicable, find_settings
+from slime_vlm.evaluation.ablation.settings import GROUPS, REFERENCE, SETTINGS, applicable, find_settings
 from tests.conftest import tiny_config
 
 

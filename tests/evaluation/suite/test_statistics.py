@@ -6,9 +6,9 @@ import math
 
 import pytest
 
+from slime_vlm.evaluation.ablation.claims import claims_table, verdict
+from slime_vlm.evaluation.ablation.statistics import accuracy, accuracy_interval, difference_interval, wilson
 from slime_vlm.evaluation.predictions import Row
-from slime_vlm.evaluation.suite.claims import claims_table, verdict
-from slime_vlm.evaluation.suite.statistics import accuracy, accuracy_interval, difference_interval, wilson
 
 
 def test_wilson_by_hand() -> None:

@@ -27,7 +27,7 @@ from slime_vlm.training.recipe.rules import (
     some_of,
     value_rule,
 )
-from slime_vlm.training.trackers import TRACKERS
+from slime_vlm.training.reporting.trackers import TRACKERS
 
 # Those of transformers that need no settings of their own.
 SCHEDULES = (

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 
-from slime_vlm.evaluation.ocr.boxes import TextBox, split_boxes
-from slime_vlm.evaluation.ocr.question import WEAK, Wanted, alike, key_score, understand, words_of
+from slime_vlm.evaluation.ocr_baseline.boxes import TextBox, split_boxes
+from slime_vlm.evaluation.ocr_baseline.question import WEAK, Wanted, alike, key_score, understand, words_of
 from slime_vlm.pages import ABSENT
 
 # A key with fewer of its words in the question than this is none.

@@ -12,7 +12,7 @@ from PIL import Image
 from slime_vlm.data.opening import open_source
 from slime_vlm.data.pictures import open_picture
 from slime_vlm.errors import DataError
-from slime_vlm.evaluation.pages import FIRST_SEED, GROUPS
+from slime_vlm.evaluation.pages.exact_match import FIRST_SEED, GROUPS
 from slime_vlm.pages import ABSENT, Page, PageSettings, make_page, render
 from slime_vlm.pages.scaling import scale_page
 

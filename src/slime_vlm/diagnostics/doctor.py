@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from slime_vlm.precision import cpu_has_bf16
+from slime_vlm.diagnostics.bf16 import cpu_has_bf16
 
 DISTRIBUTION = "slime-vlm"
 

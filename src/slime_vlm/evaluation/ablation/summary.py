@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from slime_vlm.evaluation.ablation.settings import GROUPS, REFERENCE, SETTINGS, Setting
+from slime_vlm.evaluation.ablation.statistics import Tally, accuracy, accuracy_interval, difference_interval
 from slime_vlm.evaluation.predictions import Row
-from slime_vlm.evaluation.suite.settings import GROUPS, REFERENCE, SETTINGS, Setting
-from slime_vlm.evaluation.suite.statistics import Tally, accuracy, accuracy_interval, difference_interval
 
 ABSENT_GROUP = "absent"
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slime_vlm.evaluation.ocr.boxes import TextBox
+from slime_vlm.evaluation.ocr_baseline.boxes import TextBox
 from slime_vlm.extras import import_extra
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from slime_vlm import __version__
+from slime_vlm.evaluation.ablation.claims import FEWEST_PAGES, MARGIN, claims_table
+from slime_vlm.evaluation.ablation.settings import GROUPS, REFERENCE
+from slime_vlm.evaluation.ablation.summary import Summary, of_group, summarise
 from slime_vlm.evaluation.predictions import Row
-from slime_vlm.evaluation.suite.claims import FEWEST_PAGES, MARGIN, claims_table
-from slime_vlm.evaluation.suite.settings import GROUPS, REFERENCE
-from slime_vlm.evaluation.suite.summary import Summary, of_group, summarise
 
 TITLES = {
     "top-p": "Probability mass that the selector keeps",
@@ -59,7 +59,7 @@ def write_report(rows: Sequence[Row], out: Path, origin: Mapping[str, Any], note
     Returns:
         The Markdown.
     """
-    from slime_vlm.evaluation.suite.plots import draw_plots
+    from slime_vlm.evaluation.ablation.plots import draw_plots
 
     summaries = summarise(rows)
     text = markdown(rows, summaries, origin, notes)

@@ -18,10 +18,10 @@ from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.text_loss import TOKENS_PER_CHUNK
 from slime_vlm.training.architecture import recipe_config
 from slime_vlm.training.lora import add_lora, bytes_saved
+from slime_vlm.training.planning.sample_lengths import ASSUMED_TEXT, Samples, samples_of, views_seen, work_of
+from slime_vlm.training.planning.step_flops import UNITS, flops_of, training_flops
 from slime_vlm.training.recipe import Recipe, Stage, recipe_dict
-from slime_vlm.training.sample_work import ASSUMED_TEXT, Samples, samples_of, views_seen, work_of
 from slime_vlm.training.stages import apply_stage, trainable_table
-from slime_vlm.training.step_flops import UNITS, flops_of, training_flops
 
 GIB = 2**30
 

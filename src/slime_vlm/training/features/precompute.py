@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from slime_vlm.data import MixtureOrder, RecordDataset
 from slime_vlm.data.pictures import open_picture, picture_content
-from slime_vlm.training.feature_cache import FeatureStore, fingerprint_of, key_of
+from slime_vlm.training.features.cache import FeatureStore, fingerprint_of, key_of
 from slime_vlm.training.records import RecordCollator
 
 if TYPE_CHECKING:

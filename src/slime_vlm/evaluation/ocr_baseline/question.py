@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rapidfuzz import fuzz
 
-from slime_vlm.evaluation.ocr.boxes import TextBox
+from slime_vlm.evaluation.ocr_baseline.boxes import TextBox
 
 
 def _words(text: str) -> frozenset[str]:

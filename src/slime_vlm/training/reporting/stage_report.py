@@ -10,11 +10,11 @@ from typing import Any
 from rich.console import Console
 
 from slime_vlm.data import MixtureOrder
-from slime_vlm.training.curves import draw_curves
-from slime_vlm.training.environment import describe_data, describe_environment
-from slime_vlm.training.model_card import write_card
 from slime_vlm.training.parts import PART_PREFIXES
 from slime_vlm.training.recipe import Recipe, Stage
+from slime_vlm.training.reporting.curves import draw_curves
+from slime_vlm.training.reporting.environment import describe_data, describe_environment
+from slime_vlm.training.reporting.model_card import write_card
 from slime_vlm.training.run_folder import STAGE_FILE, stages_before, write_at_once
 
 ENVIRONMENT_FILE = "environment.json"

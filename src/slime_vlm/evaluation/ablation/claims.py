@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from slime_vlm.evaluation.ablation.settings import REFERENCE
+from slime_vlm.evaluation.ablation.summary import compare, shared_pages
 from slime_vlm.evaluation.predictions import Row
-from slime_vlm.evaluation.suite.settings import REFERENCE
-from slime_vlm.evaluation.suite.summary import compare, shared_pages
 
 MARGIN = 0.02
 """Accuracy that may be lost while two settings still count as equal."""

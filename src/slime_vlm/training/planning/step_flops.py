@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from slime_vlm.info import FusedAttention
+from slime_vlm.diagnostics.cost import FusedAttention
 from slime_vlm.training.lora import LORA_MARK
 from slime_vlm.training.parts import PART_PREFIXES
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slime_vlm.evaluation.suite.settings import REFERENCE
-from slime_vlm.evaluation.suite.summary import Summary, of_group
+from slime_vlm.evaluation.ablation.settings import REFERENCE
+from slime_vlm.evaluation.ablation.summary import Summary, of_group
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

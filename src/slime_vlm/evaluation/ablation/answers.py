@@ -13,16 +13,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from slime_vlm.evaluation.ablation.memory import measure_growth
+from slime_vlm.evaluation.ablation.pictures import Picture, row_id
+from slime_vlm.evaluation.ablation.settings import Setting
 from slime_vlm.evaluation.metrics import exact_match
 from slime_vlm.evaluation.metrics.anls import anls
 from slime_vlm.evaluation.predictions import Row
-from slime_vlm.evaluation.suite.memory import measure_growth
-from slime_vlm.evaluation.suite.pictures import Picture, row_id
-from slime_vlm.evaluation.suite.settings import Setting
 from slime_vlm.inference.answering import EncodedPicture, encode
 
 if TYPE_CHECKING:
-    from slime_vlm.evaluation.ocr.reader import OcrReader
+    from slime_vlm.evaluation.ocr_baseline.reader import OcrReader
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
     from slime_vlm.processing.processing_slime import SlimeProcessor
 
@@ -150,7 +150,7 @@ class SuiteAnswerer:
     # The outside baseline --------------------------------------------------------------------------------------------
 
     def _read(self, picture: Picture) -> list[Row]:
-        from slime_vlm.evaluation.ocr.answering import answer_from_text
+        from slime_vlm.evaluation.ocr_baseline.answering import answer_from_text
 
         assert self.reader is not None
         image = self._as_it_is(picture)

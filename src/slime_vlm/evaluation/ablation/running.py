@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from slime_vlm.errors import InputError
+from slime_vlm.evaluation.ablation.pictures import Picture, record_pictures, rendered_pages, row_id
+from slime_vlm.evaluation.ablation.report import write_report
+from slime_vlm.evaluation.ablation.settings import REFERENCE, SETTINGS, Setting, applicable
 from slime_vlm.evaluation.predictions import PredictionStore, Row
 from slime_vlm.evaluation.processes import Processes, join_processes
 from slime_vlm.evaluation.progress import progress_bar
 from slime_vlm.evaluation.run_folder import claim, fingerprint
-from slime_vlm.evaluation.suite.pictures import Picture, record_pictures, rendered_pages, row_id
-from slime_vlm.evaluation.suite.report import write_report
-from slime_vlm.evaluation.suite.settings import REFERENCE, SETTINGS, Setting, applicable
 from slime_vlm.pages import PageSettings
 
 if TYPE_CHECKING:
-    from slime_vlm.evaluation.ocr.reader import OcrReader
-    from slime_vlm.evaluation.suite.answers import SuiteAnswerer
+    from slime_vlm.evaluation.ablation.answers import SuiteAnswerer
+    from slime_vlm.evaluation.ocr_baseline.reader import OcrReader
 
 # Rows are ordered by picture, then setting, then question.
 _MOST_SETTINGS, _MOST_QUESTIONS = 1000, 1000
@@ -95,7 +95,7 @@ def run_suite(options: SuiteOptions, console: Console) -> str:
     if missing:
         settings, notes = [setting for setting in settings if not setting.ocr], [*notes, missing]
 
-    from slime_vlm.evaluation.suite.answers import SuiteAnswerer
+    from slime_vlm.evaluation.ablation.answers import SuiteAnswerer
 
     answerer = SuiteAnswerer(model, processor, reader)
     pictures, number = _pictures(options, processor.image_processor.view_size, processor.image_processor.max_tiles)
@@ -172,7 +172,7 @@ def _reader(settings: Sequence[Setting], options: SuiteOptions) -> tuple[OcrRead
     """The reader of the outside baseline, and why there is none."""
     import torch
 
-    from slime_vlm.evaluation.ocr.reader import OcrReader
+    from slime_vlm.evaluation.ocr_baseline.reader import OcrReader
 
     if not any(setting.ocr for setting in settings):
         return None, ""

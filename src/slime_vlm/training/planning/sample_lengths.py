@@ -80,7 +80,7 @@ def work_of(sample: Sample, config: SlimeConfig, stage: Stage) -> dict[str, floa
 
     Of the local tokens as many are kept as top_p allows at most.
     """
-    from slime_vlm.info import kept_bounds
+    from slime_vlm.diagnostics.cost import kept_bounds
 
     layout = config.token_layout
     wholes, tiles = views_seen(sample, config, stage)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from slime_vlm.training.step_flops import UNITS, flops_of
+from slime_vlm.training.planning.step_flops import UNITS, flops_of
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration

@@ -1,0 +1,1 @@
+"""Exact match on held-out rendered pages, and how well the vision encoder reads them."""

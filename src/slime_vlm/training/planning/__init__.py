@@ -1,0 +1,1 @@
+"""What a run will cost: the dry run, token counts of samples, FLOPs of a step."""

@@ -4,12 +4,12 @@
     python benchmarks/encode.py --small     # tiny parts, to see that it works
 
 One encoder (CLIP-L/14 at 336) and one language model (Llama, 16 layers of width 1024) of random weights answer about
-pictures of 2, 4, 6 and 7 tiles, in float32, three ways:
+images of 2, 4, 6 and 7 tiles, in float32, three ways:
 
-- ours: views one at a time (on a GPU in chunks), no blank ones, no layer behind the wanted one; a picture is encoded
+- ours: views one at a time (on a GPU in chunks), no blank ones, no layer behind the wanted one; an image is encoded
   once, and its global tokens are read once;
 - published: view by view through all layers of an encoder without fused attention, which its transformers of 2023 did
-  not have, anew for every question (blank views, which the published code encodes where a batch holds pictures of
+  not have, anew for every question (blank views, which the published code encodes where a batch holds images of
   several sizes, are left out);
 - LLaVA-NeXT: `LlavaNextForConditionalGeneration` on the same views, every token of every tile read.
 
@@ -127,7 +127,7 @@ def build(small: bool, contender: str | None = None) -> Parts:
     return parts
 
 
-def picture_of(tiles: int, side: int) -> Image.Image:
+def image_of(tiles: int, side: int) -> Image.Image:
     """Noise that fills a grid of so many tiles exactly."""
     rows, cols = GRIDS[tiles]
     pixels = np.random.default_rng(tiles).integers(0, 256, (rows * side, cols * side, 3), dtype=np.uint8)
@@ -136,8 +136,8 @@ def picture_of(tiles: int, side: int) -> Image.Image:
 
 def run_ours(parts: Parts, image: Image.Image, questions: int, new_tokens: int) -> Seconds:
     """Encode once, ask every question; seconds by step, summed over questions."""
-    picture = encode(parts.model, parts.processor, image)
-    answers = [picture.ask(QUESTION, max_new_tokens=new_tokens) for _ in range(questions)]
+    encoded = encode(parts.model, parts.processor, image)
+    answers = [encoded.ask(QUESTION, max_new_tokens=new_tokens) for _ in range(questions)]
     return {step: sum(answer.seconds[step] for answer in answers) for step in STEPS}
 
 
@@ -250,7 +250,7 @@ def medians(
 
 
 def first_token(seconds: Seconds) -> float:
-    """Seconds from the picture to the first token of the first answer."""
+    """Seconds from the image to the first token of the first answer."""
     return sum(seconds[step] for step in STEPS[:-1])
 
 
@@ -295,11 +295,11 @@ def peak_of(name: str, small: bool, tiles: int) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--small", action="store_true", help="tiny parts and pictures")
+    parser.add_argument("--small", action="store_true", help="tiny parts and images")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tiles", type=int, nargs="+", choices=GRIDS, default=list(GRIDS))
     parser.add_argument("--questions", type=int, default=10)
-    parser.add_argument("--question-tiles", type=int, choices=GRIDS, default=4, help="tiles of their picture")
+    parser.add_argument("--question-tiles", type=int, choices=GRIDS, default=4, help="tiles of their image")
     parser.add_argument("--new-tokens", type=int, default=16)
     parser.add_argument("--no-memory", action="store_true", help="leave out the processes that measure memory")
     parser.add_argument("--out", type=Path, help="JSON to write")
@@ -309,7 +309,7 @@ def main() -> None:
     parts = build(arguments.small, arguments.contender)
     side = parts.config.view_size
     if arguments.contender:
-        RUNS[arguments.contender](parts, picture_of(arguments.tiles[0], side), 1, 2)
+        RUNS[arguments.contender](parts, image_of(arguments.tiles[0], side), 1, 2)
         print(peak_memory())
         return
 
@@ -318,9 +318,9 @@ def main() -> None:
     print("| tiles | | preprocess | encode | select | prefill | decode | first token | all | of published | peak, MB |")
     print(f"|{' --- |' * 11}", flush=True)
     # A round that is not measured: libraries load, and memory is asked for.
-    medians(parts, picture_of(arguments.tiles[0], side), 1, 2, 1)
+    medians(parts, image_of(arguments.tiles[0], side), 1, 2, 1)
     for tiles in arguments.tiles:
-        rows = medians(parts, picture_of(tiles, side), 1, arguments.new_tokens, arguments.repeats)
+        rows = medians(parts, image_of(tiles, side), 1, arguments.new_tokens, arguments.repeats)
         published = sum(rows["published"].values())
         for name, seconds in rows.items():
             peak = None if arguments.no_memory else peak_of(name, arguments.small, tiles)
@@ -330,9 +330,9 @@ def main() -> None:
             results[f"{tiles} tiles, {name}"] = {**seconds, "peak": peak}
 
     tiles = arguments.question_tiles
-    rows = medians(parts, picture_of(tiles, side), arguments.questions, arguments.new_tokens, 1, CONTENDERS[:2])
+    rows = medians(parts, image_of(tiles, side), arguments.questions, arguments.new_tokens, 1, CONTENDERS[:2])
     print(
-        f"\n{arguments.questions} questions about a picture of {tiles} tiles\n",
+        f"\n{arguments.questions} questions about an image of {tiles} tiles\n",
         "| | seconds | of published |\n| --- | --- | --- |",
         sep="\n",
     )
@@ -343,7 +343,7 @@ def main() -> None:
 
     if cpu_has_bf16():
         parts.model.bfloat16()
-        seconds = run_ours(parts, picture_of(tiles, side), 1, arguments.new_tokens)
+        seconds = run_ours(parts, image_of(tiles, side), 1, arguments.new_tokens)
         print(f"\nours in bfloat16, {tiles} tiles: {sum(seconds.values()):.3f} s", flush=True)
         results["bfloat16, ours"] = seconds
     else:

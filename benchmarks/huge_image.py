@@ -1,10 +1,10 @@
-"""What a huge picture costs: tokens, seconds and memory from 1 to 100 megapixels, with a fixed budget of local tokens.
+"""What a huge image costs: tokens, seconds and memory from 1 to 100 megapixels, with a fixed budget of local tokens.
 
     python benchmarks/huge_image.py --plot docs/figures/huge_image.png [--megapixels 1 4 16 36 64 100] [--encoder small]
     python benchmarks/huge_image.py --format tiff       # decoded by regions from 30 megapixels on
 
-Every picture is a square JPEG (or TIFF) of many copies of examples/invoice.png. It is opened, encoded and asked about
-in a process of its own, whose peak memory is that of the whole run: Python, torch, model and picture. Weights are
+Every image is a square JPEG (or TIFF) of many copies of examples/invoice.png. It is opened, encoded and asked about
+in a process of its own, whose peak memory is that of the whole run: Python, torch, model and image. Weights are
 random; the encoder reads views of 336 pixels as CLIP does, with `--encoder large` in CLIP-L's size.
 """
 
@@ -33,8 +33,8 @@ ENCODERS = {
 }
 
 
-def write_picture(path: Path, megapixels: float) -> None:
-    """Write a square picture full of pages."""
+def write_image(path: Path, megapixels: float) -> None:
+    """Write a square image full of pages."""
     side = round(math.sqrt(megapixels * 1e6))
     canvas = Image.new("RGB", (side, side), "white")
     with Image.open(PAGE) as page:
@@ -88,10 +88,10 @@ def build_model(encoder: str, max_tiles: int, budget: int) -> tuple[Any, Any]:
 def measure(path: Path, encoder: str, max_tiles: int, budget: int) -> dict[str, Any]:
     """Open, encode and ask; in a process of its own."""
     from slime_vlm.inference.answering import encode
-    from slime_vlm.media import TiledPicture, open_input
+    from slime_vlm.media import TiledImage, open_input
 
     model, processor = build_model(encoder, max_tiles, budget)
-    # The first use of everything, so that nothing of it is counted with the picture.
+    # The first use of everything, so that nothing of it is counted with the image.
     encode(model, processor, Image.new("RGB", (500, 300), "white")).ask(QUESTION, max_new_tokens=1)
     before = peak_memory()
     start = time.perf_counter()
@@ -107,7 +107,7 @@ def measure(path: Path, encoder: str, max_tiles: int, budget: int) -> dict[str, 
         "kept": answer.num_kept,
         "read": answer.num_global + 1 + answer.num_kept,
         "seconds": seconds,
-        "decoded": 0.0 if isinstance(image, TiledPicture) else image.width * image.height * 4 / 1e6,
+        "decoded": 0.0 if isinstance(image, TiledImage) else image.width * image.height * 4 / 1e6,
         "before": before,
         "opened": opened,
         "peak": peak_memory(),
@@ -116,7 +116,7 @@ def measure(path: Path, encoder: str, max_tiles: int, budget: int) -> dict[str, 
 
 HEADS = [
     *("megapixels", "tiles", "local tokens", "kept", "LLM reads", "open, s", "preprocess, s", "encode, s"),
-    *("select, s", "prefill, s", "decoded picture, MB", "peak, MB"),
+    *("select, s", "prefill, s", "decoded image, MB", "peak, MB"),
 ]
 
 
@@ -142,19 +142,17 @@ def plot(rows: list[dict[str, Any]], target: Path) -> None:
     grey, blue, orange = "#8a8a8a", "#1f4e8c", "#d9731a"
     pixels = [row["megapixels"] for row in rows]
     figure, (tokens, seconds, memory) = plt.subplots(1, 3, figsize=(13, 3.8), dpi=110, layout="constrained")
-    tokens.plot(pixels, [row["local"] for row in rows], "o-", color=grey, label="local tokens of the picture")
+    tokens.plot(pixels, [row["local"] for row in rows], "o-", color=grey, label="local tokens of the image")
     tokens.plot(pixels, [row["read"] for row in rows], "o-", color=blue, label="image tokens the LLM reads")
     tokens.set(title="Tokens", yscale="log")
     seeing = [row["seconds"]["preprocess"] + row["seconds"]["encode"] for row in rows]
-    seconds.plot(pixels, seeing, "o-", color=grey, label="preprocess and encode, once a picture")
+    seconds.plot(pixels, seeing, "o-", color=grey, label="preprocess and encode, once an image")
     seconds.plot(pixels, [row["seconds"]["select"] for row in rows], "o-", color=orange, label="select")
     seconds.plot(pixels, [row["seconds"]["prefill"] for row in rows], "o-", color=blue, label="prefill")
     seconds.set(title="Seconds", yscale="log")
     memory.plot(pixels, [row["peak"] for row in rows], "o-", color=blue, label="peak of the process")
-    memory.plot(
-        pixels, [row["peak"] - row["decoded"] for row in rows], "o-", color=orange, label="peak less the picture"
-    )
-    memory.plot(pixels, [row["decoded"] for row in rows], "o--", color=grey, label="decoded picture alone")
+    memory.plot(pixels, [row["peak"] - row["decoded"] for row in rows], "o-", color=orange, label="peak less the image")
+    memory.plot(pixels, [row["decoded"] for row in rows], "o--", color=grey, label="decoded image alone")
     memory.set(title="Memory, MB", ylim=(0, 1.3 * max(row["peak"] for row in rows)))
     for axes in (tokens, seconds, memory):
         axes.set_xlabel("megapixels")
@@ -167,7 +165,7 @@ def plot(rows: list[dict[str, Any]], target: Path) -> None:
 
 
 def main() -> None:
-    """Write the pictures, measure each in its own process, print the table, draw the plot."""
+    """Write the images, measure each in its own process, print the table, draw the plot."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--megapixels", type=float, nargs="+", default=[1, 4, 16, 36, 64, 100])
     parser.add_argument("--encoder", choices=ENCODERS, default="small")
@@ -181,18 +179,18 @@ def main() -> None:
     if arguments.step:
         step, file = arguments.step[0], Path(arguments.step[1])
         if step == "write":
-            write_picture(file, arguments.megapixels[0])
+            write_image(file, arguments.megapixels[0])
         else:
             print(json.dumps(measure(file, arguments.encoder, arguments.max_tiles, arguments.budget)))
         return
     rows = []
     print(line(HEADS), line(["---"] * len(HEADS)), sep="\n", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / f"picture.{arguments.format}")
+        path = str(Path(folder) / f"image.{arguments.format}")
         options = ["--encoder", arguments.encoder, "--max-tiles", str(arguments.max_tiles)]
         options += ["--budget", str(arguments.budget)]
         for megapixels in arguments.megapixels:
-            # The kernel hands a parent's peak on to its children, so the picture is not written here either.
+            # The kernel hands a parent's peak on to its children, so the image is not written here either.
             call = [sys.executable, __file__, "--megapixels", str(megapixels), *options, "--step"]
             subprocess.run([*call, "write", path], check=True)
             done = subprocess.run([*call, "measure", path], check=True, stdout=subprocess.PIPE, text=True)

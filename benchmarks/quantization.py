@@ -2,7 +2,7 @@
 
     python benchmarks/quantization.py [--nano-only]
 
-Two models see the same picture and question: a random one with a 12-layer language model, and the shipped nano, whose
+Two models see the same image and question: a random one with a 12-layer language model, and the shipped nano, whose
 weights are trained; every local token is kept, so that all sequences are the same. Over all positions it prints the
 mean divergence KL(float32 || quantised) in nats, the share of positions with the same most probable token, and the
 bytes of the language model. torchao is measured beside bitsandbytes where it is installed.
@@ -25,7 +25,7 @@ import slime_vlm
 from slime_vlm.checkpoints.loading import SHIPPED
 from slime_vlm.media import open_image
 
-PICTURE = Path(__file__).parent.parent / "examples" / "invoice.png"
+IMAGE = Path(__file__).parent.parent / "examples" / "invoice.png"
 QUESTION = "What is the total?"
 
 
@@ -64,8 +64,8 @@ def save_random_model(folder: Path) -> None:
 
 
 def log_probabilities(model: Any, processor: Any) -> torch.Tensor:
-    """[S, vocabulary] for the fixed picture and question."""
-    message = [{"type": "image", "image": open_image(PICTURE)}, {"type": "text", "text": QUESTION}]
+    """[S, vocabulary] for the fixed image and question."""
+    message = [{"type": "image", "image": open_image(IMAGE)}, {"type": "text", "text": QUESTION}]
     inputs = processor.apply_chat_template(
         [{"role": "user", "content": message}], tokenize=True, return_dict=True, add_generation_prompt=True
     )

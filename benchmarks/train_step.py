@@ -2,7 +2,7 @@
 
     python benchmarks/train_step.py [--size small] [--repeats 1] [--threads 2] [--out train_step.json]
 
-A batch of stage 3 mixes rows of text with pictures of two to seven tiles, and all but the vision encoder trains:
+A batch of stage 3 mixes rows of text with images of two to seven tiles, and all but the vision encoder trains:
 forward pass, backward pass and AdamW, in float32. Three ways:
 
 - packed: views of all rows in one call, logits for answers alone, rows end to end without padding;
@@ -43,7 +43,7 @@ SIZES: dict[str, tuple[tuple[int, int, int], tuple[int, int], int]] = {
     "large": ((1024, 24, 336), (1024, 24), 32_000),
 }
 
-# (rows, columns) of tiles, tokens of the question, tokens of the answer. A quarter is text alone; most pictures are
+# (rows, columns) of tiles, tokens of the question, tokens of the answer. A quarter is text alone; most images are
 # small, as photographs of a few hundred pixels are, and a few are pages or charts of many tiles.
 Sample = tuple[tuple[int, int] | None, int, int]
 SAMPLES: list[Sample] = [
@@ -139,10 +139,10 @@ def published_loss(model: SlimeForConditionalGeneration, batch: dict[str, Any]) 
     slime: Any = model.model
     grids = batch["image_grids"].tolist()
     pixels = batch["pixel_values"].split([1 + rows * cols for rows, cols in grids])
-    has_picture = (batch["input_ids"] == model.config.image_token_id).any(dim=1).tolist()
-    pictures, images = iter(zip(pixels, grids, strict=True)), []
-    for present in has_picture:
-        views, grid = next(pictures) if present else (batch["pixel_values"][:0], None)
+    has_image = (batch["input_ids"] == model.config.image_token_id).any(dim=1).tolist()
+    views_and_grids, images = iter(zip(pixels, grids, strict=True)), []
+    for present in has_image:
+        views, grid = next(views_and_grids) if present else (batch["pixel_values"][:0], None)
         blank = views.new_zeros(PUBLISHED_VIEWS - len(views), *views.shape[1:])
         with torch.no_grad():
             states = slime.vision_tower(pixel_values=torch.cat([views, blank]), output_hidden_states=True).hidden_states

@@ -17,13 +17,13 @@ QUESTION = "What is the total?"
 
 
 @pytest.fixture
-def picture() -> Image.Image:
+def image() -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (150, 90, 3), dtype=np.uint8))
 
 
-def answer_by_generate(model, processor, picture: Image.Image) -> str:
+def answer_by_generate(model, processor, image: Image.Image) -> str:
     """The answer by transformers' own way, pixels and all."""
-    content = [{"type": "image", "image": picture}, {"type": "text", "text": QUESTION}]
+    content = [{"type": "image", "image": image}, {"type": "text", "text": QUESTION}]
     inputs = processor.apply_chat_template(
         [{"role": "user", "content": content}], tokenize=True, return_dict=True, add_generation_prompt=True
     )
@@ -47,14 +47,14 @@ def answer_by_generate(model, processor, picture: Image.Image) -> str:
     ],
     ids=str,
 )
-def test_answers_equal_those_of_generate(picture, overrides):
+def test_answers_equal_those_of_generate(image, overrides):
     model, processor = tiny_reader(**overrides)
     # Every token a word, since text is certain, and passed on, where a word ends.
     processor.tokenizer.backend_tokenizer.decoder = decoders.WordPiece(cleanup=False)
     pieces: list[str] = []
-    encoded = answering.encode(model, processor, picture)
+    encoded = answering.encode(model, processor, image)
     answer = encoded.ask(QUESTION, max_new_tokens=12, on_text=pieces.append)
-    assert answer.text == answer_by_generate(model, processor, picture)
+    assert answer.text == answer_by_generate(model, processor, image)
     assert "".join(pieces).strip() == answer.text
     assert len(pieces) > 1
     encoded.ask("due date", max_new_tokens=4)
@@ -62,42 +62,42 @@ def test_answers_equal_those_of_generate(picture, overrides):
 
 
 @pytest.mark.parametrize("overrides", [{}, {"keep_position_ids": True, "max_local_tokens": 3}], ids=str)
-def test_what_questions_share_is_read_once(picture, overrides):
+def test_what_questions_share_is_read_once(image, overrides):
     model, processor = tiny_reader(**overrides)
     read: list[torch.Tensor] = []
     model.model.language_model.register_forward_hook(
         lambda _module, _args, kwargs, output: read.append(output.last_hidden_state), with_kwargs=True
     )
-    encoded = answering.encode(model, processor, picture)
+    encoded = answering.encode(model, processor, image)
     for question in (QUESTION, "due date", QUESTION):
         encoded.ask(question, max_new_tokens=1)
     first, _other, again = read
     left = again.shape[1]
-    # Gone are the picture's global tokens, its separator and the text before them.
+    # Gone are the image's global tokens, its separator and the text before them.
     assert left <= first.shape[1] - model.config.token_layout.num_global_tokens - 1
     torch.testing.assert_close(again[:, -left:], first[:, -left:], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("settings", [{"cache_implementation": "dynamic"}, {"use_cache": False}], ids=str)
-def test_questions_of_a_model_with_a_cache_of_its_own(picture, settings):
+def test_questions_of_a_model_with_a_cache_of_its_own(image, settings):
     model, processor = tiny_reader()
-    expected = [a.text for a in answering.ask(model, processor, picture, [QUESTION, "due date"], max_new_tokens=6)]
+    expected = [a.text for a in answering.ask(model, processor, image, [QUESTION, "due date"], max_new_tokens=6)]
     model.generation_config.update(**settings)
-    found = [a.text for a in answering.ask(model, processor, picture, [QUESTION, "due date"], max_new_tokens=6)]
+    found = [a.text for a in answering.ask(model, processor, image, [QUESTION, "due date"], max_new_tokens=6)]
     assert found == expected
 
 
-def test_a_model_that_was_cast_reads_the_beginning_anew(picture):
+def test_a_model_that_was_cast_reads_the_beginning_anew(image):
     model, processor = tiny_reader()
-    encoded = answering.encode(model, processor, picture)
+    encoded = answering.encode(model, processor, image)
     encoded.ask(QUESTION, max_new_tokens=4)
     model.bfloat16()
     assert encoded.ask("due date", max_new_tokens=4).question == "due date"
 
 
-def test_an_interrupted_question_leaves_nothing_behind(picture):
+def test_an_interrupted_question_leaves_nothing_behind(image):
     model, processor = tiny_reader()
-    encoded = answering.encode(model, processor, picture)
+    encoded = answering.encode(model, processor, image)
     answer = encoded.ask(QUESTION, max_new_tokens=12)
 
     def interrupt(_text: str) -> None:
@@ -108,19 +108,19 @@ def test_an_interrupted_question_leaves_nothing_behind(picture):
     assert encoded.ask(QUESTION, max_new_tokens=12).text == answer.text
 
 
-def test_a_window_that_forgets_the_beginning_is_read_anew(picture):
+def test_a_window_that_forgets_the_beginning_is_read_anew(image):
     model, processor = tiny_reader()
     config = model.config.text_config
     config.use_sliding_window, config.sliding_window = True, 8
     config.layer_types = ["sliding_attention"] * config.num_hidden_layers
     cache = DynamicCache(config=config)
-    encoded = answering.encode(model, processor, picture)
+    encoded = answering.encode(model, processor, image)
     assert encoded._common_beginning(torch.tensor([[processor.image_token_id]]), cache, 1) is None
 
 
-def test_a_cache_cannot_hold_whole_prompts_of_several_rows(picture):
+def test_a_cache_cannot_hold_whole_prompts_of_several_rows(image):
     model, processor = tiny_reader()
-    encoded = answering.encode(model, processor, picture)
+    encoded = answering.encode(model, processor, image)
     ids = answering._encode_question(processor, QUESTION, encoded.grid)["input_ids"]
     cache = model(input_ids=ids, vision_tokens=[encoded.tokens], question_mask=torch.ones_like(ids)).past_key_values
     with pytest.raises(InputError, match="whole prompt"):
@@ -133,9 +133,9 @@ def test_a_cache_cannot_hold_whole_prompts_of_several_rows(picture):
         )
 
 
-def test_an_answer_tells_what_was_read(picture):
+def test_an_answer_tells_what_was_read(image):
     model, processor = tiny_reader(max_local_tokens=5)
-    answer = answering.ask(model, processor, picture, QUESTION, max_new_tokens=3)[0]
+    answer = answering.ask(model, processor, image, QUESTION, max_new_tokens=3)[0]
     config = model.config
     assert answer.num_global == config.num_global_tokens
     assert answer.num_local == answer.grid.num_tiles * config.num_local_queries
@@ -146,29 +146,29 @@ def test_an_answer_tells_what_was_read(picture):
     assert answer.scores[answer.kept].min() >= answer.scores[~answer.kept].max()
     assert answer.gates is not None
     assert answer.gates.shape == (answer.num_global, 2)
-    assert answer.draw(picture).width >= 300
+    assert answer.draw(image).width >= 300
 
 
-def test_scores_come_in_picture_order(picture):
-    """With the same weights, merging tile after tile gives every place of the picture the same score."""
+def test_scores_come_in_image_order(image):
+    """With the same weights, merging tile after tile gives every place of the image the same score."""
     answers = []
     for merge in ("spatial", "flat"):
         model, processor = tiny_reader(local_merge=merge)
-        answers.append(answering.ask(model, processor, picture, QUESTION, max_new_tokens=1)[0])
+        answers.append(answering.ask(model, processor, image, QUESTION, max_new_tokens=1)[0])
     spatial, flat = answers
     assert spatial.grid.cols > 1
     np.testing.assert_allclose(spatial.scores, flat.scores, atol=1e-5)
     assert (spatial.kept == flat.kept).all()
 
 
-def test_a_picture_is_encoded_once(picture, monkeypatch):
+def test_an_image_is_encoded_once(image, monkeypatch):
     model, processor = tiny_reader()
     calls = []
     original = type(model.model).encode_views
     monkeypatch.setattr(
         type(model.model), "encode_views", lambda self, pixels: calls.append(len(pixels)) or original(self, pixels)
     )
-    answers = answering.ask(model, processor, picture, [QUESTION, "due date", QUESTION], max_new_tokens=4)
+    answers = answering.ask(model, processor, image, [QUESTION, "due date", QUESTION], max_new_tokens=4)
     assert sum(calls) == answers[0].grid.num_views
     assert answers[0].text == answers[2].text
     assert answers[0].seconds["encode"] > 0
@@ -177,21 +177,21 @@ def test_a_picture_is_encoded_once(picture, monkeypatch):
     assert min(answers[1].seconds.values()) >= 0
 
 
-def test_pictures_of_other_modes():
+def test_images_of_other_modes():
     model, processor = tiny_reader()
     grey = Image.new("LA", (40, 70))
     assert answering.ask(model, processor, grey, QUESTION, max_new_tokens=1)[0].question == QUESTION
 
 
 @pytest.mark.parametrize("question", ["", "  \n", "what is <image>?"])
-def test_bad_questions_are_refused(picture, question):
+def test_bad_questions_are_refused(image, question):
     model, processor = tiny_reader()
     with pytest.raises(InputError):
-        answering.ask(model, processor, picture, question)
+        answering.ask(model, processor, image, question)
 
 
-def test_nothing_is_left_to_train(picture):
+def test_nothing_is_left_to_train(image):
     model, processor = tiny_reader()
-    encoded = answering.encode(model, processor, picture)
+    encoded = answering.encode(model, processor, image)
     assert not encoded.tokens.global_tokens.requires_grad
     assert encoded.tokens.global_tokens.dtype == torch.float32

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from slime_vlm.evaluation.ablation.pictures import record_pictures
+from slime_vlm.evaluation.ablation.samples import record_images
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -88,8 +88,8 @@ def test_real_scans(tmp_path: Path) -> None:
     for name in ("linn.png", "typewriter.png"):
         Image.new("RGB", (40, 50)).save(tmp_path / name)
     assert "2 scans, 16 questions" in run("real_scans.py", "--out", tmp_path)
-    pictures = record_pictures(tmp_path / "records.jsonl")
-    assert [len(picture.questions) for picture in pictures] == [11, 5]
+    images = record_images(tmp_path / "records.jsonl")
+    assert [len(image.questions) for image in images] == [11, 5]
 
 
 def test_queries(tmp_path: Path) -> None:

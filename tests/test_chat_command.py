@@ -64,7 +64,7 @@ def test_bad_lines_are_one_line_each_and_end_nothing(chat, page, tmp_path):
     code, out, err = chat(lines, page)
     assert code == 0
     found = err.splitlines()
-    expected = ["no answer yet", "no file", "no such file", "not a picture", "/nonsense", "<image>", ".xyz"]
+    expected = ["no answer yet", "no file", "no such file", "not an image", "/nonsense", "<image>", ".xyz"]
     assert len(found) == len(expected)
     for line, words in zip(found, expected, strict=True):
         assert line.startswith("slime: ")
@@ -94,7 +94,7 @@ def test_commands_tell_what_they_do(chat, page):
 
 
 @pytest.mark.parametrize("name", ["none.png", "folder"])
-def test_bad_pictures_are_found_before_the_model_is_loaded(chat, tmp_path, name):
+def test_bad_images_are_found_before_the_model_is_loaded(chat, tmp_path, name):
     (tmp_path / "folder").mkdir()
     code, out, err = chat("What?\n", tmp_path / name)
     assert (code, out) == (2, "")

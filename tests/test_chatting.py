@@ -1,4 +1,4 @@
-"""A conversation encodes each picture once, reads each token once, and answers as if run from scratch."""
+"""A conversation encodes each image once, reads each token once, and answers as if run from scratch."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from PIL import Image
 from slime_vlm.errors import ConfigError, InputError
 from slime_vlm.inference.answering import encode
 from slime_vlm.inference.conversation import Conversation, Reply
-from slime_vlm.media import Clip, TiledPicture, open_input
-from slime_vlm.media import tiled_image as tiled_picture
+from slime_vlm.media import Clip, TiledImage, open_input
+from slime_vlm.media import tiled_image as tiled_image
 from tests.tiny_reader import tiny_reader
 
 VARIANTS = [
@@ -29,11 +29,11 @@ VARIANTS = [
 ]
 
 
-def picture(seed: int, height: int, width: int) -> Image.Image:
+def make_image(seed: int, height: int, width: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-FIRST, SECOND = picture(0, 150, 90), picture(1, 60, 130)
+FIRST, SECOND = make_image(0, 150, 90), make_image(1, 60, 130)
 
 
 @contextmanager
@@ -59,23 +59,23 @@ def three_turns(model, processor, tokens: int = 7) -> Conversation:
     return conversation
 
 
-def test_videos_and_pictures_in_their_files_enter_like_pictures(tmp_path, monkeypatch):
-    monkeypatch.setattr(tiled_picture, "LEAST_PIXELS", 1)
-    tifffile.imwrite(tmp_path / "a.tif", np.asarray(picture(2, 96, 80)), photometric="rgb", tile=(16, 16))
+def test_videos_and_images_in_their_files_enter_like_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiled_image, "LEAST_PIXELS", 1)
+    tifffile.imwrite(tmp_path / "a.tif", np.asarray(make_image(2, 96, 80)), photometric="rgb", tile=(16, 16))
     model, processor = tiny_reader()
     conversation = Conversation(model, processor)
-    conversation.add_image(Clip([picture(seed, 40, 50) for seed in range(4)], [0.0, 1.0, 2.0, 3.0]), "clip")
+    conversation.add_image(Clip([make_image(seed, 40, 50) for seed in range(4)], [0.0, 1.0, 2.0, 3.0]), "clip")
     in_file = open_input(tmp_path / "a.tif")
-    assert isinstance(in_file, TiledPicture)
+    assert isinstance(in_file, TiledImage)
     conversation.add_image(in_file, "scan")
     reply = conversation.ask("What changes?", max_new_tokens=3)
-    assert reply.looks[0].picture.encoded.tokens.grid == (2, 2)
-    assert [seen.image.size for seen in conversation.pictures] == [(100, 80), (80, 96)]
+    assert reply.looks[0].image.encoded.tokens.grid == (2, 2)
+    assert [seen.image.size for seen in conversation.images] == [(100, 80), (80, 96)]
     assert len(reply.draw()) == 2
 
 
 def from_scratch(model, processor, reply: Reply, images: list[Image.Image], tokens: int = 7) -> list[int]:
-    """A turn by plain `generate`: the whole row, the pictures' pixels and what was kept of them, no cache."""
+    """A turn by plain `generate`: the whole row, the images' pixels and what was kept of them, no cache."""
     views = [processor.image_processor(images=[image], return_tensors="pt") for image in images]
     generated = model.generate(
         input_ids=torch.tensor([reply.prompt_ids]),
@@ -89,12 +89,12 @@ def from_scratch(model, processor, reply: Reply, images: list[Image.Image], toke
 
 
 @pytest.mark.parametrize("overrides", VARIANTS, ids=str)
-def test_three_turns_and_two_pictures_equal_those_from_scratch(overrides):
+def test_three_turns_and_two_images_equal_those_from_scratch(overrides):
     model, processor = tiny_reader(**overrides)
     with counted_views(model) as views:
         conversation = three_turns(model, processor)
     one_view = overrides.get("views") == "global"
-    tiles = [picture.encoded.grid.num_tiles for picture in conversation.pictures]
+    tiles = [image.encoded.grid.num_tiles for image in conversation.images]
     expected = [1, 1] if one_view else [n + (overrides.get("views") != "local") for n in tiles]
     # A CPU takes them one at a time.
     assert sum(views) == sum(expected)
@@ -119,10 +119,10 @@ def test_the_first_turn_is_a_question_by_itself():
     np.testing.assert_array_equal(reply.looks[0].selection.scores, answer.scores)
 
 
-def test_a_picture_is_selected_by_the_question_of_its_turn():
+def test_an_image_is_selected_by_the_question_of_its_turn():
     model, processor = tiny_reader(max_local_tokens=3)
     looks = three_turns(model, processor).replies[-1].looks
-    assert [(look.picture.name, look.question) for look in looks] == [
+    assert [(look.image.name, look.question) for look in looks] == [
         ("first", "What is the total?"),
         ("second", "And on this one?"),
     ]
@@ -130,7 +130,7 @@ def test_a_picture_is_selected_by_the_question_of_its_turn():
     assert (looks[1].selection.kept == alone.kept).all()
 
 
-def test_several_pictures_of_one_turn_are_those_of_a_plain_row():
+def test_several_images_of_one_turn_are_those_of_a_plain_row():
     model, processor = tiny_reader()
     conversation = Conversation(model, processor)
     conversation.add_image(FIRST)
@@ -143,7 +143,7 @@ def test_several_pictures_of_one_turn_are_those_of_a_plain_row():
     # Here the model itself selects.
     plain = model.generate(**inputs, max_new_tokens=6, do_sample=False)
     assert plain[0, len(reply.prompt_ids) :].tolist()[: len(reply.answer_ids)] == list(reply.answer_ids)
-    assert [look.picture.name for look in reply.looks] == ["picture 1", "picture 2"]
+    assert [look.image.name for look in reply.looks] == ["image 1", "image 2"]
 
 
 def test_the_row_is_that_of_the_template():
@@ -157,7 +157,7 @@ def test_the_row_is_that_of_the_template():
         messages.append({"role": "user", "content": content})
         row = decode(list(reply.prompt_ids))
         for look in reply.looks:
-            count = processor.token_layout.num_image_tokens(*look.picture.encoded.tokens.grid)
+            count = processor.token_layout.num_image_tokens(*look.image.encoded.tokens.grid)
             row = row.replace("<image>" * count, "<image>", 1)
         # A random model's answer may hold blanks and broken letters, so it is put in by hand.
         assert row == processor.apply_chat_template(messages, add_generation_prompt=True)
@@ -179,7 +179,7 @@ def test_turns_of_a_model_with_a_cache_of_its_own(settings):
     assert conversation.replies[2].num_cached > 0
 
 
-def test_text_alone_and_a_picture_later():
+def test_text_alone_and_an_image_later():
     model, processor = tiny_reader()
     conversation = Conversation(model, processor)
     alone = conversation.ask("Hello?", max_new_tokens=5)
@@ -194,27 +194,27 @@ def test_looking_again_selects_anew_and_encodes_nothing():
     model, processor = tiny_reader(max_local_tokens=3)
     with counted_views(model) as views:
         conversation = three_turns(model, processor)
-        conversation.look_again(conversation.pictures[:1])
-        conversation.look_again(conversation.pictures[:1])
+        conversation.look_again(conversation.images[:1])
+        conversation.look_again(conversation.images[:1])
         reply = conversation.ask("What is the date of it?", max_new_tokens=5)
-    assert sum(views) == sum(picture.encoded.grid.num_views for picture in conversation.pictures)
-    assert [look.question for look in reply.looks if look.picture.name == "first"] == [
+    assert sum(views) == sum(image.encoded.grid.num_views for image in conversation.images)
+    assert [look.question for look in reply.looks if look.image.name == "first"] == [
         "What is the total?",
         "What is the date of it?",
     ]
     found = from_scratch(model, processor, reply, [FIRST, SECOND, FIRST], 5)
     assert found[: len(reply.answer_ids)] == list(reply.answer_ids)
-    # One drawing a picture, of its latest look.
+    # One drawing an image, of its latest look.
     assert len(reply.draw()) == 2
 
 
-def test_a_reset_keeps_the_pictures():
+def test_a_reset_keeps_the_images():
     model, processor = tiny_reader()
     conversation = three_turns(model, processor)
     before = conversation.replies[0]
     with counted_views(model) as views:
         conversation.reset()
-        conversation.pictures.pop()
+        conversation.images.pop()
         conversation.reset()
         after = conversation.ask("What is the total?", max_new_tokens=7)
     assert views == []

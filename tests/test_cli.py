@@ -101,7 +101,7 @@ def test_ask_streams_one_answer(slime, checkpoint, page):
     assert out.strip() == json.loads(expected)["answer"]
 
 
-def test_ask_json_has_a_line_for_each_picture_and_question(slime, checkpoint, page, tmp_path):
+def test_ask_json_has_a_line_for_each_image_and_question(slime, checkpoint, page, tmp_path):
     other = tmp_path / "ünï.png"
     Image.new("L", (70, 40)).save(other)
     code, out, _ = slime(
@@ -143,7 +143,7 @@ def test_ask_shows_where_it_looked(slime, checkpoint, page, tmp_path):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (30_000, 200)])
-def test_ask_takes_pictures_of_extreme_sizes(slime, checkpoint, tmp_path, size):
+def test_ask_takes_images_of_extreme_sizes(slime, checkpoint, tmp_path, size):
     path = tmp_path / "extreme.png"
     Image.new("RGB", size, "white").save(path)
     show = tmp_path / "overlay.png"
@@ -153,23 +153,23 @@ def test_ask_takes_pictures_of_extreme_sizes(slime, checkpoint, tmp_path, size):
 @pytest.mark.parametrize(
     ("name", "mode"), [("deep.tif", "I;16"), ("clear.png", "RGBA"), ("print.tif", "CMYK"), ("palette.gif", "P")]
 )
-def test_ask_takes_pictures_of_other_kinds(slime, checkpoint, tmp_path, name, mode):
+def test_ask_takes_images_of_other_kinds(slime, checkpoint, tmp_path, name, mode):
     Image.new(mode, (60, 90)).save(tmp_path / name)
     assert slime("ask", tmp_path / name, "-q", "a?", "-m", checkpoint, "--max-new-tokens", 2)[0] == 0
 
 
-def test_bad_pictures_are_one_line(slime, page, tmp_path):
+def test_bad_images_are_one_line(slime, page, tmp_path):
     cut, text = tmp_path / "cut.jpg", tmp_path / "text.png"
     Image.open(page).save(cut)
     cut.write_bytes(cut.read_bytes()[:2000])
     text.write_text("words\n")
     assert "damaged or incomplete" in failure_line(slime("ask", cut, "-q", "a?"))
-    assert "not a picture" in failure_line(slime("ask", text, "-q", "a?"))
+    assert "not an image" in failure_line(slime("ask", text, "-q", "a?"))
     assert "no such file" in failure_line(slime("ask", page, tmp_path / "none.png", "-q", "a?"))
     assert "folder" in failure_line(slime("ask", tmp_path, "-q", "a?"))
-    # Later pictures and questions, too, are looked at before a model is.
+    # Later images and questions, too, are looked at before a model is.
     assert "damaged or incomplete" in failure_line(slime("ask", page, cut, "-q", "a?", "-m", "./nowhere"))
-    assert "stands for a picture" in failure_line(slime("ask", page, "-q", "a?", "-q", "<image>", "-m", "./nowhere"))
+    assert "stands for an image" in failure_line(slime("ask", page, "-q", "a?", "-q", "<image>", "-m", "./nowhere"))
     assert "--max-pixels 13500" in failure_line(slime("ask", page, "-q", "a?", "--max-pixels", 100))
 
 
@@ -190,8 +190,8 @@ def test_ask_takes_pages_and_windows(slime, checkpoint, tmp_path):
 def test_bad_pages_windows_and_addresses_are_one_line(slime, page):
     assert "there is no #2, it has one page" in failure_line(slime("ask", f"{page}#2", "-q", "a?"))
     assert "--window 40: expected CENTER/WIDTH" in failure_line(slime("ask", page, "-q", "a?", "--window", "40"))
-    address = "https://pictures.test/a.png"
-    # Found before the first picture is opened.
+    address = "https://images.test/a.png"
+    # Found before the first image is opened.
     assert "without --allow-url" in failure_line(slime("ask", page, address, "-q", "a?"))
     inside = slime("ask", "http://127.0.0.1/a.png", "-q", "a?", "--allow-url", "--max-download", 1)
     assert "127.0.0.1 is not a public one" in failure_line(inside)
@@ -208,7 +208,7 @@ def test_bad_pages_windows_and_addresses_are_one_line(slime, page):
 )
 def test_ask_names_the_extra_to_install(slime, monkeypatch, tmp_path, module, head, extra):
     monkeypatch.setitem(sys.modules, module, None)
-    path = tmp_path / "picture"
+    path = tmp_path / "image"
     path.write_bytes(head + bytes(200))
     assert f'install with pip install "slime-vlm[{extra}]"' in failure_line(slime("ask", path, "-q", "a?"))
 
@@ -228,7 +228,7 @@ def test_bad_settings_are_one_line(slime, checkpoint, page, tmp_path):
     unselective = save_tiny_reader(tmp_path / "unselective", selector="none")
     line = failure_line(slime(*asked, unselective, "--max-local-tokens", 5))
     assert "max_local_tokens is 5, but this model has no selector" in line
-    assert ".xyz is no picture format" in failure_line(slime(*asked, checkpoint, "--show", tmp_path / "a.xyz"))
+    assert ".xyz is no image format" in failure_line(slime(*asked, checkpoint, "--show", tmp_path / "a.xyz"))
     assert "folder" in failure_line(slime(*asked, checkpoint, "--show", tmp_path))
     (tmp_path / "file").write_text("")
     assert "nothing can be written" in failure_line(slime(*asked, checkpoint, "--show", tmp_path / "file" / "a.png"))
@@ -315,7 +315,7 @@ def test_a_defect_and_debugging_show_the_traceback(monkeypatch, page):
         main()
 
 
-def test_pages_writes_records_and_pictures(slime, tmp_path):
+def test_pages_writes_records_and_images(slime, tmp_path):
     code, out, _ = slime("pages", "--out", tmp_path / "pages", "-n", 2, "--kind", "form", "--split", "heldout")
     assert code == 0
     assert "2 pages" in out

@@ -1,4 +1,4 @@
-"""The heat map lies where the tokens are, at any picture size, and its caption holds any text."""
+"""The heat map lies where the tokens are, at any image size, and its caption holds any text."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_kept_tokens_are_tinted_where_they_lie():
             assert is_grey(drawn[y * 28 + 14, x * 28 + 14]) == ((y, x) != (row, col)), (y, x)
 
 
-def test_black_border_of_the_canvas_is_no_part_of_the_picture():
+def test_black_border_of_the_canvas_is_no_part_of_the_image():
     # 480 x 640 becomes 504 x 672 on a 672 x 672 canvas, 84 rows down: exactly three rows of tokens lie on the border.
     image = Image.new("RGB", (1280, 960), "white")
     image = image.resize((640, 480))
@@ -90,7 +90,7 @@ def test_nothing_is_cut_off(size, answer):
     assert max(drawn.size) <= 3000
 
 
-def test_words_stand_beside_tall_pictures_and_below_wide_ones():
+def test_words_stand_beside_tall_images_and_below_wide_ones():
     tall, wide = Image.new("RGB", (400, 900), "navy"), Image.new("RGB", (900, 400), "navy")
     beside = draw_overlay(tall, selection_of(900, 400, [0]), "q", "a")
     below = draw_overlay(wide, selection_of(400, 900, [0]), "q", "a")
@@ -113,7 +113,7 @@ def test_a_drawing_copy_is_no_larger_than_a_drawing():
     assert drawing_copy(Image.new("RGB", (60, 30)), choose_grid(30, 60)).size == (60, 30)
 
 
-def test_a_matplotlib_axis_shows_the_picture_and_its_scale():
+def test_a_matplotlib_axis_shows_the_image_and_its_scale():
     figure = pytest.importorskip("matplotlib.figure").Figure()
     axes = figure.subplots()
     image = Image.new("RGB", (672, 1008), "white")
@@ -125,7 +125,7 @@ def test_a_matplotlib_axis_shows_the_picture_and_its_scale():
     assert len(figure.axes) == 3
 
 
-def test_global_view_only_draws_the_picture_alone():
+def test_global_view_only_draws_the_image_alone():
     empty = LocalSelection(choose_grid(900, 900), 0, np.zeros(0, bool))
     image = Image.new("RGB", (900, 900), "white")
     assert (np.asarray(paint_selection(image, empty)) == 255).all()

@@ -26,7 +26,7 @@ GENERIC_TEMPLATE = (
 )
 
 
-def picture(height: int = 40, width: int = 60, seed: int = 0) -> Image.Image:
+def make_image(height: int = 40, width: int = 60, seed: int = 0) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
@@ -61,12 +61,12 @@ def process(processor: SlimeProcessor, messages, **processor_kwargs):
     )
 
 
-def test_from_pictures_to_logits_a_batch_is_one_by_one():
-    """Eight pictures of mixed sizes and a row of text alone, through processor and model."""
+def test_from_images_to_logits_a_batch_is_one_by_one():
+    """Eight images of mixed sizes and a row of text alone, through processor and model."""
     model, processor = tiny_reader(selector_text="question")
     sizes = [(40, 60), (56, 56), (300, 90), (90, 300), (150, 150), (1, 1), (500, 40), (200, 330)]
-    batch = [[user(f"Question {'?' * i}", picture(*size, seed=i))] for i, size in enumerate(sizes)]
-    batch.insert(3, [user("No picture?")])
+    batch = [[user(f"Question {'?' * i}", make_image(*size, seed=i))] for i, size in enumerate(sizes)]
+    batch.insert(3, [user("No image?")])
     inputs = process(processor, batch, padding=True)
     assert len({tuple(grid) for grid in inputs["image_grids"].tolist()}) > 3
     with torch.no_grad():
@@ -81,7 +81,7 @@ def test_from_pictures_to_logits_a_batch_is_one_by_one():
 def test_batch_of_any_sizes_and_text_only_rows():
     processor = tiny_processor()
     sizes = [(40, 60), (30, 300), (28, 28), (500, 60)]
-    batch = [[user(f"Question {i}?", picture(*size))] for i, size in enumerate(sizes)] + [[user("No picture?")]]
+    batch = [[user(f"Question {i}?", make_image(*size))] for i, size in enumerate(sizes)] + [[user("No image?")]]
     inputs = process(processor, batch, padding=True)
     grids = [processor.image_processor.grid(*size) for size in sizes]
     assert inputs["image_grids"].tolist() == [[grid.rows, grid.cols] for grid in grids]
@@ -133,7 +133,7 @@ def test_question_mask_is_the_last_question_alone(style: str):
     processor = tiny_processor(style)
     messages = [
         {"role": "system", "content": "Never say Why."},
-        user("What?", picture()),
+        user("What?", make_image()),
         assistant("USER: no idea ASSISTANT: none"),
         user("  Why not, USER: me?\n"),
     ]
@@ -145,7 +145,7 @@ def test_question_mask_is_the_last_question_alone(style: str):
 @pytest.mark.parametrize("style", ["llama3", "v1", "pages"])
 def test_with_labels_every_question_is_marked_and_answers_never(style: str):
     processor = tiny_processor(style)
-    messages = [user("What?", picture()), assistant("A cat."), user("Sure?"), assistant("Yes.")]
+    messages = [user("What?", make_image()), assistant("A cat."), user("Sure?"), assistant("Yes.")]
     inputs = process(processor, messages, return_labels=True)
     end, lead = processor.style.assistant_close, processor.style.answer_lead
     assert marked(processor, inputs) == "What?Sure?"
@@ -157,7 +157,7 @@ def test_several_texts_in_a_turn_are_one_question():
     processor = tiny_processor()
     content = [
         {"type": "text", "text": "Look: "},
-        {"type": "image", "image": picture()},
+        {"type": "image", "image": make_image()},
         {"type": "text", "text": "what?"},
     ]
     assert marked(processor, process(processor, [{"role": "user", "content": content}])) == "Look:what?"
@@ -166,18 +166,18 @@ def test_several_texts_in_a_turn_are_one_question():
 @pytest.mark.parametrize("style", ["llama3", "v1", "pages"])
 def test_written_prompts_mark_the_same_question(style: str):
     processor = tiny_processor(style)
-    messages = [user("What?", picture()), assistant("A cat."), user("Why so?")]
+    messages = [user("What?", make_image()), assistant("A cat."), user("Why so?")]
     prompt = processor.apply_chat_template(messages, add_generation_prompt=True)
-    inputs, direct = process(processor, messages), processor(text=prompt, images=picture())
+    inputs, direct = process(processor, messages), processor(text=prompt, images=make_image())
     assert all(torch.equal(inputs[name], direct[name]) for name in inputs)
-    free = processor(text="<image>\nJust ask?", images=picture())
+    free = processor(text="<image>\nJust ask?", images=make_image())
     assert marked(processor, free) == "Just ask?"
 
 
 def test_conversations_and_messages_give_the_same():
     for style in ("llama3", "v1", "pages"):
         processor = tiny_processor(style)
-        image = picture()
+        image = make_image()
         rows = [
             [user("What?", image), assistant("A cat.")],
             [user("Sure?"), assistant("Yes."), user("Why?"), assistant("So.")],
@@ -201,7 +201,7 @@ def test_conversations_and_messages_give_the_same():
 def test_plain_style_for_captions():
     processor = tiny_processor("llama3")
     rows = [[{"from": "human", "value": "Describe.\n<image>"}, {"from": "gpt", "value": "a cat"}]]
-    inputs = processor.encode_conversations(rows, images=[picture()], style="plain")
+    inputs = processor.encode_conversations(rows, images=[make_image()], style="plain")
     assert supervised(processor, inputs) == "a cat\n"
     assert not inputs["question_mask"].any()
     assert inputs["input_ids"].shape[1] == 1 + (4 + 1 + 4) + 6
@@ -209,10 +209,10 @@ def test_plain_style_for_captions():
 
 def test_model_described_by_its_chat_template_alone():
     processor = tiny_processor(None, chat_template=GENERIC_TEMPLATE)
-    messages = [user(" What? ", picture()), assistant("A cat."), user("Why?")]
+    messages = [user(" What? ", make_image()), assistant("A cat."), user("Why?")]
     assert marked(processor, process(processor, messages)) == "Why?"
-    rows = [[user("What?", picture()), assistant("A cat.")]]
-    inputs = processor.encode_conversations(rows, images=[picture()])
+    rows = [[user("What?", make_image()), assistant("A cat.")]]
+    inputs = processor.encode_conversations(rows, images=[make_image()])
     assert (marked(processor, inputs), supervised(processor, inputs)) == ("What?", "A cat.</s>")
     assert marked(processor, processor(text="<bos>Anything?")) == "Anything?"
 
@@ -220,7 +220,7 @@ def test_model_described_by_its_chat_template_alone():
 def test_assistant_masks_of_transformers():
     processor = tiny_processor("v1")
     inputs = processor.apply_chat_template(
-        [user("What?", picture()), assistant("A cat.")],
+        [user("What?", make_image()), assistant("A cat.")],
         tokenize=True,
         return_dict=True,
         return_assistant_tokens_mask=True,
@@ -232,7 +232,7 @@ def test_assistant_masks_of_transformers():
 def test_continuing_an_answer():
     processor = tiny_processor("v1")
     inputs = processor.apply_chat_template(
-        [user("What?", picture()), assistant("A c")], tokenize=True, return_dict=True, continue_final_message=True
+        [user("What?", make_image()), assistant("A c")], tokenize=True, return_dict=True, continue_final_message=True
     )
     assert processor.decode(inputs["input_ids"][0]).endswith("What? ASSISTANT: A c")
     assert marked(processor, inputs) == "What?"
@@ -241,13 +241,13 @@ def test_continuing_an_answer():
 @pytest.mark.parametrize(
     ("text", "images", "message"),
     [
-        ("What?", [picture()], r"the text has 0 <image> placeholder\(s\) and there are 1 image"),
+        ("What?", [make_image()], r"the text has 0 <image> placeholder\(s\) and there are 1 image"),
         ("<image>\nWhat?", None, r"has 1 <image> placeholder\(s\) and there are 0 image"),
-        (["<image> a?", "b?"], [[], [picture()]], r"row 0 has 1 <image> placeholder\(s\) and 0 image"),
-        (["<image> a?", "<image> b?"], [[picture()]], "expected as many of each"),
+        (["<image> a?", "b?"], [[], [make_image()]], r"row 0 has 1 <image> placeholder\(s\) and 0 image"),
+        (["<image> a?", "<image> b?"], [[make_image()]], "expected as many of each"),
         ("", None, "prompt 0 is empty"),
         (["a?", " \n"], None, "prompt 1 is empty"),
-        (None, [picture()], "there is no text"),
+        (None, [make_image()], "there is no text"),
         ([3], None, "prompt 0 is of type int"),
     ],
 )
@@ -260,19 +260,19 @@ def test_inputs_that_do_not_fit_are_one_line(text, images, message: str):
 def test_truncation_never_cuts_an_image():
     processor = tiny_processor()
     text = "a <image>" + "b" * 50
-    inputs = processor(text=text, images=picture(), truncation=True, max_length=20)
+    inputs = processor(text=text, images=make_image(), truncation=True, max_length=20)
     assert inputs["input_ids"].shape[1] == 20
     assert (inputs["input_ids"] == processor.image_token_id).sum() == 4 + 1 + 4
     with pytest.raises(InputError, match="would cut through its images"):
-        processor(text=text, images=picture(), truncation=True, max_length=6)
+        processor(text=text, images=make_image(), truncation=True, max_length=6)
 
 
 def test_images_as_files_arrays_and_nested_lists(tmp_path: Path):
-    processor, image = tiny_processor(), picture()
-    image.save(tmp_path / "picture.png")
+    processor, image = tiny_processor(), make_image()
+    image.save(tmp_path / "image.png")
     text = "<image> a?"
     expected = processor(text=text, images=image)["pixel_values"]
-    for same in ([image], [[image]], str(tmp_path / "picture.png"), [tmp_path / "picture.png"], [np.asarray(image)]):
+    for same in ([image], [[image]], str(tmp_path / "image.png"), [tmp_path / "image.png"], [np.asarray(image)]):
         assert torch.equal(processor(text=text, images=same)["pixel_values"], expected)
     (tmp_path / "empty.png").touch()
     with pytest.raises(InputError, match="the file is empty"):
@@ -281,7 +281,7 @@ def test_images_as_files_arrays_and_nested_lists(tmp_path: Path):
 
 def test_two_images_in_one_prompt():
     processor = tiny_processor()
-    images = [picture(), picture(30, 300, seed=1)]
+    images = [make_image(), make_image(30, 300, seed=1)]
     inputs = process(processor, [user("Compare?", *images)])
     counts = processor._get_num_multimodal_tokens([(40, 60), (30, 300)])
     assert (inputs["input_ids"] == processor.image_token_id).sum() == sum(counts["num_image_tokens"])
@@ -289,7 +289,7 @@ def test_two_images_in_one_prompt():
 
 
 def test_record_of_two_images():
-    processor, images = tiny_processor(), [picture(), picture(30, 300, seed=1)]
+    processor, images = tiny_processor(), [make_image(), make_image(30, 300, seed=1)]
     record = [{"from": "human", "value": "<image><image>\nCompare."}, {"from": "gpt", "value": "Equal."}]
     inputs = processor.encode_conversations([record], images=[images])
     assert inputs["image_grids"].shape == (2, 2)
@@ -320,7 +320,7 @@ def test_counts_without_pixels_equal_counts_with_pixels():
 def test_known_grids_stand_in_for_pixels():
     processor = tiny_processor()
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}]
-    full = process(processor, [user("What?", picture())])
+    full = process(processor, [user("What?", make_image())])
     known = process(processor, messages, image_grids=full["image_grids"].tolist())
     assert set(known) == {"input_ids", "attention_mask", "question_mask"}
     assert all(torch.equal(known[name], full[name]) for name in known)
@@ -346,7 +346,7 @@ def test_saved_equals_loaded(tmp_path: Path, style):
         assert loaded.conversation_style == style
         assert loaded.chat_template == processor.chat_template
         assert loaded.token_layout == processor.token_layout
-        messages = [user("What?", picture()), assistant("A cat."), user("Why so?")]
+        messages = [user("What?", make_image()), assistant("A cat."), user("Why so?")]
         before, after = process(processor, messages), process(loaded, messages)
         assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -378,7 +378,7 @@ def test_placeholders_are_as_many_as_the_model_expects(answering, views: str):
     model, processor = answering
     model.config.views = views
     processor.follow(model.config)
-    batch = [[user("a?", picture(40, 60))], [user("b?", picture(300, 90))], [user("No picture?")]]
+    batch = [[user("a?", make_image(40, 60))], [user("b?", make_image(300, 90))], [user("No image?")]]
     with torch.no_grad():
         outputs = model(**process(processor, batch))
     assert torch.isfinite(outputs.logits).all()
@@ -388,7 +388,7 @@ def test_placeholders_are_as_many_as_the_model_expects(answering, views: str):
 
 def test_question_selector_reads_the_processors_mask(answering):
     model, processor = answering
-    inputs = process(processor, [user("What colour?", picture(120, 90))])
+    inputs = process(processor, [user("What colour?", make_image(120, 90))])
     model.config.selector_text = "question"
     with torch.no_grad():
         asked = model(**inputs).selection_scores[0]
@@ -405,7 +405,7 @@ def test_question_selector_reads_the_processors_mask(answering):
 def test_pipeline(answering):
     model, processor = answering
     pipe = pipeline("image-text-to-text", model=model, processor=processor)
-    messages = [user("What?", picture())]
+    messages = [user("What?", make_image())]
     direct = process(processor, messages)
     new = model.generate(**direct, max_new_tokens=4, do_sample=False)[0, direct["input_ids"].shape[1] :]
     answer = pipe(text=messages, max_new_tokens=4, do_sample=False, return_full_text=False)[0]["generated_text"]

@@ -62,7 +62,7 @@ def test_only_the_language_models_layers_change(folders: dict[str, Path], layout
     with torch.no_grad():
         logits, exact = model(**inputs).logits.float(), plain(**inputs).logits.float()
     assert "cast" not in caplog.text
-    # Same picture, question and selection; the weights are of 8 or 4 bits.
+    # Same image, question and selection; the weights are of 8 or 4 bits.
     assert logits.shape == exact.shape
     similarity = torch.nn.functional.cosine_similarity(logits.flatten(), exact.flatten(), dim=0)
     assert similarity > (0.9 if kind == "4bit" else 0.99)

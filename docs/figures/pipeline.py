@@ -37,7 +37,7 @@ class Box:
 
 QUERY_ATTENTION = "model/query_attention.py"
 BOXES = {
-    "image": Box(0, 0, "picture, any size", ("media/opening.py",), "upright 8-bit RGB", GREY),
+    "image": Box(0, 0, "image, any size", ("media/opening.py",), "upright 8-bit RGB", GREY),
     "tiling": Box(
         0,
         1,

@@ -1,4 +1,4 @@
-"""Functions of the task: one question a row, the picture it is about, and whether the answer is exact."""
+"""Functions of the task: one question a row, the image it is about, and whether the answer is exact."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def questions(pages: Dataset) -> Dataset:
     return pages.map(apart, batched=True, remove_columns=pages.column_names)
 
 
-def pictures(question: dict[str, Any]) -> list[Image.Image]:
+def images(question: dict[str, Any]) -> list[Image.Image]:
     """The page of a question."""
     return [Image.open(PAGES / question["image"])]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .writing import picture, turns, write_lines
+from .writing import make_image, turns, write_lines
 
 
 def _json(path: Path, content: Any) -> None:
@@ -18,15 +18,15 @@ def _json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
-def _pictures(folder: Path, *names: str) -> None:
+def _images(folder: Path, *names: str) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(picture("blue"))
+        (folder / name).write_bytes(make_image("blue"))
 
 
 def arxivqa(folder: Path) -> None:
     names = [f"images/1810.0000{i}_0.jpg" for i in range(3)]
-    _pictures(folder, *names)
+    _images(folder, *names)
     labels = ["B", "A. because it rises", "D) none"]
     rows = [
         {
@@ -46,9 +46,9 @@ def dvqa(folder: Path) -> None:
     rows = []
     for i in range(4):
         name = f"bar_train_0000000{i}.png"
-        # The last one's picture is not there.
+        # The last one's image is not there.
         if i < 3:
-            _pictures(folder, f"images/{name}")
+            _images(folder, f"images/{name}")
         rows += [
             {
                 "image": name,
@@ -66,14 +66,14 @@ def dvqa(folder: Path) -> None:
 def chartqa(folder: Path) -> None:
     for kind, count in (("human", 2), ("augmented", 1)):
         names = [f"{kind}{i}.png" for i in range(count)]
-        _pictures(folder, *(f"train/png/{name}" for name in names))
+        _images(folder, *(f"train/png/{name}" for name in names))
         rows = [{"imgname": name, "query": "Which year is highest?", "label": "2014"} for name in names]
         _json(folder / "train" / f"train_{kind}.json", rows)
 
 
 def geometry3k(folder: Path) -> None:
     for number in (0, 1, 2400, 2401):
-        _pictures(folder, f"{number}/img_diagram.png")
+        _images(folder, f"{number}/img_diagram.png")
         content = {
             "problem_text": "Find x.",
             "choices": ["10", "20", "30", "40"],
@@ -98,12 +98,12 @@ def geoqa3(folder: Path) -> None:
         }
         for number in range(3)
     ]
-    _pictures(folder, *(f"image/{row['id']}.png" for row in rows))
+    _images(folder, *(f"image/{row['id']}.png" for row in rows))
     (folder / "train.pk").write_bytes(pickle.dumps(rows))
 
 
 def geoqa_plus(folder: Path) -> None:
-    _pictures(folder, "images/0.png", "images/1.png", "images/2.png")
+    _images(folder, "images/0.png", "images/1.png", "images/2.png")
     write_lines(
         folder / "geoqa+.jsonl",
         [
@@ -127,8 +127,8 @@ def mathvision(folder: Path) -> None:
         }
         for i in range(5)
     ]
-    _pictures(folder, *(row["image"] for row in rows))
-    # The last one has another id in test-mini, and the same picture.
+    _images(folder, *(row["image"] for row in rows))
+    # The last one has another id in test-mini, and the same image.
     write_lines(folder / "test.jsonl", rows)
     write_lines(folder / "testmini.jsonl", [rows[0], {**rows[4], "id": "other"}])
 
@@ -147,7 +147,7 @@ def scienceqa(folder: Path) -> None:
         }
         for i in range(1, 5)
     }
-    _pictures(folder, "train/1/image.png", "test/3/image.png")
+    _images(folder, "train/1/image.png", "test/3/image.png")
     _json(folder / "problems.json", rows)
     _json(folder / "pid_splits.json", {"train": ["1", "2"], "val": [], "test": ["3", "4"]})
 
@@ -164,7 +164,7 @@ def tabmwp(folder: Path) -> None:
             }
             for number in numbers
         }
-        _pictures(folder, *(f"tables/{number}.png" for number in numbers))
+        _images(folder, *(f"tables/{number}.png" for number in numbers))
         _json(folder / f"problems_{split}.json", rows)
 
 
@@ -194,13 +194,13 @@ def textbookqa(folder: Path) -> None:
         "questions": {"diagramQuestions": questions, "nonDiagramQuestions": {}},
         "instructionalDiagrams": diagrams,
     }
-    _pictures(folder / "train", *(f"question_images/{i}.png" for i in range(3)), "teaching_images/0.png")
+    _images(folder / "train", *(f"question_images/{i}.png" for i in range(3)), "teaching_images/0.png")
     _json(folder / "train" / "tqa_v1_train.json", [lesson])
 
 
 def ai2d(folder: Path) -> None:
     for number in range(3):
-        _pictures(folder, f"images/{number}.png", f"abc_images/{number}.png")
+        _images(folder, f"images/{number}.png", f"abc_images/{number}.png")
         questions = {
             f"What is {letter}?": {
                 "abcLabel": letter == "A",

@@ -14,7 +14,7 @@ from slime_vlm.data import open_source
 from slime_vlm.data.check import KINDS, check_source, write_mended
 
 from ..tiny_reader import save_tiny_reader
-from .writing import make_records, picture, turns, write_lines, write_tar
+from .writing import make_image, make_records, turns, write_lines, write_tar
 
 
 @pytest.fixture
@@ -34,10 +34,10 @@ def slime(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 
 def damaged(folder: Path) -> tuple[Path, dict[str, list[str]]]:
-    """50 records with three kinds of damaged pictures among them, and which are which."""
+    """50 records with three kinds of damaged images among them, and which are which."""
     records = make_records(folder, 50)
-    with_picture = [record for record in records if "image" in record]
-    missing, cut, empty = with_picture[3:5], with_picture[10:13], with_picture[20:21]
+    with_image = [record for record in records if "image" in record]
+    missing, cut, empty = with_image[3:5], with_image[10:13], with_image[20:21]
     for record in missing:
         (folder / record["image"]).unlink()
     for record in cut:
@@ -58,7 +58,7 @@ def test_fifty_records_three_kinds_of_damage(slime: Any, tmp_path: Path, workers
     plain = json.loads(report.read_text())
     (source,) = plain["sources"]
     assert plain["clean"] is False
-    assert (source["records"], source["wrong_records"], source["text_only"], source["pictures"]) == (50, 6, 10, 34)
+    assert (source["records"], source["wrong_records"], source["text_only"], source["images"]) == (50, 6, 10, 34)
     found: dict[str, list[str]] = {}
     for finding in source["findings"]:
         found.setdefault(finding["kind"], []).append(finding["id"])
@@ -97,8 +97,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("kind", "record"), CASES)
 def test_kinds(tmp_path: Path, kind: str, record: dict[str, Any]) -> None:
-    (tmp_path / "a.png").write_bytes(picture("red"))
-    (tmp_path / "small.png").write_bytes(picture("red", 7))
+    (tmp_path / "a.png").write_bytes(make_image("red"))
+    (tmp_path / "small.png").write_bytes(make_image("red", 7))
     good = {"id": "good", "image": ["a.png"], "conversations": turns("<image>\n?", "red", "?", "red")}
     source = open_source(write_lines(tmp_path / "a.jsonl", [record, good]))
     report = check_source(source)
@@ -107,7 +107,7 @@ def test_kinds(tmp_path: Path, kind: str, record: dict[str, Any]) -> None:
 
 
 def test_what_is_mended(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(picture("red"))
+    (tmp_path / "a.png").write_bytes(make_image("red"))
     system = {"from": "system", "value": "Be brief."}
     records = [
         {"id": 1, "conversations": [system, {"from": "gpt", "value": "x"}, *turns("a", "b", "c")], "source": "mine"},
@@ -138,10 +138,10 @@ def test_what_is_mended(tmp_path: Path) -> None:
     assert check_source(open_source(out)).findings == []
 
 
-def test_pictures_in_the_records_are_kept(tmp_path: Path) -> None:
+def test_images_in_the_records_are_kept(tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow", exc_type=ImportError)
     parquet = pytest.importorskip("pyarrow.parquet", exc_type=ImportError)
-    rows = [{"id": "a", "image": picture("red"), "conversations": turns("<image>", "red")}]
+    rows = [{"id": "a", "image": make_image("red"), "conversations": turns("<image>", "red")}]
     parquet.write_table(arrow.Table.from_pylist([*rows, {**rows[0], "id": "b", "image": b"x"}]), tmp_path / "a.parquet")
     source = open_source(tmp_path / "a.parquet")
     report = check_source(source)
@@ -154,7 +154,7 @@ def test_pictures_in_the_records_are_kept(tmp_path: Path) -> None:
 
 def test_a_copy_of_shards_names_their_members(tmp_path: Path) -> None:
     record = json.dumps({"conversations": turns("<image>", "red")}).encode()
-    files = {"0.png": picture("red"), "0.json": record, "1.png": picture("red")[:50], "1.json": record}
+    files = {"0.png": make_image("red"), "0.json": record, "1.png": make_image("red")[:50], "1.json": record}
     source = open_source(write_tar(tmp_path / "a.tar", files))
     report = check_source(source)
     assert [(finding.id, finding.kind) for finding in report.findings] == [("a.tar/1", "damaged-image")]
@@ -166,7 +166,7 @@ def test_a_copy_of_shards_names_their_members(tmp_path: Path) -> None:
 
 def test_tokens_of_a_model(slime: Any, tmp_path: Path) -> None:
     model = save_tiny_reader(tmp_path / "model")
-    (tmp_path / "a.png").write_bytes(picture("red", 56, 112))
+    (tmp_path / "a.png").write_bytes(make_image("red", 56, 112))
     records = [
         {"id": "short", "image": "a.png", "conversations": turns("<image>", "b")},
         {"id": "long", "conversations": turns("a" * 400, "b")},

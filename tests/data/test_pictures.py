@@ -1,4 +1,4 @@
-"""A picture is named by a path, lies in the record, or is a member of an archive; it is never fetched."""
+"""An image is named by a path, lies in the record, or is a member of an archive; it is never fetched."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from slime_vlm.data import archives
-from slime_vlm.data.pictures import MissingPictureError, open_picture
+from slime_vlm.data.images import MissingImageError, open_stored_image
 from slime_vlm.errors import DataError
 
-from .writing import picture, write_tar
+from .writing import make_image, write_tar
 
-PNG = picture("red")
+PNG = make_image("red")
 TEXT = base64.b64encode(PNG).decode()
 
 
@@ -47,19 +47,19 @@ def root(tmp_path: Path) -> Path:
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_ways_to_name_a_picture(root: Path, value: Any) -> None:
-    assert open_picture(value, root).size == (40, 30)
+def test_ways_to_name_an_image(root: Path, value: Any) -> None:
+    assert open_stored_image(value, root).size == (40, 30)
 
 
 def test_the_root_may_be_an_archive(root: Path) -> None:
-    assert open_picture("in/a.png", root / "c.zip").size == (40, 30)
-    assert open_picture("in/a.png", root / "b.tar").size == (40, 30)
+    assert open_stored_image("in/a.png", root / "c.zip").size == (40, 30)
+    assert open_stored_image("in/a.png", root / "b.tar").size == (40, 30)
 
 
 @pytest.mark.parametrize("value", ["none.png", "x" * 300 + ".png", "\0.png", "b.tar/none.png", "c.zip/none.png", "sub"])
 def test_missing_ones(root: Path, value: str) -> None:
-    with pytest.raises(MissingPictureError):
-        open_picture(value, root)
+    with pytest.raises(MissingImageError):
+        open_stored_image(value, root)
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_missing_ones(root: Path, value: str) -> None:
         ("", "expected a path"),
         ({"bytes": None, "path": None}, "expected a path"),
         ("cut.png", "damaged or incomplete"),
-        (PNG[:60], "the picture in the record: the picture is damaged"),
+        (PNG[:60], "the image in the record: the image is damaged"),
         (b"", "it is empty"),
-        (b"no picture at all", "not a picture"),
+        (b"no image at all", "not an image"),
         ("bad.zip/a.png", "cannot be read"),
         (TEXT[:-30], "damaged"),
     ],
@@ -82,8 +82,8 @@ def test_missing_ones(root: Path, value: str) -> None:
 )
 def test_unusable_ones(root: Path, value: Any, expected: str) -> None:
     with pytest.raises(DataError, match=expected) as caught:
-        open_picture(value, root)
-    assert not isinstance(caught.value, MissingPictureError)
+        open_stored_image(value, root)
+    assert not isinstance(caught.value, MissingImageError)
     assert "\n" not in str(caught.value)
 
 
@@ -96,7 +96,7 @@ def test_damage_within_a_zip(tmp_path: Path, method: int) -> None:
     content[60:80] = bytes(byte ^ 0x5A for byte in content[60:80])
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"z\.zip: 'a\.bmp' cannot be read"):
-        open_picture("z.zip/a.bmp", tmp_path)
+        open_stored_image("z.zip/a.bmp", tmp_path)
 
 
 def test_each_shard_is_looked_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,5 +106,5 @@ def test_each_shard_is_looked_through_once(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(archives, "tar_places", lambda path: looked_through.append(path) or real(path))
     for _ in range(2):
         for shard in shards:
-            assert open_picture(f"{shard.name}/a.png", tmp_path).size == (40, 30)
+            assert open_stored_image(f"{shard.name}/a.png", tmp_path).size == (40, 30)
     assert looked_through == shards

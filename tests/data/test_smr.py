@@ -18,7 +18,7 @@ from slime_vlm.data.smr.safe_pickle import read_pickle
 from slime_vlm.errors import ConfigError, DataError
 
 from .raw_sets import MAKERS
-from .writing import picture, turns, write_lines
+from .writing import make_image, turns, write_lines
 
 # Short name: records, rows that became none, a question, an answer.
 EXPECTED: dict[str, tuple[int, dict[str, int], str, str]] = {
@@ -30,7 +30,7 @@ EXPECTED: dict[str, tuple[int, dict[str, int], str, str]] = {
     ),
     "dvqa": (
         3,
-        {"the picture is missing": 1},
+        {"the image is missing": 1},
         "<image>\nHow many bars are there?\nAnswer with a single word or phrase.",
         "three",
     ),
@@ -58,7 +58,7 @@ EXPECTED: dict[str, tuple[int, dict[str, int], str, str]] = {
     "tabmwp": (3, {}, "<image>\nHow much is a pen?", "Find the pen in the table.\nThe answer is $2."),
     "textbookqa": (
         3,
-        {"the right answer is not among the choices": 1, "a teaching picture without a text": 1},
+        {"the right answer is not among the choices": 1, "a teaching image without a text": 1},
         "<image>\nWhich is A?\nA. leaf\nB. root\nAnswer with the letter of the right choice.",
         "B",
     ),
@@ -100,10 +100,10 @@ def test_converters(name: str, tmp_path: Path) -> None:
     assert (first[0]["value"], first[1]["value"]) == (question, answer)
     assert {record["source"] for record in records} == {SETS[name].name}
     assert len({record["id"] for record in records}) == count
-    # Pictures are found from the root, and the whole checks clean.
+    # Images are found from the root, and the whole checks clean.
     report = check_source(open_source(out, root))
     assert report.findings == []
-    assert report.pictures + report.text_only == count
+    assert report.images + report.text_only == count
     assert report.text_only == (1 if name == "scienceqa" else 0)
     assert f"{count - SETS[name].count:+,} against" in built.remark
 
@@ -135,7 +135,7 @@ def test_public_files_of_conversations(tmp_path: Path) -> None:
     folder = tmp_path / "raw" / "ai2d"
     (folder / "abc_images").mkdir(parents=True)
     (folder / "images").mkdir()
-    (folder / "abc_images" / "0.png").write_bytes(picture("red"))
+    (folder / "abc_images" / "0.png").write_bytes(make_image("red"))
     rows = [
         {"id": 7, "image": "ai2d/abc_images/0.png", "conversations": turns("<image>?", "A", "?", "B")},
         {"id": 7, "image": "ai2d/abc_images/1.png", "conversations": turns("<image>?", "A")},
@@ -143,7 +143,7 @@ def test_public_files_of_conversations(tmp_path: Path) -> None:
     ]
     write_lines(folder / "ai2d_train_12k.jsonl", rows)
     (built,) = build_smr(tmp_path / "raw", tmp_path / "smr.jsonl", only=["ai2d"])
-    assert dict(built.skipped) == {"the picture is missing": 1, "no conversation": 1}
+    assert dict(built.skipped) == {"the image is missing": 1, "no conversation": 1}
     (record,) = read(tmp_path / "smr.jsonl")
     assert (record["id"], record["image"], len(record["conversations"])) == ("ai2d-0", "ai2d/abc_images/0.png", 4)
 

@@ -13,7 +13,7 @@ from slime_vlm.data.sources.json_records import JsonRecords
 from slime_vlm.data.sources.parquet import GROUPS_AT_HAND, ParquetRecords
 from slime_vlm.errors import DataError
 
-from .writing import make_records, picture, turns, write_lines, write_tar
+from .writing import make_image, make_records, turns, write_lines, write_tar
 
 
 def test_json_and_json_lines_are_the_same(tmp_path: Path) -> None:
@@ -78,28 +78,28 @@ def test_a_broken_line_costs_one_record(tmp_path: Path, line: str, expected: str
         source[1]
 
 
-def test_messages_and_several_pictures(tmp_path: Path) -> None:
+def test_messages_and_several_images(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
-        (tmp_path / name).write_bytes(picture("red"))
+        (tmp_path / name).write_bytes(make_image("red"))
     messages = [{"role": "user", "content": "<image><image>Same?"}, {"role": "assistant", "content": "Yes."}]
     source = open_source(write_lines(tmp_path / "a.jsonl", [{"images": ["a.png", "b.png"], "messages": messages}]))
     taken = RecordDataset(source)[0]
-    assert [image.size for image in taken["pictures"]] == [(40, 30), (40, 30)]
+    assert [image.size for image in taken["images"]] == [(40, 30), (40, 30)]
     assert taken["conversations"] == messages
     assert source[0].as_dict() == {"image": ["a.png", "b.png"], "conversations": messages}
 
 
 def test_tar_shards_and_a_folder(tmp_path: Path) -> None:
     samples = {
-        "0.png": picture("red"),
+        "0.png": make_image("red"),
         "0.json": json.dumps({"id": "first", "conversations": turns("<image>?", "red")}).encode(),
-        "sub/1.jpg": picture("blue", 50),
+        "sub/1.jpg": make_image("blue", 50),
         "sub/1.txt": b"a blue wall\n",
-        "2.0.png": picture("red"),
-        "2.1.png": picture("blue"),
+        "2.0.png": make_image("red"),
+        "2.1.png": make_image("blue"),
         "2.json": json.dumps({"conversations": turns("<image><image>?", "two")}).encode(),
         # What macOS puts into archives beside each file.
-        "._0.png": b"no picture",
+        "._0.png": b"no image",
         "sub/._1.txt": b"no text",
     }
     names = list(samples)
@@ -114,23 +114,23 @@ def test_tar_shards_and_a_folder(tmp_path: Path) -> None:
         source = open_source(tmp_path / name)
         # Files without such partners are no samples.
         dataset = RecordDataset(pickle.loads(pickle.dumps(source)))
-        found = sorted((len(record["pictures"]), record["conversations"][1]["value"]) for record in dataset)
+        found = sorted((len(record["images"]), record["conversations"][1]["value"]) for record in dataset)
         assert found == [(1, "a blue wall"), (1, "red"), (2, "two")]
         captioned = next(record for record in dataset if record["conversations"][1]["value"] == "a blue wall")
         assert captioned["conversations"][0]["value"] == "<image>"
-        assert captioned["pictures"][0].size == (40, 50)
+        assert captioned["images"][0].size == (40, 50)
 
 
 def test_broken_shards(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"no tar" * 200)
     with pytest.raises(DataError, match="cannot be read as a tar file"):
         open_source(tmp_path / "a.tar")
-    whole = write_tar(tmp_path / "b.tar", {"0.txt": b"caption", "0.png": picture("red") + bytes(2000)})
+    whole = write_tar(tmp_path / "b.tar", {"0.txt": b"caption", "0.png": make_image("red") + bytes(2000)})
     content = whole.read_bytes()
     whole.write_bytes(content[: content.index(b"\x89PNG") + 40])
     with pytest.raises(DataError, match=r"unexpected end of data|broken off"):
         RecordDataset(open_source(whole))[0]
-    write_tar(tmp_path / "c.tar", {"0.png": picture("red")})
+    write_tar(tmp_path / "c.tar", {"0.png": make_image("red")})
     with pytest.raises(DataError, match="holds no record"):
         open_source(tmp_path / "c.tar")
 
@@ -157,8 +157,8 @@ def test_parquet_shards(tmp_path: Path) -> None:
     assert list(source.blocks or []) == [2, 2, 2, 2, 2]
     dataset = RecordDataset(pickle.loads(pickle.dumps(source)))
     assert [record["id"] for record in dataset] == [f"r{i}" for i in range(10)]
-    assert [len(record["pictures"]) for record in dataset] == [1, 1, 1, 1, 0] * 2
-    assert dataset[7]["pictures"][0].size == (40, 37)
+    assert [len(record["images"]) for record in dataset] == [1, 1, 1, 1, 0] * 2
+    assert dataset[7]["images"][0].size == (40, 37)
     (unpickled,) = dataset.sources
     assert isinstance(unpickled, ParquetRecords)
     assert len(unpickled._at_hand) == GROUPS_AT_HAND < len(unpickled.groups)
@@ -181,7 +181,7 @@ def test_a_data_set_of_the_datasets_library(tmp_path: Path) -> None:
     for name, split, count in (("one", None, 4), ("dict", None, 4), ("dict", "val", 1)):
         dataset = RecordDataset(open_source(tmp_path / name, images="/", split=split))
         assert [record["id"] for record in dataset] == [f"r{i}" for i in range(count)]
-        assert dataset[0]["pictures"][0].size == (40, 30)
+        assert dataset[0]["images"][0].size == (40, 30)
     with pytest.raises(DataError, match="the data set cannot be loaded"):
         open_source(tmp_path / "dict", split="tset")
 

@@ -1,4 +1,4 @@
-"""Records with tiny pictures, in every kind of file."""
+"""Records with tiny images, in every kind of file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 COLOURS = ("red", "green", "blue", "black", "white")
 
 
-def picture(colour: str, height: int = 30, width: int = 40) -> bytes:
+def make_image(colour: str, height: int = 30, width: int = 40) -> bytes:
     """A PNG file."""
     buffer = io.BytesIO()
     Image.new("RGB", (width, height), colour).save(buffer, "PNG")
@@ -26,7 +26,7 @@ def turns(*values: str) -> list[dict[str, str]]:
 
 
 def make_records(folder: Path, count: int) -> list[dict[str, Any]]:
-    """Records r0, r1, ... with a picture each; every fifth is text alone."""
+    """Records r0, r1, ... with an image each; every fifth is text alone."""
     folder.mkdir(parents=True, exist_ok=True)
     records: list[dict[str, Any]] = []
     for index in range(count):
@@ -34,7 +34,7 @@ def make_records(folder: Path, count: int) -> list[dict[str, Any]]:
             records.append({"id": f"r{index}", "conversations": turns(f"{index} + 1?", f"{index + 1}")})
             continue
         colour = COLOURS[index % len(COLOURS)]
-        (folder / f"{index}.png").write_bytes(picture(colour, 30 + index))
+        (folder / f"{index}.png").write_bytes(make_image(colour, 30 + index))
         records.append(
             {"id": f"r{index}", "image": f"{index}.png", "conversations": turns("<image>\nWhich colour?", colour)}
         )

@@ -22,7 +22,7 @@ SIZES = ((48, 64), (64, 48), (200, 300), (420, 360), (700, 500))
 COLOURS = ("red", "blue", "green", "orange", "purple")
 
 
-def picture(number: int) -> bytes:
+def make_image(number: int) -> bytes:
     """A coloured square with a number on it, a few hundred bytes of PNG; sizes are (height, width)."""
     height, width = SIZES[number % len(SIZES)]
     image = Image.new("RGB", (width, height), "white")
@@ -34,13 +34,13 @@ def picture(number: int) -> bytes:
     return file.getvalue()
 
 
-def text_picture(number: int) -> str:
-    return base64.b64encode(picture(number)).decode()
+def text_image(number: int) -> str:
+    return base64.b64encode(make_image(number)).decode()
 
 
-def hub_picture(number: int) -> dict[str, Any]:
+def hub_image(number: int) -> dict[str, Any]:
     """As `datasets` writes an image into Parquet."""
-    return {"bytes": picture(number), "path": f"{number}.png"}
+    return {"bytes": make_image(number), "path": f"{number}.png"}
 
 
 def ten(*answers: str) -> list[str]:
@@ -59,7 +59,7 @@ VQAV2 = [
         ],
         "image_id": 262148,
         "answer_type": "other",
-        "image": hub_picture(n),
+        "image": hub_image(n),
     }
     for n, (question, answers) in enumerate(
         [
@@ -80,7 +80,7 @@ GQA_QUESTIONS = [
         "isBalanced": True,
     },
 ]
-GQA_IMAGES = [{"id": f"n{n}", "image": hub_picture(n)} for n in (1, 2)]
+GQA_IMAGES = [{"id": f"n{n}", "image": hub_image(n)} for n in (1, 2)]
 VIZWIZ = [
     {
         "question_id": f"VizWiz_val_0000000{n}.jpg",
@@ -124,7 +124,7 @@ SCIENCEQA = [
         "choices": ["the sky", "the square"],
         "answer": 1,
         "hint": "Look at the picture.",
-        "image": text_picture(0),
+        "image": text_image(0),
         "task": "closed choice",
         "grade": "grade2",
         "subject": "natural science",
@@ -136,7 +136,7 @@ SCIENCEQA = [
         "choices": ["1", "dog", "cat"],
         "answer": 0,
         "hint": "",
-        "image": text_picture(1),
+        "image": text_image(1),
     },
     {"question": "Which is larger?", "choices": ["2", "3"], "answer": 1, "hint": "", "image": None},
 ]
@@ -164,7 +164,7 @@ POPE = [
 MME = [
     {
         "question_id": f"{category}/{number}.jpg",
-        "image": hub_picture(number),
+        "image": hub_image(number),
         "question": f"{question} Please answer yes or no.",
         "answer": answer,
         "category": category,
@@ -181,7 +181,7 @@ MME = [
 def mmbench(question: str, options: list[str], split: str = "dev") -> list[dict[str, Any]]:
     """A question, its rotation, and one that is not rotated; the right option of the first is the first."""
     rows = []
-    for index, rotation, picture_number, asked, texts in (
+    for index, rotation, image_number, asked, texts in (
         (241, 0, 0, question, options),
         (1_000_241, 1, 0, question, options),
         (252, 0, 1, f"{question} (2)", options[:2]),
@@ -189,7 +189,7 @@ def mmbench(question: str, options: list[str], split: str = "dev") -> list[dict[
         turned = texts[-rotation:] + texts[:-rotation] if rotation else texts
         row: dict[str, Any] = {"index": index, "question": asked, "hint": "nan" if index == 252 else "A hint."}
         row |= {letter: text for letter, text in zip("ABCD", [*turned, "nan", "nan"], strict=False)}
-        row |= {"answer": "ABCD"[rotation], "category": "identity_reasoning", "image": text_picture(picture_number)}
+        row |= {"answer": "ABCD"[rotation], "category": "identity_reasoning", "image": text_image(image_number)}
         row |= {"source": "made up", "l2-category": "attribute_reasoning", "comment": "nan", "split": split}
         rows.append(row)
     return rows
@@ -207,7 +207,7 @@ SEED = [
         "question": "What is the color of the square?",
         "question_id": str(101669 + n),
         "question_type_id": 4,
-        "image": [text_picture(number) for number in numbers],
+        "image": [text_image(number) for number in numbers],
     }
     for n, (kind, numbers) in enumerate([("image", (0,)), ("image", (1,)), ("video", (0, 1))])
 ]
@@ -217,7 +217,7 @@ MMMU = [
         "question": "<image 1> What does the chart show?",
         "options": "['$6', '$7', 'red', \"it's blue\"]",
         "explanation": "",
-        "image_1": text_picture(0),
+        "image_1": text_image(0),
         "image_2": None,
         "answer": "C",
         "question_type": "multiple-choice",
@@ -228,8 +228,8 @@ MMMU = [
         "question": "Compare <image 1> with <image 2>.",
         "options": "['alike', 'different']",
         "explanation": "",
-        "image_1": text_picture(0),
-        "image_2": text_picture(1),
+        "image_1": text_image(0),
+        "image_2": text_image(1),
         "answer": "B",
         "question_type": "multiple-choice",
         "subfield": "Optics",
@@ -239,7 +239,7 @@ MMMU = [
         "question": "Which number is in <image 1>?",
         "options": "[]",
         "explanation": "",
-        "image_1": text_picture(3),
+        "image_1": text_image(3),
         "image_2": None,
         "answer": "['3', 'three']",
         "question_type": "open",
@@ -251,7 +251,7 @@ MATHVISTA = [
         "pid": str(n + 1),
         "question": question,
         "image": f"images/{n}.png",
-        "decoded_image": text_picture(n),
+        "decoded_image": text_image(n),
         "choices": choices,
         "unit": None,
         "precision": precision,
@@ -290,8 +290,8 @@ MATHVERSE = [
     }
     for n, (version, image, answer, question_type) in enumerate(
         [
-            ("Text Dominant", text_picture(0), "A", "multi-choice"),
-            ("Vision Only", text_picture(1), "A", "multi-choice"),
+            ("Text Dominant", text_image(0), "A", "multi-choice"),
+            ("Vision Only", text_image(1), "A", "multi-choice"),
             ("Text Only", "", "5/2", "free-form"),
         ]
     )
@@ -302,7 +302,7 @@ MATHVISION = [
         "question": f"<image1> {question}",
         "options": options,
         "image": f"images/{n}.jpg",
-        "decoded_image": text_picture(n),
+        "decoded_image": text_image(n),
         "answer": answer,
         "solution": None,
         "level": n + 1,
@@ -317,7 +317,7 @@ MATHVISION = [
     )
 ]
 CHARTQA = [
-    {"type": kind, "question": question, "answer": answer, "image": text_picture(n)}
+    {"type": kind, "question": question, "answer": answer, "image": text_image(n)}
     for n, (kind, question, answer) in enumerate(
         [
             ("human_test", "What is the value of the bar?", "14"),
@@ -347,7 +347,7 @@ DOCVQA = [
         "questionId": str(49153 + n),
         "question": question,
         "question_types": ["layout"],
-        "image": text_picture(n),
+        "image": text_image(n),
         "docId": 14465,
         "ucsf_document_id": "pybv0228",
         "ucsf_document_page_no": "81",
@@ -363,7 +363,7 @@ DOCVQA = [
     )
 ]
 OCRBENCH = [
-    {"dataset": dataset, "question": question, "question_type": kind, "answer": answer, "image": text_picture(n)}
+    {"dataset": dataset, "question": question, "question_type": kind, "answer": answer, "image": text_image(n)}
     for n, (dataset, question, kind, answer) in enumerate(
         [
             ("IIIT5K", "what is written in the image?", "Regular Text Recognition", ["CENTRE"]),
@@ -388,7 +388,7 @@ HR_BENCH = [
         "C": "green",
         "D": "black",
         "cycle_category": str(cycle),
-        "image": text_picture(4),
+        "image": text_image(4),
     }
     for index, category in ((0, "single"), (1, "cross"))
     for cycle, answer in ((0, "A"), (1, "B"))
@@ -396,7 +396,7 @@ HR_BENCH = [
 VSTAR = [
     {
         "question_id": str(n),
-        "image": text_picture(n + 2),
+        "image": text_image(n + 2),
         "text": f"{question}\n(A) {options[0]}\n(B) {options[1]}\nAnswer with the option's letter from the given choices directly.",  # noqa: E501
         "category": category,
         "label": label,
@@ -412,7 +412,7 @@ VSTAR = [
 REALWORLD = [
     {
         "index": n,
-        "bytes": text_picture(n),
+        "bytes": text_image(n),
         "path": f"{n}.png",
         "question": question,
         "answer": answer,
@@ -431,7 +431,7 @@ REALWORLD = [
 REALWORLD_CN = [
     {
         "index": n,
-        "bytes": text_picture(n),
+        "bytes": text_image(n),
         "path": f"{n}.png",
         "question": question,
         "answer": answer,
@@ -472,7 +472,7 @@ VIDEO_MME = [
 MM_VET = [
     {
         "question_id": f"v1_{n}",
-        "image": text_picture(n),
+        "image": text_image(n),
         "question": question,
         "answer": answer,
         "image_source": "made up",
@@ -490,7 +490,7 @@ LLAVA_BENCH = [
     {
         "question_id": n,
         "question": question,
-        "image": text_picture(n),
+        "image": text_image(n),
         "image_id": f"{n:03d}.jpg",
         "category": category,
         "caption": "A red square on white.",
@@ -555,7 +555,7 @@ def main() -> None:
         _jsonl(f"{name}/{split}.jsonl", records)
     for name in ("vizwiz", "textvqa", "textvqa_ocr", "pope", "mmhal"):
         for number in range(3):
-            _bytes(f"{name}/images/{number}.png", picture(number))
+            _bytes(f"{name}/images/{number}.png", make_image(number))
     _table("mmbench/mmbench_dev_20230712.tsv", mmbench("What colour is the square?", ["red", "blue", "green", "black"]))
     _table("mmbench_cn/mmbench_dev_cn_20231003.tsv", mmbench("方块是什么颜色？", ["红色", "蓝色", "绿色", "黑色"]))
     _table("hr_bench_4k/hr_bench_4k.tsv", HR_BENCH)
@@ -568,7 +568,7 @@ def main() -> None:
         _video(f"video_mme/videos/{name}.mp4")
     for number in (1, 2):
         for name in ("amber", "amber_generative"):
-            _bytes(f"{name}/image/AMBER_{number}.png", picture(number - 1))
+            _bytes(f"{name}/image/AMBER_{number}.png", make_image(number - 1))
 
 
 def _bytes(name: str, content: bytes) -> None:

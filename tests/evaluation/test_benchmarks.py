@@ -16,7 +16,7 @@ import pytest
 from slime_vlm.errors import ConfigError, DataError, InputError
 from slime_vlm.evaluation.benchmarks import BENCHMARKS, Benchmark, Question, Scored, Task, find_tasks, task_table
 from slime_vlm.evaluation.benchmarks.prompts import LETTER, LETTER_CN, SHORT_ANSWER
-from slime_vlm.evaluation.pictures import open_picture, open_visual
+from slime_vlm.evaluation.images import open_benchmark_image, open_visual
 from slime_vlm.evaluation.records import load_records
 from slime_vlm.evaluation.submission import write_submission
 from slime_vlm.media import Clip
@@ -66,8 +66,8 @@ def test_records_become_questions(benchmark: Benchmark) -> None:
     assert len(questions) >= 3
     assert len({question.id for question in questions}) == len(questions)
     seen = [open_visual(image, folder) for question in questions for image in question.images]
-    assert seen, "no question has a picture"
-    assert {picture.mode for one in seen for picture in (one.frames if isinstance(one, Clip) else [one])} == {"RGB"}
+    assert seen, "no question has an image"
+    assert {image.mode for one in seen for image in (one.frames if isinstance(one, Clip) else [one])} == {"RGB"}
     # What scoring needs is stored beside the predictions.
     assert [json.loads(json.dumps(question.target)) for question in questions] == [q.target for q in questions]
 
@@ -105,11 +105,11 @@ def test_the_same_from_parquet(benchmark: Benchmark, tmp_path: Path) -> None:
     records = load_records(task, FIXTURES)
     rows = [dict(row) for row in records.rows]
     for row in rows:
-        # MathVista and MATH-Vision have a path beside the picture itself.
-        pictures = (
+        # MathVista and MATH-Vision have a path beside the image itself.
+        images = (
             ("decoded_image",) if "decoded_image" in row else ("image", "bytes", "image_path", "image_1", "image_2")
         )
-        for name in pictures:
+        for name in images:
             if isinstance(row.get(name), str):
                 row[name] = _as_hub_image(row[name], records.folder)
     path = tmp_path / benchmark.name / "data" / f"{benchmark.source.split}-00000-of-00001.parquet"
@@ -119,8 +119,8 @@ def test_the_same_from_parquet(benchmark: Benchmark, tmp_path: Path) -> None:
     before, _ = questions_of(benchmark)
     assert [(q.id, q.prompt, q.target) for q in again] == [(q.id, q.prompt, q.target) for q in before]
     # Videos are files beside the table, in every form of it.
-    pictures = [image for question in again for image in question.images if not str(image).endswith(".mp4")]
-    assert all(open_picture(image).mode == "RGB" for image in pictures)
+    images = [image for question in again for image in question.images if not str(image).endswith(".mp4")]
+    assert all(open_benchmark_image(image).mode == "RGB" for image in images)
 
 
 def _as_hub_image(text: str, folder: Path | None) -> dict[str, object] | None:
@@ -150,13 +150,13 @@ def test_prompts_word_by_word() -> None:
     assert "respond with 'Unanswerable'.\nAnswer" in prompt("vizwiz")
 
 
-def test_several_pictures_and_none() -> None:
+def test_several_images_and_none() -> None:
     mmmu, _ = questions_of(BENCHMARKS["mmmu"])
     assert [len(question.images) for question in mmmu] == [1, 2, 1]
     assert [len(q.images) for q in questions_of(BENCHMARKS["seed_bench"])[0]] == [1, 1, 2]
     assert [len(q.images) for q in questions_of(BENCHMARKS["mathverse"])[0]] == [1, 1, 0]
     rows = scored(BENCHMARKS["scienceqa"], ["B", "B", "B"])
-    # The third has no picture and does not count.
+    # The third has no image and does not count.
     assert BENCHMARKS["scienceqa"].summarise(rows)["accuracy"] == 50.0
 
 

@@ -1,4 +1,4 @@
-"""Finding records, opening their pictures, and saying in one line what is wrong with them."""
+"""Finding records, opening their images, and saying in one line what is wrong with them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from PIL import Image
 from slime_vlm.errors import DataError, InputError
 from slime_vlm.evaluation import records as records_module
 from slime_vlm.evaluation.benchmarks import BENCHMARKS, Task, find_tasks
-from slime_vlm.evaluation.pictures import open_picture
+from slime_vlm.evaluation.images import open_benchmark_image
 from slime_vlm.evaluation.records import hub_id, load_records
-from tests.evaluation.make_fixtures import FIXTURES, picture
+from tests.evaluation.make_fixtures import FIXTURES, make_image
 
 POPE = Task(BENCHMARKS["pope"], "test")
 
@@ -35,7 +35,7 @@ def test_one_file_for_a_task(tmp_path: Path) -> None:
     shutil.copytree(FIXTURES / "pope" / "images", tmp_path / "images")
     found = load_records(POPE, tmp_path)
     assert [row["question_id"] for row in found.rows] == [row["question_id"] for row in rows]
-    assert open_picture(rows[0]["image"], found.folder).size == (64, 48)
+    assert open_benchmark_image(rows[0]["image"], found.folder).size == (64, 48)
 
 
 def test_splits_are_told_apart(tmp_path: Path) -> None:
@@ -110,8 +110,8 @@ def test_damaged_files_are_named(ending: str, content: bytes, message: str, tmp_
     assert "\n" not in str(caught.value)
 
 
-def test_pictures_in_every_form(tmp_path: Path) -> None:
-    content = picture(2)
+def test_images_in_every_form(tmp_path: Path) -> None:
+    content = make_image(2)
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").write_bytes(content)
     text = base64.b64encode(content).decode()
@@ -119,7 +119,7 @@ def test_pictures_in_every_form(tmp_path: Path) -> None:
     icon = io.BytesIO()
     Image.new("RGB", (96, 96), "red").save(icon, "PNG")
     assert 255 < len(base64.b64encode(icon.getvalue())) < 1024
-    assert open_picture(base64.b64encode(icon.getvalue()).decode(), tmp_path).size == (96, 96)
+    assert open_benchmark_image(base64.b64encode(icon.getvalue()).decode(), tmp_path).size == (96, 96)
     forms = [
         "images/a.png",
         "a.png",
@@ -130,15 +130,15 @@ def test_pictures_in_every_form(tmp_path: Path) -> None:
         {"bytes": None, "path": "a.png"},
         Image.open(io.BytesIO(content)),
     ]
-    opened = [open_picture(form, tmp_path) for form in forms]
+    opened = [open_benchmark_image(form, tmp_path) for form in forms]
     assert {(image.mode, image.size) for image in opened} == {("RGB", (300, 200))}
     assert len({image.tobytes() for image in opened}) == 1
 
 
 @pytest.mark.parametrize("value", ["no/such.png", "bm90IGEgcGljdHVyZQ==", b"text", {"name": "a"}, 5, ""])
-def test_no_picture(value: object, tmp_path: Path) -> None:
+def test_no_image(value: object, tmp_path: Path) -> None:
     with pytest.raises(InputError):
-        open_picture(value, tmp_path)
+        open_benchmark_image(value, tmp_path)
 
 
 def test_the_hub_s_own_library_reads_the_fixtures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

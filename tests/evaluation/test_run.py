@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 from slime_vlm.cli import app
 from slime_vlm.errors import ConfigError, DataError
 from slime_vlm.evaluation.benchmarks import find_tasks
-from slime_vlm.evaluation.pictures import open_picture, open_visual
+from slime_vlm.evaluation.images import open_benchmark_image, open_visual
 from slime_vlm.evaluation.runner import RunOptions, run_benchmarks
 from slime_vlm.inference.answering import ask
 from slime_vlm.inference.batching import BatchAnswerer
-from tests.evaluation.make_fixtures import FIXTURES, picture
+from tests.evaluation.make_fixtures import FIXTURES, make_image
 from tests.tiny_reader import save_tiny_reader, tiny_reader
 from tests.training.launching import Launch
 
@@ -67,8 +67,8 @@ def results_of(out: Path) -> Any:
 
 def test_batches_answer_as_single_questions_do() -> None:
     model, processor = tiny_reader()
-    images = [open_picture(picture(number)) for number in (2, 3, 4)]
-    prompts = ["What is it?", "A longer question about a larger picture: what colour is it?", "why"]
+    images = [open_benchmark_image(make_image(number)) for number in (2, 3, 4)]
+    prompts = ["What is it?", "A longer question about a larger image: what colour is it?", "why"]
     given = BatchAnswerer(model, processor, batch_size=3).answer(prompts, [[image] for image in images], SHORT)
     for image, prompt, one in zip(images, prompts, given, strict=True):
         alone = ask(model, processor, image, prompt, max_new_tokens=SHORT)[0]
@@ -82,7 +82,7 @@ def test_batches_answer_as_single_questions_do() -> None:
 def test_padding_behind_an_answer_is_no_text() -> None:
     """Not even where the padding token is an ordinary one."""
     model, processor = tiny_reader()
-    images = [[open_picture(picture(number))] for number in (2, 3, 4)]
+    images = [[open_benchmark_image(make_image(number))] for number in (2, 3, 4)]
     prompts, answerer = ["What is it?", "Which colour?", "why"], BatchAnswerer(model, processor, batch_size=3)
     said = [one.text for one in answerer.answer(prompts, images, SHORT)]
     # A letter that the last answer begins with ends one from now on.
@@ -95,10 +95,10 @@ def test_padding_behind_an_answer_is_no_text() -> None:
         assert one.text == ask(model, processor, image, prompt, max_new_tokens=SHORT)[0].text
 
 
-def test_videos_and_pictures_share_a_batch() -> None:
+def test_videos_and_images_share_a_batch() -> None:
     model, processor = tiny_reader()
     clip = open_visual("videos/made_up_0.mp4", FIXTURES / "video_mme")
-    image = open_picture(picture(2))
+    image = open_benchmark_image(make_image(2))
     prompts = ["What does the square do?", "What is it?", "Neither of the two?"]
     given = BatchAnswerer(model, processor, batch_size=3).answer(prompts, [[clip], [image], []], SHORT)
     for shown, prompt, one in zip([clip, image], prompts[:2], given[:2], strict=True):
@@ -108,9 +108,9 @@ def test_videos_and_pictures_share_a_batch() -> None:
     assert given[2].tokens["local"] == 0
 
 
-def test_rows_with_several_pictures_or_none() -> None:
+def test_rows_with_several_images_or_none() -> None:
     model, processor = tiny_reader()
-    first, second = (open_picture(picture(number)) for number in (2, 3))
+    first, second = (open_benchmark_image(make_image(number)) for number in (2, 3))
     answerer = BatchAnswerer(model, processor, batch_size=4)
     given = answerer.answer(["a <image>?", "b?", "c?"], [[first, second], [], [second]], SHORT)
     single = [answerer.answer([p], [i], SHORT)[0] for p, i in (("a ?", [first, second]), ("b?", []), ("c?", [second]))]
@@ -133,7 +133,7 @@ def test_a_full_memory_halves_the_batch(monkeypatch: pytest.MonkeyPatch) -> None
         return real(self, **kwargs)
 
     monkeypatch.setattr(type(model), "generate", generate)
-    image = open_picture(picture(0))
+    image = open_benchmark_image(make_image(0))
     answerer, room = BatchAnswerer(model, processor, batch_size=5), 1
     assert len(answerer.answer(["a"] * 5, [[image]] * 5, SHORT)) == 5
     assert sizes == [5, 2, 1, 1, 1, 1, 1]
@@ -217,9 +217,9 @@ def test_another_run_is_refused(checkpoint: Path, tmp_path: Path) -> None:
         run(checkpoint, tmp_path / "third", tasks=tasks, data=tmp_path / "data")
 
 
-def test_a_broken_picture_names_its_question(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_broken_image_names_its_question(checkpoint: Path, tmp_path: Path) -> None:
     shutil.copytree(FIXTURES / "pope", tmp_path / "pope")
-    (tmp_path / "pope" / "images" / "1.png").write_bytes(b"no picture")
+    (tmp_path / "pope" / "images" / "1.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"pope: question adversarial-2: .*1.png"):
         run(checkpoint, tmp_path / "out", tasks=find_tasks("pope"), data=tmp_path)
 

@@ -17,12 +17,12 @@ pytest.importorskip("lmms_eval", reason="lmms-eval is not installed here, see do
 from lmms_eval.api.instance import Instance
 
 import slime_vlm
-from slime_vlm.evaluation.pictures import open_picture
+from slime_vlm.evaluation.images import open_benchmark_image
 from slime_vlm.harnesses.lmms_eval import SlimeVlm
 from slime_vlm.inference.answering import ask
 from slime_vlm.media import open_image
 from slime_vlm.pages import PageSettings, write_pages
-from tests.evaluation.make_fixtures import picture
+from tests.evaluation.make_fixtures import make_image
 from tests.tiny_reader import save_tiny_reader
 
 ROOT = Path(__file__).parents[2]
@@ -81,20 +81,20 @@ def request(adapter: SlimeVlm, number: int, text: str, images: list[Any] | None,
     return Instance("generate_until", arguments, 0, {"task": "task", "doc_id": number, "repeats": 1})
 
 
-def test_requests_keep_their_order_settings_and_pictures(adapter: SlimeVlm) -> None:
+def test_requests_keep_their_order_settings_and_images(adapter: SlimeVlm) -> None:
     short, long = {"max_new_tokens": 3, "until": []}, {"max_new_tokens": SHORT, "until": []}
     requests = [
-        request(adapter, 0, "What is it?", [picture(2)], dict(short)),
-        request(adapter, 1, "And this?", [picture(3)], dict(long)),
-        request(adapter, 2, "Which of the two?", [picture(4), picture(2)], dict(long)),
-        request(adapter, 3, "No picture at all", None, dict(short)),
+        request(adapter, 0, "What is it?", [make_image(2)], dict(short)),
+        request(adapter, 1, "And this?", [make_image(3)], dict(long)),
+        request(adapter, 2, "Which of the two?", [make_image(4), make_image(2)], dict(long)),
+        request(adapter, 3, "No image at all", None, dict(short)),
     ]
     together = adapter.generate_until(requests)
     alone = [adapter.generate_until([one])[0] for one in requests]
     assert [one.text for one in together] == [one.text for one in alone]
     assert [one.token_counts.output_tokens for one in together] == [3, SHORT, SHORT, 3]
     model, processor = adapter._answerer.model, adapter._answerer.processor
-    asked = ask(model, processor, open_picture(picture(3)), "And this?", max_new_tokens=SHORT)
+    asked = ask(model, processor, open_benchmark_image(make_image(3)), "And this?", max_new_tokens=SHORT)
     assert together[1].text == asked[0].text
     counts = together[2].token_counts.input_tokens, together[3].token_counts.input_tokens
     assert counts[0] > counts[1]
@@ -102,9 +102,9 @@ def test_requests_keep_their_order_settings_and_pictures(adapter: SlimeVlm) -> N
 
 def test_answers_are_cut(adapter: SlimeVlm) -> None:
     settings: dict[str, Any] = {"max_new_tokens": SHORT, "until": []}
-    whole = adapter.generate_until([request(adapter, 0, "What is it?", [picture(2)], settings)])[0].text
+    whole = adapter.generate_until([request(adapter, 0, "What is it?", [make_image(2)], settings)])[0].text
     settings["until"] = [whole[2]]
-    cut = adapter.generate_until([request(adapter, 0, "What is it?", [picture(2)], settings)])[0].text
+    cut = adapter.generate_until([request(adapter, 0, "What is it?", [make_image(2)], settings)])[0].text
     assert cut == whole.partition(whole[2])[0].strip()
 
 

@@ -1,4 +1,4 @@
-"""Failures of opening a picture: what they say, and that they say it in one line."""
+"""Failures of opening an image: what they say, and that they say it in one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slime_vlm.media import open_image
 
 
 def failure(spec: str | Path, **options: Any) -> str:
-    """Opens a picture that cannot be opened, and gives the line that says why."""
+    """Opens an image that cannot be opened, and gives the line that says why."""
     with pytest.raises(InputError) as raised:
         open_image(spec, **options)
     line = str(raised.value)

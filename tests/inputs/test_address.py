@@ -19,7 +19,7 @@ from tests.inputs.failing import failure
 LOCAL = "127.0.0.1"
 
 
-def picture() -> bytes:
+def make_image() -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (6, 4), (10, 20, 30)).save(file, "PNG")
     return file.getvalue()
@@ -32,7 +32,7 @@ class Handler(BaseHTTPRequestHandler):
         place = self.path.split("?")[0]
         if place.startswith("/hop/"):
             left = int(place.removeprefix("/hop/"))
-            self.answer(302, {"Location": f"/hop/{left - 1}" if left else "/picture"})
+            self.answer(302, {"Location": f"/hop/{left - 1}" if left else "/image"})
         elif place == "/inside":
             self.answer(301, {"Location": "http://169.254.169.254/latest"})
         elif place == "/file":
@@ -52,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
         elif place == "/silent":
             threading.Event().wait(1)
         else:
-            self.answer(200, {"Content-Type": "text/plain", "Content-Length": str(len(picture()))}, picture())
+            self.answer(200, {"Content-Type": "text/plain", "Content-Length": str(len(make_image()))}, make_image())
 
     def answer(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
         self.send_response(status)
@@ -70,14 +70,14 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch) -> Iterator[ThreadingHTTPServer]:
-    """A server that the name pictures.test leads to, and no other name."""
+    """A server that the name images.test leads to, and no other name."""
     running = ThreadingHTTPServer((LOCAL, 0), Handler)
     running.seen = []  # type: ignore[attr-defined]
     thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     real = address.public_addresses
     monkeypatch.setattr(
-        address, "public_addresses", lambda host, port: [LOCAL] if host == "pictures.test" else real(host, port)
+        address, "public_addresses", lambda host, port: [LOCAL] if host == "images.test" else real(host, port)
     )
     yield running
     running.shutdown()
@@ -87,25 +87,25 @@ def server(monkeypatch) -> Iterator[ThreadingHTTPServer]:
 
 @pytest.fixture
 def url(server) -> str:
-    return f"http://pictures.test:{server.server_port}"
+    return f"http://images.test:{server.server_port}"
 
 
 def refused(spec: str, **options) -> str:
     return failure(spec, allow_url=True, **options)
 
 
-def test_a_picture_comes_by_the_checked_address(server, url):
+def test_an_image_comes_by_the_checked_address(server, url):
     # Only the resolver knows the name, so a second look at it would fail.
     opened = open_image(f"{url}/a b/ü.png?q=1%20&r=[2]#1", allow_url=True)
     assert (opened.size, opened.getpixel((0, 0))) == ((6, 4), (10, 20, 30))
     path, host = server.seen[0]
     assert path == "/a%20b/%C3%BC.png?q=1%20&r=%5B2%5D"
-    assert host == f"pictures.test:{server.server_port}"
+    assert host == f"images.test:{server.server_port}"
 
 
 def test_nothing_is_downloaded_without_the_flag(server, url):
-    line = failure(f"{url}/picture")
-    assert line == f"{url}/picture: an address; nothing is downloaded without --allow-url"
+    line = failure(f"{url}/image")
+    assert line == f"{url}/image: an address; nothing is downloaded without --allow-url"
     assert server.seen == []
 
 
@@ -122,7 +122,7 @@ def test_redirects_are_checked_again(server, url):
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ("words", "not a picture"),
+        ("words", "not an image"),
         ("gone", "answers 404"),
         ("packed", "encoded as gzip"),
         ("short", "broke off after 1 of 999 bytes"),
@@ -136,7 +136,7 @@ def test_bad_answers(server, url, place, words):
 
 
 def test_the_size_limit_with_and_without_a_length(server, url):
-    assert "and 0.0 MB are on offer; raise it with --max-download" in refused(f"{url}/picture", max_download=20)
+    assert "and 0.0 MB are on offer; raise it with --max-download" in refused(f"{url}/image", max_download=20)
     assert "and more is on offer" in refused(f"{url}/endless", max_download=100_000)
 
 
@@ -148,7 +148,7 @@ def test_a_silent_server_and_a_slow_one(server, url, monkeypatch):
 
 
 def test_https_wants_a_certificate_of_the_name(server, url):
-    assert "cannot be downloaded" in refused(f"{url}/picture".replace("http://", "https://"))
+    assert "cannot be downloaded" in refused(f"{url}/image".replace("http://", "https://"))
 
 
 def test_a_closed_port(tmp_path):
@@ -156,19 +156,19 @@ def test_a_closed_port(tmp_path):
         free.bind((LOCAL, 0))
         port = free.getsockname()[1]
     with pytest.raises(InputError, match="cannot be downloaded"):
-        address.download(f"http://pictures.test:{port}/", tmp_path / "a", resolve=lambda *_: [LOCAL])
+        address.download(f"http://images.test:{port}/", tmp_path / "a", resolve=lambda *_: [LOCAL])
 
 
 @pytest.mark.parametrize(
     "spec",
-    ["ftp://pictures.test/a.png", "file:///etc/hostname", "http://", "http://a:b/", "http:///a.png", "http://[::1/"],
+    ["ftp://images.test/a.png", "file:///etc/hostname", "http://", "http://a:b/", "http:///a.png", "http://[::1/"],
 )
 def test_what_is_no_address_to_download_from(spec):
     assert "expected http:// or https:// and a host" in refused(spec)
 
 
 def test_user_names_are_refused_and_not_repeated():
-    line = refused("http://me:secret@pictures.test/a.png")
+    line = refused("http://me:secret@images.test/a.png")
     assert "holds a user name" in line
     assert "secret" not in line
 
@@ -209,9 +209,9 @@ def test_addresses_that_are(found):
 def test_one_address_inside_refuses_the_host(monkeypatch):
     answers = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (found, 80)) for found in ("8.8.8.8", "10.0.0.1")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answers)
-    assert "10.0.0.1 is not a public one" in refused("http://pictures.test/a.png")
+    assert "10.0.0.1 is not a public one" in refused("http://images.test/a.png")
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answers[:1] * 2)
-    assert address.public_addresses("pictures.test", 80) == ["8.8.8.8"]
+    assert address.public_addresses("images.test", 80) == ["8.8.8.8"]
 
 
 def test_an_unknown_host(monkeypatch):

@@ -203,13 +203,13 @@ def test_limit_and_absence(written, monkeypatch):
     assert failure(path) == f'{path}: a DICOM file; install with pip install "slime-vlm[dicom]"'
 
 
-def test_files_without_a_picture_and_damaged_ones(written, tmp_path):
+def test_files_without_an_image_and_damaged_ones(written, tmp_path):
     path = written(STORED)
     report = described(STORED, Modality="SR")
     for keyword in ("Rows", "Columns", "PixelData"):
         del report[keyword]
     report.save_as(tmp_path / "report.dcm", enforce_file_format=True)
-    assert failure(tmp_path / "report.dcm").endswith("a DICOM file without a picture (SR)")
+    assert failure(tmp_path / "report.dcm").endswith("a DICOM file without an image (SR)")
     (tmp_path / "words.dcm").write_text("these are words, not pixels\n" * 20)
     assert "words.dcm: " in failure(tmp_path / "words.dcm")
     whole = path.read_bytes()

@@ -1,4 +1,4 @@
-"""HEIC: main and other pictures, orientation, limits, and what is said without its package."""
+"""HEIC: main and other images, orientation, limits, and what is said without its package."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def close(found, expected) -> bool:
     return max(abs(a - b) for a, b in zip(found, expected, strict=True)) <= 4
 
 
-def test_the_main_picture_and_the_others(photo):
+def test_the_main_image_and_the_others(photo):
     assert open_image(photo).size == (32, 40)
     for number, (size, colour) in enumerate(zip([(64, 48), (32, 40)], COLOURS, strict=True), start=1):
         opened = open_image(f"{photo}#{number}")
         assert (opened.mode, opened.size) == ("RGB", size)
         assert close(opened.getpixel((9, 9)), colour)
-    assert "#3, it has 2 pictures" in failure(f"{photo}#3")
+    assert "#3, it has 2 images" in failure(f"{photo}#3")
 
 
 def test_it_is_turned_once(tmp_path):
@@ -51,9 +51,9 @@ def test_limit_damage_and_absence(photo, monkeypatch):
     assert "--max-pixels 1280" in failure(photo, max_pixels=1279)
     monkeypatch.undo()
     without(monkeypatch, "pillow_heif")
-    assert failure(photo) == f'{photo}: a HEIC picture; install with pip install "slime-vlm[heic]"'
+    assert failure(photo) == f'{photo}: a HEIC image; install with pip install "slime-vlm[heic]"'
     monkeypatch.undo()
     whole = photo.read_bytes()
     for keep in (40, 300, len(whole) - 20):
         photo.write_bytes(whole[:keep])
-        assert "photo.heic: the picture is damaged or incomplete" in failure(photo)
+        assert "photo.heic: the image is damaged or incomplete" in failure(photo)

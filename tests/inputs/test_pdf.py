@@ -73,7 +73,7 @@ def test_without_pypdfium2(pages, monkeypatch):
 def test_damaged_and_locked_files(tmp_path, pages):
     cut = tmp_path / "cut.pdf"
     cut.write_bytes(pages.read_bytes()[:30])
-    assert "cut.pdf: the picture is damaged or incomplete" in failure(cut)
+    assert "cut.pdf: the image is damaged or incomplete" in failure(cut)
     key = "<" + "00" * 32 + ">"
     locked = tmp_path / "locked.pdf"
     encrypt = f"/Encrypt << /Filter /Standard /V 1 /R 2 /O {key} /U {key} /P -4 >> /ID [<00> <00>]"

@@ -1,4 +1,4 @@
-"""Every kind of picture file opens as sensible RGB, and every bad one is a single clear line."""
+"""Every kind of image file opens as sensible RGB, and every bad one is a single clear line."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_exif_orientation_is_honoured(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     opened = colours(open_image(saved(tmp_path, Image.fromarray(pixels), "a.png", exif=exif)))
-    # By the EXIF standard: where row 0 and column 0 of the stored picture are on the upright one.
+    # By the EXIF standard: where row 0 and column 0 of the stored image are on the upright one.
     top, left = {1: "TL", 2: "TR", 3: "BR", 4: "BL", 5: "TL", 6: "TR", 7: "BR", 8: "BL"}[orientation]
     row, col = (0 if top == "T" else -1), (0 if left == "L" else -1)
     assert opened.shape[:2] == ((8, 16) if orientation <= 4 else (16, 8))
@@ -138,15 +138,15 @@ def test_truncated_jpeg(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(InputError, match=r"cut\.jpg: the picture is damaged or incomplete"):
+    with pytest.raises(InputError, match=r"cut\.jpg: the image is damaged or incomplete"):
         open_image(path)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "is empty"), (b"these are words, not pixels\n" * 9, "not a picture"), (b"\x89PNG\r\n\x1a\nrest", "picture")],
+    [(b"", "is empty"), (b"these are words, not pixels\n" * 9, "not an image"), (b"\x89PNG\r\n\x1a\nrest", "image")],
 )
-def test_files_that_are_no_pictures(tmp_path, content, message):
+def test_files_that_are_no_images(tmp_path, content, message):
     path = tmp_path / "text.png"
     path.write_bytes(content)
     with pytest.raises(InputError, match=message) as failure:

@@ -55,7 +55,7 @@ def test_content_decides_and_not_the_name(tmp_path):
 )
 def test_videos_are_told(tmp_path, head):
     (tmp_path / "clip").write_bytes(head + bytes(100))
-    assert "a video, a picture is expected" in failure(tmp_path / "clip")
+    assert "a video, an image is expected" in failure(tmp_path / "clip")
 
 
 def test_avif_needs_no_extra(tmp_path):

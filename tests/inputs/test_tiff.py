@@ -143,7 +143,7 @@ def test_orientation_is_honoured(tmp_path):
     deep = np.zeros((2, 3), np.uint16)
     deep[0, 0] = 65535
     path = written(tmp_path, deep, extratags=[(274, "H", 1, 6, True)])
-    # 6: what is stored as the first row is the right column of the picture.
+    # 6: what is stored as the first row is the right column of the image.
     assert shown(path)[..., 0].tolist() == [[0, 255], [0, 0], [0, 0]]
 
 
@@ -156,7 +156,7 @@ def test_limits_come_before_decoding(tmp_path, monkeypatch):
     assert "with 200 bytes a pixel" in failure(bands, max_pixels=14_999)
 
 
-def test_what_is_no_picture(tmp_path):
+def test_what_is_no_image(tmp_path):
     assert "complex64 values" in failure(written(tmp_path, np.zeros((4, 4), np.complex64)))
     volume = written(tmp_path, np.zeros((3, 4, 4), np.uint16), "b.tif", volumetric=True)
     assert "a volume of 3 layers" in failure(volume)
@@ -167,5 +167,5 @@ def test_truncated_files_are_one_line(tmp_path, capfd, keep):
     values = np.random.default_rng(0).integers(0, 65536, (40, 40, 3), dtype=np.uint16)
     path = written(tmp_path, values, photometric="rgb", compression="lzw", tile=(16, 16))
     path.write_bytes(path.read_bytes()[:keep])
-    assert "a.tif: the picture is damaged or incomplete" in failure(path)
+    assert "a.tif: the image is damaged or incomplete" in failure(path)
     assert capfd.readouterr().err == ""

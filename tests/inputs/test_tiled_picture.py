@@ -1,4 +1,4 @@
-"""Large TIFF pictures that stay in their file: the pixels and answers of whole decoding, and few rows at a time."""
+"""Large TIFF images that stay in their file: the pixels and answers of whole decoding, and few rows at a time."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from PIL import Image
 
 from slime_vlm.errors import ConfigError, InputError
 from slime_vlm.inference import answering
-from slime_vlm.media import TiledPicture, open_image, open_input
-from slime_vlm.media import tiled_image as tiled_picture
+from slime_vlm.media import TiledImage, open_image, open_input
+from slime_vlm.media import tiled_image as tiled_image
 from slime_vlm.media.request import Request
 from slime_vlm.media.tiled_image import open_tiled
 from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
@@ -29,8 +29,8 @@ LAYOUTS = {
 
 
 @pytest.fixture(autouse=True)
-def _small_pictures_too(monkeypatch):
-    monkeypatch.setattr(tiled_picture, "LEAST_PIXELS", 1)
+def _small_images_too(monkeypatch):
+    monkeypatch.setattr(tiled_image, "LEAST_PIXELS", 1)
 
 
 def write(path: Path, layout: dict, height: int = 530, width: int = 700, bands: int = 3, **more) -> np.ndarray:
@@ -44,54 +44,52 @@ def write(path: Path, layout: dict, height: int = 530, width: int = 700, bands: 
 @pytest.mark.parametrize("bands", [1, 3])
 def test_regions_are_the_pixels_of_the_whole(tmp_path, layout, bands):
     pixels = write(tmp_path / "a.tif", LAYOUTS[layout], bands=bands)
-    picture = open_input(tmp_path / "a.tif")
-    assert isinstance(picture, TiledPicture)
-    assert (picture.height, picture.width, picture.size) == (530, 700, (700, 530))
+    image = open_input(tmp_path / "a.tif")
+    assert isinstance(image, TiledImage)
+    assert (image.height, image.width, image.size) == (530, 700, (700, 530))
     for box in [(0, 0, 700, 530), (0, 33, 700, 34), (95, 63, 97, 65), (690, 500, 700, 530)]:
         left, top, right, bottom = box
         part = pixels[top:bottom, left:right]
-        found = np.asarray(picture.crop(box))
+        found = np.asarray(image.crop(box))
         assert np.array_equal(found, part if bands == 3 else np.repeat(part[..., None], 3, axis=-1))
 
 
 def test_the_colours_of_jpeg_are_nearly_those_of_pillow(tmp_path):
     soft = Image.effect_noise((90, 70), 60).convert("RGB").resize((720, 560), Image.Resampling.BICUBIC)
     tifffile.imwrite(tmp_path / "a.tif", np.asarray(soft), photometric="rgb", tile=(64, 64), compression="jpeg")
-    picture = open_input(tmp_path / "a.tif")
-    assert isinstance(picture, TiledPicture)
+    image = open_input(tmp_path / "a.tif")
+    assert isinstance(image, TiledImage)
     whole = np.asarray(open_image(tmp_path / "a.tif")).astype(int)
-    assert np.abs(np.asarray(picture.crop((0, 0, 720, 560))).astype(int) - whole).max() <= 2
+    assert np.abs(np.asarray(image.crop((0, 0, 720, 560))).astype(int) - whole).max() <= 2
 
 
 @pytest.mark.parametrize("size", [(530, 700), (2300, 90), (140, 1900)])
 def test_views_are_those_of_the_whole(tmp_path, size):
     write(tmp_path / "a.tif", LAYOUTS["tiles"], *size)
     processor = SlimeImageProcessor(view_size=56, max_tiles=40)
-    picture, whole = open_input(tmp_path / "a.tif"), open_image(tmp_path / "a.tif")
+    tiled, whole = open_input(tmp_path / "a.tif"), open_image(tmp_path / "a.tif")
     for views in ("both", "global", "local"):
-        found, expected = (torch.cat(list(processor.stream_views(image, 8, views))) for image in (picture, whole))
+        found, expected = (torch.cat(list(processor.stream_views(image, 8, views))) for image in (tiled, whole))
         assert torch.equal(found, expected), views
     with pytest.raises(ConfigError, match="bicubic"):
-        next(SlimeImageProcessor(view_size=56, resample=Image.Resampling.BILINEAR).stream_views(picture, 8))
+        next(SlimeImageProcessor(view_size=56, resample=Image.Resampling.BILINEAR).stream_views(tiled, 8))
 
 
 def test_answers_and_drawings(tmp_path):
     write(tmp_path / "a.tif", LAYOUTS["strips"])
     model, processor = tiny_reader()
-    picture, whole = open_input(tmp_path / "a.tif"), open_image(tmp_path / "a.tif")
-    found, expected = (
-        answering.ask(model, processor, image, "what?", max_new_tokens=4)[0] for image in (picture, whole)
-    )
+    tiled, whole = open_input(tmp_path / "a.tif"), open_image(tmp_path / "a.tif")
+    found, expected = (answering.ask(model, processor, image, "what?", max_new_tokens=4)[0] for image in (tiled, whole))
     assert found.text == expected.text
     assert np.array_equal(found.kept, expected.kept)
-    assert found.draw(picture).size == expected.draw(whole).size
+    assert found.draw(tiled).size == expected.draw(whole).size
 
 
 def test_only_some_rows_are_decoded_at_a_time(tmp_path, monkeypatch):
     write(tmp_path / "a.tif", LAYOUTS["strips"], 4000, 300)
     rows = []
-    crop = TiledPicture.crop
-    monkeypatch.setattr(TiledPicture, "crop", lambda self, box: (rows.append(box[3] - box[1]), crop(self, box))[1])
+    crop = TiledImage.crop
+    monkeypatch.setattr(TiledImage, "crop", lambda self, box: (rows.append(box[3] - box[1]), crop(self, box))[1])
     assert list(SlimeImageProcessor(view_size=56).stream_views(open_input(tmp_path / "a.tif"), 4))
     assert rows
     # A piece, and the reach of the filter on either side of it.
@@ -161,8 +159,8 @@ def test_damage_inside_is_told_when_it_is_met(tmp_path):
         offset = file.pages[0].dataoffsets[-1]
     data[offset : offset + 40] = bytes(40)
     (tmp_path / "b.tif").write_bytes(data)
-    picture = open_input(tmp_path / "b.tif")
-    picture.crop((0, 0, 700, 100))
+    image = open_input(tmp_path / "b.tif")
+    image.crop((0, 0, 700, 100))
     with pytest.raises(InputError, match="damaged or incomplete") as raised:
-        picture.crop((0, 400, 700, 530))
+        image.crop((0, 400, 700, 530))
     assert "\n" not in str(raised.value)

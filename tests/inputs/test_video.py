@@ -141,7 +141,7 @@ def test_a_cut_video_is_as_long_as_what_is_left(tmp_path):
     assert max(numbers(clip)) < 40
 
 
-def test_pictures_and_videos_are_told_apart(clip_file, tmp_path):
+def test_images_and_videos_are_told_apart(clip_file, tmp_path):
     Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
     assert isinstance(open_input(clip_file, num_frames=2), Clip)
     assert isinstance(open_input(tmp_path / "a.png"), Image.Image)
@@ -167,7 +167,7 @@ def test_what_cannot_be_opened(clip_file, tmp_path, monkeypatch):
     assert "sound alone" in line_of(tmp_path / "sound.mkv")
     without(monkeypatch, "av")
     assert 'pip install "slime-vlm[video]"' in line_of(clip_file)
-    assert "a video, a picture is expected" in failure(clip_file)
+    assert "a video, an image is expected" in failure(clip_file)
 
 
 def test_a_sheet_has_the_frames_row_by_row(clip_file):

@@ -51,13 +51,13 @@ def test_global_view_and_tiles_by_hand():
 
 
 @torch.no_grad()
-def test_a_still_video_has_the_global_view_of_its_picture():
+def test_a_still_video_has_the_global_view_of_its_image():
     model = tiny_model().model
     view = torch.randn(1, 3, 56, 56, generator=torch.Generator().manual_seed(2))
     found = model.encode_frames(view.expand(8, -1, -1, -1), (4, 2))
-    picture = model.encode_image(view.expand(9, -1, -1, -1), (4, 2))
-    torch.testing.assert_close(found.global_tokens, picture.global_tokens)
-    torch.testing.assert_close(found.local_tokens, picture.local_tokens)
+    image = model.encode_image(view.expand(9, -1, -1, -1), (4, 2))
+    torch.testing.assert_close(found.global_tokens, image.global_tokens)
+    torch.testing.assert_close(found.local_tokens, image.local_tokens)
 
 
 @torch.no_grad()

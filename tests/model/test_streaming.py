@@ -1,4 +1,4 @@
-"""A picture that comes in chunks: the same pixels and tokens as at once, and never many views alive."""
+"""An image that comes in chunks: the same pixels and tokens as at once, and never many views alive."""
 
 from __future__ import annotations
 
@@ -73,13 +73,13 @@ def soft(height: int, width: int) -> Image.Image:
 
 
 @pytest.mark.parametrize(
-    ("size", "picture"),
+    ("size", "make_image"),
     [((900, 1400), soft), ((60, 4000), soft), ((1, 1), soft), ((1500, 1490), soft), ((900, 90), noise)],
 )
-def test_torch_scales_to_the_same_picture(size: tuple[int, int], picture: Callable[[int, int], Image.Image]) -> None:
-    exact = SlimeImageProcessor(view_size=56)(picture(*size), return_tensors="pt")
+def test_torch_scales_to_the_same_image(size: tuple[int, int], make_image: Callable[[int, int], Image.Image]) -> None:
+    exact = SlimeImageProcessor(view_size=56)(make_image(*size), return_tensors="pt")
     quick = SlimeImageProcessor(view_size=56, resize_backend="torch")
-    found = quick(picture(*size), return_tensors="pt")
+    found = quick(make_image(*size), return_tensors="pt")
     assert torch.equal(found["image_grids"], exact["image_grids"])
     levels = (
         (found["pixel_values"] - exact["pixel_values"]) * torch.tensor(quick.image_std)[:, None, None] * 255
@@ -87,7 +87,7 @@ def test_torch_scales_to_the_same_picture(size: tuple[int, int], picture: Callab
     # One grey level on isolated values.
     assert levels.max() < 1.01
     assert (levels > 0.5).float().mean() < 0.01
-    assert torch.equal(torch.cat(list(quick.stream_views(picture(*size), 3))), found["pixel_values"])
+    assert torch.equal(torch.cat(list(quick.stream_views(make_image(*size), 3))), found["pixel_values"])
 
 
 def test_the_resize_backend_is_checked_and_saved(tmp_path) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from slime_vlm.errors import InputError
 from slime_vlm.media import open_image
 from slime_vlm.model.tiling import TileGrid, TokenLayout, candidate_grids, choose_grid, finer_grids
-from slime_vlm.processing.image_processing_slime import SlimeImageProcessor, as_picture
+from slime_vlm.processing.image_processing_slime import SlimeImageProcessor, as_rgb
 
 from ..conftest import tiny_model
 
@@ -41,7 +41,7 @@ def test_grid_stays_within_the_limit(max_tiles: int) -> None:
 
 
 def test_nine_hundred_tiles_by_hand() -> None:
-    # 10,000 / 336 = 29.8 either way, so 30 x 30 tiles keep every pixel; the picture fills their canvas.
+    # 10,000 / 336 = 29.8 either way, so 30 x 30 tiles keep every pixel; the image fills their canvas.
     assert choose_grid(10_000, 10_000, max_tiles=900) == TileGrid(30, 30, 336, 10_080, 10_080, top=0, left=0)
     # 5,000 / 336 = 14.9 and 20,000 / 336 = 59.5: 15 x 60 tiles.
     grid = choose_grid(5_000, 20_000, max_tiles=900)
@@ -106,7 +106,7 @@ def test_token_layout_by_hand() -> None:
 
 
 def test_views_by_hand() -> None:
-    # A picture of 8 x 16, left half white: with views of 8 pixels it fills one row of two tiles.
+    # An image of 8 x 16, left half white: with views of 8 pixels it fills one row of two tiles.
     pixels = np.zeros((8, 16, 3), dtype=np.uint8)
     pixels[:, :8] = 255
     processor = SlimeImageProcessor(view_size=8, max_tiles=2, image_mean=[0.0] * 3, image_std=[1.0] * 3, resample=0)
@@ -141,12 +141,12 @@ def test_image_types_agree() -> None:
     image = Image.effect_noise((30, 20), 90).convert("RGB")
     array = np.asarray(image)
     for other in (array, array.transpose(2, 0, 1), torch.from_numpy(array.copy()), array / 255.0):
-        assert as_picture(other).tobytes() == image.tobytes()
-    assert as_picture(array[..., 0]).mode == "RGB"
+        assert as_rgb(other).tobytes() == image.tobytes()
+    assert as_rgb(array[..., 0]).mode == "RGB"
     # A page may take 600 MB: what is RGB already is not copied.
-    assert as_picture(image) is image
+    assert as_rgb(image) is image
     with pytest.raises(InputError, match="shape"):
-        as_picture(np.zeros(3))
+        as_rgb(np.zeros(3))
 
 
 def test_images_given_in_memory_are_treated_as_opened_files(tmp_path: Path) -> None:
@@ -154,12 +154,12 @@ def test_images_given_in_memory_are_treated_as_opened_files(tmp_path: Path) -> N
     deep = np.linspace(0, 65535, 16).astype(np.uint16).reshape(4, 4)
     for name, image in (("clear.png", clear), ("deep.png", Image.fromarray(deep))):
         image.save(tmp_path / name)
-        assert as_picture(image).tobytes() == open_image(tmp_path / name).tobytes()
-    assert as_picture(np.asarray(clear)).getpixel((0, 0)) == (255, 255, 255)
-    assert as_picture(deep).tobytes() == as_picture(Image.fromarray(deep)).tobytes()
-    assert as_picture(deep).getextrema() == ((0, 255),) * 3
+        assert as_rgb(image).tobytes() == open_image(tmp_path / name).tobytes()
+    assert as_rgb(np.asarray(clear)).getpixel((0, 0)) == (255, 255, 255)
+    assert as_rgb(deep).tobytes() == as_rgb(Image.fromarray(deep)).tobytes()
+    assert as_rgb(deep).getextrema() == ((0, 255),) * 3
     with pytest.raises(InputError, match="scale it first"):
-        as_picture(np.full((4, 4, 3), 300))
+        as_rgb(np.full((4, 4, 3), 300))
 
 
 def test_processor_survives_saving(tmp_path: object) -> None:

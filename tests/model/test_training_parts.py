@@ -44,7 +44,7 @@ def count_calls(module: torch.nn.Module) -> list[int]:
 @pytest.mark.parametrize(("per_chunk", "expected"), [(32, [10]), (4, [4, 4, 2])])
 def test_views_of_all_rows_are_encoded_together(per_chunk: int, expected: list[int]) -> None:
     model = quiet_model(views_per_chunk=per_chunk)
-    # Three pictures of two, four and one tile in four rows.
+    # Three images of two, four and one tile in four rows.
     batch = mixed_batch(model)
     encoder = count_calls(model.model.vision_tower)
     compressor = count_calls(model.model.local_compressor)
@@ -91,15 +91,15 @@ def test_blank_chunks_change_nothing() -> None:
 def test_a_batch_of_text_gives_zeros_to_what_sees(selector: str, views: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = quiet_model(selector=selector, views=views)
     text = mixed_batch(model, TEXT_ROWS)
-    pictures = set(gradients(model, mixed_batch(model, [[[5, 6], (1, 2), [7, 8, 9]]]))[1])
+    images = set(gradients(model, mixed_batch(model, [[[5, 6], (1, 2), [7, 8, 9]]]))[1])
     loss, found = gradients(model, text)
     monkeypatch.setattr(SlimeModel, "_trains_with_others", lambda _self: False)
     without_loss, without = gradients(model, text)
     assert torch.equal(loss, without_loss)
     for name, gradient in without.items():
         assert torch.equal(found[name], gradient), name
-    # What a picture would have reached is reached, by zeros.
-    assert set(found) == pictures
+    # What an image would have reached is reached, by zeros.
+    assert set(found) == images
     seeing = {name for name in found if name not in without}
     assert {name.split(".")[1] for name in seeing} >= {"projector"}
     assert all(name.startswith(tuple(f"model.{part}." for part in VISION)) for name in seeing)

@@ -1,4 +1,4 @@
-"""Batches with labels for a tiny model: pictures of several sizes and rows of text."""
+"""Batches with labels for a tiny model: images of several sizes and rows of text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROWS: list[list[list[int] | tuple[int, int]]] = [
     [[8], (2, 2), [7, 8, 9, 10, 11]],
     [(1, 1), [13, 14]],
 ]
-"""Two tiles, no picture, four tiles, one tile."""
+"""Two tiles, no image, four tiles, one tile."""
 
 TEXT_ROWS: list[list[list[int] | tuple[int, int]]] = [[[5, 6, 11, 12]], [[7, 9]]]
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from slime_vlm.checkpoints.from_pretrained_parts import conversation_of
 from slime_vlm.errors import DataError
-from slime_vlm.processing.chat_template import take_pictures
+from slime_vlm.processing.chat_template import accept_images
 from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
 from slime_vlm.processing.processing_slime import SlimeProcessor
 
@@ -107,7 +107,7 @@ def test_thinking_is_off_unless_asked_for() -> None:
 
 
 def test_several_images_and_none_in_one_template() -> None:
-    template = take_pictures("{% for m in messages %}[{{ m['role'] }}:{{ m['content'] }}]{% endfor %}")
+    template = accept_images("{% for m in messages %}[{{ m['role'] }}:{{ m['content'] }}]{% endfor %}")
     processor = SlimeProcessor(SlimeImageProcessor(view_size=28), chat_tokenizer("qwen2"), template)
     image, text = {"type": "image"}, {"type": "text", "text": "a"}
     messages = [

@@ -106,7 +106,7 @@ def test_windows_are_shorter_than_the_rows() -> None:
 
 
 @pytest.mark.parametrize("llm", ["gemma", "gemma2", "gemma3"])
-def test_gemma_scales_text_and_leaves_pictures_alone(llm: str) -> None:
+def test_gemma_scales_text_and_leaves_images_alone(llm: str) -> None:
     """Gemma multiplies its token embeddings by sqrt(24): the selector's cosine does not see it, the merge keeps it."""
     model = pair("clip", llm)
     ids = torch.tensor([[5, 6]])

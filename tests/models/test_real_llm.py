@@ -63,7 +63,7 @@ def test_text_is_answered_sensibly(slime: tuple[SlimeForConditionalGeneration, S
     assert "cold" in answers[1].lower()
 
 
-def test_a_picture_is_answered_without_error(slime: tuple[SlimeForConditionalGeneration, SlimeProcessor]) -> None:
+def test_an_image_is_answered_without_error(slime: tuple[SlimeForConditionalGeneration, SlimeProcessor]) -> None:
     model, processor = slime
     answer = ask(model, processor, Image.linear_gradient("L").resize((80, 60)), "What is this?", max_new_tokens=4)[0]
     assert answer.num_local == 8

@@ -74,15 +74,15 @@ def main(source: Path, target: Path) -> None:
 
     index = json.loads((source / "cases.json").read_text())
     write_json(target / "cases.json", {name: index[name] for name in CASES})
-    pictures: set[str] = set()
+    images: set[str] = set()
     for name in CASES:
         case = index[name]
         (target / "cases").mkdir(exist_ok=True)
         shutil.copyfile(source / case["file"], target / case["file"])
-        pictures |= set(case.get("images", ())) | {row["image"] for row in case.get("rows", ()) if row["image"]}
+        images |= set(case.get("images", ())) | {row["image"] for row in case.get("rows", ()) if row["image"]}
     (target / "images").mkdir()
-    for picture in sorted(pictures):
-        shutil.copyfile(source / "images" / f"{picture}.png", target / "images" / f"{picture}.png")
+    for image in sorted(images):
+        shutil.copyfile(source / "images" / f"{image}.png", target / "images" / f"{image}.png")
     shutil.copyfile(source / "known_limits.json", target / "known_limits.json")
     name = "training/trainable_as_flagged.json"
     write_json(target / name, {CHECKPOINT: json.loads((source / name).read_text())[CHECKPOINT]})

@@ -45,7 +45,7 @@ class ParityRoot:
         return load_file(self.path / self.cases[name]["file"])
 
     def image(self, name: str) -> Image.Image:
-        """A picture of the data."""
+        """An image of the data."""
         return Image.open(self.path / "images" / f"{name}.png")
 
     def published_weights(self, case: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:

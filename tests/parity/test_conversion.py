@@ -20,7 +20,7 @@ CHECKPOINTS = ("tiny-llama3", "tiny-vicuna")
 
 
 def released_case(root: ParityRoot, checkpoint: str) -> tuple[str, dict[str, Any]]:
-    """The shortest single-picture case with the settings of the checkpoint's own config."""
+    """The shortest single-image case with the settings of the checkpoint's own config."""
     found = {
         name: case
         for name, case in root.cases.items()

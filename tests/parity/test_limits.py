@@ -45,15 +45,15 @@ def test_limit(root: ParityRoot, limit: str, count: Counter[str]) -> None:
     model.config.max_sequence_length = None
     images = 2 if limit.startswith("two_images") else 1
     prompt = case["prompt"].replace("<image>", " ".join(["<image>"] * images))
-    picture = root.image(case["images"][0])
+    image = root.image(case["images"][0])
     lengths, logits = [], []
-    for last in (picture, picture.rotate(180)):
-        inputs = processor(text=prompt, images=[picture, last][-images:])
+    for last in (image, image.rotate(180)):
+        inputs = processor(text=prompt, images=[image, last][-images:])
         with torch.no_grad():
             outputs = model(**inputs)
         dropped = sum(int((~kept).sum()) for kept in outputs.kept_local_tokens or ())
         lengths.append(outputs.logits.shape[1] - inputs["input_ids"].shape[1] + dropped)
         logits.append(outputs.logits[0, -1])
     assert lengths == [0, 0]
-    # The last picture is seen.
+    # The last image is seen.
     assert (logits[0] - logits[1]).abs().max() > 1e-3

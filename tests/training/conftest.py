@@ -39,7 +39,7 @@ def shared_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"from": "gpt", "value": " ".join("abcdef"[: i + 1])},
         ]
         records.append({"id": str(i), "image": f"{i}.png", "conversations": turns})
-    # Text alone uses fewer parts than a picture does, and embeddings less often.
+    # Text alone uses fewer parts than an image does, and embeddings less often.
     said = [{"from": "human", "value": "Two?"}, {"from": "gpt", "value": "2"}]
     records.append({"id": "text", "conversations": said})
     (folder / "data" / "records.json").write_text(json.dumps(records))

@@ -1,4 +1,4 @@
-"""A recipe of a few thousand parameters and a few steps, and records with tiny pictures."""
+"""A recipe of a few thousand parameters and a few steps, and records with tiny images."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def losses(stage_folder: Path, tag: str = "train/loss") -> dict[int, float]:
 
 
 def write_records(folder: Path, as_lines: bool = False) -> Path:
-    """Three records: two with a picture, one of text alone."""
+    """Three records: two with an image, one of text alone."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, colour in (("a", "red"), ("b", "blue")):
         Image.new("RGB", (70, 60), colour).save(folder / f"{name}.png")

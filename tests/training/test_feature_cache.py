@@ -15,7 +15,7 @@ from slime_vlm.errors import ConfigError, DataError
 from slime_vlm.training.features import cache as feature_cache
 from slime_vlm.training.features.cache import (
     FeatureStore,
-    StoredPicture,
+    StoredImage,
     fingerprint_of,
     key_of,
     pixel_values_of,
@@ -107,7 +107,7 @@ def test_the_model_takes_features_in_place_of_pixels(tmp_path: Path) -> None:
         counts = [1 + rows * cols for rows, cols in grids]
         features = model.model.encode_views(pixels["pixel_values"]).split(counts)
         chosen = {"both": slice(None), "global": slice(1), "local": slice(1, None)}[views]
-        stored = [StoredPicture(grid, part[chosen]) for grid, part in zip(grids, features, strict=True)]
+        stored = [StoredImage(grid, part[chosen]) for grid, part in zip(grids, features, strict=True)]
         expected = model.encode_images(pixels["pixel_values"], pixels["image_grids"])
         found = model.encode_images(**pixel_values_of(stored, views))
         for ours, theirs in zip(found, expected, strict=True):
@@ -130,7 +130,7 @@ def test_losses_are_those_without(tmp_path: Path, capfd: pytest.CaptureFixture[s
     recipe["stages"][0]["cache_features"] = {"folder": str(tmp_path / "cache"), "dtype": "float32"}
     path = write_recipe(tmp_path / "cached", recipe)
     train(path, tmp_path / "with")
-    assert "features: 2 pictures encoded, 2 in" in capfd.readouterr().err
+    assert "features: 2 images encoded, 2 in" in capfd.readouterr().err
     expected = losses(tmp_path / "without" / "3")
     assert sorted(expected) == [1, 2, 3, 4]
     assert losses(tmp_path / "with" / "3") == pytest.approx(expected, rel=1e-6)
@@ -138,40 +138,40 @@ def test_losses_are_those_without(tmp_path: Path, capfd: pytest.CaptureFixture[s
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], atol=1e-6, rtol=1e-5)
 
-    # A second run reads what the first one stored; a picture that changed is another one.
+    # A second run reads what the first one stored; an image that changed is another one.
     train(path, tmp_path / "again")
-    assert "features: 0 pictures encoded, 2 in" in capfd.readouterr().err
+    assert "features: 0 images encoded, 2 in" in capfd.readouterr().err
     assert losses(tmp_path / "again" / "3") == losses(tmp_path / "with" / "3")
     Image.new("RGB", (70, 60), "green").save(tmp_path / "data" / "a.png")
     train(path, tmp_path / "changed")
-    assert "features: 1 pictures encoded, 3 in" in capfd.readouterr().err
+    assert "features: 1 images encoded, 3 in" in capfd.readouterr().err
     assert losses(tmp_path / "changed" / "3") != pytest.approx(expected, rel=1e-6)
 
 
-def test_a_damaged_picture_is_left_out_as_ever(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_image_is_left_out_as_ever(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     recipe, _ = cached(tmp_path / "r", tmp_path / "data")
     (tmp_path / "data" / "b.png").write_bytes((tmp_path / "data" / "b.png").read_bytes()[:60])
     recipe["stages"][0]["data"]["max_bad"] = 0.4
     recipe["stages"][0]["cache_features"] = {"folder": str(tmp_path / "cache")}
     train(write_recipe(tmp_path, recipe), tmp_path / "run")
     said = capfd.readouterr().err
-    assert "features: 1 pictures encoded" in said
+    assert "features: 1 images encoded" in said
     assert "left out: " in said
     assert "b.png" in said
     assert json.loads((tmp_path / "run" / "3" / "model" / "stage.json").read_text())["steps"] == 4
 
 
-def test_a_picture_that_changes_during_a_run(tmp_path: Path) -> None:
+def test_an_image_that_changes_during_a_run(tmp_path: Path) -> None:
     Image.new("RGB", (70, 60), "red").save(tmp_path / "a.png")
     store = store_in(tmp_path / "cache")
     store.add(key_of((tmp_path / "a.png").read_bytes()), (1, 2), torch.zeros(3, 4, 5))
     store.flush()
-    assert store.open_picture("a.png", tmp_path).grid == (1, 2)
+    assert store.open_image("a.png", tmp_path).grid == (1, 2)
     Image.new("RGB", (70, 60), "green").save(tmp_path / "a.png")
-    with pytest.raises(DataError, match="the picture has changed since"):
-        store.open_picture("a.png", tmp_path)
+    with pytest.raises(DataError, match="the image has changed since"):
+        store.open_image("a.png", tmp_path)
     with pytest.raises(DataError, match="no such file"):
-        store.open_picture("b.png", tmp_path)
+        store.open_image("b.png", tmp_path)
 
 
 def test_only_for_frozen_encoders_and_records(tmp_path: Path) -> None:

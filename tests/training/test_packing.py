@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from slime_vlm.data import MixtureOrder, RecordDataset, Share, open_source
-from slime_vlm.data.pictures import picture_size
+from slime_vlm.data.images import stored_image_size
 from slime_vlm.errors import ConfigError
 from slime_vlm.training.packing import EvenOrder, TokensOf, even_packs
 from slime_vlm.training.run import train
@@ -22,12 +22,12 @@ from slime_vlm.training.run import train
 from ..conftest import tiny_config
 from .mini import losses, records_recipe, write_recipe
 
-# (height, width) of pictures for views of 56 pixels, and their tiles.
+# (height, width) of images for views of 56 pixels, and their tiles.
 SIZES = {(56, 56): 2, (56, 112): 2, (112, 112): 4, (112, 168): 6, (392, 56): 7}
 
 
 def write_sizes(folder: Path) -> RecordDataset:
-    """Records with a picture of each size, two of text, and one whose picture is missing."""
+    """Records with an image of each size, two of text, and one whose image is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "It."}]
     records: list[dict[str, Any]] = []
@@ -64,7 +64,7 @@ def test_tokens_are_told_by_the_size(tmp_path: Path) -> None:
     # Global tokens, the separator, four for each tile; the question and its answer are 17 characters.
     assert [tokens(index) for index in range(5)] == [16 + 1 + 4 * tiles + 17 // 4 for tiles in SIZES.values()]
     assert [tokens(5), tokens(6)] == [20, 2000]
-    # A picture that cannot be looked at counts as the largest.
+    # An image that cannot be looked at counts as the largest.
     assert tokens(7) == 16 + 1 + 4 * 7 + 4
     assert TokensOf(tokens.dataset, config, 300)(6) == 300
 
@@ -74,10 +74,10 @@ def test_sizes_without_decoding(tmp_path: Path) -> None:
     Image.new("RGB", (300, 200)).save(content, "JPEG")
     half = content.getvalue()[: len(content.getvalue()) // 2]
     (tmp_path / "half.jpg").write_bytes(half)
-    assert picture_size("half.jpg", tmp_path) == (200, 300)
-    assert picture_size({"bytes": half}, tmp_path) == (200, 300)
-    assert picture_size("no.jpg", tmp_path) is None
-    assert picture_size("https://example.org/a.jpg", tmp_path) is None
+    assert stored_image_size("half.jpg", tmp_path) == (200, 300)
+    assert stored_image_size({"bytes": half}, tmp_path) == (200, 300)
+    assert stored_image_size("no.jpg", tmp_path) is None
+    assert stored_image_size("https://example.org/a.jpg", tmp_path) is None
 
 
 def test_a_step_keeps_its_records(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_tiles_with_text_are_drawn_more_often(local: SlimeProcessor, pages: list
 
 
 def turns_of(asked: str, answered: str) -> list[dict[str, Any]]:
-    """Messages of one question about a picture."""
+    """Messages of one question about an image."""
     user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": asked}]}
     return [user, {"role": "assistant", "content": answered}]
 
@@ -144,7 +144,7 @@ def asked_in(processor: SlimeProcessor, batch: dict[str, torch.Tensor], row: int
 
 def check_packed_text(processor: SlimeProcessor, batch: dict[str, torch.Tensor], pages: list[Page], asked: int) -> None:
     """Every question of every row, with the head, is what the processor makes of it and what the template writes."""
-    image = processor.image_token_id
+    placeholder = processor.image_token_id
     for row, page in enumerate(pages):
         owner = batch["question_of"][row]
         questions = asked_in(processor, batch, row)
@@ -154,14 +154,14 @@ def check_packed_text(processor: SlimeProcessor, batch: dict[str, torch.Tensor],
             assert by_text[spoken].answer == answered
             assert bool(batch["relevant"][row, :, q - 1].any()) == bool(by_text[spoken].value_runs)
             alone = torch.cat([torch.arange(2), (owner == q).nonzero()[:, 0]])
-            picture = np.full((page.height, page.width, 3), 255, np.uint8)
-            encoded = processor.encode_conversations([turns_of(spoken, answered)], images=[[picture]])
-            text = encoded["input_ids"][0] != image
+            image = np.full((page.height, page.width, 3), 255, np.uint8)
+            encoded = processor.encode_conversations([turns_of(spoken, answered)], images=[[image]])
+            text = encoded["input_ids"][0] != placeholder
             for key in ("input_ids", "labels", "question_mask"):
                 assert encoded[key][0][text].tolist() == batch[key][row][alone].int().tolist()
             tokenizer: Any = processor.tokenizer
             template = tokenizer.apply_chat_template(turns_of(spoken, answered), tokenize=True, return_dict=False)
-            assert [i for i in template if i != image] == batch["input_ids"][row][alone].tolist()
+            assert [i for i in template if i != placeholder] == batch["input_ids"][row][alone].tolist()
 
 
 @pytest.mark.parametrize("asked", [1, 3])

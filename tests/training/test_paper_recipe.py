@@ -16,7 +16,7 @@ from slime_vlm.training.recipe import load_recipe
 from slime_vlm.training.run import train
 from slime_vlm.training.stages import apply_stage
 
-from ..data.writing import picture, turns, write_lines
+from ..data.writing import make_image, turns, write_lines
 from .mini import losses, write_parts
 
 ROOT = Path(__file__).parents[2]
@@ -38,12 +38,12 @@ def _json(path: Path, records: list[dict[str, Any]]) -> Path:
     return path
 
 
-def _pictures(root: Path, records: list[dict[str, Any]]) -> None:
+def _images(root: Path, records: list[dict[str, Any]]) -> None:
     for number, record in enumerate(records):
         if "image" in record:
             path = root / record["image"]
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(picture("blue", 40 + 12 * number, 60))
+            path.write_bytes(make_image("blue", 40 + 12 * number, 60))
 
 
 def write_captions(folder: Path) -> Path:
@@ -56,12 +56,12 @@ def write_captions(folder: Path) -> Path:
         }
         for i, instruction in enumerate(["<image>\nDescribe it briefly.", "What is in the photo?\n<image>"])
     ]
-    _pictures(folder / "images", records)
+    _images(folder / "images", records)
     return _json(folder / "blip_laion_cc_sbu_558k.json", records)
 
 
 def write_mix(folder: Path) -> Path:
-    """The mix of 665k: pictures in folders of their sources, several turns, text alone, ids of both types."""
+    """The mix of 665k: images in folders of their sources, several turns, text alone, ids of both types."""
     short = "\nAnswer the question using a single word or phrase."
     records: list[dict[str, Any]] = [
         {
@@ -77,7 +77,7 @@ def write_mix(folder: Path) -> Path:
         },
         {"id": "wgByO4Y_0", "model": "", "conversations": turns("Two and two?", "Four.", "Sure?", "Yes.")},
     ]
-    _pictures(folder / "images", records)
+    _images(folder / "images", records)
     return _json(folder / "sharegpt4v_mix665k_cap23k_coco-ap9k_lcs3k_sam9k_div2k.json", records)
 
 
@@ -95,7 +95,7 @@ def write_smr(folder: Path) -> Path:
             "conversations": turns("<image>\nFind x.\nA. 1\nB. 2", "Both sides are equal.\nSo the answer is B."),
         },
     ]
-    _pictures(folder / "smr", records)
+    _images(folder / "smr", records)
     return write_lines(folder / "smr.jsonl", records)
 
 

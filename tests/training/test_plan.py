@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from slime_vlm.data import MixtureOrder, RecordDataset, Share, open_source
-from slime_vlm.data.pictures import open_picture, picture_size
+from slime_vlm.data.images import open_stored_image, stored_image_size
 from slime_vlm.errors import ConfigError
 from slime_vlm.media.orientation import ORIENTATION_TAG
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
@@ -129,13 +129,13 @@ def test_work_of_reading_by_hand(trains: list[str], tiles_read: int | None, expe
 def test_tokens_are_counted_in_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = records_recipe(tmp_path / "data", cache_features={"folder": "cache", "dtype": "float16"})
     said = plan_of(write_recipe(tmp_path, recipe), capsys, Hardware(gpus=2, tflops=2e-6, utilisation=0.5))
-    assert "measured on 3 of 3 records: picture sizes from file headers; tokens counted by its tokenizer" in said
-    # Pictures of 60 x 70 are six tiles of 28: 4 + 1 + 6 tokens before selection, then the text.
+    assert "measured on 3 of 3 records: image sizes from file headers; tokens counted by its tokenizer" in said
+    # Images of 60 x 70 are six tiles of 28: 4 + 1 + 6 tokens before selection, then the text.
     assert "GiB, DDP on 2" in said
     assert "GiB, FSDP on 2" in said
     assert "steps │ 30" in said
     assert "time of the stage" in said
-    assert "x 2 pictures = 0.0 GiB in cache, at most 500 GiB" in said
+    assert "x 2 images = 0.0 GiB in cache, at most 500 GiB" in said
     assert "views that are encoded │ 0" in said
     assert re.search(r"encoding them once comes before the steps: [\d.e-]+ TFLOP, [\d.,]+ (h|min); nothing", said)
 
@@ -165,7 +165,7 @@ def test_assumptions_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     recipe = records_recipe(tmp_path / "data", steps=None, epochs=1.0)
     recipe["stages"][0]["data"] = {"records": "nowhere.json"}
     said = plan_of(write_recipe(tmp_path, recipe), capsys, Hardware(tflops=1.0))
-    assert "no data at nowhere.json: assumed one picture of 7 tiles and 200 tokens of text" in said
+    assert "no data at nowhere.json: assumed one image of 7 tiles and 200 tokens of text" in said
     assert "unknown without" in said
     assert "time of 100,000 samples" in said
 
@@ -204,9 +204,9 @@ def test_sizes_from_headers(tmp_path: Path) -> None:
     Image.new("RGB", (30, 20)).save(tmp_path / "turned.jpg", exif=exif)
     Image.new("RGB", (30, 20)).save(tmp_path / "plain.png")
     for name in ("turned.jpg", "plain.png"):
-        picture = open_picture(name, tmp_path)
-        assert picture_size(name, tmp_path) == (picture.height, picture.width)
-    assert picture_size((tmp_path / "plain.png").read_bytes(), tmp_path) == (20, 30)
-    (tmp_path / "text.png").write_text("no picture")
-    assert picture_size("text.png", tmp_path) is None
-    assert picture_size("missing.png", tmp_path) is None
+        image = open_stored_image(name, tmp_path)
+        assert stored_image_size(name, tmp_path) == (image.height, image.width)
+    assert stored_image_size((tmp_path / "plain.png").read_bytes(), tmp_path) == (20, 30)
+    (tmp_path / "text.png").write_text("no image")
+    assert stored_image_size("text.png", tmp_path) is None
+    assert stored_image_size("missing.png", tmp_path) is None

@@ -24,16 +24,16 @@ def dataset_of(path: Path, images: Path | None = None) -> RecordDataset:
 def test_json_and_json_lines(tmp_path: Path, as_lines: bool) -> None:
     dataset = dataset_of(write_records(tmp_path, as_lines))
     assert len(dataset) == 3
-    assert dataset[0]["pictures"][0].size == (70, 60)
+    assert dataset[0]["images"][0].size == (70, 60)
     assert dataset[0]["conversations"][1]["value"] == "red"
-    assert dataset[2]["pictures"] == []
+    assert dataset[2]["images"] == []
 
 
 def test_images_may_lie_elsewhere(tmp_path: Path) -> None:
     path = write_records(tmp_path / "images")
     records = tmp_path / "records.json"
     records.write_text(path.read_text())
-    assert len(dataset_of(records, tmp_path / "images")[1]["pictures"]) == 1
+    assert len(dataset_of(records, tmp_path / "images")[1]["images"]) == 1
     with pytest.raises(DataError, match="record 'blue'"):
         dataset_of(records)[1]
 
@@ -50,7 +50,7 @@ def test_missing_file_and_missing_image(tmp_path: Path) -> None:
 
 def test_a_text_file_named_png(tmp_path: Path) -> None:
     path = write_records(tmp_path)
-    (tmp_path / "a.png").write_text("no picture")
+    (tmp_path / "a.png").write_text("no image")
     with pytest.raises(DataError, match="record 'red'"):
         dataset_of(path)[0]
 
@@ -64,7 +64,7 @@ def test_turns_that_do_not_fit_are_an_error(tmp_path: Path) -> None:
     assert bad.reason.startswith(f"{path}: record 'x': turn 0 is")
 
 
-def test_several_pictures_in_a_record(tmp_path: Path) -> None:
+def test_several_images_in_a_record(tmp_path: Path) -> None:
     path = write_records(tmp_path)
     turns = [{"from": "human", "value": "<image><image>Which is red?"}, {"from": "gpt", "value": "the first"}]
     path.write_text(json.dumps([{"id": "x", "image": ["a.png", "b.png"], "conversations": turns}]))
@@ -109,7 +109,7 @@ def test_the_published_rule_needs_a_published_conversation(tmp_path: Path) -> No
 
 
 def with_bad_ones(folder: Path) -> Path:
-    """Ten records, of which number 3 has a damaged picture and number 4 roles out of turn."""
+    """Ten records, of which number 3 has a damaged image and number 4 roles out of turn."""
     path = write_records(folder)
     records = json.loads(path.read_text())
     records = [{**records[i % 3], "id": f"r{i}"} for i in range(10)]
@@ -195,7 +195,7 @@ def test_template_training_overfits(tmp_path: Path) -> None:
 def test_alternating_stages_in_the_plain_style(tmp_path: Path) -> None:
     recipe = records_recipe(tmp_path / "data")
     common = {
-        "data": {"records": str(tmp_path / "data" / "pictures.json"), "conversation": "plain"},
+        "data": {"records": str(tmp_path / "data" / "images.json"), "conversation": "plain"},
         "epochs": 15.0,
         "steps": None,
         "batch_size": 2,
@@ -203,8 +203,8 @@ def test_alternating_stages_in_the_plain_style(tmp_path: Path) -> None:
         "learning_rate": 3e-2,
         "bf16": False,
     }
-    pictures = json.loads((tmp_path / "data" / "records.json").read_text())[:2]
-    (tmp_path / "data" / "pictures.json").write_text(json.dumps(pictures))
+    images = json.loads((tmp_path / "data" / "records.json").read_text())[:2]
+    (tmp_path / "data" / "images.json").write_text(json.dumps(images))
     recipe["stages"] = [
         {"name": "1a", "trains": ["projector", "gate"], "config": {"views": "global", "gate": "mlp"}, **common},
         {

@@ -76,9 +76,9 @@ def test_a_run_that_was_resumed(
     assert len(source["content"]) == 32
 
     for name in ("3", "4"):
-        with Image.open(out / name / "curves.png") as picture:
-            assert picture.width > 900
-            assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 20
+        with Image.open(out / name / "curves.png") as image:
+            assert image.width > 900
+            assert len(image.convert("RGB").getcolors(1 << 20) or []) > 20
     card = (out / "4" / "model" / "README.md").read_text()
     _, front, body = card.split("---\n", 2)
     assert yaml.safe_load(front) == {"library_name": "transformers", "pipeline_tag": "image-text-to-text"}
@@ -113,7 +113,7 @@ def test_card_of_a_model_from_nothing() -> None:
 
 def test_curves(tmp_path: Path) -> None:
     assert draw_curves([{"train_runtime": 3.0}], "nothing", tmp_path / "none.png") is None
-    # A run of before, without speeds, has a picture, too.
+    # A run of before, without speeds, has an image, too.
     history = [{"loss": 2.0, "learning_rate": 1e-3, "step": 1}, {"loss": 1.0, "learning_rate": 0.0, "step": 2}]
     path = draw_curves(history, "old", tmp_path / "old.png")
     assert path is not None

@@ -31,7 +31,7 @@ from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.query_attention import QueryAttention
 from slime_vlm.processing.chat_markers import mark_messages, parse_marks
 from slime_vlm.processing.chat_styles import STYLES, get_style
-from slime_vlm.processing.chat_template import take_pictures
+from slime_vlm.processing.chat_template import accept_images
 from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
 from slime_vlm.processing.processing_slime import SlimeProcessor
 
@@ -209,12 +209,12 @@ def conversation_of(tokenizer: Any) -> tuple[str | dict[str, Any] | None, str | 
     """Conversation that a language model was trained with, by its tokenizer.
 
     Returns:
-        A conversation style and None, or None and a chat template that takes pictures.
+        A conversation style and None, or None and a chat template that takes images.
     """
     if {"<|start_header_id|>", "<|eot_id|>"} <= set(tokenizer.get_vocab()):
         return "llama3", None
     if tokenizer.chat_template:
-        return None, take_pictures(tokenizer.get_chat_template())
+        return None, accept_images(tokenizer.get_chat_template())
     if tokenizer.eos_token in (None, STYLES["v1"].assistant_close):
         return "v1", None
     # A base model: Vicuna's words, and the end that this tokenizer knows.

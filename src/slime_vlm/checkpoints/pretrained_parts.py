@@ -35,7 +35,7 @@ def vision_config_of(name: str) -> PretrainedConfig:
     """Config of the vision encoder of a folder or hub id; of a model with two towers the vision part.
 
     Raises:
-        CheckpointError: There is no such model, or it takes no pictures.
+        CheckpointError: There is no such model, or it takes no images.
     """
     config = _read_config(name, "a vision encoder, such as CLIP, SigLIP or DINOv2", {})
     config = getattr(config, "vision_config", config)

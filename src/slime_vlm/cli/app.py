@@ -23,7 +23,7 @@ from slime_vlm.cli.train import train
 
 app = typer.Typer(
     name="slime",
-    help="Ask questions about high-resolution pictures, and train, convert and look into SliME models.",
+    help="Ask questions about high-resolution images, and train, convert and look into SliME models.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -1,4 +1,4 @@
-"""`slime ask`: questions about pictures, answered as they come."""
+"""`slime ask`: questions about images, answered as they come."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from slime_vlm.cli.pictures import (
+from slime_vlm.cli.images import (
     AllowUrl,
     Dpi,
     Frames,
+    Images,
     MaxDownload,
     MaxPixels,
     MaxTiles,
-    Pictures,
     WindowText,
-    picture_opener,
+    image_opener,
 )
 from slime_vlm.cli.terminal import busy, quiet_transformers
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 
 def ask(
-    images: Pictures,
+    images: Images,
     questions: Annotated[
-        list[str], typer.Option("--question", "-q", help="A question; several are asked of every picture.")
+        list[str], typer.Option("--question", "-q", help="A question; several are asked of every encoded.")
     ],
     model: Annotated[
         str, typer.Option("--model", "-m", help="nano (shipped), a folder, or a hub id; native or published layout.")
@@ -64,11 +64,11 @@ def ask(
     max_download: MaxDownload = None,
     frames: Frames = None,
 ) -> None:
-    """Ask questions about one or more pictures or videos; each is encoded once.
+    """Ask questions about one or more images or videos; each is encoded once.
 
     Example: slime ask invoice.png -q "What is the total?" -q "due date" --show overlay.png
     """
-    # Pictures, questions and targets are checked before the model is loaded, which may take minutes.
+    # Images, questions and targets are checked before the model is loaded, which may take minutes.
     from slime_vlm.errors import InputError
     from slime_vlm.media import Clip, check_spec, is_address
     from slime_vlm.processing.chat_styles import IMAGE_PLACEHOLDER
@@ -77,18 +77,18 @@ def ask(
         if not question.strip():
             raise InputError('a question is empty, expected some text; ask like -q "What is the total?"')
         if IMAGE_PLACEHOLDER in question:
-            raise InputError(f"the question {question!r} has the text {IMAGE_PLACEHOLDER}, which stands for a picture")
+            raise InputError(f"the question {question!r} has the text {IMAGE_PLACEHOLDER}, which stands for an image")
     for spec in images:
         check_spec(spec, allow_url)
     if show is not None:
         check_target(show, "--show")
-    open_picture = picture_opener(max_pixels, dpi, window, allow_url, max_download, frames)
+    open_image = image_opener(max_pixels, dpi, window, allow_url, max_download, frames)
     for spec in images[1:]:
         # Opened again in its turn: all at once may not fit the memory. Addresses are fetched only once.
         if not is_address(spec):
-            open_picture(spec)
+            open_image(spec)
     start = time.perf_counter()
-    image = open_picture(images[0])
+    image = open_image(images[0])
     opening = time.perf_counter() - start
 
     with busy(f"loading {model}"):
@@ -107,18 +107,18 @@ def ask(
     for number, spec in enumerate(images):
         if number:
             start = time.perf_counter()
-            image = open_picture(spec)
+            image = open_image(spec)
             opening = time.perf_counter() - start
         with busy(f"looking at {Path(spec).name}"):
-            picture = encode(network, processor, image)
-        # Once for all questions: a picture that is decoded by regions would be decoded anew for each.
-        canvas = None if show is None else drawing_copy(image, picture.grid)
+            encoded = encode(network, processor, image)
+        # Once for all questions: an image that is decoded by regions would be decoded anew for each.
+        canvas = None if show is None else drawing_copy(image, encoded.grid)
         for index, question in enumerate(questions):
             place = number * len(questions) + index + 1
             if several and not as_json:
                 name = f"{Path(spec).name}: " if len(images) > 1 else ""
                 typer.secho(f"{name}{question.strip()}", dim=True)
-            answer = picture.ask(question, max_new_tokens=max_new_tokens, on_text=None if as_json else write)
+            answer = encoded.ask(question, max_new_tokens=max_new_tokens, on_text=None if as_json else write)
             if as_json:
                 record = _record(spec, answer, loading, opening)
                 if isinstance(image, Clip):
@@ -157,7 +157,7 @@ def check_target(path: Path, option: str) -> None:
         option: what the user named it with, for the message.
 
     Raises:
-        InputError: it is a folder, of no picture format, or lies where nothing can be written.
+        InputError: it is a folder, of no image format, or lies where nothing can be written.
     """
     from PIL import Image
 
@@ -167,8 +167,8 @@ def check_target(path: Path, option: str) -> None:
         raise InputError(f"{option} {path}: this is a folder, a file name is expected")
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         ending = path.suffix or "a name without ending"
-        raise InputError(f"{option} {path}: {ending} is no picture format; end the name in .png or .jpg")
-    # Missing folders are made when the picture is written, inside the nearest one that is there.
+        raise InputError(f"{option} {path}: {ending} is no image format; end the name in .png or .jpg")
+    # Missing folders are made when the image is written, inside the nearest one that is there.
     nearest = next(folder for folder in path.absolute().parents if folder.exists())
     if not nearest.is_dir() or not os.access(path if path.exists() else nearest, os.W_OK):
         raise InputError(f"{option} {path}: nothing can be written to {nearest}; choose another place")

@@ -1,4 +1,4 @@
-"""`slime chat`: a conversation about pictures, at the terminal or from a pipe."""
+"""`slime chat`: a conversation about images, at the terminal or from a pipe."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from slime_vlm.cli.ask import check_target, save, write
-from slime_vlm.cli.pictures import (
+from slime_vlm.cli.images import (
     AllowUrl,
     Dpi,
     Frames,
+    Images,
     MaxDownload,
     MaxPixels,
     MaxTiles,
-    OpenPicture,
-    Pictures,
+    OpenImage,
     WindowText,
-    picture_opener,
+    image_opener,
 )
 from slime_vlm.cli.terminal import busy, quiet_transformers
 
 if TYPE_CHECKING:
     from slime_vlm.inference.conversation import Conversation
 
-_HELP = """/image PATH   add a picture, or a page such as scan.pdf#3; it enters with the next question
-/look         let all pictures enter again with the next question, selected for it
+_HELP = """/image PATH   add an image, or a page such as scan.pdf#3; it enters with the next question
+/look         let all images enter again with the next question, selected for it
 /show [FILE]  draw where the model looked for the last answer [chat-1.png, chat-2.png, …]
-/reset        forget what was said, keep the pictures
+/reset        forget what was said, keep the images
 /help         this list
 /quit         leave (or Ctrl-D); Ctrl-C stops an answer"""
 
 
 def chat(
-    images: Pictures,
+    images: Images,
     model: Annotated[
         str, typer.Option("--model", "-m", help="nano (shipped), a folder, or a hub id; native or published layout.")
     ] = "nano",
@@ -69,15 +69,15 @@ def chat(
     max_download: MaxDownload = None,
     frames: Frames = None,
 ) -> None:
-    """Talk about pictures: each is encoded once, and follow-up questions know what was said before.
+    """Talk about images: each is encoded once, and follow-up questions know what was said before.
 
     A line is a question, or a command such as /help. Lines may also come from a pipe.
 
     Example: slime chat invoice.png
     """
     # Everything a user can get wrong is found before the model is loaded.
-    open_picture = picture_opener(max_pixels, dpi, window, allow_url, max_download, frames)
-    opened = [(Path(spec).name, open_picture(spec)) for spec in images]
+    open_image = image_opener(max_pixels, dpi, window, allow_url, max_download, frames)
+    opened = [(Path(spec).name, open_image(spec)) for spec in images]
     with busy(f"loading {model}"):
         from slime_vlm import load
         from slime_vlm.inference.conversation import Conversation
@@ -91,17 +91,17 @@ def chat(
         with busy(f"looking at {name}"):
             conversation.add_image(image, name)
     opened.clear()
-    _talk(conversation, max_new_tokens, look_again, open_picture)
+    _talk(conversation, max_new_tokens, look_again, open_image)
 
 
-def _talk(conversation: Conversation, max_new_tokens: int, look_again: bool, open_picture: OpenPicture) -> None:
+def _talk(conversation: Conversation, max_new_tokens: int, look_again: bool, open_image: OpenImage) -> None:
     from slime_vlm.errors import SlimeError
 
     terminal = sys.stdin.isatty()
     if terminal:
         # Importing it gives `input` a history and line editing.
         _import_readline()
-        typer.secho("Ask about the picture; /help lists commands, /quit leaves.", dim=True)
+        typer.secho("Ask about the image; /help lists commands, /quit leaves.", dim=True)
     while True:
         try:
             line = input("> " if terminal else "").strip()
@@ -118,12 +118,12 @@ def _talk(conversation: Conversation, max_new_tokens: int, look_again: bool, ope
             return
         try:
             if line.startswith("/"):
-                _obey(conversation, line, open_picture)
+                _obey(conversation, line, open_image)
             elif line:
                 if look_again:
                     conversation.look_again()
                 _answer(conversation, line, max_new_tokens)
-        # One bad line ends no conversation. A picture that cannot be written is the line's fault as well.
+        # One bad line ends no conversation. An image that cannot be written is the line's fault as well.
         except (SlimeError, OSError) as error:
             typer.echo(f"slime: {' '.join(str(error).split())}", err=True)
 
@@ -143,7 +143,7 @@ def _answer(conversation: Conversation, question: str, max_new_tokens: int) -> N
         typer.secho(f"{reply.num_read} tokens read, {reply.num_cached} known before, {spent:.1f} s", dim=True)
 
 
-def _obey(conversation: Conversation, line: str, open_picture: OpenPicture) -> None:
+def _obey(conversation: Conversation, line: str, open_image: OpenImage) -> None:
     from slime_vlm.errors import InputError
 
     command, _, rest = line.partition(" ")
@@ -153,18 +153,18 @@ def _obey(conversation: Conversation, line: str, open_picture: OpenPicture) -> N
     elif command == "/image":
         if not rest:
             raise InputError("/image: no file is named; write /image page.png")
-        image = open_picture(os.path.expanduser(rest))
+        image = open_image(os.path.expanduser(rest))
         name = Path(rest).name
         with busy(f"looking at {name}"):
-            picture = conversation.add_image(image, name)
-        grid = picture.encoded.grid
+            seen = conversation.add_image(image, name)
+        grid = seen.encoded.grid
         typer.secho(f"{name}: {grid.rows} x {grid.cols} tiles; it enters with your next question", dim=True)
     elif command == "/look":
         conversation.look_again()
-        typer.secho("all pictures enter again with your next question", dim=True)
+        typer.secho("all images enter again with your next question", dim=True)
     elif command == "/reset":
         conversation.reset()
-        typer.secho("forgot what was said, kept the pictures", dim=True)
+        typer.secho("forgot what was said, kept the images", dim=True)
     elif command == "/show":
         _show(conversation, Path(rest).expanduser() if rest else None)
     else:

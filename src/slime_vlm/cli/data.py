@@ -39,7 +39,7 @@ def check(
         str | None, typer.Option("--model", "-m", help="Count this model's tokens: nano, a folder or a hub id.")
     ] = None,
     max_length: Annotated[int, typer.Option("--max-length", min=1, help="Most tokens of a record.")] = 2048,
-    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Processes that open pictures.")] = 1,
+    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Processes that open images.")] = 1,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the whole report to this file.")] = None,
     fix: Annotated[
         Path | None, typer.Option("--fix", metavar="OUT", help="Write a cleaned copy to this new JSONL file.")
@@ -51,7 +51,7 @@ def check(
     config: Annotated[str | None, typer.Option("--config", help="Configuration of a hub data set.")] = None,
     split: Annotated[str | None, typer.Option("--split", help="Split of a hub data set.", show_default="train")] = None,
 ) -> None:
-    """Check records: every picture is decoded, every conversation read.
+    """Check records: every image is decoded, every conversation read.
 
     Exit code 0 when all is well, 1 when something is wrong, 2 when the check could not be made.
 

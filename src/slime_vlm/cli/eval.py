@@ -98,7 +98,7 @@ def pages(
 ) -> None:
     """A quick look at one model: exact match by kind of rendered page, with tokens and seconds, as a Markdown table.
 
-    To compare settings with intervals and plots, to resume, or to ask about your own pictures, take
+    To compare settings with intervals and plots, to resume, or to ask about your own images, take
     `slime eval suite pages`.
 
     Pages are measured in tiles of 256 pixels. One tile means pages of up to 256 x 256 seen as one tile (max_tiles 1);

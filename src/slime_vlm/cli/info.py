@@ -1,4 +1,4 @@
-"""`slime info`: what a model and a picture's size cost, without loading the weights."""
+"""`slime info`: what a model and an image's size cost, without loading the weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def info(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="nano, a folder with a config.json, or a hub id.")],
     image_size: Annotated[
-        str, typer.Option("--image-size", metavar="HxW", help="Height and width of the picture in pixels.")
+        str, typer.Option("--image-size", metavar="HxW", help="Height and width of the image in pixels.")
     ] = "1080x1920",
     max_tiles: Annotated[int | None, typer.Option("--max-tiles", min=1, help="Another limit of tiles.")] = None,
     max_local_tokens: Annotated[
@@ -93,7 +93,7 @@ def _tables(found: ModelInfo) -> list[Table]:
             + [("total", f"{sum(found.parameters.values()):,}")],
         ),
         table(
-            f"Tokens of a picture of {height} x {width}",
+            f"Tokens of an image of {height} x {width}",
             [
                 ("tiles", f"{grid.rows} x {grid.cols} of {grid.view_size} px"),
                 ("global tokens", f"{tokens['global']:,}"),

@@ -33,15 +33,15 @@ def suite(
     tiles: Annotated[int, typer.Option("--tiles", min=2, help="Tiles of a rendered page.")] = 6,
     split: Annotated[str, typer.Option("--split", help="heldout, heldout_fonts or train.")] = "heldout",
     records: Annotated[
-        Path | None, typer.Option("--records", help="Your own pictures: records in the published format.")
+        Path | None, typer.Option("--records", help="Your own images: records in the published format.")
     ] = None,
     device: Device = None,
     dtype: Dtype = None,
     override: Overrides = None,
 ) -> None:
-    """Compare settings of a model on the same questions: fewer image tokens, other views, another picture size.
+    """Compare settings of a model on the same questions: fewer image tokens, other views, another image size.
 
-    Accuracy, seconds and memory against image tokens on held-out rendered pages or your own pictures, with intervals
+    Accuracy, seconds and memory against image tokens on held-out rendered pages or your own images, with intervals
     and plots. For a quick table of one model by kind of page take `slime eval pages`.
 
     Interrupted, the same command goes on where it stopped. It prints the report as Markdown.

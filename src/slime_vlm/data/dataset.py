@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from slime_vlm.data.pictures import open_picture, picture_size
+from slime_vlm.data.images import open_stored_image, stored_image_size
 from slime_vlm.data.source import Source
 from slime_vlm.errors import DataError
 
@@ -19,11 +19,11 @@ class RecordDataset:
 
     Args:
         sources: the sources.
-        open_picture: what opens a picture that is stored somewhere, from where its source's paths start.
+        open_image: what opens an image that is stored somewhere, from where its source's paths start.
     """
 
-    def __init__(self, *sources: Source, open_picture: Callable[[Any, Path], Any] = open_picture) -> None:
-        self.sources, self.open_picture = sources, open_picture
+    def __init__(self, *sources: Source, open_image: Callable[[Any, Path], Any] = open_stored_image) -> None:
+        self.sources, self.open_image = sources, open_image
         self.lengths = [len(source) for source in sources]
         self.starts = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
 
@@ -48,22 +48,22 @@ class RecordDataset:
         return [min(math.floor(share * length), length - 1) for length in self.lengths]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The record in the published form, and its pictures opened, under `pictures`.
+        """The record in the published form, and its images opened, under `images`.
 
         Raises:
-            DataError: it, or one of its pictures, cannot be used.
+            DataError: it, or one of its images, cannot be used.
         """
         number, place = self.place(index)
         source = self.sources[number]
         record = source[place]
         try:
-            pictures = [self.open_picture(value, source.images) for value in record.images]
+            images = [self.open_image(value, source.images) for value in record.images]
         except DataError as error:
             raise DataError(f"{self.name_of(index)}: {error}") from error
-        return {"id": record.id, "pictures": pictures, "conversations": record.conversations}
+        return {"id": record.id, "images": images, "conversations": record.conversations}
 
     def sizes(self, index: int) -> tuple[list[tuple[int, int] | None], int]:
-        """(height, width) of a record's pictures, None where only opening them tells, and the characters of its turns.
+        """(height, width) of a record's images, None where only opening them tells, and the characters of its turns.
 
         Raises:
             DataError: the record cannot be read.
@@ -72,7 +72,7 @@ class RecordDataset:
         source = self.sources[number]
         record = source[place]
         turns = (str(turn.get("value", turn.get("content"))) for turn in record.conversations)
-        return [picture_size(value, source.images) for value in record.images], sum(map(len, turns))
+        return [stored_image_size(value, source.images) for value in record.images], sum(map(len, turns))
 
     def name_of(self, index: int) -> str:
         """How messages name a record: its source, and its id or else its place."""

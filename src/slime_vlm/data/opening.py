@@ -54,7 +54,7 @@ def open_source(
 
     Args:
         name: A JSON, JSONL, Parquet or tar file; a pattern such as `shards/*.tar`; a folder of tars, of Parquet files,
-            of pictures with texts beside them, or one that `datasets` saved; or a hub id (owner/name).
+            of images with texts beside them, or one that `datasets` saved; or a hub id (owner/name).
         images: Where image paths start, a folder or a zip or tar file; default: beside the records.
         config: Configuration of a hub data set.
         split: Split of a data set of the `datasets` library, default train.
@@ -93,7 +93,7 @@ def _open_files(name: str, files: list[Path], images: Path | None) -> Source:
         return ParquetRecords(name, files, images)
     if ending == ".tar":
         if images is not None:
-            raise DataError(f"{name} holds its own pictures: leave the image folder out")
+            raise DataError(f"{name} holds its own images: leave the image folder out")
         return TarShards(name, files)
     if len(files) > 1:
         raise DataError(f"{name} means {len(files)} files: name JSON and JSONL files one by one, as a mixture")

@@ -1,4 +1,4 @@
-"""What a record is, whatever it is stored in: an id, pictures that are not opened yet, and the turns."""
+"""What a record is, whatever it is stored in: an id, images that are not opened yet, and the turns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Record:
 
     Attributes:
         id: Its id, None where it has none.
-        images: Its pictures as they are stored, see `pictures.open_picture`.
+        images: Its images as they are stored, see `images.open_stored_image`.
         conversations: Turns, `{"from", "value"}` or `{"role", "content"}`.
         rest: What else the record says.
     """
@@ -38,7 +38,7 @@ class Record:
 def read_record(raw: Any) -> Record:
     """Read a record in the published form.
 
-    `image` (or `images`) is one picture or a list of them, or left out; `conversations` may be called `messages`.
+    `image` (or `images`) is one image or a list of them, or left out; `conversations` may be called `messages`.
 
     Raises:
         DataError: It is no such record. The message does not name it.

@@ -43,7 +43,7 @@ class Source(ABC):
         return None
 
     def __getitem__(self, index: int) -> Record:
-        """The record of a place, its pictures not opened.
+        """The record of a place, its images not opened.
 
         Raises:
             DataError: there is no usable record. The message names the source, and its id or else its place.

@@ -1,4 +1,4 @@
-"""What a model costs, from its config alone: parameters, tokens, memory and FLOPs of one question about one picture.
+"""What a model costs, from its config alone: parameters, tokens, memory and FLOPs of one question about one image.
 
 The model is built on the meta device, where tensors have shapes but no numbers, and run there once: what its operations
 would compute and keep alive is counted, so the counts hold for any vision encoder and language model.
@@ -34,11 +34,11 @@ from slime_vlm.model.tiling import TileGrid, choose_grid
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The plan of one question about one picture; a count, not a measurement.
+    """The plan of one question about one image; a count, not a measurement.
 
     Attributes:
         parameters: parameters by part; a tied head counts with the language model.
-        image_size: (height, width) of the picture.
+        image_size: (height, width) of the image.
         grid: its tiles.
         text_tokens: tokens of prompt and question that were assumed.
         tokens: global, separator, local, and the least and most local tokens that a question can keep.
@@ -128,19 +128,19 @@ def describe(
     text_tokens: int = 64,
     dtype: torch.dtype = torch.bfloat16,
 ) -> ModelInfo:
-    """Counts what one question about one picture takes.
+    """Counts what one question about one image takes.
 
     Multiplications and additions count one each; of the attention all pairs of tokens are counted, although half of
     them are masked while reading. Activations assume fused attention, which keeps no matrix of pairs.
 
     Args:
         config: the model; its weights are not needed.
-        image_size: (height, width) of the picture in pixels.
+        image_size: (height, width) of the image in pixels.
         text_tokens: tokens of prompt and question.
         dtype: number type of weights, cache and activations.
 
     Raises:
-        InputError: the picture's size or `text_tokens` is not positive.
+        InputError: the image's size or `text_tokens` is not positive.
     """
     if text_tokens < 1:
         raise InputError(f"{text_tokens} text tokens, expected at least 1")

@@ -98,7 +98,7 @@ def _sizes(axes: Axes, results: Sequence[TaskResult]) -> None:
         means = [scores[places == place].mean() for place in seen]
         axes.plot(seen, means, **_style(number), label=f"{result.task.name} ({len(rows)})")
     axes.set_xticks(range(len(names)), names)
-    axes.set(xlabel="longest side of the picture, pixels", ylabel="mean score of a question, %", ylim=(-4, 104))
+    axes.set(xlabel="longest side of the image, pixels", ylabel="mean score of a question, %", ylim=(-4, 104))
     axes.set(xlim=(-0.5, len(names) - 0.5), title="Accuracy by image size")
     _legend(axes)
 

@@ -31,7 +31,7 @@ class Records:
     Attributes:
         rows: the records; may be gone through once.
         length: how many there are, None where that is not known beforehand.
-        folder: where relative picture paths start; None on the hub.
+        folder: where relative image paths start; None on the hub.
         origin: where they come from, for the record of a run.
     """
 
@@ -163,14 +163,14 @@ def _read(path: Path) -> Iterator[Any]:
     elif path.suffix == ".json":
         yield from _json_rows(path)
     elif path.suffix == ".tsv":
-        # Pictures in base64 are longer than the limit of the reader.
+        # Images in base64 are longer than the limit of the reader.
         csv.field_size_limit(sys.maxsize)
         with path.open(encoding="utf-8", newline="") as table:
             yield from csv.DictReader(table, delimiter="\t")
     else:
         import pyarrow.parquet
 
-        # A few rows at a time: a table of pictures need not fit the memory.
+        # A few rows at a time: a table of images need not fit the memory.
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=16):
                 yield from batch.to_pylist()

@@ -47,7 +47,7 @@ def table(results: Sequence[TaskResult]) -> str:
     for result in results:
         data = describe(result)
         tokens = data["tokens"]
-        pictures = tokens.get("global", 0) + tokens.get("local", 0)
+        images = tokens.get("global", 0) + tokens.get("local", 0)
         kept = tokens.get("global", 0) + tokens.get("kept", 0)
         score = "–" if result.score is None else f"{result.score:.2f}"
         cells = [
@@ -56,7 +56,7 @@ def table(results: Sequence[TaskResult]) -> str:
             result.main or _missing(result),
             score,
             str(len(result.rows)),
-            f"{pictures:.0f}",
+            f"{images:.0f}",
             f"{kept:.0f}",
             f"{data['seconds']:.2f}",
         ]

@@ -13,8 +13,8 @@ from rich.console import Console
 from slime_vlm.errors import ConfigError, DataError, SlimeError
 from slime_vlm.evaluation.benchmarks import Question, Task
 from slime_vlm.evaluation.folder_results import folder_results, known_settings
+from slime_vlm.evaluation.images import open_visual
 from slime_vlm.evaluation.judge import Judge
-from slime_vlm.evaluation.pictures import open_visual
 from slime_vlm.evaluation.predictions import PredictionStore, Row
 from slime_vlm.evaluation.processes import Processes, join_processes
 from slime_vlm.evaluation.progress import progress_bar
@@ -73,7 +73,7 @@ def run_benchmarks(options: RunOptions, console: Console) -> list[TaskResult]:
 
     Raises:
         ConfigError: the folder holds another run, or two questions have one id.
-        DataError: records are missing or of another format, or a picture cannot be opened.
+        DataError: records are missing or of another format, or an image cannot be opened.
         CheckpointError: there is no such model.
     """
     processes = join_processes(options.device)
@@ -201,14 +201,14 @@ def _questions(task: Task, rows: Iterable[dict[str, Any]]) -> Iterator[tuple[int
 def _ask(
     task: Task, questions: Sequence[tuple[int, Question]], folder: Path | None, answerer: BatchAnswerer
 ) -> list[Row]:
-    pictures = []
+    opened = []
     for _, question in questions:
         try:
-            pictures.append([open_visual(image, folder) for image in question.images])
+            opened.append([open_visual(image, folder) for image in question.images])
         except SlimeError as error:
             raise DataError(f"{task.name}: question {question.id}: {error}") from error
     prompts = [question.prompt for _, question in questions]
-    given = answerer.answer(prompts, pictures, task.benchmark.max_new_tokens)
+    given = answerer.answer(prompts, opened, task.benchmark.max_new_tokens)
     return [
         {
             "task": task.benchmark.name,
@@ -223,7 +223,7 @@ def _ask(
             "seconds": round(answer.seconds, 4),
             "image_sizes": [[image.height, image.width] for image in images],
         }
-        for (place, question), answer, images in zip(questions, given, pictures, strict=True)
+        for (place, question), answer, images in zip(questions, given, opened, strict=True)
     ]
 
 

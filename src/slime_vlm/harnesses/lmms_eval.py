@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from slime_vlm.checkpoints.loading import load
-from slime_vlm.evaluation.pictures import open_visual
+from slime_vlm.evaluation.images import open_visual
 from slime_vlm.evaluation.processes import join_processes
 from slime_vlm.harnesses.generation import read_generation
 from slime_vlm.inference.batching import BatchAnswerer, Given
@@ -24,7 +24,7 @@ from slime_vlm.media import Clip
 
 
 class SlimeVlm(lmms):
-    """SliME behind the interface of lmms-eval: pictures first, then the text of the task.
+    """SliME behind the interface of lmms-eval: images first, then the text of the task.
 
     Args:
         pretrained: `nano`, a folder or a hub id.
@@ -73,7 +73,7 @@ class SlimeVlm(lmms):
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
         """Answers requests of any number, batches of one kind of generation at a time, in their order."""
-        # Requests are (text, settings, function of the record that gives its pictures, number, task, split).
+        # Requests are (text, settings, function of the record that gives its images, number, task, split).
         order = Collator([request.args for request in requests], lambda args: 0, lambda args: args[1], grouping=True)
         results: list[GenerationResult] = []
         with tqdm(total=len(requests), desc="slime_vlm", disable=self.rank != 0) as bar:
@@ -84,21 +84,21 @@ class SlimeVlm(lmms):
 
     def _answer(self, batch: Sequence[tuple[Any, ...]]) -> list[GenerationResult]:
         texts = [args[0] for args in batch]
-        pictures = [self._pictures(*args[2:]) for args in batch]
+        images = [self._images(*args[2:]) for args in batch]
         generation = read_generation(batch[0][1])
         for name in set(generation.ignored) - self._ignored:
             eval_logger.warning(f"slime_vlm: the generation setting '{name}' means nothing here and is left out")
         self._ignored.update(generation.ignored)
-        given = self._answerer.answer(texts, pictures, generation.max_new_tokens, **generation.options)
+        given = self._answerer.answer(texts, images, generation.max_new_tokens, **generation.options)
         return [GenerationResult(generation.cut(one.text), _count(one)) for one in given]
 
-    def _pictures(
+    def _images(
         self, find: Callable[[dict[str, Any]], Any], number: int, task: str, split: str
     ) -> list[Image.Image | Clip]:
         found = find(self.task_dict[task][split][number])
         if found is None:
             return []
-        return [open_visual(picture) for picture in (found if isinstance(found, (list, tuple)) else [found])]
+        return [open_visual(image) for image in (found if isinstance(found, (list, tuple)) else [found])]
 
     def generate_until_multi_round(self, requests: list[Instance]) -> NoReturn:
         """Not supported."""

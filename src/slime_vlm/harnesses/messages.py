@@ -1,4 +1,4 @@
-"""Messages of VLMEvalKit, `{"type": "image" or "text", "value": …}`, as a question with its pictures in front."""
+"""Messages of VLMEvalKit, `{"type": "image" or "text", "value": …}`, as a question with its images in front."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ def read_message(message: Sequence[Mapping[str, str]]) -> tuple[str, list[str]]:
     """Take a message apart.
 
     Returns:
-        Its texts, a line each, and the files of its pictures in their order.
+        Its texts, a line each, and the files of its images in their order.
 
     Raises:
-        DataError: it holds something else than texts and pictures.
+        DataError: it holds something else than texts and images.
     """
     texts, files = [], []
     for part in message:

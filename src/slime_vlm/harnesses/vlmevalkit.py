@@ -54,7 +54,7 @@ def read_arguments(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
     parser.add_argument("--device", help="cpu, cuda, … (default: cuda if there is one)")
     parser.add_argument("--dtype", help="float32, bfloat16, … (default: float32 on CPU, bfloat16 on GPU)")
     parser.add_argument("--max-new-tokens", type=int, default=1024, help="longest answer in tokens")
-    parser.add_argument("--max-tiles", type=int, help="most tiles of a picture")
+    parser.add_argument("--max-tiles", type=int, help="most tiles of an image")
     parser.add_argument("--max-local-tokens", type=int, help="keep exactly the best so many local tokens")
     found, passed_on = parser.parse_known_args(arguments)
     # The config's own values stay where nothing is said.

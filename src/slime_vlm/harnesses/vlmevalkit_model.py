@@ -7,13 +7,13 @@ from typing import Any
 from vlmeval.vlm.base import BaseModel
 
 from slime_vlm.checkpoints.loading import load
-from slime_vlm.evaluation.pictures import open_picture
+from slime_vlm.evaluation.images import open_benchmark_image
 from slime_vlm.harnesses.messages import read_message
 from slime_vlm.inference.batching import BatchAnswerer
 
 
 class SlimeVlm(BaseModel):
-    """SliME behind VLMEvalKit's interface, one question at a time as VLMEvalKit asks, pictures at full sharpness.
+    """SliME behind VLMEvalKit's interface, one question at a time as VLMEvalKit asks, images at full sharpness.
 
     Args:
         pretrained: `nano`, a folder or a hub id.
@@ -42,4 +42,6 @@ class SlimeVlm(BaseModel):
     def generate_inner(self, message: list[dict[str, str]], dataset: str | None = None) -> str:
         """Answers a message; `dataset` is the name of the benchmark and changes nothing."""
         text, files = read_message(message)
-        return self._answerer.answer([text], [[open_picture(file) for file in files]], self._max_new_tokens)[0].text
+        return self._answerer.answer([text], [[open_benchmark_image(file) for file in files]], self._max_new_tokens)[
+            0
+        ].text

@@ -1,1 +1,1 @@
-"""Asking a model: answers, conversations, batches, and the picture of where it looked."""
+"""Asking a model: answers, conversations, batches, and the image of where it looked."""

@@ -1,4 +1,4 @@
-"""Answering questions about a picture or video: encode it once, ask as often as you like, see where answers looked."""
+"""Answering questions about an image or video: encode it once, ask as often as you like, see where answers looked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from slime_vlm.errors import InputError
 from slime_vlm.inference.heat_map import LocalSelection, draw_overlay, drawing_copy
-from slime_vlm.media import Clip, OpenedInput, TiledPicture, to_rgb
+from slime_vlm.media import Clip, OpenedInput, TiledImage, to_rgb
 from slime_vlm.model.outputs import VisionTokens
 from slime_vlm.model.tiling import TileGrid, choose_grid, frame_grid
 
@@ -30,19 +30,19 @@ OnText = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer and what it was made from; per-token arrays are in picture order, row by row over the whole picture.
+    """An answer and what it was made from; per-token arrays are in image order, row by row over the whole image.
 
     Attributes:
         question: the question as asked.
         text: the answer.
-        grid: tiles of the picture.
+        grid: tiles of the image.
         tile_side: local tokens along one side of a tile.
         num_global: global tokens that the language model read.
         kept: bool [L], the local tokens that the language model read.
         scores: float [L], the selector's scores; None without a selector.
         probabilities: float [L], the scores as probabilities; None without a selector.
         gates: float [N, 2], the weights of the two global adapters; None when one stands alone.
-        seconds: time by step: select, prefill, decode, and for the first question of a picture preprocess and encode.
+        seconds: time by step: select, prefill, decode, and for the first question of an image preprocess and encode.
     """
 
     question: str
@@ -58,7 +58,7 @@ class Answer:
 
     @property
     def num_local(self) -> int:
-        """Local tokens of the picture before selection."""
+        """Local tokens of the image before selection."""
         return self.kept.size
 
     @property
@@ -73,14 +73,14 @@ class Answer:
 
     def draw(self, image: OpenedInput) -> Image.Image:
         """Draws tiles and kept tokens over what was asked about, see `overlay.draw_overlay`; of a video, its frames."""
-        picture = image if isinstance(image, Image.Image) else drawing_copy(image, self.grid)
+        canvas = image if isinstance(image, Image.Image) else drawing_copy(image, self.grid)
         selection = LocalSelection(self.grid, self.tile_side, self.kept, self.scores)
-        return draw_overlay(picture, selection, self.question, self.text, num_global=self.num_global)
+        return draw_overlay(canvas, selection, self.question, self.text, num_global=self.num_global)
 
 
 @dataclass(frozen=True)
 class Beginning:
-    """What the language model has read of a picture before any question.
+    """What the language model has read of an image before any question.
 
     Attributes:
         input_ids: [1, P] the prompt up to the last token that does not depend on the question.
@@ -99,17 +99,17 @@ class Beginning:
 
 
 @dataclass
-class EncodedPicture:
-    """A picture after the vision encoder, ready for any number of questions; made by `encode`.
+class EncodedImage:
+    """An image after the vision encoder, ready for any number of questions; made by `encode`.
 
-    What the prompts of all its questions begin with, up to the picture's global tokens, is read by the language model
+    What the prompts of all its questions begin with, up to the image's global tokens, is read by the language model
     once: the keys and values stay here, for as long as the model is neither moved nor changed. A model with a sliding
     window or a cache of fixed size reads it anew.
 
     Attributes:
         model: the model that encoded it and will answer.
         processor: the model's processor.
-        grid: tiles of the picture.
+        grid: tiles of the image.
         tokens: its tokens before selection.
         seconds: time of the steps `preprocess` and `encode`; they are told with the first answer.
     """
@@ -188,9 +188,9 @@ class EncodedPicture:
             grid=self.grid,
             tile_side=self.processor.token_layout.tile_side,
             num_global=0 if self.tokens.global_tokens is None else self.tokens.global_tokens.shape[0],
-            kept=self.in_picture_order(kept),
-            scores=self.in_picture_order(selection.scores[0]) if selection is not None and scored else None,
-            probabilities=self.in_picture_order(selection.probs[0]) if selection is not None and scored else None,
+            kept=self.in_image_order(kept),
+            scores=self.in_image_order(selection.scores[0]) if selection is not None and scored else None,
+            probabilities=self.in_image_order(selection.probs[0]) if selection is not None and scored else None,
             gates=None if self.tokens.gates is None else self.tokens.gates.float().cpu().numpy(),
             seconds={**shared, **clock.seconds},
         )
@@ -216,8 +216,8 @@ class EncodedPicture:
             layer.keys, layer.values = layer.keys.clone(), layer.values.clone()
         return Beginning(input_ids[:, :length], cache)
 
-    def in_picture_order(self, values: Tensor) -> np.ndarray:
-        """Brings one value a local token [L] from the order of merging into that of the picture."""
+    def in_image_order(self, values: Tensor) -> np.ndarray:
+        """Brings one value a local token [L] from the order of merging into that of the image."""
         array = (values if values.dtype == torch.bool else values.float()).cpu().numpy()
         if self.model.config.local_merge == "spatial" or not array.size:
             return array
@@ -225,18 +225,18 @@ class EncodedPicture:
         return array.reshape(self.grid.rows, self.grid.cols, side, side).swapaxes(1, 2).reshape(-1)
 
 
-def encode(model: SlimeForConditionalGeneration, processor: SlimeProcessor, image: OpenedInput) -> EncodedPicture:
-    """Encodes a picture once, a chunk of its views at a time: of a picture of any size only the tokens are kept.
+def encode(model: SlimeForConditionalGeneration, processor: SlimeProcessor, image: OpenedInput) -> EncodedImage:
+    """Encodes an image once, a chunk of its views at a time: of an image of any size only the tokens are kept.
 
     Args:
         model: a SliME model; `slime_vlm.load` gives it with its processor.
         processor: its processor.
-        image: a picture of any size and mode, or what `inputs.open_input` made of a file.
+        image: an image of any size and mode, or what `inputs.open_input` made of a file.
     """
     start = time.perf_counter()
     if isinstance(image, Clip):
         return _encode_clip(model, processor, image, start)
-    image = image if isinstance(image, TiledPicture) else to_rgb(image)
+    image = image if isinstance(image, TiledImage) else to_rgb(image)
     settings, config = processor.image_processor, model.config
     grid = choose_grid(image.height, image.width, settings.view_size, settings.max_tiles)
     # What a CPU computes of one view stays in its caches: eight at once take CLIP-L 1.3 times as long (docs/log.md).
@@ -245,19 +245,19 @@ def encode(model: SlimeForConditionalGeneration, processor: SlimeProcessor, imag
     with torch.inference_mode():
         tokens = model.encode_stream(chunks, (grid.rows, grid.cols))
     seconds = {"preprocess": chunks.seconds, "encode": time.perf_counter() - start - chunks.seconds}
-    return EncodedPicture(model, processor, grid, tokens, seconds)
+    return EncodedImage(model, processor, grid, tokens, seconds)
 
 
 def _encode_clip(
     model: SlimeForConditionalGeneration, processor: SlimeProcessor, clip: Clip, start: float
-) -> EncodedPicture:
+) -> EncodedImage:
     grid = frame_grid(len(clip.frames), processor.image_processor.view_size)
     views = processor.image_processor.frame_views(clip.frames)
     ready = time.perf_counter()
     with torch.inference_mode():
         tokens = model.encode_frames(views, (grid.rows, grid.cols))
     seconds = {"preprocess": ready - start, "encode": time.perf_counter() - ready}
-    return EncodedPicture(model, processor, grid, tokens, seconds)
+    return EncodedImage(model, processor, grid, tokens, seconds)
 
 
 def ask(
@@ -268,7 +268,7 @@ def ask(
     *,
     max_new_tokens: int = 256,
 ) -> list[Answer]:
-    """Asks one or more questions about a picture, which is encoded once.
+    """Asks one or more questions about an image, which is encoded once.
 
     Args:
         model: see `encode`.
@@ -284,8 +284,8 @@ def ask(
         InputError: a question is empty or contains the image placeholder.
     """
     asked = [questions] if isinstance(questions, str) else list(questions)
-    picture = encode(model, processor, image)
-    return [picture.ask(question, max_new_tokens=max_new_tokens) for question in asked]
+    encoded = encode(model, processor, image)
+    return [encoded.ask(question, max_new_tokens=max_new_tokens) for question in asked]
 
 
 def check_question(processor: SlimeProcessor, question: str) -> None:
@@ -293,11 +293,11 @@ def check_question(processor: SlimeProcessor, question: str) -> None:
     if not question.strip():
         raise InputError("the question is empty, expected some text")
     if processor.image_token in question:
-        raise InputError(f"the question contains {processor.image_token}, which stands for a picture; leave it out")
+        raise InputError(f"the question contains {processor.image_token}, which stands for an image; leave it out")
 
 
 def _encode_question(processor: SlimeProcessor, question: str, grid: TileGrid) -> dict[str, Tensor]:
-    """Writes the prompt of a question about a picture whose pixels are not needed again: input tensors [1, S]."""
+    """Writes the prompt of a question about an image whose pixels are not needed again: input tensors [1, S]."""
     check_question(processor, question)
     content = [{"type": "image"}, {"type": "text", "text": question}]
     prompt = processor.apply_chat_template(

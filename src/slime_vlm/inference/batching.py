@@ -1,4 +1,4 @@
-"""Answering several questions at once, each with its own pictures, and counting what that took."""
+"""Answering several questions at once, each with its own images, and counting what that took."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class BatchAnswerer:
         """Answer prompts of any number, at most `batch_size` together; greedily, unless told otherwise.
 
         Args:
-            prompts: texts after the pictures.
-            images: pictures of each prompt, RGB, or frames of videos.
+            prompts: texts after the images.
+            images: images of each prompt, RGB, or frames of videos.
             max_new_tokens: longest answer.
             **sampling: what `generate` is told about choosing tokens, `do_sample=True, temperature=0.2`.
 
@@ -130,16 +130,16 @@ class BatchAnswerer:
     def _encode(
         self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image | Clip]]
     ) -> tuple[dict[str, Tensor], list[VisionTokens]]:
-        """The texts, and either the pixels of all pictures or, where a video is among them, tokens of each alone."""
+        """The texts, and either the pixels of all images or, where a video is among them, tokens of each alone."""
         apart = any(isinstance(image, Clip) for row in images for image in row)
         seen = [encode(self.model, self.processor, image) for row in images for image in row] if apart else []
         grids = {"image_grids": [(one.grid.rows, one.grid.cols) for one in seen]} if apart else {}
         conversations = []
-        for prompt, pictures in zip(prompts, images, strict=True):
-            # In a question the placeholder would stand for one more picture.
+        for prompt, row_images in zip(prompts, images, strict=True):
+            # In a question the placeholder would stand for one more image.
             text = prompt.replace(self.processor.image_token, "")
             content: list[dict[str, Any]] = [
-                {"type": "image"} if apart else {"type": "image", "image": picture} for picture in pictures
+                {"type": "image"} if apart else {"type": "image", "image": image} for image in row_images
             ]
             conversations.append([{"role": "user", "content": [*content, {"type": "text", "text": text}]}])
         batch = self.processor.apply_chat_template(
@@ -153,7 +153,7 @@ class BatchAnswerer:
         return inputs, [one.tokens for one in seen]
 
     def _look(self, batch: dict[str, Tensor], tokens: list[VisionTokens]) -> tuple[list[VisionTokens], list[Tensor]]:
-        """Tokens of every picture, those that are given among them, and bool [L] which local ones are kept."""
+        """Tokens of every image, those that are given among them, and bool [L] which local ones are kept."""
         if "pixel_values" in batch:
             tokens = self.model.encode_images(batch["pixel_values"].to(self.model.dtype), batch["image_grids"])
         if not tokens:

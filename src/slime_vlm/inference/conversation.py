@@ -1,11 +1,11 @@
-"""Conversations about pictures: several turns and pictures, each picture encoded once, each token read once.
+"""Conversations about images: several turns and images, each image encoded once, each token read once.
 
-A conversation is one growing row of tokens. A picture enters it with a question, and of its local tokens those are kept
+A conversation is one growing row of tokens. An image enters it with a question, and of its local tokens those are kept
 that this question selects, as if its turn stood alone. What was kept stays: later turns only add to the row, so the
-language model's cache of keys and values is good for all of them. To have pictures selected anew for another question,
+language model's cache of keys and values is good for all of them. To have images selected anew for another question,
 let them enter again (`Conversation.look_again`), which encodes nothing.
 
-Deviation: the published code encodes all pictures again in every turn and selects by the text of all turns, so that
+Deviation: the published code encodes all images again in every turn and selects by the text of all turns, so that
 nothing computed for one turn is of use in the next.
 """
 
@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from slime_vlm.errors import ConfigError, InputError
-from slime_vlm.inference.answering import EncodedPicture, OnText, TimedStreamer, check_question, encode
+from slime_vlm.inference.answering import EncodedImage, OnText, TimedStreamer, check_question, encode
 from slime_vlm.inference.heat_map import LocalSelection, draw_overlay, drawing_copy
 from slime_vlm.media import OpenedInput
 from slime_vlm.processing.chat_styles import Segment
@@ -39,8 +39,8 @@ _ANSWER = "\ufdd4"
 
 
 @dataclass(frozen=True)
-class SeenPicture:
-    """A picture of a conversation.
+class SeenImage:
+    """An image of a conversation.
 
     Attributes:
         name: what to call it.
@@ -49,22 +49,22 @@ class SeenPicture:
     """
 
     name: str
-    encoded: EncodedPicture
+    encoded: EncodedImage
     image: Image.Image
 
 
 @dataclass(frozen=True)
 class Look:
-    """A picture's place in the row: what was kept of it when it entered.
+    """An image's place in the row: what was kept of it when it entered.
 
     Attributes:
-        picture: the picture.
+        image: the image.
         question: the question that it was selected for.
         kept: bool [L], the local tokens that the language model reads, in the order of merging.
-        selection: the same with scores, in picture order.
+        selection: the same with scores, in image order.
     """
 
-    picture: SeenPicture
+    image: SeenImage
     question: str
     kept: Tensor
     selection: LocalSelection
@@ -72,7 +72,7 @@ class Look:
     @property
     def num_global(self) -> int:
         """Global tokens that the language model reads."""
-        tokens = self.picture.encoded.tokens.global_tokens
+        tokens = self.image.encoded.tokens.global_tokens
         return 0 if tokens is None else tokens.shape[0]
 
 
@@ -83,7 +83,7 @@ class Reply:
     Attributes:
         question: the question as asked.
         text: the answer.
-        prompt_ids: the whole row that was answered, every picture as the placeholders it has before selection.
+        prompt_ids: the whole row that was answered, every image as the placeholders it has before selection.
         answer_ids: the answer's tokens without the one that ends it.
         looks: all that had entered the row by then.
         num_cached: tokens of the row that were in the cache already.
@@ -101,15 +101,15 @@ class Reply:
     seconds: dict[str, float]
 
     def draw(self) -> list[Image.Image]:
-        """Draws where the model looked, a drawing for each picture in the row, by its latest look."""
-        latest = {id(look.picture): look for look in self.looks}
+        """Draws where the model looked, a drawing for each image in the row, by its latest look."""
+        latest = {id(look.image): look for look in self.looks}
         return [
             draw_overlay(
-                look.picture.image,
+                look.image.image,
                 look.selection,
                 self.question,
                 self.text,
-                title=look.picture.name,
+                title=look.image.name,
                 by=look.question,
                 num_global=look.num_global,
             )
@@ -122,55 +122,55 @@ class Conversation:
     """A conversation with a model, answered greedily.
 
     Running the same turns from scratch gives the same answers token by token: the row (`Reply.prompt_ids`), the
-    pictures and what was kept of them (`Reply.looks`) are all that an answer depends on, and `generate` on them without
+    images and what was kept of them (`Reply.looks`) are all that an answer depends on, and `generate` on them without
     any cache answers alike.
 
     Attributes:
         model: a SliME model; `slime_vlm.load` gives it with its processor.
         processor: its processor, with a template that can write several turns.
-        pictures: all pictures, whether they have entered the row or enter with the next question.
+        images: all images, whether they have entered the row or enter with the next question.
         replies: the answered turns.
     """
 
     model: SlimeForConditionalGeneration = field(repr=False)
     processor: SlimeProcessor = field(repr=False)
-    pictures: list[SeenPicture] = field(default_factory=list)
+    images: list[SeenImage] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
-    _entering: list[SeenPicture] = field(default_factory=list, repr=False)
+    _entering: list[SeenImage] = field(default_factory=list, repr=False)
     _row: list[int] = field(default_factory=list, repr=False)
     _looks: list[Look] = field(default_factory=list, repr=False)
     _cache: Cache | None = field(default=None, repr=False)
     _num_cached: int = field(default=0, repr=False)  # tokens of `_row`, counted before selection
 
-    def add_image(self, image: OpenedInput, name: str = "") -> SeenPicture:
-        """Encodes a picture or a video's frames, which enter the conversation with the next question."""
+    def add_image(self, image: OpenedInput, name: str = "") -> SeenImage:
+        """Encodes an image or a video's frames, which enter the conversation with the next question."""
         encoded = encode(self.model, self.processor, image)
-        return self.add_picture(encoded, image, name)
+        return self.add_encoded(encoded, image, name)
 
-    def add_picture(self, encoded: EncodedPicture, image: OpenedInput, name: str = "") -> SeenPicture:
-        """Adds a picture that is encoded already; it enters the conversation with the next question.
+    def add_encoded(self, encoded: EncodedImage, image: OpenedInput, name: str = "") -> SeenImage:
+        """Adds an image that is encoded already; it enters the conversation with the next question.
 
         Args:
-            encoded: the picture's tokens, by the model of this conversation.
+            encoded: the image's tokens, by the model of this conversation.
             image: what to draw on.
             name: what to call it; default its number.
         """
-        picture = SeenPicture(name or f"picture {len(self.pictures) + 1}", encoded, drawing_copy(image, encoded.grid))
-        self.pictures.append(picture)
-        self._entering.append(picture)
-        return picture
+        seen = SeenImage(name or f"image {len(self.images) + 1}", encoded, drawing_copy(image, encoded.grid))
+        self.images.append(seen)
+        self._entering.append(seen)
+        return seen
 
-    def look_again(self, pictures: Sequence[SeenPicture] | None = None) -> None:
-        """Lets pictures (default: all) enter again with the next question, selected for it and not encoded again."""
-        for picture in self.pictures if pictures is None else pictures:
-            if not any(picture is waiting for waiting in self._entering):
-                self._entering.append(picture)
+    def look_again(self, images: Sequence[SeenImage] | None = None) -> None:
+        """Lets images (default: all) enter again with the next question, selected for it and not encoded again."""
+        for image in self.images if images is None else images:
+            if not any(image is waiting for waiting in self._entering):
+                self._entering.append(image)
 
     def reset(self) -> None:
-        """Forgets all turns and keeps the pictures, which enter with the next question."""
+        """Forgets all turns and keeps the images, which enter with the next question."""
         self.replies, self._row, self._looks = [], [], []
         self._cache, self._num_cached = None, 0
-        self._entering = list(self.pictures)
+        self._entering = list(self.images)
 
     def ask(
         self,
@@ -202,7 +202,7 @@ class Conversation:
         selected = time.perf_counter()
 
         row, looks = [*self._row, *turn], [*self._looks, *entering]
-        # Without a cache (the first turn, or after an interrupt) the whole row is read, with all its pictures.
+        # Without a cache (the first turn, or after an interrupt) the whole row is read, with all its images.
         new, shown = (row, looks) if self._cache is None else (row[self._num_cached :], entering)
         cached = 0 if self._cache is None else self._cache.get_seq_length()
         num_read = len(new) - sum(int((~look.kept).sum()) for look in shown)
@@ -247,47 +247,47 @@ class Conversation:
             )
 
     def _select(self, question: str) -> list[Look]:
-        """Selects local tokens of the pictures that enter, by their turn alone: what came before has no say."""
+        """Selects local tokens of the images that enter, by their turn alone: what came before has no say."""
         if not self._entering:
             return []
-        tokens = [picture.encoded.tokens for picture in self._entering]
+        tokens = [image.encoded.tokens for image in self._entering]
         selection = self.model.select(tokens, **self._first_turn(question, self._entering))
         looks = []
-        for index, picture in enumerate(self._entering):
+        for index, image in enumerate(self._entering):
             length = tokens[index].num_local_tokens
             kept = torch.ones(length, dtype=torch.bool, device=self.model.device)
             scores = None
             if selection is not None:
                 kept = selection.kept[index, :length]
                 if self.model.config.selector != "none":
-                    scores = picture.encoded.in_picture_order(selection.scores[index, :length])
+                    scores = image.encoded.in_image_order(selection.scores[index, :length])
             shown = LocalSelection(
-                picture.encoded.grid,
+                image.encoded.grid,
                 self.processor.token_layout.tile_side,
-                picture.encoded.in_picture_order(kept),
+                image.encoded.in_image_order(kept),
                 scores,
             )
-            looks.append(Look(picture, question, kept, shown))
+            looks.append(Look(image, question, kept, shown))
         return looks
 
-    def _first_turn(self, question: str, pictures: Sequence[SeenPicture]) -> dict[str, Tensor]:
+    def _first_turn(self, question: str, images: Sequence[SeenImage]) -> dict[str, Tensor]:
         """Input tensors [1, S] of a conversation of one question."""
         prompt = self.processor.apply_chat_template(
-            [_message(question, len(pictures))],
+            [_message(question, len(images))],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
-            processor_kwargs={"image_grids": [picture.encoded.tokens.grid for picture in pictures]},
+            processor_kwargs={"image_grids": [image.encoded.tokens.grid for image in images]},
         )
         return {name: value.to(self.model.device) for name, value in dict(prompt).items()}
 
     def _turn_ids(self, question: str, entering: Sequence[Look]) -> list[int]:
         """Token ids of a turn, from the end of the answer before it (if any) to where its own answer begins."""
-        pictures = [look.picture for look in entering]
+        images = [look.image for look in entering]
         if not self._row:
-            return self._first_turn(question, pictures)["input_ids"][0].tolist()
+            return self._first_turn(question, images)["input_ids"][0].tolist()
         # Tokens of earlier turns stay as they are: writing an answer anew could split it into other tokens.
-        messages = [_message("?", 0), {"role": "assistant", "content": _ANSWER}, _message(question, len(pictures))]
+        messages = [_message("?", 0), {"role": "assistant", "content": _ANSWER}, _message(question, len(images))]
         text = self.processor.apply_chat_template(messages, add_generation_prompt=True)
         _, found, turn = text.partition(_ANSWER)
         if not found or question.strip() not in turn:
@@ -301,7 +301,7 @@ class Conversation:
             add_special_tokens=False,
         )
         layout = self.processor.token_layout
-        counts = [layout.num_image_tokens(*picture.encoded.tokens.grid) for picture in pictures]
+        counts = [layout.num_image_tokens(*image.encoded.tokens.grid) for image in images]
         return encoded.expand_images(image_token_id, counts).input_ids
 
     def _generate(
@@ -317,7 +317,7 @@ class Conversation:
         ids = torch.tensor([new], device=self.model.device)
         extra: dict[str, Any] = {}
         if shown:
-            extra["vision_tokens"] = [look.picture.encoded.tokens for look in shown]
+            extra["vision_tokens"] = [look.image.encoded.tokens for look in shown]
             extra["kept_local_tokens"] = [look.kept for look in shown]
         if self._cache is not None:
             # Tokens that keep the positions of the dropped ones go on from the length before selection.

@@ -1,4 +1,4 @@
-"""Where the model looked: tiles and kept local tokens over the picture, as a heat map of the selector's scores."""
+"""Where the model looked: tiles and kept local tokens over the image, as a heat map of the selector's scores."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from slime_vlm.inference.side_panel import INK, MUTED, PAPER, Column, Scale, Share, Words
-from slime_vlm.media import Clip, OpenedInput, TiledPicture
+from slime_vlm.media import Clip, OpenedInput, TiledImage
 from slime_vlm.model.tiling import TileGrid
 from slime_vlm.processing.banded_resize import RowBands
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Long side of the drawn picture, and the least short side: thinner pictures are stretched to be visible at all.
+# Long side of the drawn image, and the least short side: thinner images are stretched to be visible at all.
 _LONG_SIDE = (900, 1800)
 _SHORT_SIDE = 96
-# Pictures wider than this have the words below them instead of beside them.
+# Images wider than this have the words below them instead of beside them.
 _WIDE = 1.5
 
 # From low to high score; all light enough that dark print stays readable under the tint.
@@ -32,12 +32,12 @@ _LINE = (38, 110, 190)
 
 @dataclass(frozen=True)
 class LocalSelection:
-    """Which local tokens of one picture were kept, and how the selector scored them.
+    """Which local tokens of one image were kept, and how the selector scored them.
 
     Attributes:
-        grid: the picture's tiles.
+        grid: the image's tiles.
         tile_side: tokens along one side of a tile.
-        kept: bool [L], over the local tokens in picture order (row by row over the whole picture).
+        kept: bool [L], over the local tokens in image order (row by row over the whole image).
         scores: float [L] in the same order, None where nothing was scored.
     """
 
@@ -62,13 +62,13 @@ class LocalSelection:
 
 
 def drawing_copy(image: OpenedInput, grid: TileGrid) -> Image.Image:
-    """Copies a picture at a size that is enough to draw on, so that the original need not be kept.
+    """Copies an image at a size that is enough to draw on, so that the original need not be kept.
 
     Args:
-        image: a picture; a video becomes the sheet of its frames.
+        image: an image; a video becomes the sheet of its frames.
         grid: its tiles.
     """
-    if isinstance(image, TiledPicture):
+    if isinstance(image, TiledImage):
         scale = min(1.0, _LONG_SIDE[1] / max(image.size))
         height, width = max(1, round(image.height * scale)), max(1, round(image.width * scale))
         return Image.fromarray(RowBands(image, height, width).rows(0, height))
@@ -78,13 +78,13 @@ def drawing_copy(image: OpenedInput, grid: TileGrid) -> Image.Image:
 
 
 def paint_selection(image: Image.Image, selection: LocalSelection) -> Image.Image:
-    """Draws tile borders and kept tokens over a picture.
+    """Draws tile borders and kept tokens over an image.
 
     What was dropped is dimmed; kept tokens are tinted from pale yellow (low score) to red (high score). Tokens that lie
-    wholly on the black border of the canvas have no place on the picture and are left out of the drawing.
+    wholly on the black border of the canvas have no place on the image and are left out of the drawing.
 
     Args:
-        image: the RGB picture that was asked about, or a copy of any size.
+        image: the RGB image that was asked about, or a copy of any size.
         selection: its tokens.
 
     Returns:
@@ -114,16 +114,16 @@ def draw_overlay(
     by: str = "",
     num_global: int | None = None,
 ) -> Image.Image:
-    """Draws where the model looked, with question, answer and token counts beside the picture (below a wide one).
+    """Draws where the model looked, with question, answer and token counts beside the image (below a wide one).
 
     Args:
         image: see `paint_selection`.
         selection: see `paint_selection`.
         question: the question.
         answer: the answer; a very long one is cut with an ellipsis.
-        title: a line above the question, such as the picture's name.
+        title: a line above the question, such as the image's name.
         by: the question that the tokens were selected for, told where it is another one.
-        num_global: global tokens of the picture, to be told beside the local ones.
+        num_global: global tokens of the image, to be told beside the local ones.
 
     Raises:
         ValueError: see `paint_selection`.
@@ -219,7 +219,7 @@ def _paint(base: np.ndarray, selection: LocalSelection) -> np.ndarray:
     """Dims what was dropped and tints what was kept: base [h, w, 3] -> [h, w, 3]."""
     grid, side = selection.grid, selection.tile_side
     height, width = base.shape[:2]
-    # The token under every drawn row and column, through the scaled picture's place on the canvas.
+    # The token under every drawn row and column, through the scaled image's place on the canvas.
     token = grid.view_size / side
     rows = np.floor((grid.top + (np.arange(height) + 0.5) * grid.scaled_height / height) / token).astype(int)
     cols = np.floor((grid.left + (np.arange(width) + 0.5) * grid.scaled_width / width) / token).astype(int)

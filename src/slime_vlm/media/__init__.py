@@ -1,4 +1,4 @@
-"""Opening pictures of every kind, and videos: one file per format, chosen by what a file holds and not by its name."""
+"""Opening images of every kind, and videos: one file per format, chosen by what a file holds and not by its name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from slime_vlm.media.opening import (
     open_input,
 )
 from slime_vlm.media.request import DPI, MAX_PIXELS
-from slime_vlm.media.tiled_image import TiledPicture
+from slime_vlm.media.tiled_image import TiledImage
 from slime_vlm.media.video import NUM_FRAMES, Clip
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "NUM_FRAMES",
     "Clip",
     "OpenedInput",
-    "TiledPicture",
+    "TiledImage",
     "Window",
     "check_spec",
     "is_address",

@@ -1,4 +1,4 @@
-"""From pixel values of any depth to 8 bits, and from pictures of any mode to RGB."""
+"""From pixel values of any depth to 8 bits, and from images of any mode to RGB."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ class Window:
 
 
 def to_rgb(image: Image.Image, window: Window | None = None) -> Image.Image:
-    """Turns a picture of any mode into 8-bit RGB; one that is so already is returned itself, not copied.
+    """Turns an image of any mode into 8-bit RGB; one that is so already is returned itself, not copied.
 
-    Transparent pictures are laid on white. Grey deeper than 8 bits is scaled as `eight_bit` describes.
+    Transparent images are laid on white. Grey deeper than 8 bits is scaled as `eight_bit` describes.
 
     Args:
-        image: a picture.
+        image: an image.
         window: which values of deep grey to show.
     """
     if image.mode == "RGB" and not image.has_transparency_data:
@@ -90,7 +90,7 @@ def eight_bit(values: np.ndarray, window: Window | None = None, valid: np.ndarra
     if window is not None:
         return window.apply(values)
     whole = np.issubdtype(values.dtype, np.integer)
-    # In place from here on: a large picture of deep colours takes gigabytes.
+    # In place from here on: a large image of deep colours takes gigabytes.
     scaled = np.nan_to_num(values.astype(np.float32), copy=False, nan=0.0, posinf=0.0, neginf=0.0)
     meant = scaled if valid is None or valid.all() else scaled[valid]
     low, high = (float(meant.min()), float(meant.max())) if meant.size else (0.0, 0.0)

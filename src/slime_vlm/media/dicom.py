@@ -1,4 +1,4 @@
-"""DICOM pictures: rescaled, windowed, one frame at a time."""
+"""DICOM images: rescaled, windowed, one frame at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_dicom(request: Request) -> Image.Image:
 
     Raises:
         InputError: pydicom or a decoder is not installed, there is no such frame, it is larger than the limit, or the
-            file holds no picture.
+            file holds no image.
     """
     pydicom = import_extra("pydicom", request.name, "a DICOM file", "dicom")
     with warnings.catch_warnings():
@@ -34,7 +34,7 @@ def read_dicom(request: Request) -> Image.Image:
         header = pydicom.dcmread(request.path, stop_before_pixels=True, force=True)
         if "Rows" not in header or "Columns" not in header:
             kind = header.get("Modality")
-            raise InputError(f"{request.name}: a DICOM file without a picture{f' ({kind})' if kind else ''}")
+            raise InputError(f"{request.name}: a DICOM file without an image{f' ({kind})' if kind else ''}")
         index = request.index(int(header.get("NumberOfFrames") or 1), "frames")
         samples = int(header.get("SamplesPerPixel", 1))
         request.check_size(header.Rows, header.Columns, pixel_bytes=samples * int(header.get("BitsAllocated", 8)) // 8)

@@ -177,7 +177,7 @@ def _save(response: http.client.HTTPResponse, url: str, target: Path, max_bytes:
     if announced is not None and received < announced:
         raise InputError(f"{url}: it broke off after {received:,} of {announced:,} bytes; try again")
     if not received:
-        raise InputError(f"{url}: nothing came, a picture is expected")
+        raise InputError(f"{url}: nothing came, an image is expected")
 
 
 def _too_large(url: str, max_bytes: int, found: str) -> InputError:

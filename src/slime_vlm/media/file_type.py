@@ -41,7 +41,7 @@ def kind_of(path: Path) -> Kind:
         return "video"
     if head[4:8] in _QUICKTIME_BOXES or any(head[start::size][:4] == b"GGGG" for start, size in _TRANSPORT_PACKETS):
         return "video"
-    # Before a PDF there may be anything but another picture.
+    # Before a PDF there may be anything but another image.
     if b"%PDF-" in head and not head.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF")):
         return "pdf"
     # Old DICOM files have no mark at all.

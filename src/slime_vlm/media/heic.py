@@ -1,4 +1,4 @@
-"""HEIC and HEIF pictures, as phones take them, read by libheif."""
+"""HEIC and HEIF images, as phones take them, read by libheif."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from slime_vlm.media.request import Request
 
 
 def read_heic(request: Request) -> Image.Image:
-    """Reads the main picture of a file, or the one that is asked for.
+    """Reads the main image of a file, or the one that is asked for.
 
     Raises:
-        InputError: pillow-heif is not installed, there is no such picture, or it is larger than the limit.
+        InputError: pillow-heif is not installed, there is no such image, or it is larger than the limit.
     """
-    heif = import_extra("pillow_heif", request.name, "a HEIC picture", "heic")
+    heif = import_extra("pillow_heif", request.name, "a HEIC image", "heic")
     file = heif.open_heif(request.path)
-    picture = file[request.index(len(file), "pictures", default=file.primary_index)]
-    width, height = picture.size
+    image = file[request.index(len(file), "images", default=file.primary_index)]
+    width, height = image.size
     request.check_size(height, width)
     # libheif has turned it upright already.
-    return to_rgb(picture.to_pillow())
+    return to_rgb(image.to_pillow())

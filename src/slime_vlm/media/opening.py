@@ -1,4 +1,4 @@
-"""The single entry for pictures and videos: which file and page, which reader it is for, and one line if it fails."""
+"""The single entry for images and videos: which file and page, which reader it is for, and one line if it fails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from slime_vlm.media.pdf import read_pdf
 from slime_vlm.media.pillow import read_pillow
 from slime_vlm.media.request import DPI, MAX_PIXELS, Request
 from slime_vlm.media.tiff import read_tiff
-from slime_vlm.media.tiled_image import TiledPicture, open_tiled
+from slime_vlm.media.tiled_image import TiledImage, open_tiled
 from slime_vlm.media.video import NUM_FRAMES, Clip, read_clip
 
 _Read = TypeVar("_Read")
@@ -44,7 +44,7 @@ def open_image(
     allow_url: bool = False,
     max_download: int = MAX_DOWNLOAD,
 ) -> Image.Image:
-    """Opens a picture as 8-bit RGB, turned upright.
+    """Opens an image as 8-bit RGB, turned upright.
 
     What the file holds decides how it is read, not its name. Transparency is laid on white, and deep grey values are
     scaled to 8 bits as `colours.eight_bit` describes.
@@ -59,10 +59,10 @@ def open_image(
         max_download: the largest download in bytes.
 
     Returns:
-        An RGB picture that no longer depends on the file.
+        An RGB image that no longer depends on the file.
 
     Raises:
-        InputError: the file is missing, empty, a folder, not a picture, damaged, or larger than `max_pixels`; it has no
+        InputError: the file is missing, empty, a folder, not an image, damaged, or larger than `max_pixels`; it has no
             such page; the package for its format is not installed; an address is not allowed, not public, or fails.
     """
     file, page = check_spec(spec, allow_url)
@@ -92,20 +92,20 @@ def open_clip(spec: str | Path, num_frames: int = NUM_FRAMES, max_pixels: int = 
 
     def read(kind: Kind) -> Clip:
         if kind != "video":
-            raise InputError(f"{file}: a picture, a video is expected")
+            raise InputError(f"{file}: an image, a video is expected")
         return read_clip(request, num_frames)
 
     return _reading(request, "video", read)
 
 
-OpenedInput: TypeAlias = Image.Image | TiledPicture | Clip
-"""What can be asked about: a picture, a large one that stays in its file, or the frames of a video."""
+OpenedInput: TypeAlias = Image.Image | TiledImage | Clip
+"""What can be asked about: an image, a large one that stays in its file, or the frames of a video."""
 
 
 def open_input(spec: str | Path, num_frames: int = NUM_FRAMES, **options: Any) -> OpenedInput:
-    """Opens what a file holds: a video as `open_clip` does, a picture as `open_image` does.
+    """Opens what a file holds: a video as `open_clip` does, an image as `open_image` does.
 
-    A large TIFF picture that can be decoded by regions stays in its file (`tiled_picture.open_tiled`).
+    A large TIFF image that can be decoded by regions stays in its file (`tiled_image.open_tiled`).
 
     Args:
         spec: see `open_image`.
@@ -122,7 +122,7 @@ def open_input(spec: str | Path, num_frames: int = NUM_FRAMES, **options: Any) -
     if is_video(file):
         return open_clip(spec, num_frames, max_pixels)
     request = Request(Path(file), file, page, max_pixels)
-    tiled = _reading(request, "picture", lambda kind: open_tiled(request) if kind == "tiff" else None)
+    tiled = _reading(request, "image", lambda kind: open_tiled(request) if kind == "tiff" else None)
     return open_image(spec, **options) if tiled is None else tiled
 
 
@@ -135,7 +135,7 @@ def is_video(file: str | Path) -> bool:
 
 
 def open_image_bytes(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Opens a picture that lies in memory; as with downloads, only common formats are tried.
+    """Opens an image that lies in memory; as with downloads, only common formats are tried.
 
     Args:
         content: the file's bytes.
@@ -143,13 +143,13 @@ def open_image_bytes(content: bytes, name: str, max_pixels: int = MAX_PIXELS) ->
         max_pixels: as for `open_image`.
 
     Raises:
-        InputError: it is empty, not a picture, damaged, or larger than `max_pixels`.
+        InputError: it is empty, not an image, damaged, or larger than `max_pixels`.
     """
     if not content:
-        raise InputError(f"{name}: it is empty, a picture is expected")
+        raise InputError(f"{name}: it is empty, an image is expected")
     with tempfile.TemporaryDirectory(prefix="slime-") as folder:
         # Some readers take files only.
-        target = Path(folder) / "picture"
+        target = Path(folder) / "image"
         target.write_bytes(content)
         return _read_image(Request(target, name, max_pixels=max_pixels, downloaded=True))
 
@@ -174,11 +174,11 @@ def check_spec(spec: str | Path, allow_url: bool = False) -> tuple[str, int | No
         return file, page
     path = Path(file)
     if path.is_dir():
-        raise InputError(f"{file}: this is a folder, a picture file is expected")
+        raise InputError(f"{file}: this is a folder, an image file is expected")
     if not path.exists():
         raise InputError(f"{file}: no such file")
     if path.stat().st_size == 0:
-        raise InputError(f"{file}: the file is empty, a picture is expected")
+        raise InputError(f"{file}: the file is empty, an image is expected")
     return file, page
 
 
@@ -194,10 +194,10 @@ def _read_image(request: Request) -> Image.Image:
     def read(kind: Kind) -> Image.Image:
         if kind == "video":
             where = "no video is read from here" if request.downloaded else "open_clip reads its frames"
-            raise InputError(f"{request.name}: a video, a picture is expected; {where}")
+            raise InputError(f"{request.name}: a video, an image is expected; {where}")
         return _READERS[kind](request)
 
-    return _reading(request, "picture", read)
+    return _reading(request, "image", read)
 
 
 def _reading(request: Request, what: str, read: Callable[[Kind], _Read]) -> _Read:
@@ -208,7 +208,7 @@ def _reading(request: Request, what: str, read: Callable[[Kind], _Read]) -> _Rea
     except (InputError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise InputError(f"{name}: not a picture, or of a kind that Pillow does not read") from None
+        raise InputError(f"{name}: not an image, or of a kind that Pillow does not read") from None
     except PermissionError:
         raise InputError(f"{name}: no permission to read it") from None
     # Decoders fed with damaged bytes fail in many ways (SyntaxError, struct.error, zlib.error, ...).

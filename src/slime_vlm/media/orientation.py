@@ -1,4 +1,4 @@
-"""Turning pictures upright by the orientation that cameras and scanners note beside the pixels."""
+"""Turning images upright by the orientation that cameras and scanners note beside the pixels."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ _UPRIGHT = {
 
 
 def upright(image: Image.Image, orientation: object) -> Image.Image:
-    """Turns a picture by its EXIF or TIFF orientation; one that is unknown leaves it as it is stored."""
+    """Turns an image by its EXIF or TIFF orientation; one that is unknown leaves it as it is stored."""
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image  # type: ignore[index]

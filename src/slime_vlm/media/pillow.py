@@ -1,4 +1,4 @@
-"""Pictures that Pillow reads: PNG, JPEG, WebP, GIF, BMP, JPEG 2000, AVIF, ordinary TIFF and more."""
+"""Images that Pillow reads: PNG, JPEG, WebP, GIF, BMP, JPEG 2000, AVIF, ordinary TIFF and more."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FORMATS_OF_STRANGERS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "J
 
 
 def read_pillow(request: Request, place: int | None = None) -> Image.Image:
-    """Reads a picture, or a page of it.
+    """Reads an image, or a page of it.
 
     Args:
         request: what to read.
@@ -57,5 +57,5 @@ def _orientation(image: Image.Image) -> object:
     try:
         return image.getexif().get(ORIENTATION_TAG, 1)
     except Exception:
-        # Damaged metadata does not make the picture unreadable: viewers show it as stored, and so do we.
+        # Damaged metadata does not make the image unreadable: viewers show it as stored, and so do we.
         return 1

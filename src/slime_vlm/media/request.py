@@ -21,7 +21,7 @@ _USUAL_PIXEL_BYTES = 16
 
 @dataclass(frozen=True)
 class Request:
-    """One picture to read.
+    """One image to read.
 
     Attributes:
         path: the file.
@@ -72,7 +72,7 @@ class Request:
             advice: what else may help, beside raising the limit.
 
         Raises:
-            InputError: the picture is larger than the limit, or has no pixels.
+            InputError: the image is larger than the limit, or has no pixels.
         """
         if height < 1 or width < 1:
             raise InputError(f"{self.name}: {width} x {height} pixels, at least 1 x 1 is expected")

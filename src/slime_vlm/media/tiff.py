@@ -36,7 +36,7 @@ def read_tiff(request: Request) -> Image.Image:
     """Reads a page; overviews and masks do not count as pages.
 
     Raises:
-        InputError: there is no such page, it is larger than the limit, or it holds no picture that can be shown; or
+        InputError: there is no such page, it is larger than the limit, or it holds no image that can be shown; or
             tifffile is needed and not installed.
     """
     try:
@@ -53,7 +53,7 @@ def read_tiff(request: Request) -> Image.Image:
 
 
 def full_pages(subfile_types: Sequence[int]) -> list[int]:
-    """Places of the pages that are pictures of their own."""
+    """Places of the pages that are images of their own."""
     full = [place for place, kind in enumerate(subfile_types) if not kind & _REDUCED_OR_MASK]
     return full or list(range(len(subfile_types)))
 
@@ -78,7 +78,7 @@ def _read_page(page: Any, request: Request) -> Image.Image:
         found = "values of an unknown type" if page.dtype is None else f"{page.dtype} values"
         raise InputError(f"{request.name}: it holds {found}, expected whole or floating point numbers")
     samples = page.samplesperpixel
-    # A tile may be far larger than the picture it is part of, and is decoded as a whole.
+    # A tile may be far larger than the image it is part of, and is decoded as a whole.
     height, width = max(page.imagelength, page.tilelength), max(page.imagewidth, page.tilewidth)
     request.check_size(height, width, pixel_bytes=samples * page.dtype.itemsize)
     try:
@@ -104,7 +104,7 @@ def _read_page(page: Any, request: Request) -> Image.Image:
         weight = weight if eight.ndim == 2 else weight[..., None]
         ink = eight if extras[alphas[0]] == _PREMULTIPLIED else eight * weight
         eight = np.rint(ink + 255 * (1 - weight)).clip(0, 255).astype(np.uint8)
-    # As transparent pictures are laid on white.
+    # As transparent images are laid on white.
     eight[~valid] = 255
     orientation = page.tags.get(ORIENTATION_TAG)
     return upright(Image.fromarray(eight).convert("RGB"), 1 if orientation is None else orientation.value)
@@ -146,6 +146,6 @@ def _read_without_tifffile(request: Request) -> Image.Image:
         if deep and (tags.get(_SAMPLES_TAG, 1) > 1 or _NODATA_TAG in tags):
             raise InputError(missing(request.name, "a TIFF of deep colours or with nodata", "tiff"))
         return read_pillow(request, place)
-    # What Pillow raises for pictures and compressions that it does not know.
+    # What Pillow raises for images and compressions that it does not know.
     except (UnidentifiedImageError, KeyError):
         raise InputError(missing(request.name, "a TIFF of a kind that Pillow does not read", "tiff")) from None

@@ -1,4 +1,4 @@
-"""Large TIFF pictures that stay in their file: rows are decoded as they are needed, tile by tile or strip by strip."""
+"""Large TIFF images that stay in their file: rows are decoded as they are needed, tile by tile or strip by strip."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from slime_vlm.media.request import Request
 from slime_vlm.media.tiff import full_pages, needs_tifffile
 
 LEAST_PIXELS = 30_000_000
-"""Smaller pictures are decoded whole, which takes less time: 30 million pixels are 120 MB in Pillow."""
+"""Smaller images are decoded whole, which takes less time: 30 million pixels are 120 MB in Pillow."""
 
 _BLACK_IS_ZERO, _RGB, _YCBCR = 1, 2, 6  # photometric
 _JPEG = 7  # compression
@@ -26,7 +26,7 @@ _MOST_ROWS = 1024
 
 
 @dataclass(frozen=True)
-class TiledPicture:
+class TiledImage:
     """An 8-bit RGB or grey page of a TIFF, decoded by regions.
 
     Stands where a PIL image stands in `answering.encode`: it has a size, and `crop` gives a part of it as an image.
@@ -54,7 +54,7 @@ class TiledPicture:
         """Decodes a part.
 
         Args:
-            box: left, top, right and bottom in pixels, as for PIL images; wholly inside the picture.
+            box: left, top, right and bottom in pixels, as for PIL images; wholly inside the image.
 
         Raises:
             InputError: what is needed of the file is damaged.
@@ -78,7 +78,7 @@ class TiledPicture:
             page = file.pages[self.place]
             part = np.zeros((bottom - top, right - left, page.samplesperpixel), np.uint8)
             for row, column, values in _parts(file, page, left, top, right, bottom):
-                # The overlap of this tile with the box, in pixels of the picture.
+                # The overlap of this tile with the box, in pixels of the image.
                 upper, lower = max(row, top), min(row + values.shape[0], bottom)
                 first, last = max(column, left), min(column + values.shape[1], right)
                 if upper < lower and first < last:
@@ -88,10 +88,10 @@ class TiledPicture:
         return Image.fromarray(part[..., 0] if part.shape[-1] == 1 else part).convert("RGB")
 
 
-def open_tiled(request: Request, least_pixels: int | None = None) -> TiledPicture | None:
+def open_tiled(request: Request, least_pixels: int | None = None) -> TiledImage | None:
     """Opens a large page of a TIFF without decoding it, or gives None where it has to be decoded whole.
 
-    That is so without tifffile, for smaller pictures, and for what is more than 8-bit grey or RGB values in tiles or
+    That is so without tifffile, for smaller images, and for what is more than 8-bit grey or RGB values in tiles or
     strips of at most 1024 rows: other depths and colours, transparency, nodata, bands apart, pages that lie on their
     side; and for files that were cut off.
 
@@ -115,18 +115,18 @@ def open_tiled(request: Request, least_pixels: int | None = None) -> TiledPictur
         if not large or not _is_simple(page) or not _is_complete(page, file.filehandle.size):
             return None
         request.check_size(height, width)
-    picture = TiledPicture(request.path, request.name, place, height, width)
+    image = TiledImage(request.path, request.name, place, height, width)
     try:
-        picture.crop((0, 0, 1, 1))
+        image.crop((0, 0, 1, 1))
     # What cannot be decoded by parts is left to the readers of whole pages, which also say what is wrong with it.
     except InputError:
         return None
-    return picture
+    return image
 
 
 def _damaged(name: str, error: Exception) -> InputError:
     found = " ".join(str(error).split())[:200] or type(error).__name__
-    return InputError(f"{name}: the picture is damaged or incomplete ({found}); make a new copy of it")
+    return InputError(f"{name}: the image is damaged or incomplete ({found}); make a new copy of it")
 
 
 def _is_simple(page: Any) -> bool:

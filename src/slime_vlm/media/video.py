@@ -26,7 +26,7 @@ class Clip:
     """Frames of a video, in the order of time.
 
     Attributes:
-        frames: RGB pictures of one size, upright.
+        frames: RGB images of one size, upright.
         seconds: when each is shown, from the beginning of the video.
     """
 
@@ -44,7 +44,7 @@ class Clip:
         return self.frames[0].width
 
     def sheet(self, rows: int, cols: int) -> Image.Image:
-        """Lays the frames out row by row on one picture, to be drawn on.
+        """Lays the frames out row by row on one image, to be drawn on.
 
         Raises:
             ValueError: rows times columns is not the number of frames.

@@ -87,7 +87,7 @@ def cosine_scores(local_tokens: Tensor, text: Tensor, text_mask: Tensor) -> Tens
     """
     text_unit = F.normalize(text.float(), dim=-1, eps=1e-8)
     text_sum = (text_unit * text_mask[..., None]).sum(dim=1)
-    # In blocks, so that a picture of hundreds of tiles is not copied as a whole; seven tiles of 144 are one block.
+    # In blocks, so that an image of hundreds of tiles is not copied as a whole; seven tiles of 144 are one block.
     blocks = [
         F.normalize(block.float(), dim=-1, eps=1e-8) @ text_sum[..., None] for block in local_tokens.split(_BLOCK, 1)
     ]

@@ -101,14 +101,14 @@ class SlimeModel(SlimeVision):
         return torch.cat([part.to(parts[0]) for part in parts])
 
     def _trains_with_others(self) -> bool:
-        """Whether the parts that see are needed in a batch without a picture: all processes use the same parts."""
+        """Whether the parts that see are needed in a batch without an image: all processes use the same parts."""
         if not self.training:
             return False
         parts = [part for name, part in self.named_children() if name != "language_model"]
         return num_processes() > 1 or any(p.requires_grad for part in parts for p in part.parameters())
 
     def _nothing_seen(self) -> Tensor:
-        """Zero, computed from a blank picture of one tile, so that its gradients are zeros and none is missing."""
+        """Zero, computed from a blank image of one tile, so that its gradients are zeros and none is missing."""
         blank = self._blank_views(2)
         tokens = self.encode_image(blank, (1, 1))
         if self.selector is not None and self.config.views != "global":
@@ -242,7 +242,7 @@ class SlimeModel(SlimeVision):
             keep_position_ids=self.config.keep_position_ids,
             max_length=self.config.max_sequence_length,
         )
-        # Before the text, as in a batch without a picture: processes have to use parts in the same order, too.
+        # Before the text, as in a batch without an image: processes have to use parts in the same order, too.
         features = torch.cat(self._image_blocks(vision_tokens, kept_local_tokens)) if vision_tokens else None
         embeddings = self.embed_text(merged.input_ids)[0]
         if features is not None:
@@ -331,7 +331,7 @@ class SlimeModel(SlimeVision):
             whole = bool(cached) and has_images and attention_mask.shape[1] == length
             earlier = attention_mask[:, :-length]
             before = not cached and position_ids is not None and position_ids.shape[-1] == length
-            # Before the text, as pictures are: processes have to use parts in the same order, too.
+            # Before the text, as images are: processes have to use parts in the same order, too.
             nothing = self._nothing_seen() if not has_images and self._trains_with_others() else None
             inputs_embeds, merged, seen = self._merge(
                 unmerged,

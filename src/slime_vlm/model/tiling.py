@@ -105,8 +105,8 @@ def finer_grids(height: int, width: int, view_size: int, max_tiles: int) -> list
     """List for every number of rows the (rows, cols) grid that keeps most pixels and wastes least.
 
     Deviation: the published rule, made for at most seven tiles, looks at three numbers of tiles, and those of a large
-    picture seldom divide into its shape: 10,000 x 10,000 pixels are 886 tiles' worth, but 885 = 15 x 59, 886 = 2 x 443
-    and 887 is prime. Beyond seven tiles any number up to `max_tiles` will do, and none past the picture's own scale.
+    image seldom divide into its shape: 10,000 x 10,000 pixels are 886 tiles' worth, but 885 = 15 x 59, 886 = 2 x 443
+    and 887 is prime. Beyond seven tiles any number up to `max_tiles` will do, and none past the image's own scale.
     """
     most_rows, most_cols = math.ceil(height / view_size), math.ceil(width / view_size)
     return [
@@ -126,7 +126,7 @@ def choose_grid(height: int, width: int, view_size: int = 336, max_tiles: int = 
         height: Height of the image in pixels.
         width: Width of the image in pixels.
         view_size: Side P of a tile.
-        max_tiles: Largest number of tiles; the published rule is 7. More tiles change nothing for a picture that has no
+        max_tiles: Largest number of tiles; the published rule is 7. More tiles change nothing for an image that has no
             more than six tiles' worth of pixels; for larger ones see `finer_grids`.
 
     Raises:

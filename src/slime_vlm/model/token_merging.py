@@ -2,7 +2,7 @@
 
 Every image stands in `input_ids` as one placeholder per token that it has before selection. Merging drops the places of
 local tokens that were not kept and pads the rows again. Only what is left is then embedded, and its placeholders filled
-with features, so a picture of many tiles costs no more here than the tokens that it keeps. All of it works on index
+with features, so an image of many tiles costs no more here than the tokens that it keeps. All of it works on index
 tensors; there is no loop over tokens.
 
 Deviation: a prompt may hold several images, each with a selection of its own; the published code fails on two.

@@ -1,4 +1,4 @@
-"""Rows of a scaled picture, a band at a time: the pixels of `Image.resize`, bit for bit, and never all of it at once.
+"""Rows of a scaled image, a band at a time: the pixels of `Image.resize`, bit for bit, and never all of it at once.
 
 Pillow scales in two passes, across and down, and rounds to 8 bits after each. Across, every row stands alone, so a band
 is scaled by Pillow itself. Down, Pillow takes a part of the result only by a box in single precision, which moves some
@@ -10,32 +10,32 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from slime_vlm.media import TiledPicture
+from slime_vlm.media import TiledImage
 
 # Fractional bits of Pillow's weights for 8-bit channels.
 _BITS = 22
 # Rows of the source that are held at a time.
 _SOURCE_ROWS = 1024
-# Reach of the bicubic filter to either side, in pixels of the coarser of the two pictures.
+# Reach of the bicubic filter to either side, in pixels of the coarser of the two images.
 _REACH = 2.0
 
 
 class RowBands:
-    """A picture scaled by the bicubic filter, of which any rows can be had.
+    """An image scaled by the bicubic filter, of which any rows can be had.
 
     Args:
-        image: The picture, RGB; or what has its size and `crop`.
+        image: The image, RGB; or what has its size and `crop`.
         height: Height after scaling.
         width: Width after scaling.
     """
 
-    def __init__(self, image: Image.Image | TiledPicture, height: int, width: int) -> None:
+    def __init__(self, image: Image.Image | TiledImage, height: int, width: int) -> None:
         self.image, self.height, self.width = image, height, width
         self._first, self._weights = bicubic_weights(image.height, height)
         self._down_first = down_first(image.height, image.width, height, width)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """Rows start to stop (not included) of the scaled picture, uint8 [stop - start, width, 3]."""
+        """Rows start to stop (not included) of the scaled image, uint8 [stop - start, width, 3]."""
         # Every row stands alone, so a band that takes too many rows of the source comes in pieces.
         piece = max(1, _SOURCE_ROWS * self.height // self.image.height)
         pieces = [self._piece(first, min(first + piece, stop)) for first in range(start, stop, piece)]

@@ -1,7 +1,7 @@
-"""The chat template of a language model, made to take pictures.
+"""The chat template of a language model, made to take images.
 
 Language models are published with templates for text: some add the content of a message to a string, which fails for a
-list of blocks, and some write a picture as a token of their own. So messages are made plain text, with our placeholder
+list of blocks, and some write an image as a token of their own. So messages are made plain text, with our placeholder
 for every image, before the template sees them; the template itself stays as its authors wrote it.
 """
 
@@ -35,7 +35,7 @@ _FLATTEN = """\
 _NO_THINKING = "{%- set enable_thinking = enable_thinking | default(false) -%}\n"
 
 
-def take_pictures(template: str) -> str:
+def accept_images(template: str) -> str:
     """Put the flattening of messages in front of a chat template, and turn thinking off where the template knows it.
 
     Args:

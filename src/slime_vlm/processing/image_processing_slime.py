@@ -17,7 +17,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, ImageInp
 from transformers.processing_utils import ImagesKwargs, Unpack
 
 from slime_vlm.errors import ConfigError, InputError
-from slime_vlm.media import TiledPicture, to_rgb
+from slime_vlm.media import TiledImage, to_rgb
 from slime_vlm.model.tiling import TileGrid, choose_grid
 from slime_vlm.processing.banded_resize import RowBands, down_first
 
@@ -45,7 +45,7 @@ class SlimeImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call
     resize_backend: str
 
 
-def as_picture(image: Any) -> Image.Image:
+def as_rgb(image: Any) -> Image.Image:
     """Make an 8-bit PIL RGB image of a PIL image, an array or a tensor; arrays are [H, W], [H, W, C] or [C, H, W].
 
     Floating point arrays hold 0..1, the convention of tensors. Modes and deep grey are treated as in opened files,
@@ -80,7 +80,7 @@ def _without_copy(image: Image.Image) -> Image.Image:
 
 
 def cut_views(
-    image: Image.Image | TiledPicture,
+    image: Image.Image | TiledImage,
     grid: TileGrid,
     resample: int,
     views: str = "both",
@@ -122,13 +122,13 @@ def cut_views(
             yield band[:, col * side : (col + 1) * side]
 
 
-def _scaling(image: Image.Image | TiledPicture, resample: int, resize_backend: str) -> _Scale:
+def _scaling(image: Image.Image | TiledImage, resample: int, resize_backend: str) -> _Scale:
     """Function that scales the image to a height and width, uint8 [height, width, 3]."""
     if resize_backend not in ("pillow", "torch"):
         raise ConfigError(f"resize_backend is '{resize_backend}', expected 'pillow' or 'torch'")
-    if isinstance(image, TiledPicture):
+    if isinstance(image, TiledImage):
         if resample != PILImageResampling.BICUBIC:
-            raise ConfigError(f"a picture that stays in its file is scaled by the bicubic filter, not by {resample}")
+            raise ConfigError(f"an image that stays in its file is scaled by the bicubic filter, not by {resample}")
         return lambda height, width: RowBands(image, height, width).rows(0, height)
 
     def by_pillow(height: int, width: int) -> np.ndarray:
@@ -156,10 +156,10 @@ def _scaling(image: Image.Image | TiledPicture, resample: int, resize_backend: s
     return by_torch
 
 
-def _rows_of_scaled(image: Image.Image | TiledPicture, grid: TileGrid, resample: int, scale: _Scale) -> _Scale:
+def _rows_of_scaled(image: Image.Image | TiledImage, grid: TileGrid, resample: int, scale: _Scale) -> _Scale:
     """Function that gives rows start to stop of the image scaled to its grid, uint8 [stop - start, width, 3]."""
     large = grid.scaled_height * grid.scaled_width > WHOLE_PIXELS
-    if isinstance(image, TiledPicture) or (large and resample == PILImageResampling.BICUBIC):
+    if isinstance(image, TiledImage) or (large and resample == PILImageResampling.BICUBIC):
         return RowBands(image, grid.scaled_height, grid.scaled_width).rows
     scaled = scale(grid.scaled_height, grid.scaled_width)
     return lambda start, stop: scaled[start:stop]
@@ -204,7 +204,7 @@ class SlimeImageProcessor(PilBackend):
         return choose_grid(height, width, self.view_size, self.max_tiles)
 
     def stream_views(
-        self, image: ImageInput | TiledPicture, views_per_chunk: int, views: str = "both"
+        self, image: ImageInput | TiledImage, views_per_chunk: int, views: str = "both"
     ) -> Iterator[Tensor]:
         """Cut one image of any size in bounded memory: the same `pixel_values` as of a call, a chunk at a time.
 
@@ -216,14 +216,14 @@ class SlimeImageProcessor(PilBackend):
         Yields:
             [v, 3, P, P] with v <= views_per_chunk.
         """
-        picture = image if isinstance(image, TiledPicture) else as_picture(image)
-        cut = cut_views(picture, self.grid(picture.height, picture.width), self.resample, views, self.resize_backend)
+        opened = image if isinstance(image, TiledImage) else as_rgb(image)
+        cut = cut_views(opened, self.grid(opened.height, opened.width), self.resample, views, self.resize_backend)
         while chunk := list(islice(cut, views_per_chunk)):
             yield self._normalised(chunk)
 
     def frame_views(self, frames: Sequence[ImageInput]) -> Tensor:
         """Make views of the frames of a video, each squashed to one: [F, 3, P, P]."""
-        scalings = (_scaling(as_picture(frame), self.resample, self.resize_backend) for frame in frames)
+        scalings = (_scaling(as_rgb(frame), self.resample, self.resize_backend) for frame in frames)
         return self._normalised([scale(self.view_size, self.view_size) for scale in scalings])
 
     def _normalised(self, views: Sequence[np.ndarray]) -> Tensor:
@@ -238,7 +238,7 @@ class SlimeImageProcessor(PilBackend):
 
     def process_image(self, image: ImageInput, **kwargs: Any) -> Image.Image:
         """Make one image RGB; unlike other processors this one works on PIL images until they are cut."""
-        return as_picture(image)
+        return as_rgb(image)
 
     def _preprocess(
         self,

@@ -169,7 +169,7 @@ def _tokenize(tokenizer: Any, text: str) -> list[tuple[int, tuple[int, int]]]:
             f"the tokenizer {type(tokenizer).__name__} has no character offsets, expected a fast tokenizer; "
             "load it from a tokenizer.json"
         )
-    # verbose=False: a picture's tokens come later, so a warning about the length would be about the wrong length.
+    # verbose=False: an image's tokens come later, so a warning about the length would be about the wrong length.
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     return list(zip(encoded["input_ids"], map(tuple, encoded["offset_mapping"]), strict=True))
 

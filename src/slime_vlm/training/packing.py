@@ -21,7 +21,7 @@ PACKABLE = {"full_attention", "sliding_attention", "chunked_attention"}
 """Kinds of layers that can tell samples apart; one with a running state (linear attention) reads on into the next."""
 
 CHARACTERS_PER_TOKEN = 4
-"""Of ordinary English; the text is by far the smaller part of a sample with a picture."""
+"""Of ordinary English; the text is by far the smaller part of a sample with an image."""
 
 
 def check_packing(config: SlimeConfig) -> None:
@@ -103,7 +103,7 @@ class EvenOrder(MixtureOrder):
 
 
 class TokensOf:
-    """Most tokens that a record can have, told without decoding its pictures: no token dropped, text by its letters.
+    """Most tokens that a record can have, told without decoding its images: no token dropped, text by its letters.
 
     Args:
         dataset: the records.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from slime_vlm.data import RecordDataset
 from slime_vlm.errors import ConfigError, DataError, InputError
 from slime_vlm.processing.chat_styles import read_turns
-from slime_vlm.training.features.cache import StoredPicture, pixel_values_of
+from slime_vlm.training.features.cache import StoredImage, pixel_values_of
 
 if TYPE_CHECKING:
     from slime_vlm.processing.processing_slime import SlimeProcessor
@@ -42,7 +42,7 @@ class RecordCollator:
         labels: `answers` or `published`, see `text_encoding.encode_conversation`.
         max_length: the length that rows are cut to.
         limits: bad records of every source after which no other is tried; none by default.
-        views: config `views` of the model, for pictures whose features are stored.
+        views: config `views` of the model, for images whose features are stored.
 
     Raises:
         ConfigError: the published rule of labels is wanted for a conversation that has none.
@@ -75,11 +75,11 @@ class RecordCollator:
         found = [record for record in records if record is not None]
         if len(found) < len(records):
             return {"bad_records": bad}
-        images = [record["pictures"] for record in found]
+        images = [record["images"] for record in found]
         conversations = [record["conversations"] for record in found]
-        stored = [picture for row in images for picture in row if isinstance(picture, StoredPicture)]
+        stored = [image for row in images for image in row if isinstance(image, StoredImage)]
         if stored:
-            grids = [picture.grid for picture in stored]
+            grids = [image.grid for image in stored]
             turns = [read_turns(turns, len(row)) for turns, row in zip(conversations, images, strict=True)]
             batch = self.processor.encode_conversations(turns, image_grids=grids, **self.options)
             batch.update(pixel_values_of(stored, self.views))
@@ -103,7 +103,7 @@ class RecordCollator:
 
     def _check(self, record: dict[str, Any], index: int) -> None:
         """Encode the text of a record alone, which is where roles and placeholders show; pixels cost the time."""
-        grids = [(1, 1)] * len(record["pictures"])
+        grids = [(1, 1)] * len(record["images"])
         try:
             turns = read_turns(record["conversations"], len(grids))
             if not any(turn.role == "assistant" for turn in turns):

@@ -181,7 +181,7 @@ def _run_stage(
         store = open_store(model, processor, stage, arguments.bf16)
         options = {"device": arguments.device, "bf16": arguments.bf16, "workers": stage.data.workers}
         store_features(model, collator, dataset, store, **options, console=console)
-        collator.dataset.open_picture = store.open_picture
+        collator.dataset.open_image = store.open_image
     if arguments.should_save:
         note_start(folder, recipe_path, stage, dataset, arguments.world_size)
     speed = Speedometer(model, flops, _peak(arguments, hardware, console))

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from slime_vlm.cli import app
 from slime_vlm.errors import ConfigError, DataError
-from slime_vlm.evaluation.ablation.pictures import record_pictures
 from slime_vlm.evaluation.ablation.running import NO_QUERIES, SuiteOptions, run_suite
+from slime_vlm.evaluation.ablation.samples import record_samples
 from slime_vlm.evaluation.ablation.settings import find_settings
 from slime_vlm.pages import PageSettings, make_page, render
 from slime_vlm.pages.scaling import scale_page
@@ -33,7 +33,7 @@ def without_costs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def write_records(folder: Path, count: int = 2) -> Path:
-    """Pictures with two questions each, one about what is absent."""
+    """Images with two questions each, one about what is absent."""
     records = []
     for seed in range(count):
         page = make_page(seed, PageSettings(tiles=(2, 2), page_scale=(0.8, 1.3), kinds={"form": 1.0}))
@@ -135,7 +135,7 @@ def test_records_by_the_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image": ["0.png", "0.png"]}, "'scan-0' has 2 pictures, expected one"),
+        ({"image": ["0.png", "0.png"]}, "'scan-0' has 2 images, expected one"),
         ({"conversations": [{"from": "gpt", "value": "x"}]}, "turns of gpt, expected human and gpt by turns"),
     ],
 )
@@ -144,7 +144,7 @@ def test_records_that_cannot_be_asked(tmp_path: Path, change: dict[str, Any], me
     record = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**record, **change}) + "\n", encoding="utf-8")
     with pytest.raises(DataError, match=message):
-        record_pictures(path)
+        record_samples(path)
 
 
 def test_command_names_what_it_does_not_know(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_claims_compare_the_same_questions() -> None:
     def row(setting: str, page: int, number: int, score: float) -> Row:
         return {
             "setting": setting,
-            "picture": str(page),
+            "image": str(page),
             "id": f"{page}/{setting}/{number}",
             "group": "table",
             "score": score,

@@ -147,12 +147,12 @@ def _with_peft(model: SlimeForConditionalGeneration, src: Path) -> nn.Module:
 
 @torch.no_grad()
 def _logits(model: Any, processor: SlimeProcessor) -> list[Tensor]:
-    """Logits of rows of text and of one question about a picture of noise, all drawn from one seed."""
+    """Logits of rows of text and of one question about an image of noise, all drawn from one seed."""
     generator = torch.Generator().manual_seed(_SEED)
-    # A tokenizer may know words that the model has no embedding of, the placeholder of pictures among them.
+    # A tokenizer may know words that the model has no embedding of, the placeholder of images among them.
     words = min(len(processor.tokenizer), model.get_input_embeddings().num_embeddings)
     ids = torch.randint(words, (_ROWS, _TEXT_TOKENS), generator=generator)
-    # Placeholders stand for a picture.
+    # Placeholders stand for an image.
     ids[ids == processor.image_token_id] = 0
     side = processor.image_processor.view_size
     pixels = torch.randint(256, (side, 2 * side, 3), generator=generator, dtype=torch.uint8)

@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 KINDS = {
     "unreadable": "the record is no JSON, has no turns, or half of a character in a text",
     "missing-image": "there is no such file or member of an archive",
-    "damaged-image": "the picture is broken off, no picture, or cannot be named so",
+    "damaged-image": "the image is broken off, no image, or cannot be named so",
     "small-image": "a side is below 8 pixels",
     "turn-order": "turns do not go human, gpt, human, gpt, ...",
-    "placeholders": "there are not as many <image> as pictures",
+    "placeholders": "there are not as many <image> as images",
     "empty-question": "a human turn says nothing and shows nothing",
     "empty-answer": "a gpt turn says nothing",
     "special-token": "the text holds a special token of the model",
-    "over-long": "more tokens than the limit, pictures included",
+    "over-long": "more tokens than the limit, images included",
     "duplicate": "an earlier record has the same id and says the same",
     "duplicate-id": "an earlier record has the same id and says something else",
 }

@@ -14,7 +14,7 @@ from typing import Any
 from slime_vlm.data.check.record_checks import RecordChecker
 from slime_vlm.data.check.report import SourceReport
 from slime_vlm.data.check.running import processor_of
-from slime_vlm.data.pictures import stored_bytes
+from slime_vlm.data.images import stored_bytes
 from slime_vlm.data.record import Record
 from slime_vlm.data.source import Source
 from slime_vlm.errors import ConfigError
@@ -51,13 +51,13 @@ def write_mended(
     """Write a copy that has nothing wrong with it.
 
     An answer before the first question goes, and so does a last question without an answer; placeholders of a single
-    picture go to the front of the first question; a second record of an id that says something else is given an id of
+    image go to the front of the first question; a second record of an id that says something else is given an id of
     its own. Whatever is still wrong then is left out.
 
     Args:
         source: The records.
         report: What `check_source` found in them.
-        out: A JSONL file that is not there yet. Paths of pictures are kept; pictures that lie in the records themselves
+        out: A JSONL file that is not there yet. Paths of images are kept; images that lie in the records themselves
             become base64 text.
         model: As for `check_source`.
         max_length: As for `check_source`.
@@ -129,7 +129,7 @@ def _whole_rounds(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _with_placeholders(turns: list[dict[str, Any]], images: int) -> list[dict[str, Any]]:
-    """With the placeholder of a single picture before the first question, where the number was off."""
+    """With the placeholder of a single image before the first question, where the number was off."""
     keys = ["value" if "value" in turn else "content" for turn in turns]
     texts = [str(turn.get(key, "")) for turn, key in zip(turns, keys, strict=True)]
     asked = [ROLES.get(str(turn.get("from", turn.get("role")))) == "user" for turn in turns]
@@ -145,7 +145,7 @@ def _with_placeholders(turns: list[dict[str, Any]], images: int) -> list[dict[st
 
 
 def _as_text(value: Any) -> Any:
-    """A picture as JSON can hold it."""
+    """An image as JSON can hold it."""
     content = stored_bytes(value)
     if content is not None:
         return "data:application/octet-stream;base64," + base64.b64encode(content).decode("ascii")

@@ -1,4 +1,4 @@
-"""Looking at one record: its turns, its pictures (decoded in full) and its length."""
+"""Looking at one record: its turns, its images (decoded in full) and its length."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slime_vlm.data.check.findings import Finding
-from slime_vlm.data.pictures import MissingPictureError, open_picture
+from slime_vlm.data.images import MissingImageError, open_stored_image
 from slime_vlm.data.record import Record
 from slime_vlm.data.source import Source
 from slime_vlm.errors import DataError, InputError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from slime_vlm.processing.processing_slime import SlimeProcessor
 
 LEAST_SIDE = 8
-"""Smallest side of a picture in pixels."""
+"""Smallest side of an image in pixels."""
 
 
 @dataclass
@@ -31,10 +31,10 @@ class Looked:
         index: Place in the source.
         id: Id of the record.
         findings: What is wrong with it.
-        images: How many pictures it names.
+        images: How many images it names.
         sizes: (height, width) of those that could be opened.
         tiles: Tiles that each of them is cut into.
-        tokens: Length with all tokens of the pictures; None without a model, or where it cannot be told.
+        tokens: Length with all tokens of the images; None without a model, or where it cannot be told.
         digest: Tells whether two records say the same.
     """
 
@@ -80,19 +80,19 @@ class RecordChecker:
         looked.digest = hashlib.blake2b(
             json.dumps([record.images, record.conversations], default=repr, sort_keys=True).encode(), digest_size=8
         ).digest()
-        for kind, message in self._pictures(record, self.source.images, looked):
+        for kind, message in self._images(record, self.source.images, looked):
             looked.findings.append(Finding(index, record.id, kind, message))
         for kind, message in self.text_problems(record, looked.sizes, looked):
             looked.findings.append(Finding(index, record.id, kind, message))
         return looked
 
-    def _pictures(self, record: Record, root: Path, looked: Looked) -> list[tuple[str, str]]:
+    def _images(self, record: Record, root: Path, looked: Looked) -> list[tuple[str, str]]:
         problems = []
         for value in record.images:
             try:
-                with open_picture(value, root) as picture:
-                    height, width = picture.height, picture.width
-            except MissingPictureError as error:
+                with open_stored_image(value, root) as image:
+                    height, width = image.height, image.width
+            except MissingImageError as error:
                 problems.append(("missing-image", str(error)))
             except DataError as error:
                 problems.append(("damaged-image", str(error)))
@@ -112,7 +112,7 @@ class RecordChecker:
 
         Args:
             record: The record.
-            sizes: (height, width) of its pictures, for the number of tokens; fewer than it has: it is not counted.
+            sizes: (height, width) of its images, for the number of tokens; fewer than it has: it is not counted.
             looked: Takes the number of tokens.
         """
         roles, problems = [], []
@@ -126,7 +126,7 @@ class RecordChecker:
                 ]
             if role != "system" or place > 0:
                 roles.append(role)
-            # In an answer it stands for a picture just as well, of which there is none.
+            # In an answer it stands for an image just as well, of which there is none.
             count += value.count(IMAGE_PLACEHOLDER)
             if not value.strip() and role != "system":
                 kind = "empty-question" if role == "user" else "empty-answer"
@@ -136,7 +136,7 @@ class RecordChecker:
             order = ", ".join(roles) or "nothing"
             problems.append(("turn-order", f"roles come as {order:.100}, expected user and assistant in turn"))
         if count != len(record.images):
-            problems.append(("placeholders", f"{count} {IMAGE_PLACEHOLDER} for {len(record.images)} picture(s)"))
+            problems.append(("placeholders", f"{count} {IMAGE_PLACEHOLDER} for {len(record.images)} image(s)"))
         if self.processor is not None and not problems and len(sizes) == len(record.images):
             problems += self._length_problems(record, sizes, looked)
         return problems

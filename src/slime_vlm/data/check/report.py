@@ -27,12 +27,12 @@ class SourceReport:
         name: The source.
         records: How many it has.
         findings: What is wrong, in the order of records.
-        text_only: Records without a picture.
-        pictures: Pictures that could be opened.
-        tiles: Number of pictures by number of tiles.
+        text_only: Records without an image.
+        images: Images that could be opened.
+        tiles: Number of images by number of tiles.
         tokens: Number of records by tokens, in steps of `TOKEN_STEP`; empty where no model was named.
         longest: Most tokens of a record.
-        sizes: (height, width) of the pictures of every record that has findings.
+        sizes: (height, width) of the images of every record that has findings.
         ids: All ids.
     """
 
@@ -40,7 +40,7 @@ class SourceReport:
     records: int
     findings: list[Finding] = field(default_factory=list)
     text_only: int = 0
-    pictures: int = 0
+    images: int = 0
     tiles: Counter[int] = field(default_factory=Counter)
     tokens: Counter[int] = field(default_factory=Counter)
     longest: int = 0
@@ -50,7 +50,7 @@ class SourceReport:
     def add(self, looked: Looked) -> None:
         """Count a record."""
         self.findings += looked.findings
-        self.pictures += len(looked.sizes)
+        self.images += len(looked.sizes)
         self.tiles.update(looked.tiles)
         if looked.id is not None:
             self.ids.add(looked.id)
@@ -77,7 +77,7 @@ class SourceReport:
             "wrong_records": len(self.by_record()),
             "text_only": self.text_only,
             "text_only_share": self.text_only / self.records,
-            "pictures": self.pictures,
+            "images": self.images,
             "findings_by_kind": dict(Counter(finding.kind for finding in self.findings)),
             "tiles": {str(tiles): count for tiles, count in sorted(self.tiles.items())},
             "tokens": {f"{start}-{start + TOKEN_STEP - 1}": count for start, count in sorted(self.tokens.items())},
@@ -114,20 +114,20 @@ class Report:
     def tables(self, examples: int = 3) -> list[Table]:
         """Tables for a terminal: sources, findings with their first examples, histograms."""
         tables = [self._overview(), self._findings(examples)]
-        pictures = sum((source.tiles for source in self.sources), Counter[int]())
+        images = sum((source.tiles for source in self.sources), Counter[int]())
         tokens = sum((source.tokens for source in self.sources), Counter[int]())
-        if pictures:
-            tables.append(_histogram("Tiles of a picture", {str(key): pictures[key] for key in sorted(pictures)}))
+        if images:
+            tables.append(_histogram("Tiles of an image", {str(key): images[key] for key in sorted(images)}))
         if tokens:
             bars = {f"{start:,} to {start + TOKEN_STEP - 1:,}": tokens[start] for start in sorted(tokens)}
-            tables.append(_histogram("Tokens of a record, pictures included", bars))
+            tables.append(_histogram("Tokens of a record, images included", bars))
         return tables
 
     def _overview(self) -> Table:
         from rich.table import Table
 
         table = Table("source", title="Records", title_justify="left")
-        for name in ("records", "wrong", "text only", "pictures", "longest"):
+        for name in ("records", "wrong", "text only", "images", "longest"):
             table.add_column(name, justify="right")
         for source in self.sources:
             table.add_row(
@@ -135,7 +135,7 @@ class Report:
                 f"{source.records:,}",
                 f"{len(source.by_record()):,}",
                 f"{source.text_only / source.records:.1%}",
-                f"{source.pictures:,}",
+                f"{source.images:,}",
                 f"{source.longest:,}" if source.longest else "",
             )
         return table

@@ -10,7 +10,7 @@ from slime_vlm.data.smr.raw_set import SHORT_ANSWER, RawSet, Skipped, read_json,
 
 
 def convert(folder: Path, skipped: Skipped) -> Iterator[dict[str, Any]]:
-    """Both files of the split; pictures lie in `train/png`."""
+    """Both files of the split; images lie in `train/png`."""
     for kind in ("human", "augmented"):
         for number, row in enumerate(read_json(folder / "train" / f"train_{kind}.json")):
             image = f"train/png/{row['imgname']}"

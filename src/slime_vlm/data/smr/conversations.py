@@ -25,7 +25,7 @@ def convert_conversations(folder: Path, file: str, name: str, skipped: Skipped) 
             continue
         image = next((path for path in _ends(str(row.get("image", ""))) if (folder / path).is_file()), None)
         if found.images and image is None:
-            skipped["the picture is missing"] += 1
+            skipped["the image is missing"] += 1
             continue
         place = {"image": image} if image else {}
         # Ids repeat in some of them, line numbers do not.

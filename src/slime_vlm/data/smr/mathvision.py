@@ -19,7 +19,7 @@ _COLUMNS = ("id", "question", "options", "image", "answer", "solution")
 
 
 def convert(folder: Path, skipped: Skipped) -> Iterator[dict[str, Any]]:
-    """Every problem whose id and whose picture are not in test-mini."""
+    """Every problem whose id and whose image are not in test-mini."""
     held_out = list(_rows(folder, "testmini"))
     ids, images = ({str(row[key]) for row in held_out} for key in ("id", "image"))
     for row in _rows(folder, "test"):

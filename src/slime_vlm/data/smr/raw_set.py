@@ -106,8 +106,8 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def there(folder: Path, image: str, skipped: Skipped) -> bool:
-    """Whether a picture is there; counts those that are not."""
+    """Whether an image is there; counts those that are not."""
     found = (folder / image).is_file()
     if not found:
-        skipped["the picture is missing"] += 1
+        skipped["the image is missing"] += 1
     return found

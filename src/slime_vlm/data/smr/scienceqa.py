@@ -1,4 +1,4 @@
-"""ScienceQA: school science with lectures and explanations; the training split, problems without a picture included."""
+"""ScienceQA: school science with lectures and explanations; the training split, problems without an image included."""
 
 from __future__ import annotations
 

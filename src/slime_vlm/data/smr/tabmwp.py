@@ -10,7 +10,7 @@ from slime_vlm.data.smr.raw_set import RawSet, Skipped, read_json, record, there
 
 
 def convert(folder: Path, skipped: Skipped) -> Iterator[dict[str, Any]]:
-    """The picture is the drawn table; the answer is the solution and what comes out."""
+    """The image is the drawn table; the answer is the solution and what comes out."""
     for split in ("train", "dev"):
         for identity, row in read_json(folder / f"problems_{split}.json").items():
             image = f"tables/{identity}.png"

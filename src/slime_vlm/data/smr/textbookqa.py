@@ -1,4 +1,4 @@
-"""TextbookQA: questions about textbook diagrams, and teaching pictures to be described; the training split alone."""
+"""TextbookQA: questions about textbook diagrams, and teaching images to be described; the training split alone."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ DESCRIBE = (
     "What can be learnt from this picture?",
     "Give an account of the diagram and of its parts.",
 )
-"""Instructions for teaching pictures, taken in turn; ours, the paper has sixteen of its own."""
+"""Instructions for teaching images, taken in turn; ours, the paper has sixteen of its own."""
 
 
 def convert(folder: Path, skipped: Skipped) -> Iterator[dict[str, Any]]:
-    """Diagram questions, then the teaching pictures of each lesson with the text that belongs to them."""
+    """Diagram questions, then the teaching images of each lesson with the text that belongs to them."""
     for lesson in read_json(folder / "train" / "tqa_v1_train.json"):
         yield from _questions(folder, lesson, skipped)
         yield from _descriptions(folder, lesson, skipped)
@@ -42,7 +42,7 @@ def _descriptions(folder: Path, lesson: dict[str, Any], skipped: Skipped) -> Ite
     for number, (identity, row) in enumerate(sorted(lesson.get("instructionalDiagrams", {}).items())):
         image, text = f"train/{row['imagePath']}", str(row.get("processedText") or "").strip()
         if not text:
-            skipped["a teaching picture without a text"] += 1
+            skipped["a teaching image without a text"] += 1
         elif there(folder, image, skipped):
             yield record(f"textbookqa-{identity}", image, DESCRIBE[number % len(DESCRIBE)], text)
 

@@ -1,4 +1,4 @@
-"""A folder of pictures with a .json or .txt file of the same name beside each."""
+"""A folder of images with a .json or .txt file of the same name beside each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class FolderRecords(Samples):
     """Samples of a folder and those below it."""
 
     def __init__(self, path: Path, images: Path | None = None) -> None:
-        """Args: the folder, and where pictures lie if elsewhere, under the same names."""
+        """Args: the folder, and where images lie if elsewhere, under the same names."""
         names = [
             (Path(folder) / file).relative_to(top).as_posix()
             for top in dict.fromkeys([path, images or path])

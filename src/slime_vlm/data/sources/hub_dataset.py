@@ -49,7 +49,7 @@ class HubDataset(Source):
         return len(self.rows)
 
     def read(self, index: int) -> Any:
-        """One row; pictures as `{"bytes", "path"}`."""
+        """One row; images as `{"bytes", "path"}`."""
         return {key: value for key, value in self.rows[index].items() if value is not None}
 
 
@@ -59,7 +59,7 @@ def saved_by_datasets(path: Path) -> bool:
 
 
 def _undecoded(rows: Any, library: Any) -> Any:
-    """Keep pictures as they are stored: they are opened by the rules that hold for all sources."""
+    """Keep images as they are stored: they are opened by the rules that hold for all sources."""
     plain = library.Image(decode=False)
     for name in ("image", "images"):
         kind = rows.features.get(name)

@@ -21,7 +21,7 @@ GROUPS_AT_HAND = 4
 class ParquetRecords(Source):
     """Rows with the columns `conversations` (or `messages`), `id` and `image` (or `images`).
 
-    A picture is a path, bytes, or the `{"bytes", "path"}` that the `datasets` library writes.
+    An image is a path, bytes, or the `{"bytes", "path"}` that the `datasets` library writes.
     """
 
     def __init__(self, name: str, files: Sequence[Path], images: Path | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Files that share a name are one sample: a picture (or several), with a record or a caption beside it."""
+"""Files that share a name are one sample: an image (or several), with a record or a caption beside it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 from slime_vlm.data.source import Source
 from slime_vlm.errors import DataError
 
-PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2", "heic")
+IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "jp2", "heic")
 TEXTS = ("json", "txt", "caption")
 
 
 class Samples(Source):
     """Samples of a folder or of tar shards (WebDataset's layout).
 
-    `a.png` with `a.json` is a record, `a.png` with `a.txt` a picture and its caption; `a.0.png` and `a.1.png` are two
-    pictures of one record. What belongs together is told by all of the name before its first dot.
+    `a.png` with `a.json` is a record, `a.png` with `a.txt` an image and its caption; `a.0.png` and `a.1.png` are two
+    images of one record. What belongs together is told by all of the name before its first dot.
     """
 
     def __init__(self, name: str, images: Path, names: Iterable[str]) -> None:
@@ -35,12 +35,12 @@ class Samples(Source):
             if PurePosixPath(file).name.startswith("."):
                 continue
             key, ending = split_name(file)
-            if ending in TEXTS or ending.rpartition(".")[2] in PICTURES:
+            if ending in TEXTS or ending.rpartition(".")[2] in IMAGES:
                 found.setdefault(key, []).append(file)
         self.samples = [(key, sorted(files)) for key, files in sorted(found.items())]
         if not any(split_name(file)[1] in TEXTS for _, files in self.samples for file in files):
             raise DataError(
-                f"{name} holds no record: expected pictures with .json or .txt files of the same name beside them, or "
+                f"{name} holds no record: expected images with .json or .txt files of the same name beside them, or "
                 "the name of a file of records"
             )
 
@@ -65,7 +65,7 @@ class Samples(Source):
                 return {"id": key, **raw, "image": images} if images else {"id": key, **raw}
             text = next((file for ending, file in by_ending.items() if ending in TEXTS), None)
             if text is None:
-                raise DataError(f"{key} is a picture without a .json or .txt file of the same name")
+                raise DataError(f"{key} is an image without a .json or .txt file of the same name")
             caption = self.content(text).decode("utf-8").strip()
         except ValueError as error:
             raise DataError(f"{key}: its text is damaged ({error})") from None

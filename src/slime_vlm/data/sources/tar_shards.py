@@ -19,7 +19,7 @@ class TarShards(Samples):
             DataError: a file is damaged or compressed, or there is no sample.
         """
         folder = files[0].parent
-        # A picture is named as a member of its shard, which is how `pictures.open_picture` finds it.
+        # An image is named as a member of its shard, which is how `images.open_stored_image` finds it.
         self.places: dict[str, tuple[Path, Place]] = {
             f"{path.relative_to(folder).as_posix()}/{member}": (path, place)
             for path in files

@@ -1,4 +1,4 @@
-"""Answers to all questions of a picture under one setting; what a setting does not change is computed once."""
+"""Answers to all questions of an image under one setting; what a setting does not change is computed once."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from slime_vlm.evaluation.ablation.memory import measure_growth
-from slime_vlm.evaluation.ablation.pictures import Picture, row_id
+from slime_vlm.evaluation.ablation.samples import Sample, row_id
 from slime_vlm.evaluation.ablation.settings import Setting
 from slime_vlm.evaluation.metrics import exact_match
 from slime_vlm.evaluation.metrics.anls import anls
 from slime_vlm.evaluation.predictions import Row
-from slime_vlm.inference.answering import EncodedPicture, encode
+from slime_vlm.inference.answering import EncodedImage, encode
 
 if TYPE_CHECKING:
     from slime_vlm.evaluation.ocr_baseline.reader import OcrReader
@@ -31,16 +31,16 @@ MAX_NEW_TOKENS = 24
 
 @dataclass
 class _Encoded:
-    """A picture under some views, with what encoding took."""
+    """An image under some views, with what encoding took."""
 
-    picture: EncodedPicture
+    encoded_image: EncodedImage
     image: Image.Image
     seconds: float
     megabytes: float | None
 
 
 class SuiteAnswerer:
-    """Asks about one picture after the other under any number of settings.
+    """Asks about one image after the other under any number of settings.
 
     Args:
         model: the model; its config is changed while a setting is asked, and is as before afterwards.
@@ -52,118 +52,117 @@ class SuiteAnswerer:
         self, model: SlimeForConditionalGeneration, processor: SlimeProcessor, reader: OcrReader | None = None
     ) -> None:
         self.model, self.processor, self.reader = model, processor, reader
-        self._current: Picture | None = None
+        self._current: Sample | None = None
         self._image: Image.Image | None = None
         self._encoded: dict[str, _Encoded] = {}
 
-    def answer(self, picture: Picture, setting: Setting, kept_before: Sequence[int]) -> list[Row]:
-        """Answer every question of a picture.
+    def answer(self, sample: Sample, setting: Setting, kept_before: Sequence[int]) -> list[Row]:
+        """Answer every question of a sample.
 
         Args:
-            picture: the picture; as long as it is the same one, its encodings are used again.
+            sample: an image and its questions; as long as it is the same one, its encodings are used again.
             setting: how.
             kept_before: local tokens that the reference kept for each question; for `Setting.as_many`.
 
         Returns:
             A row a question, without its place in the run.
         """
-        if picture is not self._current:
+        if sample is not self._current:
             if self._current is None:
-                self._warm_up(picture)
-            self._current, self._image, self._encoded = picture, None, {}
+                self._warm_up(sample)
+            self._current, self._image, self._encoded = sample, None, {}
         if setting.ocr:
-            return self._read(picture)
+            return self._read(sample)
         config = dict(setting.config)
-        encoded = self._encode(picture, setting)
+        encoded = self._encode(sample, setting)
         if setting.share is not None:
-            config["max_local_tokens"] = max(1, round(setting.share * encoded.picture.tokens.num_local_tokens))
+            config["max_local_tokens"] = max(1, round(setting.share * encoded.encoded_image.tokens.num_local_tokens))
         return [
-            self._ask(picture, setting, config, encoded, number, kept_before)
-            for number in range(len(picture.questions))
+            self._ask(sample, setting, config, encoded, number, kept_before) for number in range(len(sample.questions))
         ]
 
     # The model -------------------------------------------------------------------------------------------------------
 
     def _ask(
         self,
-        picture: Picture,
+        sample: Sample,
         setting: Setting,
         config: dict[str, Any],
         encoded: _Encoded,
         number: int,
         kept_before: Sequence[int],
     ) -> Row:
-        question = picture.questions[number].text
+        question = sample.questions[number].text
         kept: Tensor | None = None
         if setting.as_many == "best":
             config = {**config, "max_local_tokens": kept_before[number]}
         elif setting.as_many == "random":
-            total = encoded.picture.tokens.num_local_tokens
-            kept = random_tokens(total, kept_before[number], f"{picture.id} {number}").to(self.model.device)
+            total = encoded.encoded_image.tokens.num_local_tokens
+            kept = random_tokens(total, kept_before[number], f"{sample.id} {number}").to(self.model.device)
         with _changed(self.model, self.processor, config), measure_growth(self.model.device) as growth:
             start = time.perf_counter()
             # A copy has read nothing yet: no setting finds read what the one before it had to read.
-            given = replace(encoded.picture).ask(question, max_new_tokens=MAX_NEW_TOKENS, kept=kept)
+            given = replace(encoded.encoded_image).ask(question, max_new_tokens=MAX_NEW_TOKENS, kept=kept)
             seconds = time.perf_counter() - start
         tokens = {"global": given.num_global, "local": given.num_local, "kept": given.num_kept}
         megabytes = None if growth.megabytes is None else max(growth.megabytes, encoded.megabytes or 0.0)
         return _row(
-            picture, setting.name, number, given.text, tokens, encoded.seconds, seconds, megabytes, encoded.image
+            sample, setting.name, number, given.text, tokens, encoded.seconds, seconds, megabytes, encoded.image
         )
 
-    def _warm_up(self, picture: Picture) -> None:
+    def _warm_up(self, sample: Sample) -> None:
         """Ask once and forget it: what is set up on first use would count against the setting that comes first."""
-        encode(self.model, self.processor, picture.image()).ask(picture.questions[0].text, max_new_tokens=1)
+        encode(self.model, self.processor, sample.image()).ask(sample.questions[0].text, max_new_tokens=1)
 
-    def _encode(self, picture: Picture, setting: Setting) -> _Encoded:
+    def _encode(self, sample: Sample, setting: Setting) -> _Encoded:
         if setting.side is not None:
-            return self._look(picture.rendered(setting.side) if setting.rendered else picture.resized(setting.side))
+            return self._look(sample.rendered(setting.side) if setting.rendered else sample.resized(setting.side))
         views = setting.config.get("views", self.model.config.views)
         if views not in self._encoded:
             with _changed(self.model, self.processor, {"views": views, "max_local_tokens": None}):
-                self._encoded[views] = self._look(self._as_it_is(picture))
+                self._encoded[views] = self._look(self._as_it_is(sample))
         encoded = self._encoded[views]
         if "gate" not in setting.config or views == "local":
             return encoded
         # Tiles do not pass the gate: the global view alone is encoded again.
         fields = {"views": "global", "gate": setting.config["gate"], "max_local_tokens": None}
         with _changed(self.model, self.processor, fields):
-            other = encode(self.model, self.processor, self._as_it_is(picture)).tokens
-        tokens = replace(encoded.picture.tokens, gates=other.gates, global_tokens=other.global_tokens)
-        return replace(encoded, picture=replace(encoded.picture, tokens=tokens))
+            other = encode(self.model, self.processor, self._as_it_is(sample)).tokens
+        tokens = replace(encoded.encoded_image.tokens, gates=other.gates, global_tokens=other.global_tokens)
+        return replace(encoded, encoded_image=replace(encoded.encoded_image, tokens=tokens))
 
     def _look(self, image: Image.Image) -> _Encoded:
         with measure_growth(self.model.device) as growth:
             start = time.perf_counter()
-            picture = encode(self.model, self.processor, image)
+            encoded = encode(self.model, self.processor, image)
             if self.model.device.type == "cuda":
                 # A GPU may still be encoding, and the first question would pay for it.
                 torch.cuda.synchronize(self.model.device)
             seconds = time.perf_counter() - start
-        return _Encoded(picture, image, seconds, growth.megabytes)
+        return _Encoded(encoded, image, seconds, growth.megabytes)
 
-    def _as_it_is(self, picture: Picture) -> Image.Image:
+    def _as_it_is(self, sample: Sample) -> Image.Image:
         if self._image is None:
-            self._image = picture.image()
+            self._image = sample.image()
         return self._image
 
     # The outside baseline --------------------------------------------------------------------------------------------
 
-    def _read(self, picture: Picture) -> list[Row]:
+    def _read(self, sample: Sample) -> list[Row]:
         from slime_vlm.evaluation.ocr_baseline.answering import answer_from_text
 
         assert self.reader is not None
-        image = self._as_it_is(picture)
+        image = self._as_it_is(sample)
         with measure_growth(torch.device("cpu")) as growth:
             start = time.perf_counter()
             texts = self.reader.read(image)
             reading = time.perf_counter() - start
         rows = []
-        for number, question in enumerate(picture.questions):
+        for number, question in enumerate(sample.questions):
             start = time.perf_counter()
             text = answer_from_text(question.text, texts)
             seconds = time.perf_counter() - start
-            rows.append(_row(picture, "ocr", number, text, {}, reading, seconds, growth.megabytes, image))
+            rows.append(_row(sample, "ocr", number, text, {}, reading, seconds, growth.megabytes, image))
         return rows
 
 
@@ -195,7 +194,7 @@ def _changed(
 
 
 def _row(
-    picture: Picture,
+    sample: Sample,
     setting: str,
     number: int,
     text: str,
@@ -205,12 +204,12 @@ def _row(
     megabytes: float | None,
     image: Image.Image,
 ) -> Row:
-    asked = picture.questions[number]
+    asked = sample.questions[number]
     return {
         "task": "pages",
-        "id": row_id(picture, setting, number),
-        "picture": picture.id,
-        "seed": picture.seed,
+        "id": row_id(sample, setting, number),
+        "image": sample.id,
+        "seed": sample.seed,
         "setting": setting,
         "group": asked.group,
         "prompt": asked.text,

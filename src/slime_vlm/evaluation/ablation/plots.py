@@ -1,4 +1,4 @@
-"""Three plots of the suite: accuracy against tokens, seconds against tokens, accuracy against the picture's side."""
+"""Three plots of the suite: accuracy against tokens, seconds against tokens, accuracy against the image's side."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _seconds(axes: Axes, summaries: Sequence[Summary]) -> None:
     for number, (name, (label, marker)) in enumerate(_POINTS.items(), start=len(_CURVES)):
         for point in (summary for summary in summaries if summary.setting.name == name):
             axes.plot(_tokens(point), point.answer_seconds, f"C{number}{marker}", markersize=7, label=label)
-    axes.set(ylabel="seconds a question, picture encoded", xlabel="image tokens read, mean of a question")
+    axes.set(ylabel="seconds a question, image encoded", xlabel="image tokens read, mean of a question")
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.set_title("Seconds against image tokens")
@@ -141,9 +141,9 @@ def _sides(axes: Axes, summaries: Sequence[Summary]) -> None:
     axes.set(
         ylim=(-0.03, 1.03),
         ylabel="exact match, with 95% interval",
-        xlabel="longest side of the picture, pixels (log scale)",
+        xlabel="longest side of the image, pixels (log scale)",
     )
-    axes.set_title("Accuracy against the side of the picture")
+    axes.set_title("Accuracy against the side of the image")
 
 
 def _errors(

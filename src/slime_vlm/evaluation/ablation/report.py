@@ -33,7 +33,7 @@ _COLUMNS = (
     "absent",
     "ANLS",
     "image tokens",
-    "s a picture",
+    "s an image",
     "s a question",
     "MB",
 )
@@ -41,7 +41,7 @@ _EXPLAINED = (
     "Accuracy is exact match on the questions whose answer is on the page, with the 95% interval of the bootstrap over "
     "pages (Wilson's over as many observations as pages where all or none are right, or no page differs); differences "
     "are on the same questions. `absent`: share of the questions about what is not on the page that say so. Image "
-    "tokens: global and kept local ones. Seconds: preparing and encoding a picture, then selecting and answering a "
+    "tokens: global and kept local ones. Seconds: preparing and encoding an image, then selecting and answering a "
     "question; settings that share an encoding have its seconds, so that either adapter alone has those of the "
     "mixture. MB: the most that either took on top of what was held before."
 )
@@ -83,7 +83,7 @@ def markdown(rows: Sequence[Row], summaries: Sequence[Summary], origin: Mapping[
     what = origin.get("records") or f"rendered pages of {origin.get('tiles')} tiles, split {origin.get('split')}"
     seeds = len(reference.by_seed)
     head = (
-        f"Model {origin.get('model')} on {what}: {reference.pictures} pictures"
+        f"Model {origin.get('model')} on {what}: {reference.images} images"
         + (f" of {seeds} seeds" if seeds > 1 else "")
         + f", {reference.questions} questions. {_EXPLAINED}"
     )
@@ -140,7 +140,7 @@ def _table(summaries: Sequence[Summary]) -> str:
 
 
 def _kinds(summaries: Sequence[Summary]) -> str:
-    """Accuracy by kind of page, for the settings that see the whole picture and the outside baseline."""
+    """Accuracy by kind of page, for the settings that see the whole image and the outside baseline."""
     shown = [summary for summary in summaries if summary.setting.name in (REFERENCE, "all", "best 50%", "ocr")]
     kinds = sorted({kind for summary in shown for kind in summary.by_group})
     lines = [f"| setting | {' | '.join(kinds)} |", "|" + " --- |" * (len(kinds) + 1)]

@@ -1,4 +1,4 @@
-"""A run of the suite: every question of every picture under every setting, kept as they are answered."""
+"""A run of the suite: every question of every image under every setting, kept as they are answered."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from slime_vlm.errors import InputError
-from slime_vlm.evaluation.ablation.pictures import Picture, record_pictures, rendered_pages, row_id
 from slime_vlm.evaluation.ablation.report import write_report
+from slime_vlm.evaluation.ablation.samples import Sample, record_samples, rendered_pages, row_id
 from slime_vlm.evaluation.ablation.settings import REFERENCE, SETTINGS, Setting, applicable
 from slime_vlm.evaluation.predictions import PredictionStore, Row
 from slime_vlm.evaluation.processes import Processes, join_processes
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from slime_vlm.evaluation.ablation.answers import SuiteAnswerer
     from slime_vlm.evaluation.ocr_baseline.reader import OcrReader
 
-# Rows are ordered by picture, then setting, then question.
+# Rows are ordered by sample, then setting, then question.
 _MOST_SETTINGS, _MOST_QUESTIONS = 1000, 1000
 
 NO_QUERIES = (
@@ -44,7 +44,7 @@ class SuiteOptions:
         seeds: sets of rendered pages.
         tiles: tiles of a rendered page.
         split: split of the rendered pages.
-        records: records with pictures to ask about in place of rendered pages.
+        records: records with images to ask about in place of rendered pages.
         device: where the model belongs.
         dtype: type of its weights.
         overrides: fields of the model's config to change throughout.
@@ -98,8 +98,8 @@ def run_suite(options: SuiteOptions, console: Console) -> str:
     from slime_vlm.evaluation.ablation.answers import SuiteAnswerer
 
     answerer = SuiteAnswerer(model, processor, reader)
-    pictures, number = _pictures(options, processor.image_processor.view_size, processor.image_processor.max_tiles)
-    _answer_all(pictures, number, settings, answerer, store, processes, console)
+    samples, number = _samples(options, processor.image_processor.view_size, processor.image_processor.max_tiles)
+    _answer_all(samples, number, settings, answerer, store, processes, console)
     processes.wait()
     if not processes.is_main:
         return ""
@@ -109,7 +109,7 @@ def run_suite(options: SuiteOptions, console: Console) -> str:
 
 
 def _answer_all(
-    pictures: Iterable[Picture],
+    samples: Iterable[Sample],
     number: int,
     settings: Sequence[Setting],
     answerer: SuiteAnswerer,
@@ -118,19 +118,19 @@ def _answer_all(
     console: Console,
 ) -> None:
     done = store.done()
-    # A picture goes through fast and slow settings; the estimate looks at several of them.
+    # An image goes through fast and slow settings; the estimate looks at several of them.
     with progress_bar(console, processes, estimate_seconds=600) as bar:
-        # In units of a picture under a setting: they take more alike than pictures do while one is resumed.
+        # In units of an image under a setting: they take more alike than images do while one is resumed.
         shown = bar.add_task("suite", total=number * len(settings))
-        for place, picture in enumerate(pictures):
+        for place, sample in enumerate(samples):
             if place % processes.count != processes.rank:
                 bar.update(shown, advance=len(settings))
                 continue
             for setting in settings:
-                ids = [row_id(picture, setting.name, i) for i in range(len(picture.questions))]
+                ids = [row_id(sample, setting.name, i) for i in range(len(sample.questions))]
                 if not all(name in done for name in ids):
-                    kept = [_kept(done, row_id(picture, REFERENCE, i)) for i in range(len(ids))]
-                    rows = answerer.answer(picture, setting, kept)
+                    kept = [_kept(done, row_id(sample, REFERENCE, i)) for i in range(len(ids))]
+                    rows = answerer.answer(sample, setting, kept)
                     for i, row in enumerate(rows):
                         row["place"] = (place * _MOST_SETTINGS + SETTINGS.index(setting)) * _MOST_QUESTIONS + i
                     store.append(rows)
@@ -142,9 +142,9 @@ def _kept(done: dict[str, Row], name: str) -> int:
     return int(done[name]["tokens"]["kept"]) if name in done else 0
 
 
-def _pictures(options: SuiteOptions, view_size: int, max_tiles: int) -> tuple[Iterable[Picture], int]:
+def _samples(options: SuiteOptions, view_size: int, max_tiles: int) -> tuple[Iterable[Sample], int]:
     if options.records is not None:
-        found = record_pictures(options.records, options.limit)
+        found = record_samples(options.records, options.limit)
         return found, len(found)
     limit = options.limit or 1
     return rendered_pages(page_settings(options, view_size, max_tiles), options.seeds, limit), limit * options.seeds

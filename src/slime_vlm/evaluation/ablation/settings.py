@@ -13,7 +13,7 @@ REFERENCE = "slime"
 """The model as it is; every other setting is compared with it on the same questions."""
 
 SIDES = (336, 672, 1008, 1344, 2688, 4000)
-"""Longest sides of the picture in pixels."""
+"""Longest sides of the image in pixels."""
 
 GROUPS = ("top-p", "share", "budget", "views", "gate", "selector", "resized", "rendered", "ocr")
 """What settings are about, in the order of the tables."""
@@ -25,16 +25,16 @@ _BUDGETS = (16, 64, 128, 256)
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to answer the questions of a picture.
+    """One way to answer the questions of an image.
 
     Attributes:
         name: name, as in tables and `--settings`.
         groups: what it is about; one setting may stand in several tables.
         config: fields of the model's config that it changes.
-        share: keep this share of a picture's local tokens.
+        share: keep this share of an image's local tokens.
         as_many: keep as many local tokens as the reference kept for the question: "" does not, "best" the best ones by
             the selector, "random" any.
-        side: longest side of the picture in pixels; None takes it as it is.
+        side: longest side of the image in pixels; None takes it as it is.
         rendered: the page is drawn at that side, and not scaled to it.
         ocr: the outside baseline, without the model.
     """
@@ -96,7 +96,7 @@ def find_settings(names: str) -> list[Setting]:
 
 
 def applicable(settings: Sequence[Setting], config: Any, *, rendered: bool) -> tuple[list[Setting], list[str]]:
-    """Leave out what a model or its pictures cannot do.
+    """Leave out what a model or its images cannot do.
 
     Args:
         settings: what is wanted.
@@ -120,7 +120,7 @@ def applicable(settings: Sequence[Setting], config: Any, *, rendered: bool) -> t
         elif "gate" in setting.config and config.projector_type != "gated":
             reason = "the model has no mixture of adapters: neither adapter alone"
         elif setting.rendered and not rendered:
-            reason = "pictures of records cannot be drawn larger: only resized"
+            reason = "images of records cannot be drawn larger: only resized"
         elif setting.config.get("views") not in (None, config.views) and config.views != "both":
             reason = f"the model looks at {config.views} views alone: no other views"
         if not reason:

@@ -21,7 +21,7 @@ class Summary:
     Attributes:
         setting: the setting.
         questions: number of questions whose answer is on the page.
-        pictures: number of pictures.
+        images: number of images.
         accuracy: share of them that is answered exactly.
         interval: its 95% interval.
         by_seed: accuracy for each seed.
@@ -31,14 +31,14 @@ class Summary:
         anls: mean similarity of the answers, which forgives single characters.
         image_tokens: mean of the image tokens that the language model read; None without one.
         kept_tokens: mean of the local ones among them.
-        encode_seconds: mean time of a picture.
-        answer_seconds: mean time of a question, once the picture is encoded.
+        encode_seconds: mean time of an image.
+        answer_seconds: mean time of a question, once the image is encoded.
         megabytes: largest growth of memory.
     """
 
     setting: Setting
     questions: int
-    pictures: int
+    images: int
     accuracy: float
     interval: tuple[float, float]
     by_seed: dict[int, float]
@@ -57,7 +57,7 @@ class Summary:
         return {
             "groups": list(self.setting.groups),
             "questions": self.questions,
-            "pictures": self.pictures,
+            "images": self.images,
             "accuracy": self.accuracy,
             "interval": list(self.interval),
             "by_seed": self.by_seed,
@@ -113,7 +113,7 @@ def shared_pages(rows: Sequence[Row], others: Sequence[Row]) -> list[tuple[float
     by_page: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
         if row["group"] != ABSENT_GROUP and _question(row) in known:
-            by_page[row["picture"]].append((row["score"], known[_question(row)]))
+            by_page[_image(row)].append((row["score"], known[_question(row)]))
     return [(sum(a for a, _ in page), sum(b for _, b in page), len(page)) for page in by_page.values()]
 
 
@@ -128,7 +128,7 @@ def _summary(setting: Setting, rows: Sequence[Row], reference: Sequence[Row]) ->
     return Summary(
         setting=setting,
         questions=len(answered),
-        pictures=len(pages),
+        images=len(pages),
         accuracy=accuracy(pages),
         interval=accuracy_interval(pages),
         by_seed={seed: _share([row for row in answered if row["seed"] == seed])[0] for seed in seeds},
@@ -145,14 +145,19 @@ def _summary(setting: Setting, rows: Sequence[Row], reference: Sequence[Row]) ->
 
 
 def _question(row: Row) -> tuple[str, str]:
-    """Picture and number of a row's question."""
-    return row["picture"], row["id"].rpartition("/")[2]
+    """Image and number of a row's question."""
+    return _image(row), row["id"].rpartition("/")[2]
+
+
+def _image(row: Row) -> str:
+    """Id of the image that a row asks about; runs before November 2026 call it `picture`."""
+    return row["image"] if "image" in row else row["picture"]
 
 
 def _tallies(rows: Sequence[Row]) -> list[Tally]:
     by_page: dict[str, list[float]] = defaultdict(list)
     for row in rows:
-        by_page[row["picture"]].append(row["score"])
+        by_page[_image(row)].append(row["score"])
     return [(sum(scores), len(scores)) for scores in by_page.values()]
 
 

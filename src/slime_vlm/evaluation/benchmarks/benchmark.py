@@ -52,8 +52,8 @@ class Question:
 
     Attributes:
         id: unique within the task.
-        prompt: text after the pictures.
-        images: the record's pictures, not opened yet: paths, bytes, base64, `{"bytes", "path"}` or PIL images;
+        prompt: text after the images.
+        images: the record's images, not opened yet: paths, bytes, base64, `{"bytes", "path"}` or PIL images;
             or paths of videos.
         target: what scoring needs.
     """

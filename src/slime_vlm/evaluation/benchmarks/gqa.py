@@ -1,4 +1,4 @@
-"""GQA: compositional questions about photographs; pictures lie in a table of their own."""
+"""GQA: compositional questions about photographs; images lie in a table of their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HR-Bench: small things in pictures of 4K and 8K, every question in four rotations that count singly."""
+"""HR-Bench: small things in images of 4K and 8K, every question in four rotations that count singly."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def _ask(record: Record, place: int) -> Question:
     }
     # Markers such as <image1> stay in the text.
     prompt = record["question"] + lines + SHORT_ANSWER
-    # The hub's copy holds the picture itself, the original release its path alone.
+    # The hub's copy holds the image itself, the original release its path alone.
     image = record["image"] if is_missing(record.get("decoded_image")) else record["decoded_image"]
     return Question(str(record["id"]), prompt, (image,), target)
 

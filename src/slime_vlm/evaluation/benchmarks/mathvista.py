@@ -1,4 +1,4 @@
-"""MathVista: mathematics in pictures, answers as numbers, texts or choices."""
+"""MathVista: mathematics in images, answers as numbers, texts or choices."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _ask(record: Record, place: int) -> Question:
         "task": str(metadata.get("task", "")),
         "skills": list(metadata.get("skills") or []),
     }
-    # The hub's copy holds the picture itself, the original release its path alone.
+    # The hub's copy holds the image itself, the original release its path alone.
     image = record["image"] if is_missing(record.get("decoded_image")) else record["decoded_image"]
     return Question(str(record["pid"]), record["query"], (image,), target)
 

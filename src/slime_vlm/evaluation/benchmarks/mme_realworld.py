@@ -1,4 +1,4 @@
-"""MME-RealWorld, in English and in Chinese: five options about large pictures of five domains."""
+"""MME-RealWorld, in English and in Chinese: five options about large images of five domains."""
 
 from __future__ import annotations
 
@@ -72,5 +72,5 @@ CHINESE = replace(
     title="MME-RealWorld-CN",
     source=Source("yifanzhang114/MME-RealWorld-CN-Lmms-eval", "train"),
     ask=partial(_ask, choices=_CHOICES_CN, instruction=_INSTRUCTION_CN),
-    note="Its own pictures and questions, no translation; letters are read as in the English one.",
+    note="Its own images and questions, no translation; letters are read as in the English one.",
 )

@@ -35,7 +35,7 @@ def _ask(record: Record, place: int) -> Question:
         "answer": record["gt_answer"],
         "type": str(record.get("question_type") or f"type {place % _TYPES}"),
     }
-    # Where a path is named, the picture lies beside the records.
+    # Where a path is named, the image lies beside the records.
     image = record.get("image") or record["image_path"]
     return Question(str(place), record["question"], (image,), target)
 

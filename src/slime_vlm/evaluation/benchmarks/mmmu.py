@@ -1,4 +1,4 @@
-"""MMMU: college-level questions with up to seven pictures, most of them multiple choice."""
+"""MMMU: college-level questions with up to seven images, most of them multiple choice."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _ask(record: Record, place: int) -> Question:
     block = f"\n{option_lines(options)}\n{LETTER}" if choice else f"\n{SHORT_ANSWER}"
     subject = "_".join(name.split("_")[1:-1])
     target: Target = {"id": name, "choice": choice, "options": options, "answers": answers}
-    # Markers such as <image 1> stay in the text, all pictures stand before it.
+    # Markers such as <image 1> stay in the text, all images stand before it.
     return Question(name, record["question"] + block, images, {**target, "domain": _DOMAIN_OF.get(subject, "other")})
 
 

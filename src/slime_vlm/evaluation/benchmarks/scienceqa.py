@@ -1,4 +1,4 @@
-"""ScienceQA-IMG: school science with a picture, multiple choice."""
+"""ScienceQA-IMG: school science with an image, multiple choice."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BENCHMARK = Benchmark(
     title="ScienceQA-IMG",
     source=Source("lmms-lab-encoder/ScienceQA", "test", config="ScienceQA-IMG"),
     licence="CC BY-NC-SA 4.0*",
-    metric="accuracy of the letter, questions with a picture",
+    metric="accuracy of the letter, questions with an image",
     fields=("question", "choices", "answer"),
     ask=_ask,
     score=_score,

@@ -41,5 +41,5 @@ BENCHMARK = Benchmark(
     summarise=_summarise,
     main="image",
     max_new_tokens=16,
-    note="Questions about video see their frames as separate pictures; they count in video and all alone.",
+    note="Questions about video see their frames as separate images; they count in video and all alone.",
 )

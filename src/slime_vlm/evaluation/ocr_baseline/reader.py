@@ -1,4 +1,4 @@
-"""RapidOCR: boxes with texts of a picture. Its models come with its package; nothing is downloaded."""
+"""RapidOCR: boxes with texts of an image. Its models come with its package; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class OcrReader:
-    """Reads pictures with the models that RapidOCR ships.
+    """Reads images with the models that RapidOCR ships.
 
     Args:
         threads: CPU threads to use.
@@ -38,7 +38,7 @@ class OcrReader:
         )
 
     def read(self, image: Image.Image) -> list[TextBox]:
-        """The texts of a picture, RGB, with their boxes in its pixels."""
+        """The texts of an image, RGB, with their boxes in its pixels."""
         # RapidOCR takes arrays as OpenCV has them, blue first.
         found = self._engine(np.asarray(image)[..., ::-1])
         if found.boxes is None:

@@ -100,15 +100,15 @@ def answer_pages(
         for seed in range(first_seed, first_seed + count):
             page = make_page(seed, settings)
             image = Image.new("RGB", (page.width, page.height), page.paper) if blind else Image.fromarray(render(page))
-            picture = encode(model, processor, image)
+            encoded = encode(model, processor, image)
             if keep_share is not None:
-                model.config.max_local_tokens = max(1, round(keep_share * picture.tokens.num_local_tokens))
+                model.config.max_local_tokens = max(1, round(keep_share * encoded.tokens.num_local_tokens))
                 model.config.check()
-            shared = sum(picture.seconds.values()) / len(page.questions)
+            shared = sum(encoded.seconds.values()) / len(page.questions)
             for question in page.questions:
-                picture.seconds = {}
+                encoded.seconds = {}
                 # A copy has read nothing yet: every question costs what it would alone.
-                given = replace(picture).ask(question.text, max_new_tokens=24)
+                given = replace(encoded).ask(question.text, max_new_tokens=24)
                 yield PageAnswer(
                     seed=seed,
                     kind=page.kind,

@@ -20,7 +20,7 @@ def layer_classes(model: SlimeForConditionalGeneration) -> list[str]:
     """Classes of the language model's layers, each of which is gathered alone.
 
     Embeddings and head are units of their own, which Accelerate sees to. Everything else is gathered with the model
-    itself. That costs a few hundred million weights, and no process waits for a picture's layers that another one never
+    itself. That costs a few hundred million weights, and no process waits for an image's layers that another one never
     runs.
     """
     layers = model.model.language_model

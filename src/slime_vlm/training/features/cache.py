@@ -1,9 +1,9 @@
-"""Features of a frozen vision encoder on the disk, so that every picture is encoded once (stages 1a, 1b and 2).
+"""Features of a frozen vision encoder on the disk, so that every image is encoded once (stages 1a, 1b and 2).
 
 FOLDER/FINGERPRINT/settings.json       what the fingerprint is made of
-FOLDER/FINGERPRINT/*.safetensors       features by picture, a few hundred MiB a file
+FOLDER/FINGERPRINT/*.safetensors       features by image, a few hundred MiB a file
 
-A picture is known by the content of its file, an encoder by its weights and settings: whatever changes has another
+An image is known by the content of its file, an encoder by its weights and settings: whatever changes has another
 name, and nothing stale is ever read. Files are renamed into place when they are whole.
 """
 
@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from slime_vlm.data.pictures import open_picture, picture_content
+from slime_vlm.data.images import open_stored_image, stored_image_content
 from slime_vlm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -36,15 +36,15 @@ _OPEN_FILES = 64
 
 
 @dataclass(frozen=True)
-class StoredPicture:
-    """A picture as its features: (rows, columns) of its tiles, and [1 + T, N, C] or those of the views that count."""
+class StoredImage:
+    """An image as its features: (rows, columns) of its tiles, and [1 + T, N, C] or those of the views that count."""
 
     grid: tuple[int, int]
     features: Tensor
 
 
 class FeatureStore:
-    """Features of the pictures that one encoder with one way of cutting views has seen.
+    """Features of the images that one encoder with one way of cutting views has seen.
 
     Args:
         folder: of all stored features.
@@ -70,7 +70,7 @@ class FeatureStore:
         self.refresh()
 
     def __len__(self) -> int:
-        """Pictures that can be read."""
+        """Images that can be read."""
         return len(self._places)
 
     def __contains__(self, key: str) -> bool:
@@ -96,8 +96,8 @@ class FeatureStore:
                 key, rows, cols = name.split("_")
                 self._places[key] = path.name, (int(rows), int(cols))
 
-    def get(self, key: str) -> StoredPicture | None:
-        """Features of a picture; None where they are not stored."""
+    def get(self, key: str) -> StoredImage | None:
+        """Features of an image; None where they are not stored."""
         found = self._places.get(key)
         if found is None:
             return None
@@ -107,22 +107,22 @@ class FeatureStore:
             if len(self._open) > _OPEN_FILES:
                 self._open.popitem(last=False)
         self._open.move_to_end(name)
-        return StoredPicture(grid, self._open[name].get_tensor(_name(key, grid)))
+        return StoredImage(grid, self._open[name].get_tensor(_name(key, grid)))
 
-    def open_picture(self, value: Any, root: Path) -> StoredPicture:
-        """In place of `pictures.open_picture`.
+    def open_image(self, value: Any, root: Path) -> StoredImage:
+        """In place of `images.open_stored_image`.
 
         Raises:
-            DataError: the picture is missing or damaged, or has changed since the features were stored.
+            DataError: the image is missing or damaged, or has changed since the features were stored.
         """
-        found = self.get(key_of(picture_content(value, root)))
+        found = self.get(key_of(stored_image_content(value, root)))
         if found is None:
-            open_picture(value, root)
-            raise DataError("the picture has changed since the features of this stage were stored; --resume stores it")
+            open_stored_image(value, root)
+            raise DataError("the image has changed since the features of this stage were stored; --resume stores it")
         return found
 
     def add(self, key: str, grid: tuple[int, int], features: Tensor) -> None:
-        """Take the features [v, N, C] of a picture; they are written when there are enough of them.
+        """Take the features [v, N, C] of an image; they are written when there are enough of them.
 
         Raises:
             ConfigError: there is no room.
@@ -157,7 +157,7 @@ class FeatureStore:
 
 
 def key_of(content: bytes) -> str:
-    """Name of a picture: a hash of its file."""
+    """Name of an image: a hash of its file."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
@@ -168,7 +168,7 @@ def _name(key: str, grid: tuple[int, int]) -> str:
 def fingerprint_of(
     model: SlimeForConditionalGeneration, processor: SlimeProcessor, dtype: str, bf16: bool
 ) -> tuple[str, dict[str, Any]]:
-    """Everything that features depend on beside the picture: a hash, and its parts for people to read.
+    """Everything that features depend on beside the image: a hash, and its parts for people to read.
 
     Args:
         model: its encoder, and what it takes of it.
@@ -196,16 +196,16 @@ def fingerprint_of(
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest(), settings
 
 
-def pixel_values_of(pictures: list[StoredPicture], views: str) -> dict[str, Tensor]:
+def pixel_values_of(images: list[StoredImage], views: str) -> dict[str, Tensor]:
     """What stands in a batch in place of pixels: features [V, N, C] of all views, and `image_grids` [I, 2].
 
     Args:
-        pictures: of the batch.
+        images: of the batch.
         views: config `views`. With "local" the global views, which the model leaves out, are zeros.
     """
     parts = []
-    for picture in pictures:
+    for image in images:
         if views == "local":
-            parts.append(picture.features.new_zeros(1, *picture.features.shape[1:]))
-        parts.append(picture.features)
-    return {"pixel_values": torch.cat(parts), "image_grids": torch.tensor([picture.grid for picture in pictures])}
+            parts.append(image.features.new_zeros(1, *image.features.shape[1:]))
+        parts.append(image.features)
+    return {"pixel_values": torch.cat(parts), "image_grids": torch.tensor([image.grid for image in images])}

@@ -1,4 +1,4 @@
-"""Encoding every picture of a stage that is not stored yet, before the stage trains on stored features."""
+"""Encoding every image of a stage that is not stored yet, before the stage trains on stored features."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from slime_vlm.data import MixtureOrder, RecordDataset
-from slime_vlm.data.pictures import open_picture, picture_content
+from slime_vlm.data.images import open_stored_image, stored_image_content
 from slime_vlm.training.features.cache import FeatureStore, fingerprint_of, key_of
 from slime_vlm.training.records import RecordCollator
 
@@ -30,21 +30,21 @@ _SECONDS_A_LINE = 60
 
 @dataclass(frozen=True)
 class _Unstored:
-    """A picture that has to be encoded: its key, (rows, columns) and views [v, 3, H, W]."""
+    """An image that has to be encoded: its key, (rows, columns) and views [v, 3, H, W]."""
 
     key: str
     grid: tuple[int, int]
     views: Tensor
 
 
-class _PicturesToStore(Dataset):
-    """Pictures of the records that a process takes care of, as far as they are not stored.
+class _ImagesToStore(Dataset):
+    """Images of the records that a process takes care of, as far as they are not stored.
 
     Records are chosen as the training chooses them, so a bad one counts by what takes its place.
     """
 
     def __init__(self, collator: RecordCollator, positions: Sequence[int], store: FeatureStore, views: str) -> None:
-        dataset = RecordDataset(*collator.dataset.sources, open_picture=self._open)
+        dataset = RecordDataset(*collator.dataset.sources, open_image=self._open)
         processor = collator.processor
         self.collator = RecordCollator(dataset, processor, limits=collator.limits)
         self.collator.options = collator.options
@@ -55,13 +55,13 @@ class _PicturesToStore(Dataset):
 
     def __getitem__(self, place: int) -> list[_Unstored]:
         record = self.collator.usable(self.indices[place], [])
-        return [] if record is None else [picture for picture in record["pictures"] if picture is not None]
+        return [] if record is None else [image for image in record["images"] if image is not None]
 
     def _open(self, value: Any, root: Path) -> _Unstored | None:
-        key = key_of(picture_content(value, root))
+        key = key_of(stored_image_content(value, root))
         if key in self.store:
             return None
-        cut = self.processor.image_processor(images=[open_picture(value, root)], return_tensors="pt")
+        cut = self.processor.image_processor(images=[open_stored_image(value, root)], return_tensors="pt")
         pixels, grid = cut["pixel_values"], tuple(int(side) for side in cut["image_grids"][0])
         chosen = {"global": pixels[:1], "local": pixels[1:], "both": pixels}[self.views]
         return _Unstored(key, (grid[0], grid[1]), chosen)
@@ -98,7 +98,7 @@ def store_features(
         store: takes the features.
         device: to encode on.
         bf16: whether to compute in bfloat16, as the stage does.
-        workers: processes that open pictures.
+        workers: processes that open images.
         console: shows the progress.
 
     Raises:
@@ -109,52 +109,50 @@ def store_features(
     # In training every process would have to encode as often as the others.
     model.eval()
     model.model.vision_tower.to(device)
-    pictures = _PicturesToStore(collator, mine, store, model.config.views)
+    images = _ImagesToStore(collator, mine, store, model.config.views)
     # Its own generator: the random numbers of the stage stay what they are.
     own = torch.Generator()
-    loader = DataLoader(pictures, batch_size=None, num_workers=workers, collate_fn=_as_it_is, generator=own)
+    loader = DataLoader(images, batch_size=None, num_workers=workers, collate_fn=_as_it_is, generator=own)
     stored = len(store)
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         for group in _groups(_shown(loader, len(mine), console), model.config.views_per_chunk):
-            new = {picture.key: picture for picture in group if picture.key not in store}
+            new = {image.key: image for image in group if image.key not in store}
             if not new:
                 continue
-            features = model.model.encode_views(torch.cat([picture.views for picture in new.values()]))
-            parts = features.split([len(picture.views) for picture in new.values()])
-            for picture, part in zip(new.values(), parts, strict=True):
-                store.add(picture.key, picture.grid, part)
+            features = model.model.encode_views(torch.cat([image.views for image in new.values()]))
+            parts = features.split([len(image.views) for image in new.values()])
+            for image, part in zip(new.values(), parts, strict=True):
+                store.add(image.key, image.grid, part)
     store.flush()
     state.wait_for_everyone()
     store.refresh()
-    console.print(
-        f"features: {len(store) - stored:,} pictures encoded, {len(store):,} in {store.folder}", soft_wrap=True
-    )
+    console.print(f"features: {len(store) - stored:,} images encoded, {len(store):,} in {store.folder}", soft_wrap=True)
 
 
 def _shown(records: Any, total: int, console: Console) -> Iterator[list[_Unstored]]:
-    """Hand on the pictures of records, with a bar on a terminal, else with a line a minute."""
+    """Hand on the images of records, with a bar on a terminal, else with a line a minute."""
     if console.is_terminal:
         yield from track(records, "features", total=total, console=console, transient=True)
         return
     last = time.monotonic()
-    for number, pictures in enumerate(records, start=1):
-        yield pictures
+    for number, images in enumerate(records, start=1):
+        yield images
         if time.monotonic() - last >= _SECONDS_A_LINE:
             last = time.monotonic()
             console.print(f"features: {number:,} of {total:,} records", highlight=False)
 
 
 def _groups(records: Any, views: int) -> Iterator[list[_Unstored]]:
-    """Pictures of so many records that they have at least some number of views together."""
+    """Images of so many records that they have at least some number of views together."""
     group: list[_Unstored] = []
-    for pictures in records:
-        group += pictures
-        if sum(len(picture.views) for picture in group) >= views:
+    for images in records:
+        group += images
+        if sum(len(image.views) for image in group) >= views:
             yield group
             group = []
     if group:
         yield group
 
 
-def _as_it_is(pictures: Any) -> Any:
-    return pictures
+def _as_it_is(images: Any) -> Any:
+    return images

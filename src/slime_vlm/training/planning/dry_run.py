@@ -270,17 +270,17 @@ def _cache_notes(stage: Stage, config: SlimeConfig, samples: Samples, a_view: fl
         return []
     size = cached_view_bytes(config, stage.cache_features.dtype)
     views = sum(sum(views_seen(sample, config, stage)) for sample in samples.found) / len(samples.found)
-    pictures = sum(len(sample.grids) for sample in samples.found) / len(samples.found)
-    a_picture = size * views / max(pictures, 1e-9)
-    told = f"features: {a_picture / 2**20:.3g} MiB a picture ({views / max(pictures, 1e-9):.3g} views)"
+    images = sum(len(sample.grids) for sample in samples.found) / len(samples.found)
+    a_image = size * views / max(images, 1e-9)
+    told = f"features: {a_image / 2**20:.3g} MiB an image ({views / max(images, 1e-9):.3g} views)"
     if samples.records is None:
         return [f"{told} in {stage.cache_features.folder}, at most {stage.cache_features.max_gib:g} GiB"]
-    all_ = samples.records * pictures
+    all_ = samples.records * images
     encoding = samples.records * views * a_view
     seconds = hardware.seconds_of(encoding)
     time = "" if seconds is None else f", {_time(seconds / 3600)}"
     return [
-        f"{told} x {all_:,.0f} pictures = {all_ * a_picture / GIB:,.1f} GiB in {stage.cache_features.folder}, at most "
+        f"{told} x {all_:,.0f} images = {all_ * a_image / GIB:,.1f} GiB in {stage.cache_features.folder}, at most "
         f"{stage.cache_features.max_gib:g} GiB",
         f"encoding them once comes before the steps: {encoding / 1e12:,.4g} TFLOP{time}; nothing for those that are "
         "stored already",

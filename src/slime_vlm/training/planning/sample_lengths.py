@@ -1,6 +1,6 @@
 """How long samples are, for the plan of a run: told from the data where they are at hand, else assumed.
 
-Nothing is downloaded, and pictures are not decoded: headers tell sizes, sizes tell tiles, the processor counts tokens.
+Nothing is downloaded, and images are not decoded: headers tell sizes, sizes tell tiles, the processor counts tokens.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slime_vlm.data import MixtureOrder, RecordDataset, Share, open_source
+from slime_vlm.data.images import open_stored_image, stored_image_size
 from slime_vlm.data.opening import is_here
-from slime_vlm.data.pictures import open_picture, picture_size
 from slime_vlm.errors import ConfigError, DataError, InputError, SlimeError
 from slime_vlm.model.tiling import choose_grid
 from slime_vlm.training.packing import CHARACTERS_PER_TOKEN
@@ -32,12 +32,12 @@ LOOKED_AT_TOGETHER = 32
 
 PAGES_LOOKED_AT = 24
 ASSUMED_TEXT = 200
-"""Tokens of text in a row when there is nothing to count, about those of a sample with a picture."""
+"""Tokens of text in a row when there is nothing to count, about those of a sample with an image."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample: (rows, columns) of tiles of its pictures, tokens of text, and how many of those have a label."""
+    """One sample: (rows, columns) of tiles of its images, tokens of text, and how many of those have a label."""
 
     grids: tuple[tuple[int, int], ...]
     text: int
@@ -130,7 +130,7 @@ def views_seen(sample: Sample, config: SlimeConfig, stage: Stage) -> tuple[int, 
 def _assumed(config: SlimeConfig, count: int | None, why: str) -> Samples:
     grid = (1, config.max_tiles)
     note = (
-        f"{why}: assumed one picture of {config.max_tiles} tiles and {ASSUMED_TEXT} tokens of text, half of them "
+        f"{why}: assumed one image of {config.max_tiles} tiles and {ASSUMED_TEXT} tokens of text, half of them "
         "answers; an upper bound for most data"
     )
     return Samples([Sample((grid,), ASSUMED_TEXT, ASSUMED_TEXT // 2)], count, None, [note])
@@ -155,7 +155,7 @@ def _records(recipe: Recipe, stage: Stage, config: SlimeConfig) -> Samples:
             unusable += 1
     if not found:
         return _assumed(config, order.count, f"none of {len(chosen)} records could be used")
-    notes = [f"measured on {len(found)} of {len(dataset):,} records: picture sizes from file headers; {note}"]
+    notes = [f"measured on {len(found)} of {len(dataset):,} records: image sizes from file headers; {note}"]
     if unusable:
         notes.append(f"{unusable} of {len(chosen)} records could not be used: slime data check names them")
     return Samples(found, order.count, len(dataset), notes)
@@ -169,10 +169,10 @@ def _look(
     record = source[place]
     grids = []
     for value in record.images:
-        size = picture_size(value, source.images)
+        size = stored_image_size(value, source.images)
         if size is None:
-            with open_picture(value, source.images) as picture:
-                size = picture.height, picture.width
+            with open_stored_image(value, source.images) as image:
+                size = image.height, image.width
         grid = choose_grid(*size, config.view_size, config.max_tiles)
         grids.append((grid.rows, grid.cols))
     if processor is None:

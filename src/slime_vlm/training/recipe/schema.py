@@ -77,7 +77,7 @@ class DataSource:
     """`answers`: every answer of a record is supervised. `published`: tokens are recounted as the published code does,
     and a record whose count is off is not supervised at all."""
     max_bad: float = field(default=0.01, metadata=SHARE)
-    """Share of the records of a source that may be unusable (a damaged picture, roles out of turn): each is reported
+    """Share of the records of a source that may be unusable (a damaged image, roles out of turn): each is reported
     and the next one taken in its place; one more stops the run. 0 stops at the first. Of several processes each counts
     the bad ones it meets and may meet its part of them (`training.records.part_of_limits`)."""
     workers: int = field(default=0, metadata=at_least(0))

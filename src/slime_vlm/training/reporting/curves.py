@@ -1,4 +1,4 @@
-"""Curves of a stage as one picture: loss, learning rate, throughput, and where the time went."""
+"""Curves of a stage as one image: loss, learning rate, throughput, and where the time went."""
 
 from __future__ import annotations
 

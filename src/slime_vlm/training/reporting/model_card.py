@@ -45,7 +45,7 @@ def write_card(
             "",
             "```bash",
             "pip install slime-vlm",
-            'slime ask picture.png -q "What does it say?" --model FOLDER',
+            'slime ask image.png -q "What does it say?" --model FOLDER',
             "```",
             "",
             "```python",

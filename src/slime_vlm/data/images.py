@@ -1,4 +1,4 @@
-"""Opening a record's picture: a path, bytes, base64 text, or a member of an archive; never an address."""
+"""Opening a record's image: a path, bytes, base64 text, or a member of an archive; never an address."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from slime_vlm.media.orientation import LYING, ORIENTATION_TAG
 _LEAST_BASE64 = 64
 
 
-class MissingPictureError(DataError):
+class MissingImageError(DataError):
     """There is no such file, or no such member of an archive."""
 
 
-def open_picture(value: Any, root: Path) -> Image.Image:
-    """Open a picture of a record as 8-bit RGB, turned upright.
+def open_stored_image(value: Any, root: Path) -> Image.Image:
+    """Open an image of a record as 8-bit RGB, turned upright.
 
     Args:
         value: A path below `root`; where one of its parts is a zip or tar file, a member of that. Or bytes, base64 text
@@ -35,7 +35,7 @@ def open_picture(value: Any, root: Path) -> Image.Image:
         root: The folder or archive that paths start from.
 
     Raises:
-        MissingPictureError: It is not there.
+        MissingImageError: It is not there.
         DataError: It is damaged, is an address, leads out of `root`, or is none of the above.
     """
     found, name = _find(value, root)
@@ -45,15 +45,15 @@ def open_picture(value: Any, root: Path) -> Image.Image:
         raise DataError(str(error)) from error
 
 
-def picture_content(value: Any, root: Path) -> bytes:
-    """The bytes of a picture as they are stored, not decoded.
+def stored_image_content(value: Any, root: Path) -> bytes:
+    """The bytes of an image as they are stored, not decoded.
 
     Args:
-        value: As for `open_picture`.
-        root: As for `open_picture`.
+        value: As for `open_stored_image`.
+        root: As for `open_stored_image`.
 
     Raises:
-        MissingPictureError: It is not there.
+        MissingImageError: It is not there.
         DataError: It cannot be read.
     """
     found, _name = _find(value, root)
@@ -65,44 +65,44 @@ def picture_content(value: Any, root: Path) -> bytes:
         raise DataError(f"{found}: {error.strerror}") from error
 
 
-def picture_size(value: Any, root: Path) -> tuple[int, int] | None:
-    """(height, width) of a picture when it is upright, from its first bytes; None where they do not tell.
+def stored_image_size(value: Any, root: Path) -> tuple[int, int] | None:
+    """(height, width) of an image when it is upright, from its first bytes; None where they do not tell.
 
     Args:
-        value: As for `open_picture`.
-        root: As for `open_picture`.
+        value: As for `open_stored_image`.
+        root: As for `open_stored_image`.
     """
     try:
         found, _name = _find(value, root)
-        with Image.open(found if isinstance(found, Path) else io.BytesIO(found)) as picture:
-            lying = picture.getexif().get(ORIENTATION_TAG) in LYING
-            return (picture.width, picture.height) if lying else (picture.height, picture.width)
+        with Image.open(found if isinstance(found, Path) else io.BytesIO(found)) as image:
+            lying = image.getexif().get(ORIENTATION_TAG) in LYING
+            return (image.width, image.height) if lying else (image.height, image.width)
     # It may be of a kind that Pillow does not read; if it is damaged, opening it in full says so.
     except Exception:
         return None
 
 
 def _find(value: Any, root: Path) -> tuple[Path | bytes, str]:
-    """The file of a picture or its bytes, and what messages call it."""
+    """The file of an image or its bytes, and what messages call it."""
     content = stored_bytes(value)
     if content is not None:
-        return content, "the picture in the record"
+        return content, "the image in the record"
     path = _below(path_of(value), root)
     # os.path, unlike pathlib, takes names that no file can have for what they are.
     if os.path.isfile(path):
         return path, str(path)
     found = find_member(path)
     if found is None:
-        raise MissingPictureError(f"{path}: no such file")
+        raise MissingImageError(f"{path}: no such file")
     archive, member = found
     content = read_member(archive, member)
     if content is None:
-        raise MissingPictureError(f"{archive}: no member '{member}'")
+        raise MissingImageError(f"{archive}: no member '{member}'")
     return content, f"{archive}/{member}"
 
 
 def stored_bytes(value: Any) -> bytes | None:
-    """The bytes of a picture that lies in the record itself; None where it is named by a path.
+    """The bytes of an image that lies in the record itself; None where it is named by a path.
 
     Raises:
         DataError: It is text that should be base64, and is not.
@@ -121,11 +121,11 @@ def stored_bytes(value: Any) -> bytes | None:
     try:
         return base64.b64decode(value, validate=False)
     except binascii.Error as error:
-        raise DataError(f"the base64 text of the picture is damaged ({error})") from None
+        raise DataError(f"the base64 text of the image is damaged ({error})") from None
 
 
 def path_of(value: Any) -> str:
-    """The path that a picture is named by.
+    """The path that an image is named by.
 
     Raises:
         DataError: It is no path, or an address.

@@ -1,4 +1,4 @@
-"""Options on how pictures are opened, which several commands share."""
+"""Options on how images are opened, which several commands share."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import typer
 if TYPE_CHECKING:
     from slime_vlm.media import OpenedInput
 
-Pictures = Annotated[
+Images = Annotated[
     list[str],
     typer.Argument(
-        metavar="IMAGE...", help="Pictures of any size, or videos; scan.pdf#3 is page 3 of a file with pages."
+        metavar="IMAGE...", help="Images of any size, or videos; scan.pdf#3 is page 3 of a file with pages."
     ),
 ]
 MaxPixels = Annotated[
     int | None,
-    typer.Option("--max-pixels", min=1, help="Largest picture to open.", show_default="200 million pixels"),
+    typer.Option("--max-pixels", min=1, help="Largest image to open.", show_default="200 million pixels"),
 ]
 Dpi = Annotated[
     float | None, typer.Option("--dpi", min=1, max=10_000, help="Resolution of PDF pages.", show_default="200")
@@ -30,7 +30,7 @@ WindowText = Annotated[
         "--window", metavar="CENTER/WIDTH", help="Deep grey values to show, as 40/400.", show_default="the file's own"
     ),
 ]
-AllowUrl = Annotated[bool, typer.Option("--allow-url", help="Let pictures be http(s) addresses of public hosts.")]
+AllowUrl = Annotated[bool, typer.Option("--allow-url", help="Let images be http(s) addresses of public hosts.")]
 MaxDownload = Annotated[
     float | None, typer.Option("--max-download", min=0.001, help="Largest download in MB.", show_default="50")
 ]
@@ -38,24 +38,24 @@ MaxDownload = Annotated[
 MaxTiles = Annotated[
     int | None,
     typer.Option(
-        "--max-tiles", min=1, max=10_000, help="Cut pictures into more tiles, as 900.", show_default="the model's, 7"
+        "--max-tiles", min=1, max=10_000, help="Cut images into more tiles, as 900.", show_default="the model's, 7"
     ),
 ]
 Frames = Annotated[
     int | None, typer.Option("--frames", min=1, max=64, help="Frames to take of a video.", show_default="8")
 ]
 
-OpenPicture = Callable[[str], "OpenedInput"]
+OpenImage = Callable[[str], "OpenedInput"]
 
 
-def picture_opener(
+def image_opener(
     max_pixels: int | None,
     dpi: float | None,
     window: str | None,
     allow_url: bool,
     max_download: float | None,
     frames: int | None,
-) -> OpenPicture:
+) -> OpenImage:
     """Gives `inputs.open_input` with a command's options; None stands for the default.
 
     Raises:

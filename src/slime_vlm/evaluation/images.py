@@ -1,4 +1,4 @@
-"""Opening what benchmark records ask about: pictures in every form that records have, and the files of videos."""
+"""Opening what benchmark records ask about: images in every form that records have, and the files of videos."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from PIL import Image
 from slime_vlm.errors import InputError
 from slime_vlm.media import Clip, is_video, open_clip, open_image, open_image_bytes, to_rgb
 
-# A base64 picture is longer than any sensible path.
+# A base64 image is longer than any sensible path.
 _LONGEST_PATH = 1024
 # Records that name a bare file mean one of these folders beside them.
-_PICTURE_FOLDERS = ("images", "image")
+_IMAGE_FOLDERS = ("images", "image")
 _VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov")
 
 
 def open_visual(value: Any, folder: Path | None = None) -> Image.Image | Clip:
-    """Open a picture, or a video as a few of its frames.
+    """Open an image, or a video as a few of its frames.
 
     Args:
-        value: what `open_picture` takes, or the path of a video.
+        value: what `open_benchmark_image` takes, or the path of a video.
         folder: where relative paths start; None where there are none.
 
     Raises:
@@ -37,11 +37,11 @@ def open_visual(value: Any, folder: Path | None = None) -> Image.Image | Clip:
         if path is None and value.lower().endswith(_VIDEO_ENDINGS):
             place = folder or "the table on the hub"
             raise InputError(f"{value}: there is no such video in {place}; unpack the videos there, see --data")
-    return open_picture(value, folder)
+    return open_benchmark_image(value, folder)
 
 
-def open_picture(value: Any, folder: Path | None = None) -> Image.Image:
-    """Open one picture as RGB, upright.
+def open_benchmark_image(value: Any, folder: Path | None = None) -> Image.Image:
+    """Open one image as RGB, upright.
 
     Args:
         value: a path, bytes, base64 text (also as a data URL), a mapping with `bytes` or `path`, or a PIL image.
@@ -55,25 +55,25 @@ def open_picture(value: Any, folder: Path | None = None) -> Image.Image:
     if isinstance(value, dict):
         given = value.get("bytes") or value.get("path")
         if given is None:
-            raise InputError(f"a picture has the keys {', '.join(value)}, expected bytes or path")
-        return open_picture(given, folder)
+            raise InputError(f"an image has the keys {', '.join(value)}, expected bytes or path")
+        return open_benchmark_image(given, folder)
     if isinstance(value, bytes):
-        return open_image_bytes(value, "the picture in the record")
+        return open_image_bytes(value, "the image in the record")
     if isinstance(value, str):
         path = _find(value, folder or Path())
         if path is not None:
             return open_image(path)
         decoded = _decode(value)
         if decoded is not None:
-            return open_image_bytes(decoded, "the picture in the record")
-        raise InputError(f"{value:.80}: neither a picture file in {folder or Path()} nor base64")
-    raise InputError(f"a picture is of type {type(value).__name__}, expected a path, bytes or base64")
+            return open_image_bytes(decoded, "the image in the record")
+        raise InputError(f"{value:.80}: neither an image file in {folder or Path()} nor base64")
+    raise InputError(f"an image is of type {type(value).__name__}, expected a path, bytes or base64")
 
 
 def _find(value: str, folder: Path) -> Path | None:
     if len(value) > _LONGEST_PATH:
         return None
-    places = (folder / value, *(folder / name / value for name in _PICTURE_FOLDERS))
+    places = (folder / value, *(folder / name / value for name in _IMAGE_FOLDERS))
     # os.path, unlike pathlib, takes names that no file can have for what they are.
     return next((path for path in places if os.path.isfile(path)), None)
 

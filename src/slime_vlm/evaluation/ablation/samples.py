@@ -1,4 +1,4 @@
-"""What the suite asks about: rendered pages of several seeds, or a user's own pictures with their records."""
+"""What the suite asks about: rendered pages of several seeds, or a user's own images with their records."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from slime_vlm.data.images import open_stored_image
 from slime_vlm.data.opening import open_source
-from slime_vlm.data.pictures import open_picture
 from slime_vlm.errors import DataError
 from slime_vlm.evaluation.pages.exact_match import FIRST_SEED, GROUPS
 from slime_vlm.pages import ABSENT, Page, PageSettings, make_page, render
@@ -36,8 +36,8 @@ class Asked:
     group: str
 
 
-class Picture(ABC):
-    """A picture and its questions.
+class Sample(ABC):
+    """An image and its questions.
 
     Attributes:
         id: its name, unique in a run.
@@ -50,21 +50,21 @@ class Picture(ABC):
 
     @abstractmethod
     def image(self) -> Image.Image:
-        """The picture as it is, RGB."""
+        """The image as it is, RGB."""
 
     @abstractmethod
     def rendered(self, side: int) -> Image.Image:
         """The same page drawn with a longest side of so many pixels."""
 
     def resized(self, side: int) -> Image.Image:
-        """The picture scaled to a longest side of so many pixels."""
+        """The image scaled to a longest side of so many pixels."""
         image = self.image()
         factor = side / max(image.size)
         size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
         return image.resize(size, Image.Resampling.LANCZOS)
 
 
-class RenderedPage(Picture):
+class RenderedPage(Sample):
     """A rendered page."""
 
     def __init__(self, page: Page, seed: int) -> None:
@@ -74,28 +74,28 @@ class RenderedPage(Picture):
         self.page = page
 
     def image(self) -> Image.Image:
-        """See `Picture`."""
+        """See `Sample`."""
         return Image.fromarray(render(self.page))
 
     def rendered(self, side: int) -> Image.Image:
-        """See `Picture`."""
+        """See `Sample`."""
         return Image.fromarray(render(scale_page(self.page, side)))
 
 
-class RecordPicture(Picture):
-    """A picture of a record in the published format."""
+class RecordSample(Sample):
+    """An image of a record in the published format."""
 
     def __init__(self, name: str, stored: object, root: Path, questions: list[Asked]) -> None:
         super().__init__(name, 1, questions)
         self._stored, self._root = stored, root
 
     def image(self) -> Image.Image:
-        """See `Picture`."""
-        return open_picture(self._stored, self._root)
+        """See `Sample`."""
+        return open_stored_image(self._stored, self._root)
 
     def rendered(self, side: int) -> Image.Image:
         """A scan cannot be drawn again; `settings.applicable` leaves such settings out."""
-        raise DataError(f"{self.id}: a picture cannot be rendered at {side} pixels, expected `resized`")
+        raise DataError(f"{self.id}: an image cannot be rendered at {side} pixels, expected `resized`")
 
 
 def rendered_pages(settings: PageSettings, seeds: int, limit: int) -> Iterator[RenderedPage]:
@@ -111,24 +111,24 @@ def rendered_pages(settings: PageSettings, seeds: int, limit: int) -> Iterator[R
             yield RenderedPage(make_page(FIRST_SEED + seed * _SEEDS_APART + number, settings), seed)
 
 
-def record_pictures(records: Path, limit: int | None = None) -> list[RecordPicture]:
-    """The pictures of records in the published format, each with the questions of its conversation.
+def record_samples(records: Path, limit: int | None = None) -> list[RecordSample]:
+    """The images of records in the published format, each with the questions of its conversation.
 
-    A record has one picture; turns of `human` and `gpt` are question and answer. A record may say `kind`, by which
+    A record has one image; turns of `human` and `gpt` are question and answer. A record may say `kind`, by which
     results are reported.
 
     Raises:
-        DataError: a record has none or several pictures, or turns that are no questions with answers.
+        DataError: a record has none or several images, or turns that are no questions with answers.
     """
     source = open_source(records)
-    pictures = []
+    samples = []
     seen: set[str] = set()
     for index in range(len(source) if limit is None else min(limit, len(source))):
         record = source[index]
         name = str(index if record.id is None else record.id)
         where = f"{source.name}: record {name!r}"
         if len(record.images) != 1:
-            raise DataError(f"{where} has {len(record.images)} pictures, expected one; leave it out")
+            raise DataError(f"{where} has {len(record.images)} images, expected one; leave it out")
         if name in seen:
             raise DataError(f"{where}: two records have this id; mend the data")
         seen.add(name)
@@ -143,10 +143,10 @@ def record_pictures(records: Path, limit: int | None = None) -> list[RecordPictu
             Asked(question.replace(_PLACEHOLDER, "").strip(), answer, "absent" if answer == ABSENT else kind)
             for question, answer in zip(texts[::2], texts[1::2], strict=True)
         ]
-        pictures.append(RecordPicture(name, record.images[0], source.images, questions))
-    return pictures
+        samples.append(RecordSample(name, record.images[0], source.images, questions))
+    return samples
 
 
-def row_id(picture: Picture, setting: str, number: int) -> str:
-    """The id of the prediction for a question of a picture under a setting."""
-    return f"{picture.id}/{setting}/{number}"
+def row_id(sample: Sample, setting: str, number: int) -> str:
+    """The id of the prediction for a question of an image under a setting."""
+    return f"{sample.id}/{setting}/{number}"

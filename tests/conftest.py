@@ -21,13 +21,13 @@ LONG_FILES = [
     for name in (
         "training/test_resume.py",
         "test_benchmarks.py",
-        "training/test_sharding.py",
-        "training/test_machines.py",
+        "training/distributed/test_fsdp.py",
+        "training/distributed/test_machines.py",
         "evaluation/test_run.py",
         "evaluation/test_killed.py",
-        "training/test_objectives.py",
+        "training/pages/test_objectives.py",
         "training/test_lora.py",
-        "training/test_data_parallel.py",
+        "training/distributed/test_data_parallel.py",
     )
 ]
 

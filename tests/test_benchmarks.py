@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from slime_vlm.evaluation.ablation.samples import record_images
+from slime_vlm.evaluation.ablation.samples import record_samples
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -88,7 +88,7 @@ def test_real_scans(tmp_path: Path) -> None:
     for name in ("linn.png", "typewriter.png"):
         Image.new("RGB", (40, 50)).save(tmp_path / name)
     assert "2 scans, 16 questions" in run("real_scans.py", "--out", tmp_path)
-    images = record_images(tmp_path / "records.jsonl")
+    images = record_samples(tmp_path / "records.jsonl")
     assert [len(image.questions) for image in images] == [11, 5]
 
 

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.processing.processing_slime import SlimeProcessor
-
-from .conftest import tiny_config
-from .tiny_published import CONFIG, DIM, HIDDEN, LAYERS, VISION_CONFIG, published_weights
-from .tiny_text import byte_tokenizer
+from tests.conftest import tiny_config
+from tests.tiny_published import CONFIG, DIM, HIDDEN, LAYERS, VISION_CONFIG, published_weights
+from tests.tiny_text import byte_tokenizer
 
 CLIP = "model.vision_tower.vision_tower."
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .tiny_text import byte_tokenizer
+from tests.tiny_text import byte_tokenizer
 
 VISION, DIM, HIDDEN, LAYERS, TOKENS, QUERIES = 16, 24, 32, 2, 16, 4
 

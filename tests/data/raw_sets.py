@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .writing import make_image, turns, write_lines
+from tests.data.writing import make_image, turns, write_lines
 
 
 def _json(path: Path, content: Any) -> None:

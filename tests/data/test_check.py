@@ -12,9 +12,8 @@ import pytest
 from slime_vlm.cli import main
 from slime_vlm.data import open_source
 from slime_vlm.data.check import KINDS, check_source, write_mended
-
-from ..tiny_reader import save_tiny_reader
-from .writing import make_image, make_records, turns, write_lines, write_tar
+from tests.data.writing import make_image, make_records, turns, write_lines, write_tar
+from tests.tiny_reader import save_tiny_reader
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ import pytest
 from slime_vlm.data import MixtureOrder, RecordDataset, Share, Source, open_source
 from slime_vlm.data.mixture import shuffled
 from slime_vlm.errors import ConfigError, DataError
-
-from .writing import turns, write_lines
+from tests.data.writing import turns, write_lines
 
 
 class Numbers(Source):

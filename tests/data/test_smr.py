@@ -16,9 +16,8 @@ from slime_vlm.data.check import check_source
 from slime_vlm.data.smr import SETS, build_smr
 from slime_vlm.data.smr.safe_pickle import read_pickle
 from slime_vlm.errors import ConfigError, DataError
-
-from .raw_sets import MAKERS
-from .writing import make_image, turns, write_lines
+from tests.data.raw_sets import MAKERS
+from tests.data.writing import make_image, turns, write_lines
 
 # Short name: records, rows that became none, a question, an answer.
 EXPECTED: dict[str, tuple[int, dict[str, int], str, str]] = {

@@ -12,8 +12,7 @@ from slime_vlm.data import RecordDataset, open_source
 from slime_vlm.data.sources.json_records import JsonRecords
 from slime_vlm.data.sources.parquet import GROUPS_AT_HAND, ParquetRecords
 from slime_vlm.errors import DataError
-
-from .writing import make_image, make_records, turns, write_lines, write_tar
+from tests.data.writing import make_image, make_records, turns, write_lines, write_tar
 
 
 def test_json_and_json_lines_are_the_same(tmp_path: Path) -> None:

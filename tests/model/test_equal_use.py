@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from torch import nn
 
-from ..conftest import tiny_model
-from .training_batches import ROWS, TEXT_ROWS, mixed_batch
+from tests.conftest import tiny_model
+from tests.model.training_batches import ROWS, TEXT_ROWS, mixed_batch
 
 
 def uses(model: Any, rows: Any) -> list[str]:

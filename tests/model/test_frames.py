@@ -11,9 +11,8 @@ from slime_vlm.errors import InputError
 from slime_vlm.inference import answering
 from slime_vlm.media import Clip
 from slime_vlm.model.tiling import frame_grid
-
-from ..conftest import tiny_model
-from ..tiny_reader import tiny_reader
+from tests.conftest import tiny_model
+from tests.tiny_reader import tiny_reader
 
 
 def frames(count: int) -> list[Image.Image]:

@@ -15,8 +15,7 @@ from transformers.generation import BaseStreamer
 from slime_vlm.errors import ConfigError, InputError
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration, SlimeModel
-
-from ..conftest import pad_batch, prompt_ids, tiny_config, tiny_model
+from tests.conftest import pad_batch, prompt_ids, tiny_config, tiny_model
 
 Part = list[int] | tuple[int, int]
 # Eight rows with images of different grids, one of them with two images, and rows of text alone.

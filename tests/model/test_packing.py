@@ -13,10 +13,9 @@ from slime_vlm.errors import InputError
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.packed_attention import PACKED_ATTENTION, use_packed_attention
 from slime_vlm.model.token_merging import MergedRows, pack_rows
-
-from ..conftest import tiny_model
-from ..models.families import LANGUAGE_MODELS
-from .training_batches import ROWS, mixed_batch
+from tests.checkpoints.pretrained_parts.families import LANGUAGE_MODELS
+from tests.conftest import tiny_model
+from tests.model.training_batches import ROWS, mixed_batch
 
 
 def implementation(model: SlimeForConditionalGeneration) -> str:

@@ -13,9 +13,8 @@ from transformers import Gemma2Config
 
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.text_loss import text_loss
-
-from ..conftest import tiny_model
-from .training_batches import mixed_batch
+from tests.conftest import tiny_model
+from tests.model.training_batches import mixed_batch
 
 
 def gradients(model: SlimeForConditionalGeneration, loss: Tensor) -> dict[str, Tensor]:

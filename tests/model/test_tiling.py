@@ -12,8 +12,7 @@ from slime_vlm.errors import InputError
 from slime_vlm.media import open_image
 from slime_vlm.model.tiling import TileGrid, TokenLayout, candidate_grids, choose_grid, finer_grids
 from slime_vlm.processing.image_processing_slime import SlimeImageProcessor, as_rgb
-
-from ..conftest import tiny_model
+from tests.conftest import tiny_model
 
 
 def test_worked_example() -> None:

@@ -11,9 +11,8 @@ from torch import Tensor
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.slime_model import SlimeModel
 from slime_vlm.model.vision_encoder import encode_views
-
-from ..conftest import tiny_model
-from .training_batches import TEXT_ROWS, mixed_batch
+from tests.conftest import tiny_model
+from tests.model.training_batches import TEXT_ROWS, mixed_batch
 
 VISION = ("projector", "global_adapter", "local_compressor")
 

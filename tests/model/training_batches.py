@@ -7,8 +7,7 @@ from typing import Any
 import torch
 
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
-
-from ..conftest import pad_batch, prompt_ids
+from tests.conftest import pad_batch, prompt_ids
 
 ROWS: list[list[list[int] | tuple[int, int]]] = [
     [[5, 6], (1, 2), [7, 8, 9]],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .reference import ParityRoot
+from tests.parity.reference import ParityRoot
 
 DEFAULT_ROOT = Path(__file__).parent / "data"
 _COUNTS = pytest.StashKey[Counter[str]]()

@@ -15,9 +15,8 @@ from transformers import BatchFeature
 from slime_vlm.checkpoints.published.weight_names import native_names
 from slime_vlm.model.modeling_slime import SlimeModel
 from slime_vlm.model.outputs import SlimeCausalLMOutput
-
-from .comparison import bare_name
-from .reference import ParityRoot
+from tests.parity.comparison import bare_name
+from tests.parity.reference import ParityRoot
 
 PUBLISHED_PLACEHOLDER = -200
 

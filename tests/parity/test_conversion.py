@@ -13,8 +13,7 @@ from slime_vlm.checkpoints.loading import load
 from slime_vlm.checkpoints.published.convert import convert
 from slime_vlm.processing.chat_styles import Segment, build_prompt, get_style, read_turns
 from slime_vlm.processing.tokenization import encode_conversation, encode_segments
-
-from .reference import ParityRoot
+from tests.parity.reference import ParityRoot
 
 CHECKPOINTS = ("tiny-llama3", "tiny-vicuna")
 

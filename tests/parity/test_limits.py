@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from slime_vlm.errors import ConfigError
-
-from .reference import ParityRoot
+from tests.parity.reference import ParityRoot
 
 # Limit -> a case and what its published config is changed to.
 LIMITS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -11,10 +11,9 @@ import pytest
 from slime_vlm.checkpoints.published.weight_names import native_names
 from slime_vlm.model.tiling import choose_grid
 from slime_vlm.training.parts import parameters_of
-
-from .comparison import compare_case, is_input, perturbed
-from .reference import ParityRoot
-from .runner import CaseRun
+from tests.parity.comparison import compare_case, is_input, perturbed
+from tests.parity.reference import ParityRoot
+from tests.parity.runner import CaseRun
 
 
 @lru_cache(maxsize=1)

@@ -11,8 +11,7 @@ from slime_vlm.processing.chat_styles import Segment, Turn, build_prompt, build_
 from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
 from slime_vlm.processing.processing_slime import SlimeProcessor
 from slime_vlm.processing.tokenization import encode_conversation, encode_segments
-
-from .reference import ParityRoot, load_tokenizer
+from tests.parity.reference import ParityRoot, load_tokenizer
 
 PLACEHOLDER = -200
 MAX_LENGTH = 2048

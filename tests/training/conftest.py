@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 
 from slime_vlm.training.run import train
-
-from .mini import records_recipe, write_recipe
+from tests.training.mini import records_recipe, write_recipe
 
 STEPS = 12
 

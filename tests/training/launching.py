@@ -16,9 +16,8 @@ import yaml
 from safetensors.torch import load_file
 
 from slime_vlm.training.trainer import COMPLETE
-
-from .forking import PATIENCE, ROOT
-from .mini import losses
+from tests.training.forking import PATIENCE, ROOT
+from tests.training.mini import losses
 
 # torchrun itself, but for one thing: processes are forked from the one that starts them, and import nothing again.
 # Each leaves its id, so that a test can kill a single one.
@@ -38,7 +37,7 @@ from slime_vlm.cli import main
 def process(*arguments):
     Path(os.environ["PIDS"], os.environ["RANK"]).write_text(str(os.getpid()))
     if "SHARDED" in os.environ:
-        from tests.training.cpu_sharding import shard_on_cpu
+        from tests.training.distributed.cpu_sharding import shard_on_cpu
 
         shard_on_cpu()
     sys.argv = ["slime", *arguments]

@@ -26,10 +26,9 @@ from slime_vlm.training.lora import LORA_MARK, add_lora, bytes_saved, merged, sa
 from slime_vlm.training.recipe import LoraSettings, load_recipe
 from slime_vlm.training.run import train
 from slime_vlm.training.trainer import SlimeTrainer
-
-from ..conftest import tiny_config, tiny_model
-from ..tiny_checkpoints import save_native
-from .mini import losses, records_recipe, write_recipe
+from tests.conftest import tiny_config, tiny_model
+from tests.tiny_checkpoints import save_native
+from tests.training.mini import losses, records_recipe, write_recipe
 
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.0}
 

@@ -13,8 +13,7 @@ from slime_vlm.training.pages.labels import page_vocabulary
 from slime_vlm.training.pages.new_model import start_local_attention
 from slime_vlm.training.recipe import ModelSource, load_recipe
 from slime_vlm.training.run import train
-
-from .mini import mini_recipe, write_recipe
+from tests.training.mini import mini_recipe, write_recipe
 
 
 def looked_at(attention: QueryAttention, num_inputs: int) -> torch.Tensor:

@@ -18,9 +18,8 @@ from slime_vlm.data.images import stored_image_size
 from slime_vlm.errors import ConfigError
 from slime_vlm.training.packing import EvenOrder, TokensOf, even_packs
 from slime_vlm.training.run import train
-
-from ..conftest import tiny_config
-from .mini import losses, records_recipe, write_recipe
+from tests.conftest import tiny_config
+from tests.training.mini import losses, records_recipe, write_recipe
 
 # (height, width) of images for views of 56 pixels, and their tiles.
 SIZES = {(56, 56): 2, (56, 112): 2, (112, 112): 4, (112, 168): 6, (392, 56): 7}

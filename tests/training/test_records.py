@@ -11,9 +11,8 @@ from slime_vlm.errors import ConfigError, DataError
 from slime_vlm.processing.chat_styles import get_style
 from slime_vlm.training.records import BadRecords, RecordCollator, part_of_limits
 from slime_vlm.training.run import train
-
-from ..tiny_reader import tiny_reader
-from .mini import losses, records_recipe, write_parts, write_recipe, write_records
+from tests.tiny_reader import tiny_reader
+from tests.training.mini import losses, records_recipe, write_parts, write_recipe, write_records
 
 
 def dataset_of(path: Path, images: Path | None = None) -> RecordDataset:

@@ -21,9 +21,8 @@ from slime_vlm.errors import CheckpointError, ConfigError, DataError
 from slime_vlm.training.records import RecordCollator
 from slime_vlm.training.run import train
 from slime_vlm.training.trainer import COMPLETE, ClockCheckpoints, last_complete_checkpoint
-
-from .forking import PATIENCE, slime, start
-from .mini import losses, mini_recipe, records_recipe, write_recipe, write_records
+from tests.training.forking import PATIENCE, slime, start
+from tests.training.mini import losses, mini_recipe, records_recipe, write_recipe, write_records
 
 
 @pytest.fixture(scope="module")

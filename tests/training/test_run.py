@@ -9,8 +9,7 @@ import pytest
 
 from slime_vlm.errors import ConfigError
 from slime_vlm.training.run import train
-
-from .mini import losses, mini_recipe, records_recipe, write_recipe
+from tests.training.mini import losses, mini_recipe, records_recipe, write_recipe
 
 
 def short(stage: int = 0, **values: Any) -> dict[str, Any]:

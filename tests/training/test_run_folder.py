@@ -10,8 +10,7 @@ from slime_vlm.errors import CheckpointError, ConfigError
 from slime_vlm.training.recipe import Recipe, load_recipe
 from slime_vlm.training.run_folder import claim, stage_folders, writing
 from slime_vlm.training.trainer import COMPLETE, last_complete_checkpoint
-
-from .mini import mini_recipe, write_recipe
+from tests.training.mini import mini_recipe, write_recipe
 
 ALL = ("eye", "lm", "both")
 

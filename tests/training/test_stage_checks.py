@@ -12,8 +12,7 @@ from slime_vlm.errors import ConfigError, DataError
 from slime_vlm.training.recipe import load_recipe
 from slime_vlm.training.run import train
 from slime_vlm.training.stage_checks import check_stage, check_start
-
-from .mini import records_recipe, write_recipe
+from tests.training.mini import records_recipe, write_recipe
 
 
 def two_stages(folder: Path, **second: Any) -> dict[str, Any]:

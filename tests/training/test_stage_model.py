@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 from slime_vlm.errors import CheckpointError, ConfigError
 from slime_vlm.training.models import stage_model, start_model
 from slime_vlm.training.recipe import load_recipe
-
-from .mini import mini_recipe, write_recipe
+from tests.training.mini import mini_recipe, write_recipe
 
 
 def write_stage(folder: Path, shard_size: str = "1GB") -> None:

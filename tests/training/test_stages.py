@@ -15,8 +15,7 @@ from slime_vlm.training.lora import add_lora
 from slime_vlm.training.parts import PART_PREFIXES, parameters_of
 from slime_vlm.training.recipe import LoraSettings, Stage, load_recipe
 from slime_vlm.training.stages import apply_stage, frozen_modules, trainable_table
-
-from ..conftest import pad_batch, prompt_ids, tiny_model
+from tests.conftest import pad_batch, prompt_ids, tiny_model
 
 ROOT = Path(__file__).parents[2]
 PAPER = ("slime-vicuna-7b", "slime-vicuna-13b", "slime-llama3-8b")

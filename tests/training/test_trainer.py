@@ -7,8 +7,7 @@ import torch.multiprocessing as mp
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from slime_vlm.training.trainer import ClockCheckpoints, on_any_process
-
-from .forking import forking
+from tests.training.forking import forking
 
 
 def _save_after_a_step(rank: int, folder: str) -> None:

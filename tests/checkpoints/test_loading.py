@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import slime_vlm
+from slime_vlm.checkpoints import loading
+from slime_vlm.checkpoints.loading import load
+from slime_vlm.checkpoints.published.convert import convert
+from slime_vlm.errors import CheckpointError, ConfigError
+from tests.tiny_published import write_published
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("checkpoints")
+    published = write_published(root / "published")
+    convert(published, root / "native")
+    return {"published": published, "native": root / "native"}
+
+
+@pytest.mark.parametrize("kind", ["published", "native"])
+def test_load_answers(folders: dict[str, Path], kind: str):
+    model, processor = load(folders[kind], device="cpu")
+    assert model.dtype == torch.float32
+    assert not model.training
+    messages = [
+        {
+            "role": "user",
+            "content": [{"type": "image", "image": Image.new("RGB", (90, 60))}, {"type": "text", "text": "What?"}],
+        }
+    ]
+    inputs = processor.apply_chat_template(messages, tokenize=True, return_dict=True, add_generation_prompt=True)
+    new = model.generate(**inputs, max_new_tokens=3, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+    assert 1 <= new.shape[1] <= 3
+
+
+def test_published_and_native_agree(folders: dict[str, Path]):
+    image = Image.effect_noise((90, 60), 80).convert("RGB")
+    logits = []
+    for kind in ("published", "native"):
+        model, processor = load(str(folders[kind]), dtype="float32")
+        inputs = processor(text="<image>\nWhat?", images=image)
+        with torch.no_grad():
+            logits.append(model(**inputs).logits)
+    assert torch.equal(*logits)
+
+
+@pytest.mark.parametrize("kind", ["published", "native"])
+def test_overrides_reach_model_and_processor(folders: dict[str, Path], kind: str):
+    model, processor = load(folders[kind], views="global", selector_top_p=0.5, max_tiles=3)
+    assert (model.config.views, model.config.selector_top_p) == ("global", 0.5)
+    assert processor.num_tile_tokens == 0
+    assert processor.image_processor.max_tiles == 3
+    inputs = processor(text="<image>\nWhat?", images=Image.new("RGB", (90, 60)))
+    assert (inputs["input_ids"] == model.config.image_token_id).sum() == 16
+    with torch.no_grad():
+        assert model(**inputs).logits.shape[1] == inputs["input_ids"].shape[1]
+
+
+@pytest.mark.parametrize("name", ["top_p", "selector_topp", "vision_config", "hidden_size"])
+def test_unknown_override_names_the_nearest(folders: dict[str, Path], name: str):
+    with pytest.raises(ConfigError, match=rf"'{name}' is no config field.*did you mean '\w+'") as caught:
+        load(folders["native"], **{name: 1})
+    assert ("selector_top_p" in str(caught.value)) == name.startswith(("top_p", "selector_t"))
+
+
+@pytest.mark.parametrize("override", [{"views": "globl"}, {"selector_top_p": 2.0}, {"selector_top_p": "much"}])
+@pytest.mark.parametrize("kind", ["published", "native"])
+def test_override_with_a_wrong_value(folders: dict[str, Path], kind: str, override: dict[str, object]):
+    with pytest.raises(ConfigError):
+        load(folders[kind], **override)
+
+
+@pytest.mark.parametrize(
+    ("override", "kind"),
+    [
+        ({"selector": "attention"}, "missing"),
+        ({"page_positions": True}, "missing"),
+        ({"num_local_queries": 9}, "of another shape"),
+        ({"patch_size": 28}, "of another shape"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("layout", ["published", "native"])
+def test_override_that_the_weights_are_not_of(
+    folders: dict[str, Path], layout: str, override: dict[str, Any], kind: str
+):
+    """Never a random part: the override is named, and nothing else that was given."""
+    ((name, value),) = override.items()
+    with pytest.raises(
+        ConfigError, match=rf"^{name}={value!r} asks for another model, .* are {kind}: model\."
+    ) as caught:
+        # The same as in the checkpoint, so not to blame.
+        load(folders[layout], gate="mixture", **override)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("layout", ["published", "native"])
+def test_override_that_no_model_can_be_built_with(folders: dict[str, Path], layout: str):
+    with pytest.raises(ConfigError, match="no model can be built with query_attention_head_dim=0"):
+        load(folders[layout], query_attention_head_dim=0)
+
+
+def test_damage_is_not_blamed_on_an_override(folders: dict[str, Path], tmp_path: Path):
+    shutil.copytree(folders["native"], tmp_path, dirs_exist_ok=True)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-500])
+    with pytest.raises(CheckpointError, match="damaged or incomplete"):
+        load(tmp_path, selector_top_p=0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nonsense", "nonsense: no such folder, expected nano, a checkpoint folder or a hub id"),
+        ("./nonsense/here", "no such folder"),
+        ("/nonsense", "no such folder"),
+        ("a/b/c", "no such folder"),
+        ("nobody/nothing", "neither a folder here nor on the hub"),
+    ],
+)
+def test_missing_checkpoint(name: str, message: str, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_file_and_other_folders(tmp_path: Path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CheckpointError, match="is a file"):
+        load(tmp_path / "file")
+    with pytest.raises(CheckpointError, match=r"has no config\.json"):
+        load(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(CheckpointError, match="type 'llama', expected 'slime'"):
+        load(tmp_path)
+
+
+def test_shipped_checkpoint_that_is_not_installed(tmp_path: Path, monkeypatch):
+    monkeypatch.setitem(loading.SHIPPED, "nano", tmp_path / "absent")
+    with pytest.raises(CheckpointError, match="'nano' is not in this installation"):
+        load("nano")
+
+
+def test_damaged_native_folder(folders: dict[str, Path], tmp_path: Path):
+    shutil.copytree(folders["native"], tmp_path, dirs_exist_ok=True)
+    weights = tmp_path / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-500])
+    with pytest.raises(CheckpointError, match="damaged or incomplete") as caught:
+        load(tmp_path)
+    assert "\n" not in str(caught.value)
+    weights.write_bytes(whole)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match="damaged or incomplete"):
+        load(tmp_path)
+
+
+def test_native_folder_whose_weights_do_not_fit(folders: dict[str, Path], tmp_path: Path):
+    shutil.copytree(folders["native"], tmp_path, dirs_exist_ok=True)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace('"page_positions": false', '"page_positions": true'))
+    with pytest.raises(CheckpointError, match=r"1 tensor\(s\) of .* are missing: .*; config.json does not fit"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [("bfloat16", torch.bfloat16), ("bf16", torch.bfloat16), (torch.float64, torch.float64)]
+)
+def test_dtype(folders: dict[str, Path], dtype: object, expected: torch.dtype):
+    assert load(folders["native"], dtype=dtype)[0].dtype == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dtype": "int8"}, "dtype 'int8' is unknown"),
+        ({"dtype": torch.int8}, "dtype 'int8' is unknown"),
+        ({"dtype": "float8_e4m3fn"}, "dtype 'float8_e4m3fn' is .* expected float32, bfloat16, float16, float64"),
+        ({"device": "abacus"}, "device 'abacus' is unknown"),
+        ({"device": "meta"}, "device 'meta' holds no numbers"),
+        # Not on any machine: one that has the kind has no thousandth of it.
+        ({"device": "cuda:999"}, "device 'cuda:999' is not there"),
+        ({"device": "mps:99"}, "device 'mps:99' is not there"),
+        ({"device": "xpu:99"}, "device 'xpu:99' is not there"),
+    ],
+    ids=str,
+)
+def test_unknown_dtype_and_device(folders: dict[str, Path], arguments: dict[str, Any], message: str):
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(folders["native"], **arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_load_is_exported():
+    assert slime_vlm.load is load

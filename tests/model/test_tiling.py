@@ -10,7 +10,16 @@ from PIL import Image
 
 from slime_vlm.errors import InputError
 from slime_vlm.media import open_image
-from slime_vlm.model.tiling import TileGrid, TokenLayout, candidate_grids, choose_grid, finer_grids
+from slime_vlm.model.tiling import (
+    TileGrid,
+    TokenLayout,
+    candidate_grids,
+    choose_grid,
+    finer_grids,
+    image_to_tile_order,
+    split_into_tiles,
+    tile_to_image_order,
+)
 from slime_vlm.processing.image_processing_slime import SlimeImageProcessor, as_rgb
 from tests.conftest import tiny_model
 
@@ -202,3 +211,28 @@ def test_predicted_counts_are_the_features_produced(views: str, local_compressio
         features = model.get_image_features(pixels, torch.tensor(grids)).pooler_output
     layout = model.config.token_layout
     assert [len(part) for part in features] == [layout.num_image_tokens(*grid) for grid in grids]
+
+
+def test_orders_by_hand() -> None:
+    # Two tiles side by side of 2 x 2 tokens each. In image order the first row is 0 1 | 2 3, the second 4 5 | 6 7.
+    tokens = np.arange(8)
+    tiles = image_to_tile_order(tokens, rows=1, cols=2)
+    assert tiles.tolist() == [[0, 1, 4, 5], [2, 3, 6, 7]]
+    assert tile_to_image_order(tiles, rows=1, cols=2).tolist() == tokens.tolist()
+    assert split_into_tiles(tokens, rows=1, cols=2)[0, 1].tolist() == [[2, 3], [6, 7]]
+
+
+@pytest.mark.parametrize(("rows", "cols", "side"), [(1, 1, 3), (2, 3, 2), (3, 1, 4), (1, 7, 3)])
+def test_orders_are_inverse_in_numpy_and_torch(rows: int, cols: int, side: int) -> None:
+    values = np.random.default_rng(0).integers(0, 99, (rows * cols * side**2, 5))
+    tiles = image_to_tile_order(values, rows, cols)
+    assert tiles.shape == (rows * cols, side**2, 5)
+    assert (tile_to_image_order(tiles, rows, cols) == values).all()
+    assert torch.equal(image_to_tile_order(torch.from_numpy(values), rows, cols), torch.from_numpy(tiles))
+    assert torch.equal(tile_to_image_order(torch.from_numpy(tiles), rows, cols), torch.from_numpy(values))
+
+
+def test_splitting_a_contiguous_map_copies_nothing() -> None:
+    tokens = torch.zeros(24, 3)
+    split_into_tiles(tokens, rows=2, cols=3)[1, 2] = 1.0
+    assert tokens.sum() == 4 * 3

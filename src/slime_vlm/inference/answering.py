@@ -19,7 +19,7 @@ from slime_vlm.errors import InputError
 from slime_vlm.inference.heat_map import LocalSelection, draw_overlay, drawing_copy
 from slime_vlm.media import Clip, OpenedInput, TiledImage, to_rgb
 from slime_vlm.model.outputs import VisionTokens
-from slime_vlm.model.tiling import TileGrid, choose_grid, frame_grid
+from slime_vlm.model.tiling import TileGrid, choose_grid, frame_grid, tile_to_image_order
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
@@ -217,12 +217,11 @@ class EncodedImage:
         return Beginning(input_ids[:, :length], cache)
 
     def in_image_order(self, values: Tensor) -> np.ndarray:
-        """Brings one value a local token [L] from the order of merging into that of the image."""
-        array = (values if values.dtype == torch.bool else values.float()).cpu().numpy()
+        """Reorder one value per local token [L] from the order of merging to image order."""
+        array: np.ndarray = (values if values.dtype == torch.bool else values.float()).cpu().numpy()
         if self.model.config.local_merge == "spatial" or not array.size:
             return array
-        side = self.processor.token_layout.tile_side
-        return array.reshape(self.grid.rows, self.grid.cols, side, side).swapaxes(1, 2).reshape(-1)
+        return tile_to_image_order(array.reshape(self.grid.num_tiles, -1), self.grid.rows, self.grid.cols)
 
 
 def encode(model: SlimeForConditionalGeneration, processor: SlimeProcessor, image: OpenedInput) -> EncodedImage:

@@ -1,4 +1,4 @@
-"""Compression of tiles to few tokens and their stitching into one map (paper section 3.3)."""
+"""Compression of tiles to a few tokens each, and stitching of tiles into one sequence (paper section 3.3)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from slime_vlm.errors import InputError
 from slime_vlm.model.query_attention import QueryAttention
+from slime_vlm.model.tiling import split_into_tiles, tile_to_image_order
 
 
 class LocalCompressor(nn.Module):
-    """Resampler_Q of the paper: the features of every tile read by Q learnable queries.
+    """Resampler_Q of the paper: Q learnable queries attend to the features of every tile.
 
     Args:
         num_queries: Queries Q of a tile.
@@ -32,10 +33,10 @@ def stitch_tiles(tokens: Tensor, rows: int, cols: int, order: str = "spatial") -
     """Put the tokens of an image's tiles into one sequence.
 
     Args:
-        tokens: [T, Q, D], tiles row by row, tokens of a tile in raster order.
+        tokens: [T, Q, D], tiles row by row, the tokens of a tile row by row.
         rows: Tiles from top to bottom.
         cols: Tiles from left to right.
-        order: "spatial" reads the whole image row by row, "flat" tile after tile.
+        order: "spatial" goes row by row over the whole image, "flat" goes tile after tile.
 
     Returns:
         [L, D] with L = T * Q.
@@ -44,18 +45,15 @@ def stitch_tiles(tokens: Tensor, rows: int, cols: int, order: str = "spatial") -
         InputError: The number of tiles or of tokens does not fit the grid.
     """
     num_tiles, num_tokens, dim = tokens.shape
-    side = math.isqrt(num_tokens)
-    if num_tiles != rows * cols or side * side != num_tokens:
+    if num_tiles != rows * cols or math.isqrt(num_tokens) ** 2 != num_tokens:
         raise InputError(
             f"got {num_tiles} tiles of {num_tokens} tokens, expected {rows} x {cols} tiles of a square number of tokens"
         )
-    if order == "flat":
-        return tokens.reshape(-1, dim)
-    return tokens.reshape(rows, cols, side, side, dim).transpose(1, 2).reshape(-1, dim)
+    return tokens.reshape(-1, dim) if order == "flat" else tile_to_image_order(tokens, rows, cols)
 
 
 class TileMap:
-    """`stitch_tiles` for tiles that come one after the other: each is put into its place, and nothing is kept twice.
+    """`stitch_tiles` for tiles that arrive in chunks. Every tile is copied to its final position at once.
 
     Args:
         rows: Tiles from top to bottom.
@@ -69,22 +67,20 @@ class TileMap:
         self._num_tiles = 0
 
     def add(self, tiles: Tensor) -> None:
-        """Put the next tiles [t, Q, D] into their places."""
-        num_tokens, dim = tiles.shape[1:]
-        side = math.isqrt(num_tokens)
+        """Add the next tiles, [t, Q, D]."""
         if self._tokens is None:
-            self._tokens = tiles.new_empty(self.rows * self.cols * num_tokens, dim)
+            self._tokens = tiles.new_empty(self.rows * self.cols * tiles.shape[1], tiles.shape[2])
         if self.order == "flat":
-            places = self._tokens.view(self.rows * self.cols, num_tokens, dim)
-            places[self._num_tiles : self._num_tiles + len(tiles)] = tiles
+            slots = self._tokens.view(self.rows * self.cols, *tiles.shape[1:])
+            slots[self._num_tiles : self._num_tiles + len(tiles)] = tiles
         else:
-            places = self._tokens.view(self.rows, side, self.cols, side, dim)
-            for number, tile in enumerate(tiles, start=self._num_tiles):
-                places[number // self.cols, :, number % self.cols] = tile.view(side, side, dim)
+            slots = split_into_tiles(self._tokens, self.rows, self.cols)
+            for index, tile in enumerate(tiles, start=self._num_tiles):
+                slots[divmod(index, self.cols)] = tile.view(slots.shape[2:])
         self._num_tiles += len(tiles)
 
     def tokens(self) -> Tensor:
-        """All tokens, [L, D].
+        """Return all tokens, [L, D].
 
         Raises:
             InputError: Some tiles are missing.

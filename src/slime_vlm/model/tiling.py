@@ -1,15 +1,23 @@
-"""Adaptive slicing of an image into tiles, and every token count that follows from it (paper section 3.1).
+"""Slicing of an image into tiles, the token counts that follow, and the order of tokens in tiles (paper section 3.1).
 
-This is the only file that knows grids. The image processor cuts by it, the processor counts placeholders by it and
-the model checks its features against it, so the three cannot disagree.
+This is the only file that knows grids. The image processor cuts by it, the processor counts placeholders by it, the
+model checks its features against it, and everything that reorders local tokens calls it. They cannot disagree.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 from slime_vlm.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+Array = TypeVar("Array", "np.ndarray", "Tensor")
+"""Values of local tokens, in NumPy or torch."""
 
 PUBLISHED_MAX_TILES = 7
 """Most tiles of the published rule."""
@@ -84,6 +92,35 @@ class TokenLayout:
 def num_local_tokens(rows: int, cols: int, num_tile_tokens: int) -> int:
     """Number of local tokens L of a rows x cols grid."""
     return rows * cols * num_tile_tokens
+
+
+def split_into_tiles(tokens: Array, rows: int, cols: int) -> Array:
+    """View values in image order as tiles: [L, ...] -> [rows, cols, side, side, ...], without a copy if contiguous.
+
+    Args:
+        tokens: One value per local token, row by row over the whole image.
+        rows: Tiles from top to bottom.
+        cols: Tiles from left to right.
+    """
+    side = math.isqrt(len(tokens) // (rows * cols))
+    return tokens.reshape(rows, side, cols, side, *tokens.shape[1:]).swapaxes(1, 2)
+
+
+def image_to_tile_order(tokens: Array, rows: int, cols: int) -> Array:
+    """Reorder values from image order to tile order: [L, ...] -> [T, Q, ...]. See `split_into_tiles`."""
+    return split_into_tiles(tokens, rows, cols).reshape(rows * cols, -1, *tokens.shape[1:])
+
+
+def tile_to_image_order(tiles: Array, rows: int, cols: int) -> Array:
+    """Reorder values from tile order to image order: [T, Q, ...] -> [L, ...]. The inverse of `image_to_tile_order`.
+
+    Args:
+        tiles: One value per local token, tiles row by row, the tokens of a tile row by row.
+        rows: Tiles from top to bottom.
+        cols: Tiles from left to right.
+    """
+    side = math.isqrt(tiles.shape[1])
+    return tiles.reshape(rows, cols, side, side, *tiles.shape[2:]).swapaxes(1, 2).reshape(-1, *tiles.shape[2:])
 
 
 def candidate_grids(num_tiles: int, max_tiles: int) -> list[tuple[int, int]]:

@@ -19,8 +19,15 @@ class CheckpointError(SlimeError):
     """A checkpoint is missing, damaged or of another layout."""
 
 
+class MediaError(SlimeError, ValueError):
+    """An image, document, video or address cannot be found, opened, decoded or written.
+
+    Also raised when the optional package that reads a format is not installed.
+    """
+
+
 class InputError(SlimeError, ValueError):
-    """The inputs of a model or processor do not fit together."""
+    """Arguments or tensors do not fit together, the model or the processor: a question, a size, a shape, a count."""
 
 
 def one_line(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from slime_vlm.errors import InputError
+from slime_vlm.errors import MediaError
 
 
 def import_extra(module: str, name: str, what: str, extra: str) -> Any:
@@ -18,14 +18,14 @@ def import_extra(module: str, name: str, what: str, extra: str) -> Any:
         extra: the extra.
 
     Raises:
-        InputError: the package is not installed, or cannot be loaded.
+        MediaError: the package is not installed, or cannot be loaded.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError:
-        raise InputError(missing(name, what, extra)) from None
+        raise MediaError(missing(name, what, extra)) from None
     except ImportError as error:
-        raise InputError(f"{name}: {what}; {module} is installed, but does not load ({error})") from error
+        raise MediaError(f"{name}: {what}; {module} is installed, but does not load ({error})") from error
 
 
 def missing(name: str, what: str, extra: str) -> str:

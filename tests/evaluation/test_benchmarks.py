@@ -13,7 +13,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from slime_vlm.errors import ConfigError, DataError, InputError
+from slime_vlm.errors import ConfigError, DataError, MediaError
 from slime_vlm.evaluation.benchmarks import BENCHMARKS, Benchmark, Question, Scored, Task, find_tasks, task_table
 from slime_vlm.evaluation.benchmarks.prompts import LETTER, LETTER_CN, SHORT_ANSWER
 from slime_vlm.evaluation.images import open_benchmark_image, open_visual
@@ -224,7 +224,7 @@ def test_video_mme_by_hand() -> None:
         "accuracy": pytest.approx(200 / 3), "short": 50.0, "long": 100.0, "Knowledge": 50.0,
         "Artistic Performance": 100.0,
     }  # fmt: skip
-    with pytest.raises(InputError, match=r"videos/made_up_0\.mp4: there is no such video"):
+    with pytest.raises(MediaError, match=r"videos/made_up_0\.mp4: there is no such video"):
         open_visual(questions[0].images[0])
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from slime_vlm.errors import InputError
+from slime_vlm.errors import MediaError
 from slime_vlm.evaluation.ocr_baseline.answering import answer_from_text
 from slime_vlm.evaluation.ocr_baseline.boxes import TextBox, split_boxes
 from slime_vlm.evaluation.ocr_baseline.question import alike, understand
@@ -112,7 +112,7 @@ def test_without_the_reader_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     from slime_vlm.evaluation.ocr_baseline.reader import OcrReader
 
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(InputError, match=r'pip install "slime-vlm\[ocr\]"'):
+    with pytest.raises(MediaError, match=r'pip install "slime-vlm\[ocr\]"'):
         OcrReader(threads=1)
 
 

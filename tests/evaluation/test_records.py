@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from slime_vlm.errors import DataError, InputError
+from slime_vlm.errors import DataError, MediaError
 from slime_vlm.evaluation import records as records_module
 from slime_vlm.evaluation.benchmarks import BENCHMARKS, Task, find_tasks
 from slime_vlm.evaluation.images import open_benchmark_image
@@ -137,7 +137,7 @@ def test_images_in_every_form(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["no/such.png", "bm90IGEgcGljdHVyZQ==", b"text", {"name": "a"}, 5, ""])
 def test_no_image(value: object, tmp_path: Path) -> None:
-    with pytest.raises(InputError):
+    with pytest.raises(MediaError):
         open_benchmark_image(value, tmp_path)
 
 

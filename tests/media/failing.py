@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from slime_vlm.errors import InputError
+from slime_vlm.errors import MediaError
 from slime_vlm.media import open_image
 
 
 def failure(spec: str | Path, **options: Any) -> str:
     """Opens an image that cannot be opened, and gives the line that says why."""
-    with pytest.raises(InputError) as raised:
+    with pytest.raises(MediaError) as raised:
         open_image(spec, **options)
     line = str(raised.value)
     assert "\n" not in line

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from PIL import Image
 
-from slime_vlm.errors import InputError
+from slime_vlm.errors import MediaError
 from slime_vlm.media import download as address
 from slime_vlm.media import open_image
 from tests.media.failing import failure
@@ -155,7 +155,7 @@ def test_a_closed_port(tmp_path):
     with socket.socket() as free:
         free.bind((LOCAL, 0))
         port = free.getsockname()[1]
-    with pytest.raises(InputError, match="cannot be downloaded"):
+    with pytest.raises(MediaError, match="cannot be downloaded"):
         address.download(f"http://images.test:{port}/", tmp_path / "a", resolve=lambda *_: [LOCAL])
 
 

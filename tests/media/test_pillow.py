@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from slime_vlm.errors import InputError
+from slime_vlm.errors import MediaError
 from slime_vlm.media import open_image, to_rgb
 
 
@@ -138,7 +138,7 @@ def test_truncated_jpeg(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(InputError, match=r"cut\.jpg: the image is damaged or incomplete"):
+    with pytest.raises(MediaError, match=r"cut\.jpg: the image is damaged or incomplete"):
         open_image(path)
 
 
@@ -149,21 +149,21 @@ def test_truncated_jpeg(tmp_path):
 def test_files_that_are_no_images(tmp_path, content, message):
     path = tmp_path / "text.png"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=message) as failure:
+    with pytest.raises(MediaError, match=message) as failure:
         open_image(path)
     assert "\n" not in str(failure.value)
 
 
 def test_missing_file_and_folder(tmp_path):
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(MediaError, match="no such file"):
         open_image(tmp_path / "nowhere.png")
-    with pytest.raises(InputError, match="this is a folder"):
+    with pytest.raises(MediaError, match="this is a folder"):
         open_image(tmp_path)
 
 
 def test_pixel_limit_says_how_to_raise_it(tmp_path):
     path = saved(tmp_path, Image.new("RGB", (400, 300)), "a.png")
-    with pytest.raises(InputError, match="--max-pixels 120000"):
+    with pytest.raises(MediaError, match="--max-pixels 120000"):
         open_image(path, max_pixels=100_000)
     assert open_image(path, max_pixels=120_000).size == (400, 300)
 

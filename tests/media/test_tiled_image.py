@@ -10,7 +10,7 @@ import tifffile
 import torch
 from PIL import Image
 
-from slime_vlm.errors import ConfigError, InputError
+from slime_vlm.errors import ConfigError, MediaError
 from slime_vlm.inference import answering
 from slime_vlm.media import TiledImage, open_image, open_input
 from slime_vlm.media import tiled_image as tiled_image
@@ -142,13 +142,13 @@ def test_tiles_that_were_left_out_are_black(tmp_path):
 
 def test_limits_and_pages(tmp_path):
     write(tmp_path / "a.tif", LAYOUTS["tiles"])
-    with pytest.raises(InputError, match="the limit is"):
+    with pytest.raises(MediaError, match="the limit is"):
         open_input(tmp_path / "a.tif", max_pixels=1000)
-    with pytest.raises(InputError, match="there is no #2"):
+    with pytest.raises(MediaError, match="there is no #2"):
         open_input(f"{tmp_path / 'a.tif'}#2")
     data = (tmp_path / "a.tif").read_bytes()
     (tmp_path / "cut.tif").write_bytes(data[: len(data) // 2])
-    with pytest.raises(InputError, match="damaged or incomplete"):
+    with pytest.raises(MediaError, match="damaged or incomplete"):
         open_input(tmp_path / "cut.tif")
 
 
@@ -161,6 +161,6 @@ def test_damage_inside_is_told_when_it_is_met(tmp_path):
     (tmp_path / "b.tif").write_bytes(data)
     image = open_input(tmp_path / "b.tif")
     image.crop((0, 0, 700, 100))
-    with pytest.raises(InputError, match="damaged or incomplete") as raised:
+    with pytest.raises(MediaError, match="damaged or incomplete") as raised:
         image.crop((0, 400, 700, 530))
     assert "\n" not in str(raised.value)

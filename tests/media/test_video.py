@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from slime_vlm.errors import InputError
+from slime_vlm.errors import MediaError
 from slime_vlm.media import Clip, is_video, open_clip, open_image, open_input
 from slime_vlm.media.video import _middles
 from tests.media.failing import failure, without
@@ -50,7 +50,7 @@ def numbers(clip: Clip) -> list[int]:
 
 
 def line_of(*args, **options) -> str:
-    with pytest.raises(InputError) as raised:
+    with pytest.raises(MediaError) as raised:
         open_clip(*args, **options)
     assert "\n" not in str(raised.value)
     return str(raised.value)
@@ -146,9 +146,9 @@ def test_images_and_videos_are_told_apart(clip_file, tmp_path):
     assert isinstance(open_input(clip_file, num_frames=2), Clip)
     assert isinstance(open_input(tmp_path / "a.png"), Image.Image)
     assert not is_video(tmp_path / "none")
-    with pytest.raises(InputError, match="a video is expected"):
+    with pytest.raises(MediaError, match="a video is expected"):
         open_clip(tmp_path / "a.png")
-    with pytest.raises(InputError, match="open_clip reads its frames"):
+    with pytest.raises(MediaError, match="open_clip reads its frames"):
         open_image(clip_file)
 
 

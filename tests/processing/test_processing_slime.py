@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, pipeline
 
-from slime_vlm.errors import ConfigError, InputError
+from slime_vlm.errors import ConfigError, InputError, MediaError
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
 from slime_vlm.processing.processing_slime import SlimeProcessor
@@ -274,7 +274,7 @@ def test_images_as_files_arrays_and_nested_lists(tmp_path: Path):
     for same in ([image], [[image]], str(tmp_path / "image.png"), [tmp_path / "image.png"], [np.asarray(image)]):
         assert torch.equal(processor(text=text, images=same)["pixel_values"], expected)
     (tmp_path / "empty.png").touch()
-    with pytest.raises(InputError, match="the file is empty"):
+    with pytest.raises(MediaError, match="the file is empty"):
         processor(text=text, images=tmp_path / "empty.png")
 
 

@@ -157,21 +157,21 @@ def check_target(path: Path, option: str) -> None:
         option: what the user named it with, for the message.
 
     Raises:
-        InputError: it is a folder, of no image format, or lies where nothing can be written.
+        MediaError: it is a folder, of no image format, or lies where nothing can be written.
     """
     from PIL import Image
 
-    from slime_vlm.errors import InputError
+    from slime_vlm.errors import MediaError
 
     if path.is_dir():
-        raise InputError(f"{option} {path}: this is a folder, a file name is expected")
+        raise MediaError(f"{option} {path}: this is a folder, a file name is expected")
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         ending = path.suffix or "a name without ending"
-        raise InputError(f"{option} {path}: {ending} is no image format; end the name in .png or .jpg")
+        raise MediaError(f"{option} {path}: {ending} is no image format; end the name in .png or .jpg")
     # Missing folders are made when the image is written, inside the nearest one that is there.
     nearest = next(folder for folder in path.absolute().parents if folder.exists())
     if not nearest.is_dir() or not os.access(path if path.exists() else nearest, os.W_OK):
-        raise InputError(f"{option} {path}: nothing can be written to {nearest}; choose another place")
+        raise MediaError(f"{option} {path}: nothing can be written to {nearest}; choose another place")
 
 
 def save(image: Image.Image, path: Path) -> None:

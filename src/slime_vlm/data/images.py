@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from slime_vlm.data.archives import ARCHIVES, read_member
-from slime_vlm.errors import DataError, InputError
+from slime_vlm.errors import DataError, MediaError
 from slime_vlm.media import is_address, open_image, open_image_bytes
 from slime_vlm.media.orientation import LYING, ORIENTATION_TAG
 
@@ -41,7 +41,7 @@ def open_stored_image(value: Any, root: Path) -> Image.Image:
     found, name = _find(value, root)
     try:
         return open_image(found) if isinstance(found, Path) else open_image_bytes(found, name)
-    except InputError as error:
+    except MediaError as error:
         raise DataError(str(error)) from error
 
 

@@ -61,7 +61,7 @@ def open_source(
 
     Raises:
         DataError: There is no such source, or it cannot be read.
-        InputError: A package that it needs is not installed.
+        MediaError: A package that it needs is not installed.
     """
     check_source(name, images)
     path, root = Path(name).expanduser(), Path(images).expanduser() if images else None

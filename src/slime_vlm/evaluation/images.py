@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from slime_vlm.errors import InputError
+from slime_vlm.errors import MediaError
 from slime_vlm.media import Clip, is_video, open_clip, open_image, open_image_bytes, to_rgb
 
 # A base64 image is longer than any sensible path.
@@ -28,7 +28,7 @@ def open_visual(value: Any, folder: Path | None = None) -> Image.Image | Clip:
         folder: where relative paths start; None where there are none.
 
     Raises:
-        InputError: it is none of these, or cannot be read.
+        MediaError: it is none of these, or cannot be read.
     """
     if isinstance(value, str):
         path = _find(value, folder or Path())
@@ -36,7 +36,7 @@ def open_visual(value: Any, folder: Path | None = None) -> Image.Image | Clip:
             return open_clip(path)
         if path is None and value.lower().endswith(_VIDEO_ENDINGS):
             place = folder or "the table on the hub"
-            raise InputError(f"{value}: there is no such video in {place}; unpack the videos there, see --data")
+            raise MediaError(f"{value}: there is no such video in {place}; unpack the videos there, see --data")
     return open_benchmark_image(value, folder)
 
 
@@ -48,14 +48,14 @@ def open_benchmark_image(value: Any, folder: Path | None = None) -> Image.Image:
         folder: where relative paths start; None where there are none.
 
     Raises:
-        InputError: it is none of these, or cannot be read.
+        MediaError: it is none of these, or cannot be read.
     """
     if isinstance(value, Image.Image):
         return to_rgb(value)
     if isinstance(value, dict):
         given = value.get("bytes") or value.get("path")
         if given is None:
-            raise InputError(f"an image has the keys {', '.join(value)}, expected bytes or path")
+            raise MediaError(f"an image has the keys {', '.join(value)}, expected bytes or path")
         return open_benchmark_image(given, folder)
     if isinstance(value, bytes):
         return open_image_bytes(value, "the image in the record")
@@ -66,8 +66,8 @@ def open_benchmark_image(value: Any, folder: Path | None = None) -> Image.Image:
         decoded = _decode(value)
         if decoded is not None:
             return open_image_bytes(decoded, "the image in the record")
-        raise InputError(f"{value:.80}: neither an image file in {folder or Path()} nor base64")
-    raise InputError(f"an image is of type {type(value).__name__}, expected a path, bytes or base64")
+        raise MediaError(f"{value:.80}: neither an image file in {folder or Path()} nor base64")
+    raise MediaError(f"an image is of type {type(value).__name__}, expected a path, bytes or base64")
 
 
 def _find(value: str, folder: Path) -> Path | None:

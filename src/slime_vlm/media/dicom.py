@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from slime_vlm.errors import InputError
+from slime_vlm.errors import MediaError
 from slime_vlm.extras import import_extra
 from slime_vlm.media.colours import eight_bit
 from slime_vlm.media.request import Request
@@ -23,7 +23,7 @@ def read_dicom(request: Request) -> Image.Image:
     file's own table or window, else they are scaled by their range; MONOCHROME1 is inverted, padding is black.
 
     Raises:
-        InputError: pydicom or a decoder is not installed, there is no such frame, it is larger than the limit, or the
+        MediaError: pydicom or a decoder is not installed, there is no such frame, it is larger than the limit, or the
             file holds no image.
     """
     pydicom = import_extra("pydicom", request.name, "a DICOM file", "dicom")
@@ -34,7 +34,7 @@ def read_dicom(request: Request) -> Image.Image:
         header = pydicom.dcmread(request.path, stop_before_pixels=True, force=True)
         if "Rows" not in header or "Columns" not in header:
             kind = header.get("Modality")
-            raise InputError(f"{request.name}: a DICOM file without an image{f' ({kind})' if kind else ''}")
+            raise MediaError(f"{request.name}: a DICOM file without an image{f' ({kind})' if kind else ''}")
         index = request.index(int(header.get("NumberOfFrames") or 1), "frames")
         samples = int(header.get("SamplesPerPixel", 1))
         request.check_size(header.Rows, header.Columns, pixel_bytes=samples * int(header.get("BitsAllocated", 8)) // 8)
@@ -51,12 +51,12 @@ def _check_decoder(syntax: Any, request: Request) -> None:
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
-        raise InputError(f"{request.name}: its pixels are {syntax.name}, which pydicom does not decode") from None
+        raise MediaError(f"{request.name}: its pixels are {syntax.name}, which pydicom does not decode") from None
     if not decoder.is_available:
         wanted = " or ".join(text.split(" - requires ")[-1] for text in decoder.missing_dependencies)
         # What is imported as gdcm is python-gdcm on PyPI; gdcm there is something else.
         wanted = wanted.replace("gdcm", "python-gdcm")
-        raise InputError(f"{request.name}: compressed as {syntax.name}; install a decoder with pip: {wanted}")
+        raise MediaError(f"{request.name}: compressed as {syntax.name}; install a decoder with pip: {wanted}")
 
 
 def _shown(values: np.ndarray, header: Any, index: int, request: Request) -> np.ndarray:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
-from slime_vlm.errors import InputError
+from slime_vlm.errors import MediaError
 
 MAX_DOWNLOAD = 50_000_000
 """Default limit on the size of a download in bytes."""
@@ -53,7 +53,7 @@ def download(url: str, target: Path, max_bytes: int = MAX_DOWNLOAD, resolve: Res
         resolve: gives the addresses of a host after checking them; `public_addresses` by default.
 
     Raises:
-        InputError: the address is malformed, not http(s) or not public; the server cannot be reached, answers with an
+        MediaError: the address is malformed, not http(s) or not public; the server cannot be reached, answers with an
             error, redirects too often, or sends too much or too slowly.
     """
     place = url
@@ -70,28 +70,28 @@ def download(url: str, target: Path, max_bytes: int = MAX_DOWNLOAD, resolve: Res
             finally:
                 connection.close()
     except TimeoutError:
-        raise InputError(f"{url}: the server said nothing for {SILENCE_SECONDS:g} seconds; try again later") from None
+        raise MediaError(f"{url}: the server said nothing for {SILENCE_SECONDS:g} seconds; try again later") from None
     except ssl.SSLCertVerificationError as error:
-        raise InputError(f"{url}: the server's certificate is not valid ({error.verify_message})") from error
+        raise MediaError(f"{url}: the server's certificate is not valid ({error.verify_message})") from error
     except (OSError, http.client.HTTPException, UnicodeError) as error:
         found = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{url}: cannot be downloaded ({found}); check the address") from error
-    raise InputError(f"{url}: more than {MAX_REDIRECTS} redirects; give the address where they end")
+        raise MediaError(f"{url}: cannot be downloaded ({found}); check the address") from error
+    raise MediaError(f"{url}: more than {MAX_REDIRECTS} redirects; give the address where they end")
 
 
 def public_addresses(host: str, port: int) -> list[str]:
     """Addresses of a host, all of them public.
 
     Raises:
-        InputError: the host is unknown, or any of its addresses is not public.
+        MediaError: the host is unknown, or any of its addresses is not public.
     """
     try:
         found = [str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
     except (OSError, UnicodeError):
-        raise InputError(f"{host}: no such host; check the address") from None
+        raise MediaError(f"{host}: no such host; check the address") from None
     for address in found:
         if not is_public(address):
-            raise InputError(f"{host}: its address {address} is not a public one; download the file yourself")
+            raise MediaError(f"{host}: its address {address} is not a public one; download the file yourself")
     return list(dict.fromkeys(found))
 
 
@@ -112,9 +112,9 @@ def _parts(url: str) -> SplitResult:
     except ValueError:
         valid = False
     if not valid:
-        raise InputError(f"{url}: not an address to download from, expected http:// or https:// and a host")
+        raise MediaError(f"{url}: not an address to download from, expected http:// or https:// and a host")
     if parts.username is not None or parts.password is not None:
-        raise InputError(
+        raise MediaError(
             f"{parts.scheme}://{parts.hostname}: the address holds a user name; download the file yourself"
         )
     return parts
@@ -158,10 +158,10 @@ def _connect(parts: SplitResult, resolve: Resolver) -> http.client.HTTPConnectio
 
 def _save(response: http.client.HTTPResponse, url: str, target: Path, max_bytes: int, deadline: float) -> None:
     if response.status != http.HTTPStatus.OK:
-        raise InputError(f"{url}: the server answers {response.status} {response.reason}; check the address")
+        raise MediaError(f"{url}: the server answers {response.status} {response.reason}; check the address")
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
-        raise InputError(f"{url}: the server sends it encoded as {encoding}; download the file yourself")
+        raise MediaError(f"{url}: the server sends it encoded as {encoding}; download the file yourself")
     announced = response.length
     if announced is not None and announced > max_bytes:
         raise _too_large(url, max_bytes, f"{announced / 1e6:,.1f} MB are")
@@ -172,15 +172,15 @@ def _save(response: http.client.HTTPResponse, url: str, target: Path, max_bytes:
             if received > max_bytes:
                 raise _too_large(url, max_bytes, "more is")
             if time.monotonic() > deadline:
-                raise InputError(f"{url}: it took longer than {TOTAL_SECONDS:g} seconds; download the file yourself")
+                raise MediaError(f"{url}: it took longer than {TOTAL_SECONDS:g} seconds; download the file yourself")
             file.write(chunk)
     if announced is not None and received < announced:
-        raise InputError(f"{url}: it broke off after {received:,} of {announced:,} bytes; try again")
+        raise MediaError(f"{url}: it broke off after {received:,} of {announced:,} bytes; try again")
     if not received:
-        raise InputError(f"{url}: nothing came, an image is expected")
+        raise MediaError(f"{url}: nothing came, an image is expected")
 
 
-def _too_large(url: str, max_bytes: int, found: str) -> InputError:
-    return InputError(
+def _too_large(url: str, max_bytes: int, found: str) -> MediaError:
+    return MediaError(
         f"{url}: the limit of a download is {max_bytes / 1e6:g} MB and {found} on offer; raise it with --max-download"
     )

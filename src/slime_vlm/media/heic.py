@@ -13,7 +13,7 @@ def read_heic(request: Request) -> Image.Image:
     """Reads the main image of a file, or the one that is asked for.
 
     Raises:
-        InputError: pillow-heif is not installed, there is no such image, or it is larger than the limit.
+        MediaError: pillow-heif is not installed, there is no such image, or it is larger than the limit.
     """
     heif = import_extra("pillow_heif", request.name, "a HEIC image", "heic")
     file = heif.open_heif(request.path)

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
-from slime_vlm.errors import InputError
+from slime_vlm.errors import MediaError
 from slime_vlm.media.colours import Window
 from slime_vlm.media.dicom import read_dicom
 from slime_vlm.media.download import MAX_DOWNLOAD, download, is_address
@@ -62,7 +62,7 @@ def open_image(
         An RGB image that no longer depends on the file.
 
     Raises:
-        InputError: the file is missing, empty, a folder, not an image, damaged, or larger than `max_pixels`; it has no
+        MediaError: the file is missing, empty, a folder, not an image, damaged, or larger than `max_pixels`; it has no
             such page; the package for its format is not installed; an address is not allowed, not public, or fails.
     """
     file, page = check_spec(spec, allow_url)
@@ -84,7 +84,7 @@ def open_clip(spec: str | Path, num_frames: int = NUM_FRAMES, max_pixels: int = 
         max_pixels: the largest height times width of a frame to decode.
 
     Raises:
-        InputError: the file is missing, empty, a folder, an address, not a video, damaged, or larger than `max_pixels`;
+        MediaError: the file is missing, empty, a folder, an address, not a video, damaged, or larger than `max_pixels`;
             PyAV is not installed.
     """
     file, page = check_spec(spec)
@@ -92,7 +92,7 @@ def open_clip(spec: str | Path, num_frames: int = NUM_FRAMES, max_pixels: int = 
 
     def read(kind: Kind) -> Clip:
         if kind != "video":
-            raise InputError(f"{file}: an image, a video is expected")
+            raise MediaError(f"{file}: an image, a video is expected")
         return read_clip(request, num_frames)
 
     return _reading(request, "video", read)
@@ -113,7 +113,7 @@ def open_input(spec: str | Path, num_frames: int = NUM_FRAMES, **options: Any) -
         **options: those of `open_image`.
 
     Raises:
-        InputError: see `open_image` and `open_clip`.
+        MediaError: see `open_image` and `open_clip`.
     """
     file, page = check_spec(spec, bool(options.get("allow_url", False)))
     if is_address(file):
@@ -143,10 +143,10 @@ def open_image_bytes(content: bytes, name: str, max_pixels: int = MAX_PIXELS) ->
         max_pixels: as for `open_image`.
 
     Raises:
-        InputError: it is empty, not an image, damaged, or larger than `max_pixels`.
+        MediaError: it is empty, not an image, damaged, or larger than `max_pixels`.
     """
     if not content:
-        raise InputError(f"{name}: it is empty, an image is expected")
+        raise MediaError(f"{name}: it is empty, an image is expected")
     with tempfile.TemporaryDirectory(prefix="slime-") as folder:
         # Some readers take files only.
         target = Path(folder) / "image"
@@ -165,20 +165,20 @@ def check_spec(spec: str | Path, allow_url: bool = False) -> tuple[str, int | No
         The file or address, and the page.
 
     Raises:
-        InputError: the file is missing, empty or a folder, or an address is not allowed.
+        MediaError: the file is missing, empty or a folder, or an address is not allowed.
     """
     file, page = _split(str(spec))
     if is_address(file):
         if not allow_url:
-            raise InputError(f"{file}: an address; nothing is downloaded without --allow-url")
+            raise MediaError(f"{file}: an address; nothing is downloaded without --allow-url")
         return file, page
     path = Path(file)
     if path.is_dir():
-        raise InputError(f"{file}: this is a folder, an image file is expected")
+        raise MediaError(f"{file}: this is a folder, an image file is expected")
     if not path.exists():
-        raise InputError(f"{file}: no such file")
+        raise MediaError(f"{file}: no such file")
     if path.stat().st_size == 0:
-        raise InputError(f"{file}: the file is empty, an image is expected")
+        raise MediaError(f"{file}: the file is empty, an image is expected")
     return file, page
 
 
@@ -194,7 +194,7 @@ def _read_image(request: Request) -> Image.Image:
     def read(kind: Kind) -> Image.Image:
         if kind == "video":
             where = "no video is read from here" if request.downloaded else "open_clip reads its frames"
-            raise InputError(f"{request.name}: a video, an image is expected; {where}")
+            raise MediaError(f"{request.name}: a video, an image is expected; {where}")
         return _READERS[kind](request)
 
     return _reading(request, "image", read)
@@ -205,13 +205,13 @@ def _reading(request: Request, what: str, read: Callable[[Kind], _Read]) -> _Rea
     name = request.name
     try:
         return read(kind_of(request.path))
-    except (InputError, MemoryError):
+    except (MediaError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise InputError(f"{name}: not an image, or of a kind that Pillow does not read") from None
+        raise MediaError(f"{name}: not an image, or of a kind that Pillow does not read") from None
     except PermissionError:
-        raise InputError(f"{name}: no permission to read it") from None
+        raise MediaError(f"{name}: no permission to read it") from None
     # Decoders fed with damaged bytes fail in many ways (SyntaxError, struct.error, zlib.error, ...).
     except Exception as error:
         found = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{name}: the {what} is damaged or incomplete ({found}); make a new copy of it") from error
+        raise MediaError(f"{name}: the {what} is damaged or incomplete ({found}); make a new copy of it") from error

@@ -7,7 +7,7 @@ import threading
 
 from PIL import Image
 
-from slime_vlm.errors import InputError
+from slime_vlm.errors import MediaError
 from slime_vlm.extras import import_extra
 from slime_vlm.media.request import Request
 
@@ -21,7 +21,7 @@ def read_pdf(request: Request) -> Image.Image:
     """Draws a page on white, with its annotations and filled-in forms.
 
     Raises:
-        InputError: pypdfium2 is not installed, the file is locked, there is no such page, or it is larger than the
+        MediaError: pypdfium2 is not installed, the file is locked, there is no such page, or it is larger than the
             limit.
     """
     pdfium = import_extra("pypdfium2", request.name, "a PDF", "pdf")
@@ -31,7 +31,7 @@ def read_pdf(request: Request) -> Image.Image:
         except pdfium.PdfiumError as error:
             if "password" not in str(error).lower():
                 raise
-            raise InputError(f"{request.name}: locked by a password; save a copy without one") from None
+            raise MediaError(f"{request.name}: locked by a password; save a copy without one") from None
         with document:
             document.init_forms()
             page = document[request.index(len(document), "pages")]

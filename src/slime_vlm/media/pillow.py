@@ -27,7 +27,7 @@ def read_pillow(request: Request, place: int | None = None) -> Image.Image:
         place: the frame as Pillow counts them, from 0, where that is known already.
 
     Raises:
-        InputError: there is no such page, or it is larger than the limit.
+        MediaError: there is no such page, or it is larger than the limit.
         PIL.UnidentifiedImageError: Pillow does not know the format.
     """
     with opened(request) as image:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from slime_vlm.errors import InputError
+from slime_vlm.errors import MediaError
 from slime_vlm.media.colours import Window
 
 MAX_PIXELS = 200_000_000
@@ -50,17 +50,17 @@ class Request:
             default: the place where no page is asked for.
 
         Raises:
-            InputError: there is no such page.
+            MediaError: there is no such page.
         """
         if self.page is None and count:
             return default
         if self.page is not None and 1 <= self.page <= count:
             return self.page - 1
         if not count:
-            raise InputError(f"{self.name}: it has no {what}, at least one is expected")
+            raise MediaError(f"{self.name}: it has no {what}, at least one is expected")
         known = f"it has one {what.removesuffix('s')}" if count == 1 else f"it has {count} {what}"
         last = "#1" if count == 1 else f"#1 to #{count}"
-        raise InputError(f"{self.name}: there is no #{self.page}, {known}; ask for {last}")
+        raise MediaError(f"{self.name}: there is no #{self.page}, {known}; ask for {last}")
 
     def check_size(self, height: int, width: int, pixel_bytes: int = 0, advice: str = "") -> None:
         """Checks the pixel limit; to be called before anything is decoded.
@@ -72,14 +72,14 @@ class Request:
             advice: what else may help, beside raising the limit.
 
         Raises:
-            InputError: the image is larger than the limit, or has no pixels.
+            MediaError: the image is larger than the limit, or has no pixels.
         """
         if height < 1 or width < 1:
-            raise InputError(f"{self.name}: {width} x {height} pixels, at least 1 x 1 is expected")
+            raise MediaError(f"{self.name}: {width} x {height} pixels, at least 1 x 1 is expected")
         pixels = math.ceil(height * width * max(1.0, pixel_bytes / _USUAL_PIXEL_BYTES))
         if pixels > self.max_pixels:
             deep = f" with {pixel_bytes} bytes a pixel" if pixels > height * width else ""
-            raise InputError(
+            raise MediaError(
                 f"{self.name}: {width} x {height}{deep} is {pixels / 1e6:,.1f} million pixels, the limit is "
                 f"{self.max_pixels / 1e6:,.1f} million; raise it with --max-pixels {pixels}{advice}"
             )

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import COMPRESSION_INFO
 
-from slime_vlm.errors import InputError
+from slime_vlm.errors import MediaError
 from slime_vlm.extras import missing
 from slime_vlm.media.colours import eight_bit
 from slime_vlm.media.orientation import ORIENTATION_TAG, upright
@@ -36,7 +36,7 @@ def read_tiff(request: Request) -> Image.Image:
     """Reads a page; overviews and masks do not count as pages.
 
     Raises:
-        InputError: there is no such page, it is larger than the limit, or it holds no image that can be shown; or
+        MediaError: there is no such page, it is larger than the limit, or it holds no image that can be shown; or
             tifffile is needed and not installed.
     """
     try:
@@ -73,10 +73,10 @@ def needs_tifffile(page: Any) -> bool:
 
 def _read_page(page: Any, request: Request) -> Image.Image:
     if page.imagedepth > 1:
-        raise InputError(f"{request.name}: a volume of {page.imagedepth} layers in one page; save them as pages")
+        raise MediaError(f"{request.name}: a volume of {page.imagedepth} layers in one page; save them as pages")
     if page.dtype is None or page.dtype.kind not in "buif":
         found = "values of an unknown type" if page.dtype is None else f"{page.dtype} values"
-        raise InputError(f"{request.name}: it holds {found}, expected whole or floating point numbers")
+        raise MediaError(f"{request.name}: it holds {found}, expected whole or floating point numbers")
     samples = page.samplesperpixel
     # A tile may be far larger than the image it is part of, and is decoded as a whole.
     height, width = max(page.imagelength, page.tilelength), max(page.imagewidth, page.tilewidth)
@@ -86,7 +86,7 @@ def _read_page(page: Any, request: Request) -> Image.Image:
     except ValueError as error:
         if "imagecodecs" not in str(error):
             raise
-        raise InputError(missing(request.name, f"a TIFF with {page.compression.name} compression", "tiff")) from None
+        raise MediaError(missing(request.name, f"a TIFF with {page.compression.name} compression", "tiff")) from None
     # Bands stored apart come first, others last.
     values = np.moveaxis(values.reshape(page.shaped)[:, 0], 0, -1).reshape(page.imagelength, page.imagewidth, samples)
 
@@ -144,8 +144,8 @@ def _read_without_tifffile(request: Request) -> Image.Image:
         # Pillow cuts deep colours to their upper 8 bits, and takes nodata for values.
         deep = max(tags.get(_BITS_TAG, (1,))) > 8
         if deep and (tags.get(_SAMPLES_TAG, 1) > 1 or _NODATA_TAG in tags):
-            raise InputError(missing(request.name, "a TIFF of deep colours or with nodata", "tiff"))
+            raise MediaError(missing(request.name, "a TIFF of deep colours or with nodata", "tiff"))
         return read_pillow(request, place)
     # What Pillow raises for images and compressions that it does not know.
     except (UnidentifiedImageError, KeyError):
-        raise InputError(missing(request.name, "a TIFF of a kind that Pillow does not read", "tiff")) from None
+        raise MediaError(missing(request.name, "a TIFF of a kind that Pillow does not read", "tiff")) from None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from slime_vlm.errors import InputError
+from slime_vlm.errors import MediaError
 from slime_vlm.media.orientation import ORIENTATION_TAG
 from slime_vlm.media.request import Request
 from slime_vlm.media.tiff import full_pages, needs_tifffile
@@ -57,7 +57,7 @@ class TiledImage:
             box: left, top, right and bottom in pixels, as for PIL images; wholly inside the image.
 
         Raises:
-            InputError: what is needed of the file is damaged.
+            MediaError: what is needed of the file is damaged.
         """
         try:
             return self._decode(*box)
@@ -100,7 +100,7 @@ def open_tiled(request: Request, least_pixels: int | None = None) -> TiledImage 
         least_pixels: height times width from which on it is worth it, by default `LEAST_PIXELS`.
 
     Raises:
-        InputError: there is no such page, or it is larger than the limit.
+        MediaError: there is no such page, or it is larger than the limit.
     """
     try:
         tifffile = importlib.import_module("tifffile")
@@ -119,14 +119,14 @@ def open_tiled(request: Request, least_pixels: int | None = None) -> TiledImage 
     try:
         image.crop((0, 0, 1, 1))
     # What cannot be decoded by parts is left to the readers of whole pages, which also say what is wrong with it.
-    except InputError:
+    except MediaError:
         return None
     return image
 
 
-def _damaged(name: str, error: Exception) -> InputError:
+def _damaged(name: str, error: Exception) -> MediaError:
     found = " ".join(str(error).split())[:200] or type(error).__name__
-    return InputError(f"{name}: the image is damaged or incomplete ({found}); make a new copy of it")
+    return MediaError(f"{name}: the image is damaged or incomplete ({found}); make a new copy of it")
 
 
 def _is_simple(page: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from slime_vlm.errors import InputError
+from slime_vlm.errors import MediaError
 from slime_vlm.extras import import_extra
 from slime_vlm.media.request import Request
 
@@ -72,30 +72,30 @@ def read_clip(request: Request, num_frames: int = NUM_FRAMES) -> Clip:
         num_frames: how many frames to read.
 
     Raises:
-        InputError: PyAV is not installed, the file has no video, is damaged before its first frame, or its frames are
+        MediaError: PyAV is not installed, the file has no video, is damaged before its first frame, or its frames are
             larger than the limit; a page is asked for.
     """
     av = import_extra("av", request.name, "a video", "video")
     if request.page is not None:
-        raise InputError(
+        raise MediaError(
             f"{request.name}: a video has no pages, leave #{request.page} out; --frames is how many to take"
         )
     try:
         with av.open(str(request.path)) as container:
             if not container.streams.video:
-                raise InputError(f"{request.name}: there is sound alone in it, a video is expected")
+                raise MediaError(f"{request.name}: there is sound alone in it, a video is expected")
             stream = container.streams.best("video")
             if stream.disposition & av.stream.Disposition.attached_pic:
-                raise InputError(f"{request.name}: there is sound with a cover in it, a video is expected")
+                raise MediaError(f"{request.name}: there is sound with a cover in it, a video is expected")
             request.check_size(stream.height or 1, stream.width or 1)
             stream.thread_type = "AUTO"
             times = _frame_times(container, stream)
             wanted = [times[place] for place in _middles(times, num_frames)]
             found = list(_frames_at(container, stream, wanted, request, earliest=min(0, times[0])))
     except av.error.FFmpegError as error:
-        raise InputError(f"{request.name}: the video is damaged or incomplete ({error.strerror})") from error
+        raise MediaError(f"{request.name}: the video is damaged or incomplete ({error.strerror})") from error
     if not found:
-        raise InputError(f"{request.name}: no frame of the video can be decoded; make a new copy of it")
+        raise MediaError(f"{request.name}: no frame of the video can be decoded; make a new copy of it")
     start = Fraction(times[0])
     base = stream.time_base or Fraction(1)
     size = found[0][1].size

@@ -155,6 +155,7 @@ class SlimeProcessor(ProcessorMixin):
 
         Raises:
             InputError: There is no text, a text is empty, or placeholders and images do not fit.
+            MediaError: A path or URL in `images` cannot be opened as an image.
         """
         if text is None:
             raise InputError("there is no text, expected one prompt or a list of prompts; pass text=")

@@ -21,7 +21,7 @@ class HubDataset(Source):
 
         Raises:
             DataError: there is no such data set or split, or it has no column of turns.
-            InputError: the library is not installed.
+            MediaError: the library is not installed.
         """
         super().__init__(name, images or (Path(name) if Path(name).is_dir() else Path()))
         what = "reading it needs the datasets library" if Path(name).is_dir() else _NOT_HERE

@@ -29,7 +29,7 @@ class ParquetRecords(Source):
 
         Raises:
             DataError: a file is damaged, lacks a column of turns, or all are empty.
-            InputError: pyarrow is not installed.
+            MediaError: pyarrow is not installed.
         """
         super().__init__(name, images or files[0].parent)
         parquet = import_extra("pyarrow.parquet", name, "reading Parquet files needs pyarrow", "data")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from slime_vlm.errors import InputError
+from slime_vlm.errors import MediaError
 from slime_vlm.evaluation.ablation.report import write_report
 from slime_vlm.evaluation.ablation.samples import Sample, record_samples, rendered_pages, row_id
 from slime_vlm.evaluation.ablation.settings import REFERENCE, SETTINGS, Setting, applicable
@@ -78,7 +78,7 @@ def run_suite(options: SuiteOptions, console: Console) -> str:
     Raises:
         ConfigError: the folder holds another run, or the settings of the pages do not fit the model.
         DataError: records cannot be used.
-        InputError: the OCR baseline is asked for by name and not installed.
+        MediaError: the OCR baseline is asked for by name and not installed.
         CheckpointError: there is no such model.
     """
     from slime_vlm.checkpoints.loading import load
@@ -179,7 +179,7 @@ def _reader(settings: Sequence[Setting], options: SuiteOptions) -> tuple[OcrRead
     try:
         # As many threads as the model has, so that seconds compare.
         return OcrReader(torch.get_num_threads()), ""
-    except InputError as error:
+    except MediaError as error:
         if options.ocr_wanted:
             raise
         return None, str(error)

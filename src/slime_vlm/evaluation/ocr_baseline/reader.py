@@ -20,7 +20,7 @@ class OcrReader:
         threads: CPU threads to use.
 
     Raises:
-        InputError: RapidOCR or onnxruntime is not installed.
+        MediaError: RapidOCR or onnxruntime is not installed.
     """
 
     def __init__(self, threads: int) -> None:

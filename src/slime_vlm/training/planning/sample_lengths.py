@@ -15,7 +15,7 @@ import numpy as np
 from slime_vlm.data import MixtureOrder, RecordDataset, Share, open_source
 from slime_vlm.data.images import open_stored_image, stored_image_size
 from slime_vlm.data.opening import is_here
-from slime_vlm.errors import ConfigError, DataError, InputError, SlimeError
+from slime_vlm.errors import ConfigError, DataError, InputError, MediaError, SlimeError
 from slime_vlm.model.tiling import choose_grid
 from slime_vlm.training.packing import CHARACTERS_PER_TOKEN
 
@@ -70,7 +70,7 @@ def samples_of(recipe: Recipe, stage: Stage, config: SlimeConfig) -> Samples:
     if not missing:
         try:
             return _records(recipe, stage, config)
-        except (DataError, InputError) as error:
+        except (DataError, InputError, MediaError) as error:
             return _assumed(config, count, str(error))
     return _assumed(config, count, f"no data at {', '.join(dict.fromkeys(missing))}")
 

@@ -8,42 +8,67 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from slime_vlm.checkpoints.loading import load
-    from slime_vlm.model.configuration_slime import SlimeConfig
-    from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration, SlimeModel
-    from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
-    from slime_vlm.processing.processing_slime import SlimeProcessor
+    from slime_vlm.checkpoints.published.convert import convert
+    from slime_vlm.errors import CheckpointError, ConfigError, DataError, InputError, MediaError, SlimeError
+    from slime_vlm.inference.answering import Answer, ask, encode
+    from slime_vlm.inference.conversation import Conversation
+    from slime_vlm.media import open_image
+    from slime_vlm.model.configuration_slime import SlimeConfig as SlimeConfig
+    from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration as SlimeForConditionalGeneration
+    from slime_vlm.model.modeling_slime import SlimeModel as SlimeModel
+    from slime_vlm.processing.image_processing_slime import SlimeImageProcessor as SlimeImageProcessor
+    from slime_vlm.processing.processing_slime import SlimeProcessor as SlimeProcessor
 
 __version__ = "0.1.0"
 
-# Imported on first use, see below.
-_LAZY = {
-    "load": "slime_vlm.checkpoints.loading",
-    "SlimeConfig": "slime_vlm.model.configuration_slime",
-    "SlimeProcessor": "slime_vlm.processing.processing_slime",
-    "SlimeImageProcessor": "slime_vlm.processing.image_processing_slime",
-    "SlimeModel": "slime_vlm.model.modeling_slime",
-    "SlimeForConditionalGeneration": "slime_vlm.model.modeling_slime",
-}
-
 __all__ = [
-    "SlimeConfig",
-    "SlimeForConditionalGeneration",
-    "SlimeImageProcessor",
-    "SlimeModel",
-    "SlimeProcessor",
-    "__version__",
+    "Answer",
+    "CheckpointError",
+    "ConfigError",
+    "Conversation",
+    "DataError",
+    "InputError",
+    "MediaError",
+    "SlimeError",
+    "ask",
+    "convert",
+    "encode",
     "load",
+    "open_image",
 ]
+
+# Module of every name, imported when the name is first used.
+_MODULES = {
+    "Answer": "inference.answering",
+    "CheckpointError": "errors",
+    "ConfigError": "errors",
+    "Conversation": "inference.conversation",
+    "DataError": "errors",
+    "InputError": "errors",
+    "MediaError": "errors",
+    "SlimeError": "errors",
+    "ask": "inference.answering",
+    "convert": "checkpoints.published.convert",
+    "encode": "inference.answering",
+    "load": "checkpoints.loading",
+    "open_image": "media",
+    # The classes behind the Auto classes of transformers. They can be imported from here, but are not listed.
+    "SlimeConfig": "model.configuration_slime",
+    "SlimeForConditionalGeneration": "model.modeling_slime",
+    "SlimeImageProcessor": "processing.image_processing_slime",
+    "SlimeModel": "model.modeling_slime",
+    "SlimeProcessor": "processing.processing_slime",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return list(__all__)
 
 
 # Importing the package makes its classes known to transformers' Auto classes and pipelines. That imports torch, which

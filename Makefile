@@ -1,6 +1,8 @@
 # Two commands that need nothing but make and Python >= 3.11:
 #   make demo   asks the shipped model about the shipped page and draws where it looked
 #   make test   runs the whole test suite
+# Building the documentation site into site/ takes its own packages:
+#   make docs   fails on every warning, a broken link among them
 # The virtual environment is .venv; PYTHON chooses the interpreter it is made from.
 
 PYTHON ?= python3
@@ -11,7 +13,7 @@ PAGE := examples/invoice.png
 QUESTION := What is the amount due?
 PYTEST_ARGS ?= -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test install install-dev clean
+.PHONY: demo test docs install install-dev clean
 
 demo: install
 	$(BIN)/slime ask $(PAGE) -q "$(QUESTION)" --show demo/overlay.png
@@ -19,6 +21,9 @@ demo: install
 
 test: install-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -39,5 +44,9 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install --quiet --constraint constraints.txt --editable ".[train,dev]"
 	@touch $(VENV)/.installed $@
 
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[docs]"
+	@touch $(VENV)/.installed $@
+
 clean:
-	rm -rf $(VENV) build dist demo
+	rm -rf $(VENV) build dist demo site

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train nano from nothing by its recipe, the parts that do not depend on each other at the same time.
 #
-#     scripts/train_nano.sh runs/nano [options of slime train, such as --set stages.eye.steps=100]
+#     scripts/train_nano.sh runs/nano [options of slime train, such as --set stages.encoder.steps=100]
 #
 # Stopped by Ctrl-C it leaves checkpoints, and a second call goes on from them. A GPU is taken where there is one, and worker
 # processes draw the pages for it; on a CPU each of the two processes keeps to one core. Folders count from the repository.
@@ -43,7 +43,7 @@ fi
 set -m
 running=()
 trap 'kill -INT ${running[@]+"${running[@]}"} 2> /dev/null || true; wait; exit 130' INT TERM HUP
-stages "${workers[0]}" eye eye-pages eye-shapes 1b
+stages "${workers[0]}" encoder encoder-pages encoder-shapes 1b
 "$slime" "${train[@]}" 2> >(lines) &
 running+=($!)
 stages "${workers[1]}" copy find-small find find-exact

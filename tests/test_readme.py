@@ -143,7 +143,7 @@ def test_cheap_commands_run_as_written(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, shlex.split(line.replace("-n 20", "-n 2"))[1:])
     assert done.exit_code == 0, done.output
-    said = {"ask": "87.84", "pages": "2 pages", "train": "stage eye-pages", "info": "Parameters", "--help": "convert"}
+    said = {"ask": "87.84", "pages": "2 pages", "train": "stage find-small", "info": "Parameters", "--help": "convert"}
     assert said[shlex.split(line)[1]] in done.output
     assert (tmp_path / "overlay.png").exists() == ("--show" in line)
 

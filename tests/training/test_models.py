@@ -77,22 +77,27 @@ def test_stages_are_put_together_and_frozen_statistics_rest(tmp_path: Path) -> N
     recipe = mini_recipe()
     for stage in recipe["stages"]:
         stage["steps"] = 2
-    recipe["stages"][2] = {**recipe["stages"][0], "name": "1b", "start": ["eye", "lm"], "trains": ["global_adapter"]}
+    recipe["stages"][2] = {
+        **recipe["stages"][0],
+        "name": "1b",
+        "start": ["encoder", "lm"],
+        "trains": ["global_adapter"],
+    }
     path = write_recipe(tmp_path, recipe)
     train(path, tmp_path / "run")
-    folders = {name: tmp_path / "run" / name / "model" for name in ("eye", "lm", "1b")}
+    folders = {name: tmp_path / "run" / name / "model" for name in ("encoder", "lm", "1b")}
     models = {name: stage_model([folder], {})[0].state_dict() for name, folder in folders.items()}
     start = start_model(load_recipe(path), {})[0].state_dict()
-    both = stage_model([folders["eye"], folders["lm"]], {})[0].state_dict()
+    both = stage_model([folders["encoder"], folders["lm"]], {})[0].state_dict()
     for name in both:
         of_lm = name.startswith(("model.language_model.", "lm_head.", "model.page_positions.", "model.projector.table"))
-        assert torch.equal(both[name], models["lm" if of_lm else "eye"][name]), name
+        assert torch.equal(both[name], models["lm" if of_lm else "encoder"][name]), name
     statistics = [name for name in both if name.endswith(("running_mean", "running_var"))]
     assert statistics
-    assert any(not torch.equal(start[name], models["eye"][name]) for name in statistics)
-    # Stage lm trains no encoder and starts anew; stage 1b starts from the encoder of stage eye.
+    assert any(not torch.equal(start[name], models["encoder"][name]) for name in statistics)
+    # Stage lm trains no encoder and starts anew; stage 1b starts from the encoder of stage encoder.
     assert all(torch.equal(start[name], models["lm"][name]) for name in statistics)
-    assert all(torch.equal(models["eye"][name], models["1b"][name]) for name in statistics)
+    assert all(torch.equal(models["encoder"][name], models["1b"][name]) for name in statistics)
     moved = {name for name in both if not torch.equal(both[name], models["1b"][name])}
     assert moved
     assert all(name.startswith("model.global_adapter.query_attention.") for name in moved)

@@ -59,7 +59,7 @@ def wait_for_step(process: BaseProcess, folder: Path, step: int) -> None:
 def copy_up_to(stage: str, unbroken: Path, out: Path) -> None:
     """The unbroken run as it was before a stage."""
     shutil.copytree(unbroken, out)
-    names = ["eye", "lm", "both"]
+    names = ["encoder", "lm", "both"]
     for name in names[names.index(stage) :]:
         shutil.rmtree(out / name)
 
@@ -74,7 +74,7 @@ def assert_same_run(stage: str, ours: Path, unbroken: Path) -> None:
     assert all(torch.equal(weights[name], theirs[name]) for name in theirs)
 
 
-@pytest.mark.parametrize("stage", ["eye", "lm", "both"])
+@pytest.mark.parametrize("stage", ["encoder", "lm", "both"])
 def test_killed_in_a_stage(stage: str, recipe: Path, unbroken: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     copy_up_to(stage, unbroken, out)
@@ -97,9 +97,9 @@ def test_killed_in_a_stage(stage: str, recipe: Path, unbroken: Path, tmp_path: P
 
 def test_interrupted_and_resumed(recipe: Path, unbroken: Path, tmp_path: Path) -> None:
     out, file = tmp_path / "run", tmp_path / "said"
-    command = ["train", str(recipe), "--out", str(out), "--stage", "eye"]
+    command = ["train", str(recipe), "--out", str(out), "--stage", "encoder"]
     process = start(file, slime, *command)
-    wait_for_step(process, out / "eye", 2)
+    wait_for_step(process, out / "encoder", 2)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGINT)
     process.join(PATIENCE)
@@ -108,18 +108,18 @@ def test_interrupted_and_resumed(recipe: Path, unbroken: Path, tmp_path: Path) -
     assert "Traceback" not in said
     last = said.strip().splitlines()[-1]
     assert last.startswith("stopped after step")
-    assert last.endswith("of 8 of stage eye; go on with --resume")
+    assert last.endswith("of 8 of stage encoder; go on with --resume")
     step = int(last.split()[3])
-    assert last_complete_checkpoint(out / "eye") == str(out / "eye" / f"checkpoint-{step}")
+    assert last_complete_checkpoint(out / "encoder") == str(out / "encoder" / f"checkpoint-{step}")
 
     with pytest.raises(ConfigError, match="unfinished run: use --resume"):
-        train(recipe, out, ["eye"])
+        train(recipe, out, ["encoder"])
     process = start(file, slime, *command, "--resume")
     process.join(PATIENCE)
     said = file.read_text()
     assert process.exitcode == 0, said
-    assert f"stage eye: going on after step {step} of 8" in said
-    assert_same_run("eye", out, unbroken)
+    assert f"stage encoder: going on after step {step} of 8" in said
+    assert_same_run("encoder", out, unbroken)
 
 
 @pytest.fixture
@@ -251,7 +251,7 @@ def train_on_a_full_disk(recipe: Path, out: Path) -> None:
     # Writing beyond the limit fails as on a full disk.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-    train(recipe, out, ["eye"])
+    train(recipe, out, ["encoder"])
 
 
 def test_a_full_disk_is_one_line(recipe: Path, tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_a_full_disk_is_one_line(recipe: Path, tmp_path: Path) -> None:
     assert last.startswith("slime_vlm.errors.CheckpointError: cannot write to"), said
     assert last.endswith("go on with --resume")
     # The torn checkpoint is not taken for one.
-    assert last_complete_checkpoint(tmp_path / "run" / "eye") is None
+    assert last_complete_checkpoint(tmp_path / "run" / "encoder") is None
 
 
 def test_an_unwritable_folder_is_one_line(recipe: Path, tmp_path: Path) -> None:

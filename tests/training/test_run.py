@@ -24,14 +24,14 @@ def test_what_is_seen(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None
     said, err = capfd.readouterr()
     assert said == ""
     lines = err.strip().splitlines()
-    assert "stage eye" in lines[0]
-    numbers = [line for line in lines if line.startswith("eye ")]
+    assert "stage encoder" in lines[0]
+    numbers = [line for line in lines if line.startswith("encoder ")]
     assert [line.split()[1] for line in numbers] == ["1/2", "2/2"]
     assert all(" loss " in line and "read_characters" in line and line.endswith("left") for line in numbers)
     assert lines[-1].endswith(f"--model {folder}")
     for noise in ("Writing", "Loading", "Warning", "train_runtime", "{"):
         assert noise not in err
-    assert sorted(losses(tmp_path / "run" / "eye")) == [1, 2]
+    assert sorted(losses(tmp_path / "run" / "encoder")) == [1, 2]
 
 
 def test_tensorboard_can_be_left_out(tmp_path: Path) -> None:
@@ -41,8 +41,8 @@ def test_tensorboard_can_be_left_out(tmp_path: Path) -> None:
 
 def test_wrong_arguments(tmp_path: Path) -> None:
     path, out = write_recipe(tmp_path, mini_recipe()), tmp_path / "run"
-    with pytest.raises(ConfigError, match=r"no stage 'ear' in .*: it has eye, lm, both"):
-        train(path, out, ["ear"])
+    with pytest.raises(ConfigError, match=r"no stage 'encodr' in .*: it has encoder, lm, both"):
+        train(path, out, ["encodr"])
     with pytest.raises(ConfigError, match="--set seed: expected KEY=VALUE"):
         train(path, out, overrides=["seed"])
     with pytest.raises(ConfigError, match=r"stage 'both' starts from .*lm/model, which is not there: run stage 'lm'"):

@@ -12,7 +12,7 @@ from slime_vlm.training.run_folder import claim, stage_folders, writing
 from slime_vlm.training.trainer import COMPLETE, last_complete_checkpoint
 from tests.training.mini import mini_recipe, write_recipe
 
-ALL = ("eye", "lm", "both")
+ALL = ("encoder", "lm", "both")
 
 
 def changed(tmp_path: Path, stage: int | None = None, **values: Any) -> Recipe:
@@ -26,17 +26,17 @@ def changed(tmp_path: Path, stage: int | None = None, **values: Any) -> Recipe:
 def out(tmp_path: Path) -> Path:
     """Folder of a run of the mini recipe whose first stage has begun."""
     claim(tmp_path / "run", changed(tmp_path), ALL)
-    (tmp_path / "run" / "eye").mkdir()
+    (tmp_path / "run" / "encoder").mkdir()
     return tmp_path / "run"
 
 
 def test_what_a_stage_starts_from(tmp_path: Path) -> None:
     recipe = changed(tmp_path)
-    eye, lm, both = (stage_folders(recipe, stage, Path("out")) for stage in recipe.stages)
-    assert eye == lm == []
-    assert both == [Path("out/lm/model"), Path("out/eye/model")]
+    encoder, lm, both = (stage_folders(recipe, stage, Path("out")) for stage in recipe.stages)
+    assert encoder == lm == []
+    assert both == [Path("out/lm/model"), Path("out/encoder/model")]
     recipe = changed(tmp_path, 1, start=None)
-    assert stage_folders(recipe, recipe.stages[1], Path("out")) == [Path("out/eye/model")]
+    assert stage_folders(recipe, recipe.stages[1], Path("out")) == [Path("out/encoder/model")]
 
 
 def test_the_same_recipe_is_let_in(out: Path, tmp_path: Path) -> None:
@@ -46,8 +46,8 @@ def test_the_same_recipe_is_let_in(out: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stage", "values", "expected"),
     [
-        (0, {"steps": 9}, "stages.eye.steps was 8, now 9"),
-        (0, {"data": {"pages": {"tiles": [2, 3]}}}, "stages.eye.data.pages.tiles was [2, 2], now [2, 3]"),
+        (0, {"steps": 9}, "stages.encoder.steps was 8, now 9"),
+        (0, {"data": {"pages": {"tiles": [2, 3]}}}, "stages.encoder.data.pages.tiles was [2, 2], now [2, 3]"),
         (None, {"seed": 5}, "seed was 1, now 5"),
         (None, {"name": "other"}, "name was mini, now other"),
     ],
@@ -71,7 +71,7 @@ def test_what_does_not_matter_may_change(out: Path, tmp_path: Path) -> None:
     claim(out, changed(tmp_path, 0, save_minutes=1.0, source="here"), ALL)
     claim(out, changed(tmp_path, 0, data={**mini_recipe()["stages"][0]["data"], "workers": 2}), ALL)
     claim(out, changed(tmp_path, None, description="new", trackers=[]), ALL)
-    claim(out, changed(tmp_path, 0, steps=100), ["lm"])  # lm does not build on eye
+    claim(out, changed(tmp_path, 0, steps=100), ["lm"])  # lm does not build on encoder
 
 
 def test_a_recipe_of_another_version_is_one_line(out: Path, tmp_path: Path) -> None:

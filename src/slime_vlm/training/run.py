@@ -28,9 +28,9 @@ from slime_vlm.training.features.precompute import open_store, store_features
 from slime_vlm.training.lora import add_lora, merged, save_lora
 from slime_vlm.training.models import base_of, stage_model, start_model
 from slime_vlm.training.packing import EvenOrder, TokensOf
-from slime_vlm.training.pages.data import AnswerCollator, OracleCollator, PageDataset, PageShape, ReadCollator
+from slime_vlm.training.pages.data import AnswerCollator, PageDataset, PageShape, ReadCollator, SymbolicTokensCollator
 from slime_vlm.training.pages.labels import page_vocabulary
-from slime_vlm.training.pages.objectives import AnswerObjective, OracleObjective, ReadObjective
+from slime_vlm.training.pages.objectives import AnswerObjective, ReadObjective, SymbolicTokensObjective
 from slime_vlm.training.planning.dry_run import Hardware, print_plan
 from slime_vlm.training.planning.step_flops import training_flops
 from slime_vlm.training.recipe import Recipe, Stage, load_recipe
@@ -256,33 +256,45 @@ def _data_and_loss(
         vocabulary = page_vocabulary(config.projector_vocabulary or [])
     except ConfigError as error:
         raise ConfigError(f"stage '{stage.name}' trains on rendered pages, but {error}") from error
-    settings = {"view_size": config.view_size, "max_tiles": config.max_tiles, **(stage.data.pages or {})}
+    values = {"view_size": config.view_size, "max_tiles": config.max_tiles, **(stage.data.pages or {})}
     first_seed = (recipe.seed * 100 + stage.seed) * SEEDS_PER_STAGE
-    pages = PageDataset(PageSettings.from_dict(settings), (stage.steps or 0) * stage.batch_size, first_seed)
+    pages = PageDataset(PageSettings.from_dict(values), (stage.steps or 0) * stage.batch_size, first_seed)
     shape = PageShape(
         view_size=config.view_size,
         max_tiles=config.max_tiles,
         local_side=config.token_layout.tile_side or math.isqrt(config.num_local_queries),
         patch_side=config.feature_side,
     )
-    if stage.objective == "read":
+    training = stage.page_training
+    assert training is not None
+    if training.objective == "read":
         reads = ReadObjective(model, len(vocabulary.characters), stage.trains)
-        return pages, ReadCollator(processor, shape, vocabulary, stage.tiles_read), reads
-    if stage.objective == "oracle":
-        shape = replace(shape, local_side=stage.oracle.local_side or shape.local_side)
-        rows = OracleCollator(processor, shape, vocabulary, stage.questions, stage.oracle, stage.seed)
-        words = vocabulary.sizes[-2]
-        weights = (stage.selector_loss, stage.context_loss, stage.pointing_loss, stage.copying_loss)
-        return pages, rows, OracleObjective(model, words, *weights)
-    label_global = stage.global_reading_loss > 0
-    answers = AnswerCollator(processor, shape, vocabulary, stage.questions, stage.seed, label_global)
+        return pages, ReadCollator(processor, shape, vocabulary, training.tiles_read), reads
+    if training.objective == "symbolic_tokens":
+        settings = training.symbolic_tokens
+        shape = replace(shape, local_side=settings.local_side or shape.local_side)
+        rows = SymbolicTokensCollator(processor, shape, vocabulary, training.questions, settings, stage.seed)
+        return (
+            pages,
+            rows,
+            SymbolicTokensObjective(
+                model,
+                vocabulary.sizes[-2],
+                training.selector_loss,
+                training.context_loss,
+                training.pointing_loss,
+                training.copying_loss,
+            ),
+        )
+    label_global = training.global_reading_loss > 0
+    answers = AnswerCollator(processor, shape, vocabulary, training.questions, stage.seed, label_global)
     losses = AnswerObjective(
         model,
-        stage.selector_loss,
-        stage.reading_loss,
-        stage.pointing_loss,
-        stage.copying_loss,
-        stage.global_reading_loss,
+        training.selector_loss,
+        training.reading_loss,
+        training.pointing_loss,
+        training.copying_loss,
+        training.global_reading_loss,
     )
     return pages, answers, losses
 

@@ -22,7 +22,7 @@ import yaml
 from safetensors import SafetensorError
 
 from slime_vlm.errors import CheckpointError, ConfigError, one_line
-from slime_vlm.training.recipe import Recipe, Stage, load_recipe, recipe_dict
+from slime_vlm.training.recipe import Recipe, Stage, load_stored_recipe, recipe_dict
 
 RECIPE_FILE = "recipe.yaml"
 STAGE_FILE = "stage.json"
@@ -83,7 +83,7 @@ def claim(out: Path, recipe: Recipe, stages: Collection[str]) -> None:
 
 def _saved(path: Path) -> Recipe:
     try:
-        return load_recipe(path)
+        return load_stored_recipe(path)
     except ConfigError as error:
         raise ConfigError(f"{error} (written by another version? delete that file to go on all the same)") from error
 

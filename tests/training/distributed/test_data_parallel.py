@@ -18,8 +18,8 @@ def test_two_processes_are_one_with_an_objective(tmp_path: Path) -> None:
     path = write_recipe(tmp_path / "recipe", recipe)
     train(path, tmp_path / "alone")
     Launch(tmp_path / "two", ["train", str(path), "--out", str(tmp_path / "together")]).finish()
-    assert_same(tmp_path / "together" / "eye", tmp_path / "alone" / "eye")
+    assert_same(tmp_path / "together" / "encoder", tmp_path / "alone" / "encoder")
     for name, count in (("alone", 1), ("together", 2)):
-        done = json.loads((tmp_path / name / "eye" / "model" / "stage.json").read_text())
+        done = json.loads((tmp_path / name / "encoder" / "model" / "stage.json").read_text())
         assert done["totals"]["samples"] == 8, "over all processes"
         assert done["environment"]["processes"] == count

@@ -15,14 +15,14 @@ from slime_vlm.processing.processing_slime import SlimeProcessor
 from slime_vlm.training.models import start_model
 from slime_vlm.training.pages.data import (
     AnswerCollator,
-    OracleCollator,
     PageDataset,
     PageShape,
     ReadCollator,
+    SymbolicTokensCollator,
     tile_order,
 )
 from slime_vlm.training.pages.labels import page_vocabulary
-from slime_vlm.training.recipe import OracleSettings, load_recipe
+from slime_vlm.training.recipe import SymbolicTokensSettings, load_recipe
 from tests.training.mini import PAGES, mini_recipe, write_recipe
 
 SHAPE = PageShape(view_size=256, max_tiles=7, local_side=8, patch_side=16)
@@ -164,10 +164,10 @@ def check_packed_text(processor: SlimeProcessor, batch: dict[str, torch.Tensor],
 
 
 @pytest.mark.parametrize("asked", [1, 3])
-def test_oracle_rows(local: SlimeProcessor, pages: list[Page], asked: int) -> None:
+def test_symbolic_rows(local: SlimeProcessor, pages: list[Page], asked: int) -> None:
     vocabulary = page_vocabulary()
-    settings = OracleSettings(distractors=[0.2, 0.6], blanks=[0.0, 0.2])
-    batch = OracleCollator(local, SHAPE, vocabulary, [asked], settings, seed=3)(pages)
+    settings = SymbolicTokensSettings(distractors=[0.2, 0.6], blanks=[0.0, 0.2])
+    batch = SymbolicTokensCollator(local, SHAPE, vocabulary, [asked], settings, seed=3)(pages)
     rows, length = batch["local_mask"].shape
     assert rows == len(pages)
     assert batch["slot_ids"].shape == (rows, length, vocabulary.num_slots)
@@ -185,8 +185,8 @@ def test_oracle_rows(local: SlimeProcessor, pages: list[Page], asked: int) -> No
 def test_context_words_are_those_of_the_run(local: SlimeProcessor, pages: list[Page]) -> None:
     """A token that does not tell what it belongs to is asked for it only where the row's other tokens do."""
     vocabulary = page_vocabulary()
-    everything = OracleSettings(distractors=[1.0, 1.0], blanks=[1.0, 1.0], unknown=1.0)
-    batch = OracleCollator(local, SHAPE, vocabulary, [8], everything, seed=3)(pages)
+    everything = SymbolicTokensSettings(distractors=[1.0, 1.0], blanks=[1.0, 1.0], unknown=1.0)
+    batch = SymbolicTokensCollator(local, SHAPE, vocabulary, [8], everything, seed=3)(pages)
     text = batch["slot_ids"][..., -1] > 0
     assert torch.equal(batch["words_told"], text)
     unknown = batch["slot_ids"][..., -3:-1] == 1
@@ -195,13 +195,13 @@ def test_context_words_are_those_of_the_run(local: SlimeProcessor, pages: list[P
     known = (batch["slot_ids"][..., -3:-1] > 1) & text[..., None]
     assert torch.equal(batch["slot_ids"][..., -3:-1][known], batch["words"][known])
 
-    alone = OracleSettings(distractors=[0.0, 0.0], blanks=[0.0, 0.0], unknown=1.0)
-    batch = OracleCollator(local, SHAPE, vocabulary, [1], alone, seed=3)(pages)
+    alone = SymbolicTokensSettings(distractors=[0.0, 0.0], blanks=[0.0, 0.0], unknown=1.0)
+    batch = SymbolicTokensCollator(local, SHAPE, vocabulary, [1], alone, seed=3)(pages)
     assert not batch["words_told"][~batch["kept"]].any()
 
 
-def test_oracle_rows_depend_on_nothing_but_the_page(local: SlimeProcessor, pages: list[Page]) -> None:
-    collate = OracleCollator(local, SHAPE, page_vocabulary(), [1, 2], OracleSettings(), seed=3)
+def test_symbolic_rows_depend_on_nothing_but_the_page(local: SlimeProcessor, pages: list[Page]) -> None:
+    collate = SymbolicTokensCollator(local, SHAPE, page_vocabulary(), [1, 2], SymbolicTokensSettings(), seed=3)
     first = collate(pages)
     torch.rand(3)
     np.random.default_rng().random()
@@ -223,10 +223,10 @@ def test_batches_to_answer(processor: SlimeProcessor, pages: list[Page]) -> None
 
 def test_characters_in_doubt_move_by_a_token_at_most(local: SlimeProcessor, pages: list[Page]) -> None:
     vocabulary = page_vocabulary()
-    plain = OracleSettings(distractors=[1.0, 1.0], blanks=[1.0, 1.0], unknown=0.5)
-    sure = OracleCollator(local, SHAPE, vocabulary, [2], plain, seed=3)(pages)
+    plain = SymbolicTokensSettings(distractors=[1.0, 1.0], blanks=[1.0, 1.0], unknown=0.5)
+    sure = SymbolicTokensCollator(local, SHAPE, vocabulary, [2], plain, seed=3)(pages)
     assert torch.equal(sure["slot_ids"], sure["doubted_ids"])
-    batch = OracleCollator(local, SHAPE, vocabulary, [2], replace(plain, jitter=4.0), seed=3)(pages)
+    batch = SymbolicTokensCollator(local, SHAPE, vocabulary, [2], replace(plain, jitter=4.0), seed=3)(pages)
     ids, doubted = batch["slot_ids"], batch["doubted_ids"]
     assert torch.equal(ids[..., -3:], doubted[..., -3:])
     moved = (ids != doubted).any(-1)

@@ -14,7 +14,7 @@ from slime_vlm.model.tiling import choose_grid
 from slime_vlm.model.visual_vocabulary import VisualVocabulary
 from slime_vlm.pages import Page, PageSettings, make_page, render
 from slime_vlm.training.models import start_model
-from slime_vlm.training.pages.data import AnswerCollator, OracleCollator, PageShape
+from slime_vlm.training.pages.data import AnswerCollator, PageShape, SymbolicTokensCollator
 from slime_vlm.training.pages.labels import page_vocabulary, tile_token_labels
 from slime_vlm.training.pages.losses import (
     CopyingHead,
@@ -27,13 +27,13 @@ from slime_vlm.training.pages.losses import (
 )
 from slime_vlm.training.pages.objectives import (
     AnswerObjective,
-    OracleObjective,
     ReadObjective,
+    SymbolicTokensObjective,
     answer_loss,
     question_scores,
 )
 from slime_vlm.training.pages.packed_questions import PackedImage, merge_packed
-from slime_vlm.training.recipe import OracleSettings, load_recipe
+from slime_vlm.training.recipe import SymbolicTokensSettings, load_recipe
 from tests.conftest import tiny_model
 from tests.training.mini import PAGES, mini_recipe, write_recipe
 
@@ -147,10 +147,10 @@ def test_heads_are_thrown_away(tmp_path: Path) -> None:
     fixed.finish(model)
 
 
-def test_oracle_tokens_without_doubt_are_exact() -> None:
+def test_symbolic_tokens_without_doubt_are_exact() -> None:
     projector = VisualVocabulary(vision_dim=4, dim=8, slot_sizes=[80, 80, 41, 10, 10, 8])
     ids = torch.randint(0, 8, (2, 5, 6))
-    certain = OracleObjective(tiny_model(), 10, 0.0, 0.0, 0.0, word_dropout=0.0, corruption=0.0)
+    certain = SymbolicTokensObjective(tiny_model(), 10, 0.0, 0.0, 0.0, word_dropout=0.0, corruption=0.0)
     torch.testing.assert_close(certain._tokens(projector, ids, ids), projector.embed_ids(ids))
     # A token in doubt lies between what it holds and what it would hold a little aside.
     doubted = ids.clone()
@@ -161,7 +161,7 @@ def test_oracle_tokens_without_doubt_are_exact() -> None:
     torch.testing.assert_close(share, share[:1].expand(8))
     assert 0 < share[0] < 1
     # Doubt never reaches offsets, words or roles; dropped words become the unknown word.
-    careless = OracleObjective(tiny_model(), 10, 0.0, 0.0, 0.0, word_dropout=1.0, corruption=0.0)
+    careless = SymbolicTokensObjective(tiny_model(), 10, 0.0, 0.0, 0.0, word_dropout=1.0, corruption=0.0)
     dropped = careless._tokens(projector, ids, ids)
     unknown = ids.clone()
     unknown[..., -3:-1] = (ids[..., -3:-1] > 0).long()
@@ -225,15 +225,15 @@ def asked_alone(model: Any, processor: Any, page: Page, kept: list[Tensor], **se
     return (torch.stack(losses) * torch.stack(counts)).sum() / torch.stack(counts).sum()
 
 
-def test_oracle_rows_are_what_the_model_makes_of_them(tmp_path: Path) -> None:
+def test_symbolic_rows_are_what_the_model_makes_of_them(tmp_path: Path) -> None:
     """Several questions behind one image have the loss of the model's own merging, one question at a time."""
     model, processor = page_model(tmp_path, "local")
     vocabulary, shape = page_vocabulary(), PageShape(view_size=256, max_tiles=7, local_side=8, patch_side=16)
     page = make_page(7, PageSettings.from_dict({**PAGES, "questions": 3}))
     assert len(page.questions) == 3
-    settings = OracleSettings(distractors=[0.3, 0.3], blanks=[0.1, 0.1], unknown=0.0)
-    batch = OracleCollator(processor, shape, vocabulary, [3], settings, seed=1)([page])
-    loss, _ = OracleObjective(model, 10, 0.0, 0.0, 0.0, word_dropout=0.0, corruption=0.0)(model, batch)
+    settings = SymbolicTokensSettings(distractors=[0.3, 0.3], blanks=[0.1, 0.1], unknown=0.0)
+    batch = SymbolicTokensCollator(processor, shape, vocabulary, [3], settings, seed=1)([page])
+    loss, _ = SymbolicTokensObjective(model, 10, 0.0, 0.0, 0.0, word_dropout=0.0, corruption=0.0)(model, batch)
 
     grid = choose_grid(page.height, page.width, 256, 7)
     labels = tile_token_labels(page, grid, vocabulary, side=8, view_size=256)

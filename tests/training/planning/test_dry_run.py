@@ -18,7 +18,7 @@ from slime_vlm.training.models import start_model
 from slime_vlm.training.planning.dry_run import Hardware, StepPlan, memory_estimate, sequence_length
 from slime_vlm.training.planning.sample_lengths import Sample, samples_of, work_of
 from slime_vlm.training.planning.step_flops import UNITS
-from slime_vlm.training.recipe import DataSource, Recipe, Stage, load_recipe
+from slime_vlm.training.recipe import DataSource, PageTraining, Recipe, Stage, load_recipe
 from slime_vlm.training.records import RecordCollator
 from slime_vlm.training.run import train
 from slime_vlm.training.stages import apply_stage
@@ -58,7 +58,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(capsys: pytest.CaptureFixtur
     assert "steps: 77" in said
     assert "warmup_ratio: 0.03" in said, "defaults are part of the resolved recipe"
     assert "stage lm" in said
-    assert "stage eye" not in said
+    assert "stage encoder" not in said
     assert "GiB" in said
     assert not (tmp_path / "run").exists()
 
@@ -119,7 +119,8 @@ def test_work_by_hand() -> None:
     ],
 )
 def test_work_of_reading_by_hand(trains: list[str], tiles_read: int | None, expected: list[int]) -> None:
-    stage = Stage("eye", trains, DataSource(pages={}), 1e-3, 2, objective="read", tiles_read=tiles_read)
+    pages = PageTraining(objective="read", tiles_read=tiles_read)
+    stage = Stage("encoder", trains, DataSource(pages={}), 1e-3, 2, page_training=pages)
     work = work_of(Sample(((2, 3),), text=10, labels=4), tiny_config(), stage)
     assert [work[unit] for unit in ("views", "adapted", "tiles")] == expected
     assert work["tokens"] == 0

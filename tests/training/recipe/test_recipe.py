@@ -73,7 +73,7 @@ def test_numbers_of_the_paper(llm: str) -> None:
 def test_an_unknown_key_names_the_nearest(tmp_path: Path) -> None:
     recipe = mini_recipe()
     recipe["stages"][0]["learning_rat"] = 1.0
-    assert "unknown key 'stages.eye.learning_rat': did you mean 'learning_rate'?" in message_of(tmp_path, recipe)
+    assert "unknown key 'stages.encoder.learning_rat': did you mean 'learning_rate'?" in message_of(tmp_path, recipe)
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     del recipe["stages"][2]["batch_size"]
     message = message_of(tmp_path, recipe)
     assert "did you mean 'seed'?" in message
-    assert "'stages.eye.steps' is 'many', expected int" in message
+    assert "'stages.encoder.steps' is 'many', expected int" in message
     assert "'stages.lm.bf16' is 1, expected bool" in message
     assert "missing key 'stages.both.batch_size'" in message
 
@@ -93,66 +93,72 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     ("change", "expected"),
     [
         ({"trains": ["projektor"]}, "did you mean 'projector'?"),
-        ({"trains": "projector"}, "'stages.eye.trains' is 'projector', expected a list"),
-        ({"objective": "red"}, "'stages.eye.objective' is 'red', expected answer, read or oracle"),
-        ({"schedule": "cosin"}, "'stages.eye.schedule' is 'cosin', expected cosine, linear"),
-        ({"batch_size": 0}, "'stages.eye.batch_size' is 0, expected at least 1"),
-        ({"micro_batch_size": 0}, "'stages.eye.micro_batch_size' is 0, expected at least 1"),
-        ({"steps": -1}, "'stages.eye.steps' is -1, expected at least 1"),
-        ({"epochs": 0}, "'stages.eye.epochs' is 0.0, expected more than 0"),
-        ({"learning_rate": -1}, "'stages.eye.learning_rate' is -1.0, expected at least 0"),
-        ({"learning_rate": float("nan")}, "'stages.eye.learning_rate' is nan, expected at least 0"),
-        ({"adam_beta2": 1}, "'stages.eye.adam_beta2' is 1.0, expected 0 or more, below 1"),
-        ({"warmup_ratio": 3}, "'stages.eye.warmup_ratio' is 3.0, expected a share between 0 and 1"),
-        ({"seed": -1}, "'stages.eye.seed' is -1, expected at least 0"),
-        ({"trains": []}, "'stages.eye.trains' is [], expected at least one"),
-        ({"questions": [4, 0]}, "'stages.eye.questions' is [4, 0], expected one or more numbers of at least 1"),
-        ({"oracle": {"blanks": [0.5, 0.1]}}, "'stages.eye.oracle.blanks' is [0.5, 0.1], expected two shares"),
+        ({"trains": "projector"}, "'stages.encoder.trains' is 'projector', expected a list"),
+        ({"page_training": {"objective": "red"}}, "'red', expected answer, read or symbolic_tokens"),
+        ({"schedule": "cosin"}, "'stages.encoder.schedule' is 'cosin', expected cosine, linear"),
+        ({"batch_size": 0}, "'stages.encoder.batch_size' is 0, expected at least 1"),
+        ({"micro_batch_size": 0}, "'stages.encoder.micro_batch_size' is 0, expected at least 1"),
+        ({"steps": -1}, "'stages.encoder.steps' is -1, expected at least 1"),
+        ({"epochs": 0}, "'stages.encoder.epochs' is 0.0, expected more than 0"),
+        ({"learning_rate": -1}, "'stages.encoder.learning_rate' is -1.0, expected at least 0"),
+        ({"learning_rate": float("nan")}, "'stages.encoder.learning_rate' is nan, expected at least 0"),
+        ({"adam_beta2": 1}, "'stages.encoder.adam_beta2' is 1.0, expected 0 or more, below 1"),
+        ({"warmup_ratio": 3}, "'stages.encoder.warmup_ratio' is 3.0, expected a share between 0 and 1"),
+        ({"seed": -1}, "'stages.encoder.seed' is -1, expected at least 0"),
+        ({"trains": []}, "'stages.encoder.trains' is [], expected at least one"),
+        (
+            {"page_training": {"questions": [4, 0]}},
+            "questions' is [4, 0], expected one or more numbers",
+        ),
+        (
+            {"page_training": {"symbolic_tokens": {"blanks": [0.5, 0.1]}}},
+            "'stages.encoder.page_training.symbolic_tokens.blanks' is [0.5, 0.1], expected two shares",
+        ),
         ({"name": "a/b"}, "expected a name that a folder can have"),
         ({"part_learning_rates": {"projector": -1}}, "expected rates of at least 0"),
-        ({"part_learning_rates": {"projector": "fast"}}, "'stages.eye.part_learning_rates.projector' is 'fast'"),
+        ({"part_learning_rates": {"projector": "fast"}}, "'stages.encoder.part_learning_rates.projector' is 'fast'"),
         (
             {"data": {"records": "a.json", "labels": "all"}},
-            "'stages.eye.data.labels' is 'all', expected answers or pub",
+            "'stages.encoder.data.labels' is 'all', expected answers or pub",
         ),
-        ({"data": {"records": "a.json", "max_bad": 2}}, "'stages.eye.data.max_bad' is 2.0, expected a share"),
-        ({"data": {"pages": {}, "labels": "published"}}, "'stages.eye.data.labels: published' needs 'data.records'"),
-        ({"config": {"vews": "local"}}, "unknown key 'stages.eye.config.vews': did you mean 'views'?"),
-        ({"config": {"views": "locl"}}, "'stages.eye.config.views' is 'locl', expected one of both, global, local"),
-        ({"config": {"max_tiles": "7"}}, "'stages.eye.config.max_tiles' is '7', expected int"),
-        ({"data": {"pages": {"tles": [1, 2]}}}, "unknown key 'stages.eye.data.pages.tles': did you mean 'tiles'?"),
-        ({"data": {"pages": {"tiles": [1, 2.5]}}}, "'stages.eye.data.pages.tiles.1' is 2.5, expected int"),
-        ({"data": {"pages": {"split": "test"}}}, "'stages.eye.data.pages': unknown split 'test'"),
+        ({"data": {"records": "a.json", "max_bad": 2}}, "'stages.encoder.data.max_bad' is 2.0, expected a share"),
+        (
+            {"data": {"pages": {}, "labels": "published"}},
+            "'stages.encoder.data.labels: published' needs",
+        ),
+        ({"config": {"vews": "local"}}, "unknown key 'stages.encoder.config.vews': did you mean 'views'?"),
+        ({"config": {"views": "locl"}}, "'stages.encoder.config.views' is 'locl', expected one of both, global, local"),
+        ({"config": {"max_tiles": "7"}}, "'stages.encoder.config.max_tiles' is '7', expected int"),
+        ({"data": {"pages": {"tles": [1, 2]}}}, "unknown key 'stages.encoder.data.pages.tles': did you mean 'tiles'?"),
+        ({"data": {"pages": {"tiles": [1, 2.5]}}}, "'stages.encoder.data.pages.tiles.1' is 2.5, expected int"),
+        ({"data": {"pages": {"split": "test"}}}, "'stages.encoder.data.pages': unknown split 'test'"),
         ({"data": {"pages": {"text_px": [20, 80]}}}, "in views of 256, expected at most a quarter"),
-        ({"steps": None}, "'stages.eye.steps' is needed, since pages have no end"),
+        ({"steps": None}, "'stages.encoder.steps' is needed, since pages have no end"),
         ({"data": {}}, "needs exactly one of 'pages', 'records' and 'mixture'"),
         ({"data": {"records": "a.json", "mixture": [{"path": "b"}]}}, "needs exactly one of 'pages', 'records' and"),
-        ({"data": {"mixture": []}}, "'stages.eye.data.mixture' is [], expected at least one"),
-        ({"data": {"mixture": "a.json"}}, "'stages.eye.data.mixture' is 'a.json', expected a list"),
+        ({"data": {"mixture": []}}, "'stages.encoder.data.mixture' is [], expected at least one"),
+        ({"data": {"mixture": "a.json"}}, "'stages.encoder.data.mixture' is 'a.json', expected a list"),
         (
             {"data": {"mixture": [{"path": "a", "wieght": 1}]}},
-            "unknown key 'stages.eye.data.mixture.0.wieght': did you",
+            "unknown key 'stages.encoder.data.mixture.0.wieght': did you",
         ),
-        ({"data": {"mixture": [{"weight": 1}]}}, "missing key 'stages.eye.data.mixture.0.path'"),
+        ({"data": {"mixture": [{"weight": 1}]}}, "missing key 'stages.encoder.data.mixture.0.path'"),
         ({"data": {"mixture": [{"path": "a", "passes": 0}]}}, "mixture.0.passes' is 0.0, expected more than 0"),
         ({"data": {"mixture": [{"path": "a", "weight": -1}]}}, "mixture.0.weight' is -1.0, expected more than 0"),
         ({"data": {"mixture": [{"path": "a", "weight": 1}, {"path": "b"}]}}, "some sources a weight and some none"),
         ({"data": {"mixture": [{"path": "a", "weight": 1, "passes": 1}]}}, "has both 'weight' and 'passes'"),
         ({"data": {"mixture": [{"path": "a"}], "images": "b"}}, "give each source of the mixture its own 'images'"),
-        ({"data": {"records": "a.json"}}, "'stages.eye.objective: read' needs 'data.pages'"),
-        ({"objective": "answer", "tiles_read": 3}, "'stages.eye.tiles_read' needs 'objective: read'"),
-        (
-            {"data": {"records": "a.json"}, "objective": "answer", "selector_loss": 0.2},
-            "'stages.eye.selector_loss' needs 'data.pages'",
-        ),
+        ({"data": {"records": "a.json"}}, "'stages.encoder.page_training' needs 'data.pages'"),
+        ({"page_training": {"tiles_read": 3}}, "'stages.encoder.page_training.tiles_read' needs 'objective: read'"),
+        ({"page_training": []}, "'stages.encoder.page_training' is list, expected keys and values"),
         ({"data": {"pages": {}, "conversation": "prose"}}, "expected template or plain"),
         ({"start": ["lm"]}, "which is no earlier stage"),
-        ({"batch_size": 3, "micro_batch_size": 2}, "'stages.eye.batch_size' 3 is no multiple of 2"),
+        ({"batch_size": 3, "micro_batch_size": 2}, "'stages.encoder.batch_size' 3 is no multiple of 2"),
         ({"part_learning_rates": {"gate": 1.0}}, "names 'gate', which this stage does not train"),
-        ({"lora": {}}, "'stages.eye.lora' needs 'language_model' among 'trains'"),
-        ({"lora": {"rang": 1}}, "unknown key 'stages.eye.lora.rang': did you mean 'rank'?"),
+        ({"lora": {}}, "'stages.encoder.lora' needs 'language_model' among 'trains'"),
+        ({"lora": {"rang": 1}}, "unknown key 'stages.encoder.lora.rang': did you mean 'rank'?"),
         ({"name": "lm"}, "two stages are named 'lm'"),
-        ({"config": []}, "'stages.eye.config' is [], expected keys and values"),
+        ({"config": []}, "'stages.encoder.config' is [], expected keys and values"),
         ({"learning_rate": "fast"}, "expected float"),
     ],
 )
@@ -170,7 +176,7 @@ def test_free_keys_are_checked_with_all_others(tmp_path: Path) -> None:
     recipe["stages"][2]["batch_size"] = 0
     message = message_of(tmp_path, recipe)
     assert "unknown key 'model.config.projctor_bias': did you mean 'projector_bias'?" in message
-    assert "'stages.eye.config.gate' is 'mpl', expected one of mixture, mlp, attention" in message
+    assert "'stages.encoder.config.gate' is 'mpl', expected one of mixture, mlp, attention" in message
     assert "unknown key 'stages.lm.data.pages.questons': did you mean 'questions'?" in message
     assert "'stages.both.batch_size' is 0, expected at least 1" in message
 
@@ -206,12 +212,14 @@ def test_a_number_without_a_dot_is_a_number(tmp_path: Path) -> None:
 
 def test_overrides(tmp_path: Path) -> None:
     path = write_recipe(tmp_path, mini_recipe())
-    recipe = load_recipe(path, {"stages.eye.steps": "20", "seed": "7", "stages.lm.data.pages.noise": "0.5"})
+    recipe = load_recipe(path, {"stages.encoder.steps": "20", "seed": "7", "stages.lm.data.pages.noise": "0.5"})
     assert recipe.stages[0].steps == 20
     assert recipe.seed == 7
     assert recipe.stages[1].data.pages is not None
     assert recipe.stages[1].data.pages["noise"] == 0.5
-    assert "no stage 'eyes'; did you mean 'eye'?" in message_of(tmp_path, mini_recipe(), {"stages.eyes.steps": "2"})
+    assert "no stage 'encoders'; did you mean 'encoder'?" in message_of(
+        tmp_path, mini_recipe(), {"stages.encoders.steps": "2"}
+    )
     assert "'seed' has no keys" in message_of(tmp_path, mini_recipe(), {"seed.x": "2"})
 
 

@@ -90,21 +90,21 @@ def test_a_run_that_was_resumed(
 
 
 def test_card_of_a_model_from_nothing() -> None:
-    stage = Stage("eye", ["projector"], DataSource(pages={}), 1e-3, 4, steps=3)
+    stage = Stage("encoder", ["projector"], DataSource(pages={}), 1e-3, 4, steps=3)
     environment = {
         "processes": 2,
         "machine": {"processor": "P", "threads": 2, "devices": ["GPU A", "GPU B"]},
         "versions": {"python": "3.11"},
         "commit": {"commit": "0123456789abcdef", "dirty": True},
     }
-    record = {"stage": "eye", "steps": 3, "environment": environment, "data": [{"pages": 12}]}
+    record = {"stage": "encoder", "steps": 3, "environment": environment, "data": [{"pages": 12}]}
     card = write_card(Recipe("small", ModelSource(), [stage]), stage, [], record)
-    assert "# small, stage eye" in card
+    assert "# small, stage encoder" in card
     assert "- nothing: all weights were drawn at random" in card
     assert "- GPU A, GPU B; 2 processes" in card
     assert "commit 0123456789ab with changes" in card
-    assert "- stage eye: pages rendered by slime-vlm, 12 of them" in card
-    assert "| eye |  | 3 |  |  |  |  |  |" in card
+    assert "- stage encoder: pages rendered by slime-vlm, 12 of them" in card
+    assert "| encoder |  | 3 |  |  |  |  |  |" in card
     assert "base_model" not in card
     over = Recipe("large", ModelSource(vision="a/eye", llm="b/words"), [stage])
     assert "base_model:\n- a/eye\n- b/words\n---" in write_card(over, stage, [], record)

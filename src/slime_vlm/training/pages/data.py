@@ -26,7 +26,7 @@ from slime_vlm.training.pages.packed_questions import pack_questions, pad_rows
 if TYPE_CHECKING:
     from slime_vlm.pages import Page
     from slime_vlm.processing.processing_slime import SlimeProcessor
-    from slime_vlm.training.recipe import OracleSettings
+    from slime_vlm.training.recipe import SymbolicTokensSettings
 
 
 class PageDataset(Dataset):
@@ -127,8 +127,8 @@ class ReadCollator:
         return looked_at
 
 
-class OracleCollator:
-    """Pages -> token contents and packed questions, for the `oracle` objective; no pixels are rendered.
+class SymbolicTokensCollator:
+    """Pages -> token contents and packed questions, for the `symbolic_tokens` objective; no pixels are rendered.
 
     Tokens of the asked keys and values stay; of the others those that share a word with them half of the time, and a
     share of all.
@@ -148,7 +148,7 @@ class OracleCollator:
         shape: PageShape,
         vocabulary: SlotVocabulary,
         questions: Sequence[int],
-        settings: OracleSettings,
+        settings: SymbolicTokensSettings,
         seed: int,
     ) -> None:
         """Args: the processor, token geometry, slots, numbers of questions a row, what is left in it, a seed."""

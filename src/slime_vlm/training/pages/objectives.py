@@ -1,8 +1,8 @@
-"""The losses of a stage. `answer` is the paper's; `read` and `oracle` make an eye and a language model from nothing.
+"""The objectives of stages on rendered pages: `answer`, `read` and `symbolic_tokens`.
 
 Deviation: the paper starts from a pretrained vision encoder and language model. The shipped small model has neither, so
-its recipe first teaches the eye to name what every token shows (`read`) and the language model to answer from such
-tokens (`oracle`), apart.
+its recipe first trains them apart: the vision encoder names what every token shows (`read`), and the language model
+answers from tokens whose content is given as labels (`symbolic_tokens`).
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ class ReadObjective:
         return loss, logs
 
 
-class OracleObjective:
-    """The language-model loss on tokens that are told what they hold.
+class SymbolicTokensObjective:
+    """The language-model loss on tokens whose content is given as labels.
 
     Deviation: half-way up, a throw-away head names the words that every token belongs to: what a value stands beside,
     which the token itself may not tell, is the first half of finding an answer.

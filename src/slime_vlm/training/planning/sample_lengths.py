@@ -96,17 +96,19 @@ def work_of(sample: Sample, config: SlimeConfig, stage: Stage) -> dict[str, floa
     for rows, cols in sample.grids:
         local = layout.num_local_tokens(rows, cols)
         tokens += layout.num_global_tokens + layout.num_separators + kept_bounds(config, local)[1]
-    if stage.objective == "oracle":
-        # Tokens are told what they hold: nothing is seen. Of those of no question a share stays.
-        side = stage.oracle.local_side or layout.tile_side
-        share = sum(stage.oracle.distractors) / 2
+    pages = stage.page_training
+    symbolic = pages is not None and pages.objective == "symbolic_tokens"
+    if pages is not None and symbolic:
+        # The content of tokens is given: no view is encoded. A share of the tokens outside of every question stays.
+        side = pages.symbolic_tokens.local_side or layout.tile_side
+        share = sum(pages.symbolic_tokens.distractors) / 2
         projected, adapted, compressed = 0, 0, 0
         tokens = sample.text + round(share * sum(rows * cols for rows, cols in sample.grids) * side**2)
-    if stage.objective == "read":
+    if pages is not None and pages.objective == "read":
         tokens = 0
     tokens = min(tokens, config.max_sequence_length or tokens)
     return {
-        "views": 0.0 if stage.cache_features or stage.objective == "oracle" else float(views),
+        "views": 0.0 if stage.cache_features or symbolic else float(views),
         "adapted": float(adapted),
         "tiles": float(compressed),
         "projected": 0.0 if alone else float(projected),
@@ -119,10 +121,11 @@ def work_of(sample: Sample, config: SlimeConfig, stage: Stage) -> dict[str, floa
 def views_seen(sample: Sample, config: SlimeConfig, stage: Stage) -> tuple[int, int]:
     """Whole views and tiles of a sample that go through the encoder."""
     wholes, tiles = len(sample.grids), sum(rows * cols for rows, cols in sample.grids)
-    if stage.objective == "read":
-        # What the stage trains says which views are read.
+    pages = stage.page_training
+    if pages is not None and pages.objective == "read":
+        # The parts that the stage trains decide which views it encodes.
         of_tiles = "vision_tower" in stage.trains or "local_compressor" in stage.trains
-        few = tiles if stage.tiles_read is None else min(tiles, stage.tiles_read)
+        few = tiles if pages.tiles_read is None else min(tiles, pages.tiles_read)
         return wholes * ("global_adapter" in stage.trains), few * of_tiles
     return wholes * (config.views != "local"), tiles * (config.views != "global")
 
@@ -233,6 +236,8 @@ def _pages(recipe: Recipe, stage: Stage, config: SlimeConfig) -> Samples:
     from slime_vlm.training.pages.packed_questions import HEAD
     from slime_vlm.training.pages.tokenizer import build_page_tokenizer
 
+    training = stage.page_training
+    assert training is not None
     count = (stage.steps or 0) * stage.batch_size
     settings = {"view_size": config.view_size, "max_tiles": config.max_tiles, **(stage.data.pages or {})}
     try:
@@ -242,7 +247,7 @@ def _pages(recipe: Recipe, stage: Stage, config: SlimeConfig) -> Samples:
     tokenizer: Any = build_page_tokenizer(characters(), words())
     found = []
     for number, page in enumerate(pages):
-        asked = page.questions[: stage.questions[number % len(stage.questions)]]
+        asked = page.questions[: training.questions[number % len(training.questions)]]
         lengths = [
             tuple(len(tokenizer(text, add_special_tokens=False).input_ids) for text in (question.text, question.answer))
             for question in asked
@@ -252,6 +257,6 @@ def _pages(recipe: Recipe, stage: Stage, config: SlimeConfig) -> Samples:
         text = HEAD + sum(question + answer + 2 for question, answer in lengths)
         found.append(Sample(((grid.rows, grid.cols),), text, sum(answer + 1 for _, answer in lengths)))
     notes = [f"measured on {len(found)} pages as they are rendered"]
-    if stage.objective == "oracle":
+    if training.objective == "symbolic_tokens":
         notes.append("assumed that the mean share of distractors stays of all local tokens")
     return Samples(found, count, None, notes)

@@ -1,15 +1,16 @@
 """Recipes: their keys, the rules of each key, and reading them from YAML. Nothing here imports torch."""
 
-from slime_vlm.training.recipe.loading import load_recipe, recipe_dict
+from slime_vlm.training.recipe.loading import load_recipe, load_stored_recipe, recipe_dict
 from slime_vlm.training.recipe.schema import (
     DataSource,
     FeatureCache,
     LoraSettings,
     MixturePart,
     ModelSource,
-    OracleSettings,
+    PageTraining,
     Recipe,
     Stage,
+    SymbolicTokensSettings,
 )
 
 __all__ = [
@@ -18,9 +19,11 @@ __all__ = [
     "LoraSettings",
     "MixturePart",
     "ModelSource",
-    "OracleSettings",
+    "PageTraining",
     "Recipe",
     "Stage",
+    "SymbolicTokensSettings",
     "load_recipe",
+    "load_stored_recipe",
     "recipe_dict",
 ]

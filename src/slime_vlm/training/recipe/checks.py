@@ -12,16 +12,6 @@ from slime_vlm.training.recipe.rules import nearest
 if TYPE_CHECKING:
     from slime_vlm.training.recipe.schema import DataSource, Recipe, Stage
 
-PAGE_LOSSES = (
-    "selector_loss",
-    "context_loss",
-    "pointing_loss",
-    "copying_loss",
-    "reading_loss",
-    "global_reading_loss",
-)
-"""Keys of a stage that weigh a loss beside that of the answers; only a rendered page knows what they need."""
-
 
 def recipe_problems(recipe: Recipe) -> list[str]:
     """What is wrong with a recipe whose keys are right one by one; nothing when it can be run."""
@@ -47,20 +37,19 @@ def recipe_problems(recipe: Recipe) -> list[str]:
         given = [key for key in ("pages", "records", "mixture") if getattr(stage.data, key) is not None]
         if len(given) != 1:
             problems.append(f"'{where}.data' needs exactly one of 'pages', 'records' and 'mixture'")
-        elif stage.data.pages is None and stage.objective != "answer":
-            problems.append(f"'{where}.objective: {stage.objective}' needs 'data.pages'")
+        elif stage.data.pages is None and stage.page_training is not None:
+            problems.append(f"'{where}.page_training' needs 'data.pages'")
         elif stage.data.pages is not None and stage.steps is None:
             problems.append(f"'{where}.steps' is needed, since pages have no end")
-        if stage.tiles_read is not None and stage.objective != "read":
-            problems.append(f"'{where}.tiles_read' needs 'objective: read'")
+        pages = stage.page_training
+        if pages is not None and pages.tiles_read is not None and pages.objective != "read":
+            problems.append(f"'{where}.page_training.tiles_read' needs 'objective: read'")
         if stage.packing and stage.data.pages is not None:
             problems.append(f"'{where}.packing' needs records, rows of pages are packed with questions already")
         if stage.data.pages is not None:
             problems += _page_problems(stage.data.pages, {**recipe.model.config, **stage.config}, f"{where}.data")
             if stage.data.labels != "answers":
                 problems.append(f"'{where}.data.labels: {stage.data.labels}' needs 'data.records'")
-        elif len(given) == 1:
-            problems += [f"'{where}.{key}' needs 'data.pages'" for key in PAGE_LOSSES if getattr(stage, key)]
         problems += _mixture_problems(stage.data, f"{where}.data")
         for start in stage.start or []:
             if start not in names[:i]:

@@ -90,24 +90,53 @@ class DataSource:
 
 
 @dataclass(frozen=True)
-class OracleSettings:
-    """What a row of the `oracle` objective holds.
+class SymbolicTokensSettings:
+    """Contents of a row under the `symbolic_tokens` objective.
 
-    Copying is learnt first, from the asked tokens alone, then finding them among others; together neither starts.
+    Recipes teach copying first, from the asked tokens alone, and then finding them among other tokens. Trained together
+    from the start, neither is learned.
     """
 
     distractors: list[float] = field(default_factory=lambda: [0.0, 1.0], metadata=SHARES)
-    """Smallest and largest share of the tokens of no question that stay."""
+    """Smallest and largest share of the tokens outside of every question that stay in the row."""
     blanks: list[float] = field(default_factory=lambda: [0.0, 0.3], metadata=SHARES)
-    """Smallest and largest share of the blank tokens that stay."""
+    """Smallest and largest share of the blank tokens that stay in the row."""
     unknown: float = field(default=0.5, metadata=SHARE)
-    """Share of rows in which no token tells which other text it belongs to: the language model has to find that out."""
+    """Share of rows in which no token names the other text it belongs to; the language model has to infer it."""
     jitter: float = field(default=0.0, metadata=at_least(0))
-    """Pixels by which characters may stand off their places: near the edge of a token an eye is in doubt whether a
-    character is this token's or its neighbour's, and says it twice or not at all."""
+    """Largest shift of the characters in pixels. A vision encoder is unsure whether a character near the edge of a
+    token belongs to this token or its neighbour, and names it twice or not at all."""
     local_side: int | None = field(default=None, metadata=at_least(1))
     """Tokens along the side of a tile; None = those of the model. Smaller tokens hold fewer characters, and copying one
-    character a token is much easier to learn."""
+    character per token is much easier to learn."""
+
+
+@dataclass(frozen=True)
+class PageTraining:
+    """How a stage learns from rendered pages: its objective, its rows, and the weights of auxiliary losses."""
+
+    objective: str = field(default="answer", metadata=one_of("answer", "read", "symbolic_tokens"))
+    """`answer`: language-model loss on the answers. `read`: name the characters in every token. `symbolic_tokens`:
+    language-model loss on tokens whose content is given as labels, without pixels."""
+    tiles_read: int | None = field(default=None, metadata=at_least(1))
+    """Most tiles of a page that the `read` objective uses, drawn by the text they hold; None = all."""
+    questions: list[int] = field(default_factory=lambda: [8], metadata=COUNTS)
+    """Numbers of questions per page; one of them is drawn for every batch."""
+    symbolic_tokens: SymbolicTokensSettings = field(default_factory=SymbolicTokensSettings)
+    """Rows of the `symbolic_tokens` objective."""
+    selector_loss: float = field(default=0.0, metadata=at_least(0))
+    """Weight of the loss that raises the selector's scores of the asked key and its value."""
+    context_loss: float = field(default=0.0, metadata=at_least(0))
+    """Weight of the loss on naming, in the middle layer of the language model, the words that a visual token belongs to
+    (`symbolic_tokens` only)."""
+    pointing_loss: float = field(default=0.0, metadata=at_least(0))
+    """Weight of the loss that trains attention heads to attend to the token with the answer's next character."""
+    copying_loss: float = field(default=0.0, metadata=at_least(0))
+    """Weight of the loss on naming the characters of the token to attend to."""
+    reading_loss: float = field(default=0.0, metadata=at_least(0))
+    """Weight of the reading loss of local tokens beside the answer loss."""
+    global_reading_loss: float = field(default=0.0, metadata=at_least(0))
+    """Weight of the reading loss of global tokens, for the adapters that the gate enables."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +176,6 @@ class Stage:
     learning_rate: float = field(metadata=at_least(0))
     batch_size: int = field(metadata=at_least(1))
     """Samples in one optimizer step, over all processes and accumulation steps."""
-    objective: str = field(default="answer", metadata=one_of("answer", "read", "oracle"))
-    """`answer`: the language-model loss. `read`: name the characters in every token (pages only). `oracle`: the
-    language-model loss on tokens that are told what they hold, without pixels (pages only)."""
     micro_batch_size: int | None = field(default=None, metadata=at_least(1))
     """Samples in one forward pass; None = `batch_size` on one process."""
     epochs: float = field(default=1.0, metadata=value_rule("more than 0", lambda value: 0 < value < 1e6))
@@ -178,29 +204,18 @@ class Stage:
     """Keep the features of the vision encoder, which must be frozen, on the disk (records only)."""
     lora: LoraSettings | None = None
     """Train `language_model` by low-rank adapters rather than whole; other parts train whole."""
-    tiles_read: int | None = field(default=None, metadata=at_least(1))
-    """Most tiles of a page that the `read` objective looks at, drawn by the text they hold; None = all."""
-    questions: list[int] = field(default_factory=lambda: [8], metadata=COUNTS)
-    """Numbers of questions asked behind one page, drawn for every batch (pages only)."""
-    oracle: OracleSettings = field(default_factory=OracleSettings)
-    """Rows of the `oracle` objective."""
-    selector_loss: float = field(default=0.0, metadata=at_least(0))
-    """Weight of the auxiliary loss that pulls up the tokens of the asked key and its value (pages only)."""
-    context_loss: float = field(default=0.0, metadata=at_least(0))
-    """Weight of the loss that has the language model name, half-way up, what a visual token belongs to (`oracle`)."""
-    pointing_loss: float = field(default=0.0, metadata=at_least(0))
-    """Weight of the loss that has one attention head look where the answer's next character stands (pages only)."""
-    copying_loss: float = field(default=0.0, metadata=at_least(0))
-    """Weight of the loss that has the language model name the characters of the token to look at (pages only)."""
-    reading_loss: float = field(default=0.0, metadata=at_least(0))
-    """Weight of the reading loss of local tokens beside the answer loss (pages only)."""
-    global_reading_loss: float = field(default=0.0, metadata=at_least(0))
-    """The same for global tokens, of the adapters that the gate lets through (pages only)."""
+    page_training: PageTraining | None = None
+    """Objective and losses on rendered pages; set if and only if the stage trains on `data.pages`."""
     save_minutes: float = field(default=4.0, metadata=at_least(0))
     """Minutes between checkpoints."""
     seed: int = field(default=0, metadata=at_least(0))
     source: str = ""
     """Where the numbers of this stage come from."""
+
+    def __post_init__(self) -> None:
+        """Give a stage on rendered pages the default objective if the recipe names none."""
+        if self.data.pages is not None and self.page_training is None:
+            object.__setattr__(self, "page_training", PageTraining())
 
     def samples_a_pass(self, processes: int) -> int:
         """Samples of one forward pass on each of the processes."""

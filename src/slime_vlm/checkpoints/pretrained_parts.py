@@ -16,6 +16,7 @@ from transformers.utils import cached_file
 
 from slime_vlm.checkpoints.json_files import read_json
 from slime_vlm.errors import CheckpointError, ConfigError, one_line
+from slime_vlm.model import recogniser_encoder  # noqa: F401  # A folder may hold one, and transformers has to know it.
 
 # In how many ways transformers, tokenizers and gguf say that a folder or file is not what it should be.
 _READ_ERRORS = (

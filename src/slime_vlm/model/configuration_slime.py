@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, PretrainedConfig
 
 from slime_vlm.errors import ConfigError
+from slime_vlm.model import configuration_recogniser  # noqa: F401  # transformers has to know it.
 from slime_vlm.model.configuration_fields import CHOICES, SlimeFields
 from slime_vlm.model.tiling import TokenLayout
 

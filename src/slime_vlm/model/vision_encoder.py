@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig
 
 from slime_vlm.errors import ConfigError, InputError
+from slime_vlm.model import recogniser_encoder  # noqa: F401  # transformers has to know it.
 from slime_vlm.model.configuration_slime import side_of
 
 

@@ -1,0 +1,174 @@
+"""Vision encoder made of the first stages of a text recogniser (PP-LCNetV4, the backbone of PP-OCRv6).
+
+Deviation: the paper's encoder is CLIP. A recogniser's early stages name printed characters already, in 1.2 million
+parameters. `scripts/convert_recogniser.py` writes their weights in the layout of transformers.
+
+transformers has the same backbone (`PPLCNetV4Backbone`) with batch norms and always four stages. Here the norms are
+folded into the convolutions, as they are in the published file. Few views then train as well as many, and a view's
+features never depend on the other views of its batch.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutput
+
+from slime_vlm.model.configuration_recogniser import RecogniserConfig
+
+
+class RecogniserStem(nn.Module):
+    """Two branches between two strided convolutions: [V, 3, H, W] -> [V, C, H / 4, W / 4].
+
+    Args:
+        width: Channels of the first convolution.
+        out_width: Channels C that come out.
+    """
+
+    def __init__(self, *, width: int, out_width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, width, 3, stride=2, padding=1)
+        self.narrow = nn.Conv2d(width, width // 2, 2)
+        self.widen = nn.Conv2d(width // 2, width, 2)
+        self.second = nn.Conv2d(2 * width, width, 3, stride=2, padding=1)
+        self.third = nn.Conv2d(width, out_width, 1)
+
+    def forward(self, views: Tensor) -> Tensor:
+        """Encode views [V, 3, H, W]."""
+        # Windows of 2 x 2 keep their size by one more row and column of zeros at the end. No feature is negative, so
+        # zeros do for the maximum, too.
+        edge = F.pad(F.relu(self.first(views)), (0, 1, 0, 1))
+        branch = F.relu(self.widen(F.pad(F.relu(self.narrow(edge)), (0, 1, 0, 1))))
+        pooled = F.max_pool2d(edge, 2, stride=1)
+        return F.relu(self.third(F.relu(self.second(torch.cat([pooled, branch], dim=1)))))
+
+
+class ChannelGate(nn.Module):
+    """Squeeze and excitation: every channel times a number in 0..1 that the channels' means over the view decide.
+
+    Args:
+        width: Channels.
+        reduction: How many times fewer channels the hidden layer has.
+    """
+
+    def __init__(self, *, width: int, reduction: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(width, width // reduction, 1)
+        self.excite = nn.Conv2d(width // reduction, width, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Gate [V, C, h, w]."""
+        means = features.mean(dim=(2, 3), keepdim=True)
+        return features * F.hardsigmoid(self.excite(F.relu(self.squeeze(means))))
+
+
+class RecogniserBlock(nn.Module):
+    """A depthwise convolution mixes neighbours, then an MLP with GELU mixes channels.
+
+    Only the MLP has a residual connection, and only where the block keeps width and size.
+
+    Args:
+        width: Channels that come in.
+        out_width: Channels that come out.
+        stride: (down, right).
+        gate_reduction: See `ChannelGate`; None leaves the gate out.
+    """
+
+    def __init__(
+        self, *, width: int, out_width: int, stride: tuple[int, int] = (1, 1), gate_reduction: int | None = None
+    ) -> None:
+        super().__init__()
+        self.residual = width == out_width and stride == (1, 1)
+        self.depthwise = nn.Conv2d(width, width, 3, stride=stride, padding=1, groups=width)
+        self.gate = None if gate_reduction is None else ChannelGate(width=width, reduction=gate_reduction)
+        self.expand = nn.Conv2d(width, 2 * width, 1)
+        self.contract = nn.Conv2d(2 * width, out_width, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Transform [V, C, h, w]."""
+        mixed = self.depthwise(features)
+        if self.gate is not None:
+            mixed = self.gate(mixed)
+        out = self.contract(F.gelu(self.expand(mixed)))
+        return mixed + out if self.residual else out
+
+
+class RecogniserEncoder(PreTrainedModel):
+    """Stem, stages, and a projection of patches of the last map that makes the features a square raster.
+
+    The stages see text more finely along a line than across lines (stride 8 x 4), but SliME's views are squares of
+    features. One strided convolution takes every patch of the last map (16 pixels: 2 x 4 features) to one feature. It
+    is new: it is trained with the parts that follow it.
+    """
+
+    config: RecogniserConfig
+    config_class = RecogniserConfig
+    base_model_prefix = "recogniser"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    _no_split_modules = ["RecogniserBlock"]  # noqa: RUF012  (the base class's attribute)
+
+    def __init__(self, config: RecogniserConfig) -> None:
+        super().__init__(config)
+        width = config.stage_widths[0]
+        self.stem = RecogniserStem(width=config.stem_width, out_width=width)
+        self.stages = nn.ModuleList()
+        for out_width, depth, stride, gated in zip(
+            config.stage_widths, config.stage_depths, config.stage_strides, config.gated_blocks, strict=True
+        ):
+            blocks = nn.Sequential()
+            for block in range(depth):
+                blocks.append(
+                    RecogniserBlock(
+                        width=width,
+                        out_width=out_width,
+                        stride=(stride[0], stride[1]) if block == 0 else (1, 1),
+                        gate_reduction=config.gate_reduction if block in gated else None,
+                    )
+                )
+                width = out_width
+            self.stages.append(blocks)
+        rows, cols = config.map_stride
+        patch = (config.patch_size // rows, config.patch_size // cols)
+        self.projection = nn.Conv2d(width, config.hidden_size, patch, stride=patch)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if not isinstance(module, nn.Conv2d):
+            super()._init_weights(module)
+            return
+        if module is self.projection:
+            # Directions at right angles keep the most of a patch.
+            init.orthogonal_(module.weight)
+        else:
+            init.kaiming_normal_(module.weight)
+        init.zeros_(module.bias)
+
+    def forward(
+        self, pixel_values: Tensor, output_hidden_states: bool = False, return_dict: bool = True
+    ) -> BaseModelOutput:
+        """Encode views.
+
+        Args:
+            pixel_values: [V, 3, H, W] in RGB, (x / 255 - 0.5) / 0.5; H and W are multiples of the patch size.
+            output_hidden_states: Whether to return the maps [V, C_i, h_i, w_i] of stem and stages, then the features.
+            return_dict: For callers that pass it to every encoder; the output is the same either way.
+
+        Returns:
+            `last_hidden_state`: the features [V, N, C] in raster order.
+        """
+        # Channels last takes two thirds of the time on CPUs.
+        maps = [self.stem(pixel_values.contiguous(memory_format=torch.channels_last))]
+        for stage in self.stages:
+            maps.append(stage(maps[-1]))
+        features = self.projection(maps[-1]).flatten(2).transpose(1, 2)
+        return BaseModelOutput(
+            last_hidden_state=features, hidden_states=(*maps, features) if output_hidden_states else None
+        )
+
+
+# Here, not with the Auto classes of SliME: `build_vision_encoder` builds by config.
+AutoModel.register(RecogniserConfig, RecogniserEncoder, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any, ClassVar
 
@@ -18,7 +19,10 @@ def _sub_config(value: dict[str, Any] | PretrainedConfig | None, default_model_t
         return value
     fields = dict(value or {})
     model_type = fields.pop("model_type", default_model_type)
-    return AutoConfig.for_model(model_type, **fields)
+    # Another version of transformers may have saved null for a field that this one does not have. It would become an
+    # attribute that is there and None: `layer_types`, for one, stops generation with a static cache.
+    known = {field.name for field in dataclasses.fields(type(AutoConfig.for_model(model_type)))}
+    return AutoConfig.for_model(model_type, **{k: v for k, v in fields.items() if v is not None or k in known})
 
 
 def side_of(value: Any) -> int | None:

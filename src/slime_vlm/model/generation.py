@@ -1,11 +1,13 @@
 """Generation over rows whose length changes when images are merged in.
 
-`generate` counts in tokens of `input_ids`, the cache in tokens of the merged rows. The model's output carries the
-merged mask and positions; this mixin hands them to the following steps.
+`generate` counts in tokens of `input_ids`, the cache in tokens of the merged rows. The record on the cache
+(`cached_rows`) says which tokens it holds, at which positions. This mixin hands its mask and positions to every step,
+so that cropped caches (speculative decoding) and caches of earlier turns continue at the right position.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +15,8 @@ from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
 from transformers.utils import ModelOutput
 
+from slime_vlm.errors import InputError
+from slime_vlm.model.cached_rows import CachedRows, record_of
 from slime_vlm.model.token_merging import image_rows
 
 _IMAGE_INPUTS = ("pixel_values", "image_grids", "question_mask", "vision_tokens", "kept_local_tokens")
@@ -24,45 +28,169 @@ class SlimeGenerationMixin(GenerationMixin):
     def generate(
         self, inputs: Tensor | None = None, generation_config: GenerationConfig | None = None, **kwargs: Any
     ) -> Any:
-        """Generate as every transformers model does, but never the image placeholder, which is no text."""
-        if self.config.image_token_id < self.config.text_config.vocab_size:
-            given = kwargs.get("suppress_tokens") or (generation_config or self.generation_config).suppress_tokens or []
+        """Generate as every transformers model does, but never the image placeholder, which is not text.
+
+        Raises:
+            InputError: A kind of speculative decoding is asked for that images cannot pass through.
+        """
+        config = generation_config or self.generation_config
+        in_vocabulary = self.config.image_token_id < self.config.text_config.vocab_size
+        if in_vocabulary:
+            given = kwargs.get("suppress_tokens") or config.suppress_tokens or []
             kwargs["suppress_tokens"] = [*given, self.config.image_token_id]
+        for name in ("assistant_model", "assistant_early_exit"):
+            if kwargs.get(name) is not None or getattr(config, name, None) is not None:
+                raise InputError(
+                    f"{name} is not supported, since a draft model does not get the images; leave it out, or use "
+                    "prompt_lookup_num_tokens"
+                )
+        if kwargs.get("prompt_lookup_num_tokens", getattr(config, "prompt_lookup_num_tokens", None)) is not None:
+            if not in_vocabulary:
+                raise InputError(
+                    f"prompt_lookup_num_tokens needs an image placeholder inside the vocabulary of "
+                    f"{self.config.text_config.vocab_size} tokens, and its id is {self.config.image_token_id}; leave "
+                    "prompt_lookup_num_tokens out"
+                )
+            self._select_before_drafts(inputs, kwargs)
         return super().generate(inputs, generation_config, **kwargs)
+
+    def _select_before_drafts(self, inputs: Tensor | None, kwargs: dict[str, Any]) -> None:
+        """Encode images and select local tokens by the prompt alone.
+
+        The first step of prompt lookup appends draft tokens to `input_ids`, which the selector must not see.
+        """
+        input_ids = kwargs.get("input_ids") if inputs is None else inputs
+        if input_ids is None or kwargs.get("kept_local_tokens") is not None:
+            return
+        with torch.no_grad():
+            vision_tokens = kwargs.get("vision_tokens")
+            if vision_tokens is None and kwargs.get("pixel_values") is not None:
+                vision_tokens = self.model.encode_images(kwargs.pop("pixel_values"), kwargs.pop("image_grids"))
+            if not vision_tokens:
+                return
+            selection = self.model.select(
+                vision_tokens,
+                input_ids,
+                attention_mask=kwargs.get("attention_mask"),
+                question_mask=kwargs.pop("question_mask", None),
+            )
+        kwargs["vision_tokens"] = vision_tokens
+        if selection is not None:
+            kept = zip(selection.kept, vision_tokens, strict=True)
+            kwargs["kept_local_tokens"] = [mask[: tokens.num_local_tokens] for mask, tokens in kept]
 
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, is_first_iteration: bool | None = False, **kwargs: Any
     ) -> dict[str, Any]:
         """Give images to the first step only, or to every step when there is no cache.
 
-        Images may come with a filled cache. In the next turn of a conversation `input_ids` are the new tokens alone,
-        and `attention_mask` covers the cached ones as well. Otherwise the cache holds the beginning of the prompt,
-        which the model cuts off itself: how many tokens of `input_ids` that are is known after merging only.
+        A filled cache may come with the first step. Then `input_ids` are one of these:
+            - the tokens that follow, with images or without, and an `attention_mask` over the cached tokens, too;
+            - a whole conversation that begins with the tokens of the cache;
+            - a whole prompt of which the cache holds the part before its local tokens. The model cuts that part off
+              itself: how many tokens it has is known only after merging.
+
+        Raises:
+            InputError: `input_ids` are whole and do not begin with what the cache holds.
         """
         images = {name: kwargs.pop(name, None) for name in _IMAGE_INPUTS}
-        inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
         cache = kwargs.get("past_key_values")
         filled = cache is not None and cache.get_seq_length() > 0
-        if filled and is_first_iteration and any(value is not None for value in images.values()):
-            mask = kwargs.get("attention_mask")
+        record = record_of(cache) if filled else None
+        if not filled:
+            inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
+            if is_first_iteration or not kwargs.get("use_cache", True):
+                # Merging needs the plain mask and counts positions itself. The next token follows the last column, so
+                # rows that were padded on the right (or not at all, but keep unequal numbers of tokens) move over.
+                mask = kwargs.get("attention_mask")
+                inputs.update(images, attention_mask=mask, position_ids=None, padding_side="left")
+            return inputs
+        if not is_first_iteration:
+            if record is not None:
+                num_new = kwargs.get("next_sequence_length") or 1
+                _put_behind(record, record.attention_mask.new_ones(input_ids.shape[0], num_new), kwargs)
+            return super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
+        mask = kwargs.get("attention_mask")
+        # `generate` compares the lengths of ids and mask, and may have dropped a mask of ones since.
+        whole = kwargs.get("next_sequence_length") is not None
+        if record is not None and kwargs.get("inputs_embeds") is None:
+            if whole and not self._ends_within_an_image(record, input_ids):
+                images = self._images_behind(record, input_ids, images)
+                input_ids, whole = input_ids[:, record.num_source :], False
+                mask = None if mask is None else mask[:, -input_ids.shape[1] :]
+                kwargs["next_sequence_length"] = None
+            if not whole:
+                rows, num_new = input_ids.shape
+                cached_mask, new_mask = record.split_mask(mask, num_new, rows)
+                mask = torch.cat([cached_mask, new_mask], dim=1)
+                _put_behind(record, new_mask, kwargs)
+        inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=True, **kwargs)
+        if any(value is not None for value in images.values()):
             inputs.update(images, attention_mask=mask, padding_side="left")
-            if kwargs.get("next_sequence_length") is not None:
+            if record is not None and not whole:
+                inputs["position_ids"] = None
+            elif kwargs.get("next_sequence_length") is not None:
                 mask = torch.ones_like(input_ids) if mask is None else mask
                 inputs.update(input_ids=input_ids, attention_mask=mask, position_ids=None)
-        elif not filled and (is_first_iteration or not kwargs.get("use_cache", True)):
-            inputs.update(images)
-            # Merging needs the plain mask and counts positions itself. The next token follows the last column, so
-            # rows that were padded on the right (or not at all, but keep unequal numbers of tokens) move over.
-            inputs.update(attention_mask=kwargs.get("attention_mask"), position_ids=None, padding_side="left")
         return inputs
+
+    def _ends_within_an_image(self, record: CachedRows, input_ids: Tensor) -> bool:
+        """Whether the cache ends between the tokens of an image, so that the rest of the image has to be merged.
+
+        Raises:
+            InputError: The rows do not begin with what the cache holds, or nothing follows it.
+        """
+        count = record.num_source
+        if not record.begins(input_ids) or input_ids.shape[1] == count:
+            raise InputError(
+                f"the cache stands for {count} tokens, and the {input_ids.shape[1]} of input_ids do not begin with "
+                "them and go on: pass the whole conversation, or only the tokens that follow, with an attention_mask "
+                "over the cached ones, too"
+            )
+        run = (record.input_ids == self.config.image_token_id).flip(1).long().cumprod(dim=1).sum(dim=1)
+        follows = input_ids[:, count] == self.config.image_token_id
+        layout = self.config.token_layout
+        # What a cache may end with is the global part of an image; a longer run of placeholders is a whole image.
+        partial = (run > 0) & (run <= layout.num_global_tokens + layout.num_separators)
+        return bool((partial & follows).any())
+
+    def _images_behind(self, record: CachedRows, input_ids: Tensor, images: dict[str, Any]) -> dict[str, Any]:
+        """Keep the images whose placeholders follow the cached tokens.
+
+        Args:
+            record: What the cache holds.
+            input_ids: [B, S] the whole conversation.
+            images: The images of the whole conversation, or only those that follow.
+        """
+        found = dict(images)
+        if images["question_mask"] is not None:
+            found["question_mask"] = images["question_mask"][:, record.num_source :]
+        placeholders = input_ids == self.config.image_token_id
+        num_behind = int(placeholders[:, record.num_source :].sum())
+        if not num_behind:
+            return dict.fromkeys(images)
+        grids = _grids_of(images)
+        counts = torch.tensor([self.config.token_layout.num_image_tokens(*grid) for grid in grids])
+        if int(counts.sum()) == num_behind:
+            return found
+        counts = counts.to(input_ids.device)
+        image_rows(placeholders, counts)
+        first_columns = placeholders.nonzero()[:, 1][counts.cumsum(0) - counts]
+        chosen = (first_columns >= record.num_source).nonzero()[:, 0].tolist()
+        for name in ("vision_tokens", "kept_local_tokens"):
+            if images[name] is not None:
+                found[name] = [images[name][index] for index in chosen]
+        if images["pixel_values"] is not None:
+            views = images["pixel_values"].split([1 + rows * cols for rows, cols in grids])
+            found["pixel_values"] = torch.cat([views[index] for index in chosen])
+        if images["image_grids"] is not None:
+            found["image_grids"] = images["image_grids"][chosen]
+        return found
 
     def _update_model_kwargs_for_generation(
         self, outputs: ModelOutput, model_kwargs: dict[str, Any], **kwargs: Any
     ) -> dict[str, Any]:
-        if outputs.get("attention_mask") is not None and model_kwargs.get("use_cache", True):
-            model_kwargs["attention_mask"] = outputs["attention_mask"]
-            model_kwargs["position_ids"] = outputs["position_ids"]
-        elif outputs.get("vision_tokens") is not None:
+        if outputs.get("vision_tokens") is not None and not model_kwargs.get("use_cache", True):
             # Without a cache every step merges anew: neither encode again, nor let the selector see the answer.
             model_kwargs["vision_tokens"] = outputs["vision_tokens"]
             model_kwargs["kept_local_tokens"] = outputs.get("kept_local_tokens")
@@ -106,3 +234,17 @@ class SlimeGenerationMixin(GenerationMixin):
             "vision_tokens": [vision_tokens[image] for image in order],
             "kept_local_tokens": None if kept is None else [kept[image] for image in order],
         }
+
+
+def _put_behind(record: CachedRows, new_mask: Tensor, kwargs: dict[str, Any]) -> None:
+    """Set mask and positions of new tokens [B, n] that follow the cached ones."""
+    kwargs["attention_mask"] = torch.cat([record.attention_mask, new_mask], dim=1)
+    kwargs["position_ids"] = record.next_positions(new_mask)
+
+
+def _grids_of(images: dict[str, Any]) -> Sequence[tuple[int, int]]:
+    if images["vision_tokens"] is not None:
+        return [tokens.grid for tokens in images["vision_tokens"]]
+    if images["image_grids"] is None:
+        raise InputError("input_ids hold image placeholders behind the cached tokens, and no image came with them")
+    return [(int(rows), int(cols)) for rows, cols in images["image_grids"]]

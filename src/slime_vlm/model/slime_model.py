@@ -13,6 +13,14 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from slime_vlm.errors import InputError
+from slime_vlm.model.cached_rows import (
+    UNKNOWN_TOKEN,
+    CachedRows,
+    attach_record,
+    record_of,
+    rows_of,
+    rows_of_text,
+)
 from slime_vlm.model.collectives import num_processes
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.labels import IGNORED_LABEL
@@ -272,6 +280,15 @@ class SlimeModel(SlimeVision):
     ) -> SlimeModelOutput:
         """Run the model on a batch that may mix images of any size and rows of text alone.
 
+        The steps are:
+            1. Check the arguments against each other.
+            2. Encode the images, unless `vision_tokens` brings their tokens.
+            3. Select local tokens, drop the others and merge images and text into rows (`_merge`).
+            4. Continue a filled cache: its record knows the positions and the mask of what it holds (`cached_rows`).
+            5. Pack the rows end to end, if asked.
+            6. Run the language model.
+            7. Record on the cache what it holds now.
+
         Args:
             input_ids: [B, S] with one placeholder per image token before selection, images in the order of rows.
             attention_mask: [B, S] 1 on real tokens; all are real when it is left out. For text alone also what the
@@ -279,9 +296,10 @@ class SlimeModel(SlimeVision):
             position_ids: [B, S] positions of the tokens of `input_ids`, or of the merged rows when they are shorter;
                 counted over real tokens when left out. With a filled cache and images, counting goes on from the first.
             past_key_values: Cache of the language model. When it is filled, `input_ids` (with images or without) are
-                the tokens that follow, and `attention_mask` covers the cached tokens as well. When `attention_mask`
-                is no longer than `input_ids`, these are a whole prompt, a single row, with images, and the cache holds
-                the first tokens of it, of which merging drops none; the output is that of the tokens behind them.
+                the tokens that follow. `attention_mask` may then cover the new tokens, the cached and the new ones, or
+                all tokens before selection. When `attention_mask` is as long as `input_ids` and images come along,
+                these are a whole prompt, a single row, and the cache holds the first tokens of it, of which merging
+                drops none; the output is that of the tokens behind them.
             inputs_embeds: [B, S, D] in place of `input_ids`, for text alone.
             pixel_values: [V, 3, H, W] views of all images.
             image_grids: [I, 2] (rows, columns) of every image.
@@ -290,82 +308,85 @@ class SlimeModel(SlimeVision):
             vision_tokens: Tokens of every image in place of its pixels, see `encode_images`.
             kept_local_tokens: [L] bool per image: keep these local tokens instead of asking the selector.
             padding_side: Side to pad the merged rows on; that of the input when left out.
-            pack: Lay the merged rows end to end in one [1, N], which the language model reads without padding, each row
-                as if it were alone. For training: with no cache, and with positions that are counted here.
+            pack: Lay the merged rows end to end in one [1, N], which the language model processes without padding, each
+                row as if it were alone. For training: with no cache, and with positions that are counted here.
             **kwargs: Passed on to the language model.
 
         Raises:
             InputError: Inputs contradict each other.
         """
-        cached = 0 if past_key_values is None else past_key_values.get_seq_length()
+        # 1. Check.
+        num_cached = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+        record = record_of(past_key_values) if num_cached else None
         has_images = pixel_values is not None or bool(vision_tokens)
-        if has_images and input_ids is None:
-            raise InputError("images came without input_ids, expected the ids that hold their placeholders")
-        if (input_ids is None) == (inputs_embeds is None):
-            raise InputError("expected either input_ids or inputs_embeds, got both or neither")
-        if pack and (cached or position_ids is not None or input_ids is None or self.config.keep_position_ids):
-            raise InputError(
-                "pack needs input_ids, no cache and positions counted after merging (no position_ids, "
-                "keep_position_ids false in the config): where a row begins is told by its position 0"
-            )
-        seen: dict[str, Any] = {}
-        merged: MergedRows | None = None
-        unmerged = input_ids if has_images or not cached else None
-        if unmerged is not None and attention_mask is not None and attention_mask.ndim != 2:
-            if has_images or bool((unmerged == self.config.image_token_id).any()):
-                raise InputError(
-                    f"attention_mask has shape {list(attention_mask.shape)}, expected [rows, tokens] with images: rows "
-                    "become shorter in here, which a mask of pairs does not say"
-                )
-            unmerged = None
-        if unmerged is not None:
+        self._check_arguments(input_ids, inputs_embeds, attention_mask, position_ids, has_images, num_cached, pack)
+        details: dict[str, Any] = {}
+        new_rows: CachedRows | None = None
+        if input_ids is not None and (has_images or not num_cached) and _is_row_mask(attention_mask):
+            # 2. Encode.
             if vision_tokens is None and pixel_values is not None:
                 if image_grids is None:
                     raise InputError("image_grids is missing, expected the processor's [images, 2] with pixel_values")
                 vision_tokens = self.encode_images(pixel_values, image_grids)
-            batch_size, length = unmerged.shape
-            if attention_mask is None:
-                attention_mask = unmerged.new_ones(batch_size, cached + length)
-            # Of a whole prompt (as generate takes it) the cache holds the beginning; without images, as in every step
-            # that follows the first, transformers has cut it.
-            whole = bool(cached) and has_images and attention_mask.shape[1] == length
-            earlier = attention_mask[:, :-length]
-            before = not cached and position_ids is not None and position_ids.shape[-1] == length
-            # Before the text, as images are: processes have to use parts in the same order, too.
-            nothing = self._nothing_seen() if not has_images and self._trains_with_others() else None
-            inputs_embeds, merged, seen = self._merge(
-                unmerged,
-                attention_mask[:, -length:],
+            # 3. Select and merge. A text-only batch encodes a blank image before its text is embedded, as images are:
+            # every process has to use the same parts in the same order.
+            length = input_ids.shape[1]
+            whole_prompt = num_cached > 0 and attention_mask is not None and attention_mask.shape[1] == length
+            whole_prompt = whole_prompt and (record is None or record.begins(input_ids))
+            cached_mask, new_mask = _split_mask(record, attention_mask, input_ids, num_cached, whole_prompt)
+            given_before = not num_cached and position_ids is not None and position_ids.shape[-1] == length
+            blank = self._nothing_seen() if not has_images and self._trains_with_others() else None
+            inputs_embeds, merged, details = self._merge(
+                input_ids,
+                new_mask,
                 vision_tokens or (),
                 kept_local_tokens,
                 labels,
                 question_mask,
-                position_ids if before else None,
+                position_ids if given_before else None,
                 padding_side,
             )
-            read = merged.attention_mask
-            if whole:
-                merged = after_beginning(merged, cached)
-                inputs_embeds, position_ids = inputs_embeds[:, cached:], merged.position_ids
-            elif cached:
-                first = earlier.sum(dim=1, keepdim=True) if position_ids is None else position_ids[:, :1]
-                position_ids = (merged.position_ids + first) * merged.attention_mask
-            elif position_ids is None or before:
-                position_ids = merged.position_ids
-            attention_mask = torch.cat([earlier, read], dim=1)
-            if nothing is not None:
-                inputs_embeds = inputs_embeds + nothing.to(inputs_embeds)
+            attention_mask = torch.cat([cached_mask, merged.attention_mask], dim=1)
+            # 4. Continue the cache.
+            if whole_prompt:
+                # The record is that of the whole prompt, of which the cache holds the beginning.
+                record, new_rows = None, rows_of(merged, input_ids, merged.position_ids)
+                merged = after_beginning(merged, num_cached)
+                inputs_embeds, position_ids = inputs_embeds[:, num_cached:], merged.position_ids
+            else:
+                if num_cached:
+                    first = _first_new_position(record, cached_mask, position_ids)
+                    position_ids = (merged.position_ids + first) * merged.attention_mask
+                elif position_ids is None or given_before:
+                    position_ids = merged.position_ids
+                if record is not None or not num_cached:
+                    new_rows = rows_of(merged, input_ids, position_ids)
+            if blank is not None:
+                inputs_embeds = inputs_embeds + blank.to(inputs_embeds)
+            # 5. Pack.
             if pack:
                 lengths = merged.attention_mask.sum(dim=1).tolist()
                 merged, inputs_embeds = pack_rows(merged, inputs_embeds)
                 # Without a mask, transformers (and flash attention in it) takes position 0 for a new sample.
-                attention_mask, position_ids = None, merged.position_ids
+                attention_mask, position_ids, new_rows = None, merged.position_ids, None
                 kwargs["use_cache"] = False
                 if self.language_model.config._attn_implementation == PACKED_ATTENTION:
                     kwargs["packed_lengths"] = lengths
             labels = merged.labels
-        elif input_ids is not None:
-            inputs_embeds = self.embed_text(input_ids)[0]
+            details |= {
+                "attention_mask": merged.attention_mask if pack else attention_mask,
+                "position_ids": position_ids,
+                "token_index": merged.token_index,
+            }
+        else:
+            # 4. Continue the cache with text, or run on embeddings or a mask of pairs.
+            if record is not None:
+                attention_mask, position_ids, new_rows = _continue_with_text(
+                    record, input_ids, inputs_embeds, attention_mask, position_ids
+                )
+            if input_ids is not None:
+                inputs_embeds = self.embed_text(input_ids)[0]
+        # 6. Run the language model.
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -373,14 +394,100 @@ class SlimeModel(SlimeVision):
             past_key_values=past_key_values,
             **kwargs,
         )
-        if merged is not None:
-            mask = merged.attention_mask if pack else attention_mask
-            seen.update(attention_mask=mask, position_ids=position_ids, token_index=merged.token_index)
+        # 7. Record.
+        cache = outputs.past_key_values
+        if cache is not None:
+            attach_record(cache, new_rows if record is None or new_rows is None else record.followed_by(new_rows))
         return SlimeModelOutput(
             last_hidden_state=outputs.last_hidden_state,
-            past_key_values=outputs.past_key_values,
+            past_key_values=cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             labels=labels,
-            **seen,
+            **details,
         )
+
+    def _check_arguments(
+        self,
+        input_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        has_images: bool,
+        num_cached: int,
+        pack: bool,
+    ) -> None:
+        if has_images and input_ids is None:
+            raise InputError("images came without input_ids, expected the ids that hold their placeholders")
+        if (input_ids is None) == (inputs_embeds is None):
+            raise InputError("expected either input_ids or inputs_embeds, got both or neither")
+        if pack and (num_cached or position_ids is not None or input_ids is None or self.config.keep_position_ids):
+            raise InputError(
+                "pack needs input_ids, no cache and positions counted after merging (no position_ids, "
+                "keep_position_ids false in the config): where a row begins is told by its position 0"
+            )
+        if input_ids is None:
+            return
+        if not _is_row_mask(attention_mask) and (has_images or self._holds_placeholders(input_ids)):
+            assert attention_mask is not None
+            raise InputError(
+                f"attention_mask has shape {list(attention_mask.shape)}, expected [rows, tokens] with images: rows "
+                "become shorter in here, which a mask of pairs does not say"
+            )
+        # A step of generation has one token, which `generate` keeps from being a placeholder; looking would cost it a
+        # synchronisation with the GPU.
+        if num_cached and not has_images and input_ids.shape[1] > 1 and self._holds_placeholders(input_ids):
+            raise InputError(
+                "input_ids hold image placeholders, and no image came with them: pass only the tokens that follow the "
+                "cached ones, or the images of these placeholders"
+            )
+
+    def _holds_placeholders(self, input_ids: Tensor) -> bool:
+        return bool((input_ids == self.config.image_token_id).any())
+
+
+def _is_row_mask(attention_mask: Tensor | None) -> bool:
+    """Whether a mask is one of tokens [B, S], not one of pairs [B, 1, S, S]."""
+    return attention_mask is None or attention_mask.ndim == 2
+
+
+def _split_mask(
+    record: CachedRows | None, attention_mask: Tensor | None, input_ids: Tensor, num_cached: int, whole_prompt: bool
+) -> tuple[Tensor, Tensor]:
+    """Masks of the cached tokens, [B, 0] for a whole prompt, and of the new ones [B, n]."""
+    batch_size, length = input_ids.shape
+    if record is not None and not whole_prompt:
+        return record.split_mask(attention_mask, length, batch_size)
+    if attention_mask is None:
+        attention_mask = input_ids.new_ones(batch_size, num_cached + length)
+    return attention_mask[:, :-length], attention_mask[:, -length:]
+
+
+def _first_new_position(record: CachedRows | None, cached_mask: Tensor, position_ids: Tensor | None) -> Tensor:
+    """Position [B, 1] of the first token behind a filled cache."""
+    if position_ids is not None:
+        return position_ids[:, :1]
+    if record is None:
+        return cached_mask.sum(dim=1, keepdim=True)
+    return record.next_positions(cached_mask.new_ones(cached_mask.shape[0], 1))
+
+
+def _continue_with_text(
+    record: CachedRows,
+    input_ids: Tensor | None,
+    inputs_embeds: Tensor | None,
+    attention_mask: Tensor | None,
+    position_ids: Tensor | None,
+) -> tuple[Tensor | None, Tensor, CachedRows]:
+    """Mask and positions of text that follows a filled cache, and the record of this text."""
+    if input_ids is None:
+        assert inputs_embeds is not None
+        input_ids = torch.full(inputs_embeds.shape[:2], UNKNOWN_TOKEN, device=inputs_embeds.device)
+    batch_size, length = input_ids.shape
+    row_mask = attention_mask if _is_row_mask(attention_mask) else None
+    cached_mask, new_mask = record.split_mask(row_mask, length, batch_size)
+    if _is_row_mask(attention_mask):
+        attention_mask = torch.cat([cached_mask, new_mask], dim=1)
+    if position_ids is None:
+        position_ids = record.next_positions(new_mask)
+    return attention_mask, position_ids, rows_of_text(input_ids, new_mask, position_ids)

@@ -1,0 +1,147 @@
+"""What a key-value cache holds of merged rows: which tokens, at which positions.
+
+transformers assumes that every token of `input_ids` is in the cache, at the position that the attention mask counts.
+Merging breaks both assumptions. Dropped local tokens are not in the cache, and with `keep_position_ids` the next text
+token does not follow the number of cached tokens. The model therefore attaches a record to every cache that it fills.
+A caller who continues with the cache alone gets the right positions and the right mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slime_vlm.errors import InputError
+from slime_vlm.model.token_merging import MergedRows
+
+_ATTRIBUTE = "slime_rows"
+
+UNKNOWN_TOKEN = -1
+"""Stands in a record for a token that came as an embedding."""
+
+
+@dataclass
+class CachedRows:
+    """The tokens of a cache; C tokens of `input_ids` before selection became S cached ones.
+
+    Attributes:
+        input_ids: [B, C] tokens that were consumed, images as their placeholders before selection.
+        attention_mask: [B, S] 0 in padding.
+        position_ids: [B, S].
+        token_index: [B, S] position in `input_ids` of every cached token, -1 in padding.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    position_ids: Tensor
+    token_index: Tensor
+
+    @property
+    def num_source(self) -> int:
+        """Tokens C of `input_ids` that the cache stands for."""
+        return self.input_ids.shape[1]
+
+    @property
+    def num_cached(self) -> int:
+        """Cached tokens S."""
+        return self.attention_mask.shape[1]
+
+    def cut(self, length: int) -> CachedRows:
+        """Return the record of the first `length` cached tokens, after the cache was cropped to them."""
+        if length == self.num_cached:
+            return self
+        index = self.token_index[:, :length]
+        source = int(index.max()) + 1 if length else 0
+        return CachedRows(
+            self.input_ids[:, :source], self.attention_mask[:, :length], self.position_ids[:, :length], index
+        )
+
+    def next_positions(self, new_mask: Tensor) -> Tensor:
+        """Positions [B, n] of new tokens behind the cached ones.
+
+        Args:
+            new_mask: [B, n] 1 on real new tokens.
+        """
+        last = self.position_ids.masked_fill(self.attention_mask == 0, -1).amax(dim=1, keepdim=True)
+        return (last + new_mask.long().cumsum(dim=1)).clamp(min=0)
+
+    def followed_by(self, new: CachedRows) -> CachedRows:
+        """Return the record of these tokens with new ones behind them."""
+        moved = torch.where(new.token_index < 0, new.token_index, new.token_index + self.num_source)
+        return CachedRows(
+            torch.cat([self.input_ids, new.input_ids], dim=1),
+            torch.cat([self.attention_mask, new.attention_mask], dim=1),
+            torch.cat([self.position_ids, new.position_ids], dim=1),
+            torch.cat([self.token_index, moved], dim=1),
+        )
+
+    def begins(self, input_ids: Tensor) -> bool:
+        """Whether rows [B, n] begin with the tokens that the cache stands for."""
+        count = self.num_source
+        return input_ids.shape[1] >= count and torch.equal(input_ids[:, :count], self.input_ids.to(input_ids.device))
+
+    def split_mask(self, attention_mask: Tensor | None, num_new: int, rows: int) -> tuple[Tensor, Tensor]:
+        """Return the masks of the cached tokens [B, S] and of the new ones [B, n], whichever way the caller counts.
+
+        Args:
+            attention_mask: None; or the mask of the new tokens [B, n], of cached and new ones [B, S + n], or of all
+                tokens before selection [B, C + n], as a plain loop builds it.
+            num_new: Number n of new tokens.
+            rows: Number B of rows.
+
+        Raises:
+            InputError: The mask has another length, or the cache was filled with another number of rows.
+        """
+        if rows != self.attention_mask.shape[0]:
+            raise InputError(
+                f"the cache was filled with {self.attention_mask.shape[0]} row(s), and input_ids have {rows}: after "
+                "changing the rows of a cache, pass position_ids and attention_mask"
+            )
+        if attention_mask is None:
+            return self.attention_mask, self.attention_mask.new_ones(rows, num_new)
+        length = attention_mask.shape[1]
+        if length not in (num_new, self.num_cached + num_new, self.num_source + num_new):
+            raise InputError(
+                f"attention_mask has {length} columns, expected {num_new} (the new tokens), "
+                f"{self.num_cached + num_new} (with the cached ones) or {self.num_source + num_new} (with all tokens "
+                "before selection)"
+            )
+        attention_mask = attention_mask.to(self.attention_mask)
+        cached = attention_mask[:, :-num_new] if length == self.num_cached + num_new else self.attention_mask
+        return cached, attention_mask[:, length - num_new :]
+
+
+def record_of(cache: Any) -> CachedRows | None:
+    """Return the record of what a cache holds now, cut to its length; None when it has none or does not fit."""
+    record: CachedRows | None = getattr(cache, _ATTRIBUTE, None)
+    if record is None:
+        return None
+    length = int(cache.get_seq_length())
+    return None if not 0 < length <= record.num_cached else record.cut(length)
+
+
+def attach_record(cache: Any, record: CachedRows | None) -> None:
+    """Attach the record of its tokens to a cache."""
+    if cache is not None:
+        setattr(cache, _ATTRIBUTE, record)
+
+
+def rows_of(merged: MergedRows, input_ids: Tensor, position_ids: Tensor) -> CachedRows:
+    """Record of merged rows.
+
+    Args:
+        merged: The rows.
+        input_ids: [B, C] the rows before selection.
+        position_ids: [B, S] the positions that the language model was given.
+    """
+    mask = merged.attention_mask
+    return CachedRows(input_ids, mask, position_ids.expand_as(mask), merged.token_index)
+
+
+def rows_of_text(input_ids: Tensor, new_mask: Tensor, position_ids: Tensor) -> CachedRows:
+    """Record of rows [B, n] that nothing was dropped from."""
+    index = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+    return CachedRows(input_ids, new_mask, position_ids.expand_as(input_ids), index.masked_fill(new_mask == 0, -1))

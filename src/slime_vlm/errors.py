@@ -1,14 +1,14 @@
-"""Errors of the package: every message says what was found, what was expected and what to do, in one line."""
+"""Errors of the package. Each message says in one line what was found, what was expected and what to do."""
 
 from __future__ import annotations
 
 
 class SlimeError(Exception):
-    """Base of every error that the package raises on purpose."""
+    """Base class of every error that the package raises on purpose."""
 
 
 class ConfigError(SlimeError, ValueError):
-    """A configuration field has a value that no model can be built from."""
+    """A setting of a model, a recipe or a run has a value that cannot be used."""
 
 
 class DataError(SlimeError):
@@ -16,7 +16,7 @@ class DataError(SlimeError):
 
 
 class CheckpointError(SlimeError):
-    """A checkpoint is missing, damaged or of another layout."""
+    """A checkpoint is missing, damaged or in an unknown layout."""
 
 
 class MediaError(SlimeError, ValueError):
@@ -31,5 +31,5 @@ class InputError(SlimeError, ValueError):
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error of another library, short and in one line."""
+    """Return the message of another library's error, shortened to one line."""
     return " ".join(str(error).split())[:160] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Packages that only some formats need: imported when they are, with advice where they are absent."""
+"""Import optional packages, with advice where one is not installed."""
 
 from __future__ import annotations
 
@@ -8,26 +8,29 @@ from typing import Any
 from slime_vlm.errors import MediaError
 
 
-def import_extra(module: str, name: str, what: str, extra: str) -> Any:
-    """Imports a package that an extra brings.
+def import_extra(module: str, name: str, need: str, extra: str) -> Any:
+    """Import a package that an extra installs.
 
     Args:
-        module: the package.
-        name: the file that needs it, for the message.
-        what: what the file is.
-        extra: the extra.
+        module: The module to import.
+        name: The file or feature that needs it, for the message.
+        need: The need in words, such as `a PDF needs pypdfium2`.
+        extra: The extra that installs it.
+
+    Returns:
+        The module.
 
     Raises:
-        MediaError: the package is not installed, or cannot be loaded.
+        MediaError: The package is not installed or cannot be loaded.
     """
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError:
-        raise MediaError(missing(name, what, extra)) from None
+        raise MediaError(install_advice(name, need, extra)) from None
     except ImportError as error:
-        raise MediaError(f"{name}: {what}; {module} is installed, but does not load ({error})") from error
+        raise MediaError(f"{name}: {need}; {module} is installed, but cannot be loaded ({error})") from error
 
 
-def missing(name: str, what: str, extra: str) -> str:
-    """The line that tells which extra a file needs."""
-    return f'{name}: {what}; install with pip install "slime-vlm[{extra}]"'
+def install_advice(name: str, need: str, extra: str) -> str:
+    """Return the error message that names the extra to install."""
+    return f'{name}: {need}; install it with pip install "slime-vlm[{extra}]"'

@@ -1,4 +1,4 @@
-"""Keeping transformers' own notices and bars (reading weights, writing shards) off the terminal."""
+"""Keep the notices and progress bars of transformers off the terminal."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from contextlib import contextmanager
 
 
 def quiet_transformers() -> Callable[[], None]:
-    """Switches off notices and progress bars of transformers.
+    """Switch off the notices and progress bars of transformers.
 
     Returns:
-        What switches them on again, as they were.
+        A function that restores the earlier settings.
     """
     from transformers.utils import logging
 
@@ -29,11 +29,11 @@ def quiet_transformers() -> Callable[[], None]:
 
 @contextmanager
 def quiet_while() -> Iterator[None]:
-    """Keeps transformers quiet for a while, deprecation warnings included."""
+    """Keep transformers quiet inside a `with` block, deprecation warnings included."""
     restore = quiet_transformers()
     try:
         with warnings.catch_warnings():
-            # Names that change with version 6 of transformers; the old ones work in all of 5.
+            # These names change with transformers 6. The old ones work in every version 5.
             warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:

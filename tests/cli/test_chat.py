@@ -81,9 +81,9 @@ def test_pages_and_addresses(chat, page, tmp_path):
     assert "scan.gif#2: " in out
     assert err.splitlines() == [
         "slime: scan.gif: there is no #3, it has 2 pages; ask for #1 to #2",
-        "slime: http://127.0.0.1/a.png: an address; nothing is downloaded without --allow-url",
+        "slime: http://127.0.0.1/a.png: this is an address; nothing is downloaded without --allow-url",
     ]
-    assert "is not a public one" in chat("/image http://127.0.0.1/a.png\n", page, "--allow-url")[2]
+    assert "is not public" in chat("/image http://127.0.0.1/a.png\n", page, "--allow-url")[2]
 
 
 def test_commands_tell_what_they_do(chat, page):

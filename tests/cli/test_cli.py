@@ -194,7 +194,7 @@ def test_bad_pages_windows_and_addresses_are_one_line(slime, page):
     # Found before the first image is opened.
     assert "without --allow-url" in failure_line(slime("ask", page, address, "-q", "a?"))
     inside = slime("ask", "http://127.0.0.1/a.png", "-q", "a?", "--allow-url", "--max-download", 1)
-    assert "127.0.0.1 is not a public one" in failure_line(inside)
+    assert "127.0.0.1 is not public" in failure_line(inside)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_ask_names_the_extra_to_install(slime, monkeypatch, tmp_path, module, he
     monkeypatch.setitem(sys.modules, module, None)
     path = tmp_path / "image"
     path.write_bytes(head + bytes(200))
-    assert f'install with pip install "slime-vlm[{extra}]"' in failure_line(slime("ask", path, "-q", "a?"))
+    assert f'install it with pip install "slime-vlm[{extra}]"' in failure_line(slime("ask", path, "-q", "a?"))
 
 
 @pytest.mark.parametrize("question", ["", "  "])

@@ -1,4 +1,4 @@
-"""Failures of opening an image: what they say, and that they say it in one line."""
+"""Helpers for failures: the one-line message of an image that cannot be opened, and packages made absent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slime_vlm.media import open_image
 
 
 def failure(spec: str | Path, **options: Any) -> str:
-    """Opens an image that cannot be opened, and gives the line that says why."""
+    """Open an image that cannot be opened, and return the error message."""
     with pytest.raises(MediaError) as raised:
         open_image(spec, **options)
     line = str(raised.value)
@@ -22,5 +22,5 @@ def failure(spec: str | Path, **options: Any) -> str:
 
 
 def without(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
-    """Makes a package absent, as if it were not installed."""
+    """Make a package absent, as if it were not installed."""
     monkeypatch.setitem(sys.modules, module, None)

@@ -1,4 +1,4 @@
-"""DICOM files made here: rescale, windows, frames and colours by hand; and what is said of those that fail."""
+"""DICOM files made by the tests: rescale, windows, frames and colours computed by hand, and the errors of bad files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.media.failing import failure, without
 
 
 def described(values: np.ndarray, **elements: object) -> Dataset:
-    """A dataset of grey [H, W], frames [F, H, W] or colours [H, W, 3]."""
+    """Return a dataset of grey [H, W], frames [F, H, W] or colours [H, W, 3]."""
     colour = values.ndim == 3 and values.shape[-1] == 3
     data = Dataset()
     data.file_meta = FileMetaDataset()
@@ -66,7 +66,7 @@ STORED = np.array([[0, 864, 964], [1064, 1164, 1264]], np.uint16)
 CT = {"RescaleSlope": 1, "RescaleIntercept": -1024}  # the values in Hounsfield units: -1024, -160, -60, 40, 140, 240
 
 
-def test_the_own_window_by_hand(written):
+def test_window_of_the_file_computed_by_hand(written):
     # Standard, C.11.2.1.2.1: ((value - (40 - 0.5)) / (400 - 1) + 0.5) * 255, black up to -160, white above 239.
     expected = [[0, 0, 64], [128, 192, 255]]
     assert grey(written(STORED, WindowCenter=40, WindowWidth=400, **CT)) == expected
@@ -78,7 +78,7 @@ def test_the_own_window_by_hand(written):
     assert grey(sigmoid) == [[0, 30, 69], [128, 186, 225]]
 
 
-def test_a_window_that_is_asked_for_goes_first(written):
+def test_requested_window_takes_precedence(written):
     path = written(STORED, WindowCenter=1000, WindowWidth=3, **CT)
     assert grey(path, window=Window(40, 400)) == [[0, 0, 64], [128, 191, 255]]
 
@@ -96,13 +96,13 @@ def test_without_a_window_the_range_is_shown(written):
 
 
 @pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
-def test_padding_is_black_and_has_no_say(written, kind):
+def test_padding_is_black_and_does_not_affect_the_range(written, kind):
     values = np.array([[-2000, -100, 0, 100, -1999]], np.int16)
     padding = {"PixelPaddingValue": -2000, "PixelPaddingRangeLimit": -1999, "PhotometricInterpretation": kind}
     assert grey(written(values, **padding)) == [[0, *([0, 128, 255] if kind == "MONOCHROME2" else [255, 127, 0]), 0]]
 
 
-def test_a_table_of_grey_values(written):
+def test_voi_lookup_table(written):
     table = Dataset()
     table.LUTDescriptor, table.LUTData = [4, 10, 8], [0, 100, 200, 255]
     table["LUTDescriptor"].VR, table["LUTData"].VR = "US", "US"
@@ -111,7 +111,7 @@ def test_a_table_of_grey_values(written):
     ]
 
 
-def test_frames(written):
+def test_frames_are_counted_from_one(written):
     frames = np.stack([np.full((2, 4), value, np.uint8) for value in (5, 6, 200)])
     path = written(frames)
     assert [grey(f"{path}#{number}")[0][0] for number in (1, 2, 3)] == [5, 6, 200]
@@ -119,7 +119,7 @@ def test_frames(written):
     assert failure(f"{path}#4") == f"{path}: there is no #4, it has 3 frames; ask for #1 to #3"
 
 
-def test_frames_with_rescales_and_windows_of_their_own(written):
+def test_rescale_and_window_per_frame(written):
     groups = []
     for slope, center in [(1, 50), (2, 100)]:
         rescale, window, group = Dataset(), Dataset(), Dataset()
@@ -143,7 +143,7 @@ def test_colours(written):
     assert np.abs(np.asarray(open_image(deep)).astype(int) - colours).max() <= 1
 
 
-def test_a_palette(written):
+def test_palette_colours(written):
     palette = {"PhotometricInterpretation": "PALETTE COLOR"}
     for name, entries in {"Red": [9, 200], "Green": [8, 100], "Blue": [7, 50]}.items():
         palette[f"{name}PaletteColorLookupTableDescriptor"] = [2, 0, 8]
@@ -153,7 +153,7 @@ def test_a_palette(written):
     ]
 
 
-def test_jpeg_2000_needs_no_more_than_pillow(tmp_path):
+def test_jpeg_2000_needs_only_pillow(tmp_path):
     values = np.random.default_rng(0).integers(0, 256, (20, 30), dtype=np.uint8)
     coded = io.BytesIO()
     Image.fromarray(values).save(coded, "JPEG2000", irreversible=False, no_jp2=True)
@@ -165,21 +165,21 @@ def test_jpeg_2000_needs_no_more_than_pillow(tmp_path):
     assert grey(tmp_path / "j2k") == values.tolist()
 
 
-def test_run_lengths_need_no_more_than_pydicom(tmp_path):
+def test_run_length_encoding_needs_only_pydicom(tmp_path):
     data = described(STORED, WindowCenter=40, WindowWidth=400, **CT)
     data.compress(RLELossless)
     data.save_as(tmp_path / "rle", enforce_file_format=True)
     assert grey(tmp_path / "rle") == [[0, 0, 64], [128, 192, 255]]
 
 
-def test_a_file_without_preamble(tmp_path):
+def test_file_without_preamble(tmp_path):
     data = described(np.array([[1, 2]], np.uint8))
     del data.file_meta
     data.save_as(tmp_path / "old.dcm", implicit_vr=True, little_endian=True)
     assert grey(tmp_path / "old.dcm") == [[1, 2]]
 
 
-def test_a_syntax_without_decoder_says_what_is_missing(written, monkeypatch):
+def test_missing_decoder_is_named(written, monkeypatch):
     path = written(STORED)
     for syntax, words in [
         (JPEGLosslessSV1, "install a decoder with pip: python-gdcm"),
@@ -196,14 +196,14 @@ def test_a_syntax_without_decoder_says_what_is_missing(written, monkeypatch):
         assert words in line
 
 
-def test_limit_and_absence(written, monkeypatch):
+def test_pixel_limit_and_missing_package(written, monkeypatch):
     path = written(STORED)
     assert "--max-pixels 6" in failure(path, max_pixels=5)
     without(monkeypatch, "pydicom")
-    assert failure(path) == f'{path}: a DICOM file; install with pip install "slime-vlm[dicom]"'
+    assert failure(path) == f'{path}: a DICOM file needs pydicom; install it with pip install "slime-vlm[dicom]"'
 
 
-def test_files_without_an_image_and_damaged_ones(written, tmp_path):
+def test_files_without_an_image_and_damaged_files(written, tmp_path):
     path = written(STORED)
     report = described(STORED, Modality="SR")
     for keyword in ("Rows", "Columns", "PixelData"):

@@ -1,4 +1,4 @@
-"""HEIC: main and other images, orientation, limits, and what is said without its package."""
+"""HEIC: main and other images, orientation, limits, and the error without its package."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def close(found, expected) -> bool:
     return max(abs(a - b) for a, b in zip(found, expected, strict=True)) <= 4
 
 
-def test_the_main_image_and_the_others(photo):
+def test_main_image_and_other_images(photo):
     assert open_image(photo).size == (32, 40)
     for number, (size, colour) in enumerate(zip([(64, 48), (32, 40)], COLOURS, strict=True), start=1):
         opened = open_image(f"{photo}#{number}")
@@ -34,7 +34,7 @@ def test_the_main_image_and_the_others(photo):
     assert "#3, it has 2 images" in failure(f"{photo}#3")
 
 
-def test_it_is_turned_once(tmp_path):
+def test_orientation_is_applied_once(tmp_path):
     image = Image.new("RGB", (64, 32), "white")
     image.paste("black", (0, 0, 32, 32))
     exif = Image.Exif()
@@ -46,12 +46,12 @@ def test_it_is_turned_once(tmp_path):
     assert opened.getpixel((16, 59))[0] > 235
 
 
-def test_limit_damage_and_absence(photo, monkeypatch):
+def test_pixel_limit_damage_and_missing_package(photo, monkeypatch):
     monkeypatch.setattr(pillow_heif.HeifImage, "to_pillow", lambda *_: pytest.fail("decoded"))
     assert "--max-pixels 1280" in failure(photo, max_pixels=1279)
     monkeypatch.undo()
     without(monkeypatch, "pillow_heif")
-    assert failure(photo) == f'{photo}: a HEIC image; install with pip install "slime-vlm[heic]"'
+    assert failure(photo) == f'{photo}: a HEIC image needs pillow-heif; install it with pip install "slime-vlm[heic]"'
     monkeypatch.undo()
     whole = photo.read_bytes()
     for keep in (40, 300, len(whole) - 20):

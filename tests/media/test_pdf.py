@@ -1,4 +1,4 @@
-"""Pages of a PDF written here by hand: size by dpi, exact colours, and what is said of those that cannot be drawn."""
+"""Pages of a hand-written PDF: size by dpi, exact colours, and the errors of pages that cannot be drawn."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from tests.media.failing import failure, without
 
 
 def pdf_of(pages: list[tuple[int, int, str]], trailer: str = "") -> bytes:
-    """A PDF of pages (height, width, content)."""
+    """Return a PDF of pages (height, width, content)."""
     kids = " ".join(f"{3 + 2 * index} 0 R" for index in range(len(pages)))
     objects = ["<< /Type /Catalog /Pages 2 0 R >>", f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} >>"]
     for index, (height, width, content) in enumerate(pages):
         box = f"/MediaBox [0 0 {width} {height}]"
         objects.append(f"<< /Type /Page /Parent 2 0 R {box} /Contents {4 + 2 * index} 0 R >>")
         objects.append(f"<< /Length {len(content)} >>\nstream\n{content}\nendstream")
-    written, places = b"%PDF-1.4\n", []
+    written, offsets = b"%PDF-1.4\n", []
     for number, text in enumerate(objects, start=1):
-        places.append(len(written))
+        offsets.append(len(written))
         written += f"{number} 0 obj\n{text}\nendobj\n".encode()
-    table = "".join(f"{place:010} 00000 n \n" for place in places)
+    table = "".join(f"{offset:010} 00000 n \n" for offset in offsets)
     start = len(written)
-    written += f"xref\n0 {len(places) + 1}\n0000000000 65535 f \n{table}".encode()
+    written += f"xref\n0 {len(offsets) + 1}\n0000000000 65535 f \n{table}".encode()
     return (
-        written + f"trailer\n<< /Size {len(places) + 1} /Root 1 0 R {trailer} >>\nstartxref\n{start}\n%%EOF\n".encode()
+        written + f"trailer\n<< /Size {len(offsets) + 1} /Root 1 0 R {trailer} >>\nstartxref\n{start}\n%%EOF\n".encode()
     )
 
 
 @pytest.fixture
 def pages(tmp_path):
     path = tmp_path / "scan.pdf"
-    # The origin is below on the left: red fills the lower left quarter, blue the upper half of the second page.
+    # The origin is at the lower left: red fills the lower left quarter, blue the upper half of the second page.
     path.write_bytes(pdf_of([(72, 144, "1 0 0 rg 0 0 72 36 re f"), (144, 72, "0 0 1 rg 0 72 72 72 re f")]))
     return path
 
 
-def test_pages_by_dpi(pages):
+def test_page_size_follows_dpi(pages):
     first = np.asarray(open_image(pages, dpi=72))
     expected = np.full((72, 144, 3), 255, np.uint8)
     expected[36:, :72] = (255, 0, 0)
@@ -54,20 +54,20 @@ def test_a_pdf_may_begin_with_other_bytes(tmp_path, pages):
     assert open_image(tmp_path / "b.bin", dpi=36).size == (72, 36)
 
 
-def test_a_wrong_page(pages):
+def test_missing_page(pages):
     assert failure(f"{pages}#3") == f"{pages}: there is no #3, it has 2 pages; ask for #1 to #2"
 
 
-def test_the_limit_comes_before_drawing(pages, monkeypatch):
+def test_pixel_limit_is_checked_before_drawing(pages, monkeypatch):
     monkeypatch.setattr(pypdfium2.PdfPage, "render", lambda *_, **__: pytest.fail("drawn"))
     line = failure(pages, max_pixels=79_999)
     assert "400 x 200" in line
     assert line.endswith("raise it with --max-pixels 80000, or lower --dpi (it is 200)")
 
 
-def test_without_pypdfium2(pages, monkeypatch):
+def test_missing_package(pages, monkeypatch):
     without(monkeypatch, "pypdfium2")
-    assert failure(pages) == f'{pages}: a PDF; install with pip install "slime-vlm[pdf]"'
+    assert failure(pages) == f'{pages}: a PDF needs pypdfium2; install it with pip install "slime-vlm[pdf]"'
 
 
 def test_damaged_and_locked_files(tmp_path, pages):

@@ -1,4 +1,4 @@
-"""Every kind of image file opens as sensible RGB, and every bad one is a single clear line."""
+"""Images of every mode open as the expected RGB, and every bad file gives a one-line error."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_exif_orientation_is_honoured(tmp_path, orientation):
     assert tuple(opened[row, col]) == (255, 0, 0)
 
 
-def test_transparency_is_laid_on_white(tmp_path):
+def test_transparency_is_blended_with_white(tmp_path):
     pixels = np.zeros((4, 4, 4), np.uint8)
     pixels[0, 0] = (255, 0, 0, 255)
     pixels[1, 1] = (0, 0, 0, 128)
@@ -73,7 +73,7 @@ def test_palette_with_transparent_colour(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "LAB"])
-def test_white_and_black_stay_so(tmp_path, mode):
+def test_white_and_black_are_kept_in_every_mode(tmp_path, mode):
     image = Image.new("RGB", (40, 40), "white")
     image.paste("black", (0, 0, 20, 40))
     if mode == "LAB":
@@ -115,13 +115,13 @@ def test_thirty_two_bit_grey_beyond_sixteen_bits_is_stretched():
     assert colours(to_rgb(Image.fromarray(values)))[..., 0].tolist() == [[0, 0], [0, 255]]
 
 
-def test_constant_and_not_a_number_floats():
+def test_constant_and_nan_floats():
     values = np.full((3, 3), 1e9, np.float32)
     values[0, 0] = np.nan
     assert colours(to_rgb(Image.fromarray(values))).shape == (3, 3, 3)
 
 
-def test_first_frame_of_several(tmp_path):
+def test_first_frame_is_the_default(tmp_path):
     frames = [Image.new("RGB", (6, 6), colour) for colour in ("red", "blue")]
     path = tmp_path / "a.gif"
     frames[0].save(path, save_all=True, append_images=frames[1:])
@@ -146,7 +146,7 @@ def test_truncated_jpeg(tmp_path):
     ("content", "message"),
     [(b"", "is empty"), (b"these are words, not pixels\n" * 9, "not an image"), (b"\x89PNG\r\n\x1a\nrest", "image")],
 )
-def test_files_that_are_no_images(tmp_path, content, message):
+def test_files_that_are_not_images(tmp_path, content, message):
     path = tmp_path / "text.png"
     path.write_bytes(content)
     with pytest.raises(MediaError, match=message) as failure:
@@ -161,14 +161,14 @@ def test_missing_file_and_folder(tmp_path):
         open_image(tmp_path)
 
 
-def test_pixel_limit_says_how_to_raise_it(tmp_path):
+def test_pixel_limit_error_says_how_to_raise_it(tmp_path):
     path = saved(tmp_path, Image.new("RGB", (400, 300)), "a.png")
     with pytest.raises(MediaError, match="--max-pixels 120000"):
         open_image(path, max_pixels=100_000)
     assert open_image(path, max_pixels=120_000).size == (400, 300)
 
 
-def test_our_limit_replaces_that_of_pillow(tmp_path, monkeypatch):
+def test_pillow_limit_is_not_used(tmp_path, monkeypatch):
     path = saved(tmp_path, Image.new("L", (400, 300)), "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     assert open_image(path).size == (400, 300)

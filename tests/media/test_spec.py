@@ -1,4 +1,4 @@
-"""`file#page`: what is the file, which page, and what is said when there is none; formats are told by content."""
+"""`file#page`: which file, which page, and the error for a missing one. The content of a file decides its format."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_frames_are_counted_from_one(frames):
     assert open_image(frames).getpixel((3, 3)) == COLOURS[0]
 
 
-def test_a_wrong_page_says_how_many_there_are(frames, tmp_path):
+def test_missing_page_error_says_how_many_there_are(frames, tmp_path):
     for number in (0, 4):
         line = failure(f"{frames}#{number}")
         assert line == f"{frames}: there is no #{number}, it has 3 pages; ask for #1 to #3"
@@ -33,7 +33,7 @@ def test_a_wrong_page_says_how_many_there_are(frames, tmp_path):
     assert "it has one page; ask for #1" in failure(tmp_path / "one.png#2")
 
 
-def test_a_name_with_a_hash_is_a_name(tmp_path, frames):
+def test_existing_file_with_a_hash_in_its_name(tmp_path, frames):
     frames.rename(tmp_path / "a.gif#2")
     assert open_image(tmp_path / "a.gif#2").getpixel((3, 3)) == COLOURS[0]
     assert open_image(tmp_path / "a.gif#2#2").getpixel((3, 3)) == COLOURS[1]
@@ -41,10 +41,10 @@ def test_a_name_with_a_hash_is_a_name(tmp_path, frames):
     assert failure(tmp_path / "b.gif#x") == f"{tmp_path / 'b.gif#x'}: no such file"
 
 
-def test_content_decides_and_not_the_name(tmp_path):
+def test_content_decides_not_the_name(tmp_path):
     pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    for name in ("a.pdf", "a.tif", "a.heic", "a"):
+    for name in ("a.pdf", "a.tif", "a.heic", "a.dcm", "a"):
         (tmp_path / "a.png").rename(tmp_path / name)
         assert np.array_equal(np.asarray(open_image(tmp_path / name)), pixels)
         (tmp_path / name).rename(tmp_path / "a.png")
@@ -53,9 +53,9 @@ def test_content_decides_and_not_the_name(tmp_path):
 @pytest.mark.parametrize(
     "head", [b"\0\0\0\x18ftypisom\0\0\2\0isommp42", b"\x1a\x45\xdf\xa3webm", b"RIFF\0\0\0\0AVI LIST"]
 )
-def test_videos_are_told(tmp_path, head):
+def test_videos_are_recognized(tmp_path, head):
     (tmp_path / "clip").write_bytes(head + bytes(100))
-    assert "a video, an image is expected" in failure(tmp_path / "clip")
+    assert "this is a video, expected an image" in failure(tmp_path / "clip")
 
 
 def test_avif_needs_no_extra(tmp_path):

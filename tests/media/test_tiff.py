@@ -1,4 +1,4 @@
-"""TIFF: exact values of every kind that tifffile reads, and what is said without it."""
+"""TIFF: exact values of everything that tifffile reads, and the errors without it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_many_bands_show_the_first_three(tmp_path):
     assert np.array_equal(shown(two)[..., 1], bands[..., 0])
 
 
-def test_deep_transparency_is_laid_on_white(tmp_path):
+def test_deep_transparency_is_blended_with_white(tmp_path):
     # Red of 0, 0 and 100 in an ink of 1, 0 and 1/5.
     deep = np.array([[[0, 0, 0, 255], [0, 0, 0, 0], [100, 0, 255, 51]]], np.uint16) * 257
     path = written(tmp_path, deep, photometric="rgb", extrasamples=["unassalpha"])
@@ -77,7 +77,7 @@ def test_deep_transparency_is_laid_on_white(tmp_path):
     assert shown(premultiplied)[0, :, 0].tolist() == [0, 255, 224]
 
 
-def test_nodata_is_white_and_has_no_say_in_the_range(tmp_path):
+def test_nodata_is_white_and_does_not_affect_the_range(tmp_path):
     heights = np.array([[-9999.0, 100.0, 150.0], [200.0, 300.0, np.nan]], np.float32)
     path = written(tmp_path, heights, **nodata("-9999"))
     # From 100 to 300: (150 - 100) / 200 * 255 = 63.75.
@@ -92,7 +92,7 @@ def test_nodata_is_white_and_has_no_say_in_the_range(tmp_path):
     assert shown(all_empty).min() == 255
 
 
-def test_pages_without_overviews_and_masks(tmp_path):
+def test_overviews_and_masks_are_not_pages(tmp_path):
     path = tmp_path / "a.tif"
     with tifffile.TiffWriter(path) as file:
         for value, kind in [(10, 0), (20, 1), (True, 4), (40, 0)]:
@@ -115,7 +115,7 @@ def test_ordinary_pages_need_no_tifffile(tmp_path, monkeypatch, absent):
     assert "#4, it has 3 pages" in failure(f"{path}#4")
 
 
-def test_what_needs_tifffile_says_so(tmp_path, monkeypatch, deep):
+def test_files_that_need_tifffile_name_the_extra(tmp_path, monkeypatch, deep):
     paths = [
         written(tmp_path, np.zeros((8, 8, 3), np.uint16), "deep.tif", photometric="rgb"),
         written(tmp_path, np.zeros((8, 8, 7), np.uint8), "bands.tif", planarconfig="contig"),
@@ -125,18 +125,21 @@ def test_what_needs_tifffile_says_so(tmp_path, monkeypatch, deep):
     grey = written(tmp_path, deep, "grey.tif")
     without(monkeypatch, "tifffile")
     for path in paths:
-        assert failure(path).endswith('install with pip install "slime-vlm[tiff]"')
+        assert failure(path).endswith('install it with pip install "slime-vlm[tiff]"')
     assert shown(grey)[..., 0].tolist() == EIGHT
 
 
-def test_a_compression_without_its_codec_says_so(tmp_path, monkeypatch):
+def test_missing_codec_is_named(tmp_path, monkeypatch):
     path = written(tmp_path, np.zeros((40, 40, 3), np.uint16), photometric="rgb", compression="lzw")
 
     def absent(*_: object, **__: object) -> None:
         raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
 
     monkeypatch.setattr(tifffile.TiffPage, "asarray", absent)
-    assert failure(path) == f'{path}: a TIFF with LZW compression; install with pip install "slime-vlm[tiff]"'
+    assert (
+        failure(path)
+        == f'{path}: a TIFF with LZW compression needs imagecodecs; install it with pip install "slime-vlm[tiff]"'
+    )
 
 
 def test_orientation_is_honoured(tmp_path):
@@ -147,7 +150,7 @@ def test_orientation_is_honoured(tmp_path):
     assert shown(path)[..., 0].tolist() == [[0, 255], [0, 0], [0, 0]]
 
 
-def test_limits_come_before_decoding(tmp_path, monkeypatch):
+def test_pixel_limit_is_checked_before_decoding(tmp_path, monkeypatch):
     path = written(tmp_path, np.zeros((30, 40), np.uint16))
     bands = written(tmp_path, np.zeros((30, 40, 100), np.uint16), "bands.tif", planarconfig="contig")
     monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *_, **__: pytest.fail("decoded"))
@@ -156,14 +159,14 @@ def test_limits_come_before_decoding(tmp_path, monkeypatch):
     assert "with 200 bytes a pixel" in failure(bands, max_pixels=14_999)
 
 
-def test_what_is_no_image(tmp_path):
+def test_pages_that_cannot_be_shown(tmp_path):
     assert "complex64 values" in failure(written(tmp_path, np.zeros((4, 4), np.complex64)))
     volume = written(tmp_path, np.zeros((3, 4, 4), np.uint16), "b.tif", volumetric=True)
-    assert "a volume of 3 layers" in failure(volume)
+    assert "one page holds a volume of 3 layers" in failure(volume)
 
 
 @pytest.mark.parametrize("keep", [6, 60, 900])
-def test_truncated_files_are_one_line(tmp_path, capfd, keep):
+def test_truncated_files_give_one_line(tmp_path, capfd, keep):
     values = np.random.default_rng(0).integers(0, 65536, (40, 40, 3), dtype=np.uint16)
     path = written(tmp_path, values, photometric="rgb", compression="lzw", tile=(16, 16))
     path.write_bytes(path.read_bytes()[:keep])

@@ -1,4 +1,4 @@
-"""Large TIFF images that stay in their file: the pixels and answers of whole decoding, and few rows at a time."""
+"""Large TIFF images that stay in their file give the pixels and answers of whole decoding, a few rows at a time."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from PIL import Image
 
 from slime_vlm.errors import ConfigError, MediaError
 from slime_vlm.inference import answering
-from slime_vlm.media import TiledImage, open_image, open_input
-from slime_vlm.media import tiled_image as tiled_image
+from slime_vlm.media import TiledImage, open_image, open_input, tiled_image
 from slime_vlm.media.request import Request
 from slime_vlm.media.tiled_image import open_tiled
 from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
@@ -29,7 +28,7 @@ LAYOUTS = {
 
 
 @pytest.fixture(autouse=True)
-def _small_images_too(monkeypatch):
+def tile_small_images(monkeypatch):
     monkeypatch.setattr(tiled_image, "LEAST_PIXELS", 1)
 
 
@@ -42,7 +41,7 @@ def write(path: Path, layout: dict, height: int = 530, width: int = 700, bands: 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("bands", [1, 3])
-def test_regions_are_the_pixels_of_the_whole(tmp_path, layout, bands):
+def test_regions_equal_whole_decoding(tmp_path, layout, bands):
     pixels = write(tmp_path / "a.tif", LAYOUTS[layout], bands=bands)
     image = open_input(tmp_path / "a.tif")
     assert isinstance(image, TiledImage)
@@ -54,7 +53,7 @@ def test_regions_are_the_pixels_of_the_whole(tmp_path, layout, bands):
         assert np.array_equal(found, part if bands == 3 else np.repeat(part[..., None], 3, axis=-1))
 
 
-def test_the_colours_of_jpeg_are_nearly_those_of_pillow(tmp_path):
+def test_jpeg_colours_are_close_to_pillow(tmp_path):
     soft = Image.effect_noise((90, 70), 60).convert("RGB").resize((720, 560), Image.Resampling.BICUBIC)
     tifffile.imwrite(tmp_path / "a.tif", np.asarray(soft), photometric="rgb", tile=(64, 64), compression="jpeg")
     image = open_input(tmp_path / "a.tif")
@@ -64,7 +63,7 @@ def test_the_colours_of_jpeg_are_nearly_those_of_pillow(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(530, 700), (2300, 90), (140, 1900)])
-def test_views_are_those_of_the_whole(tmp_path, size):
+def test_views_equal_those_of_whole_decoding(tmp_path, size):
     write(tmp_path / "a.tif", LAYOUTS["tiles"], *size)
     processor = SlimeImageProcessor(view_size=56, max_tiles=40)
     tiled, whole = open_input(tmp_path / "a.tif"), open_image(tmp_path / "a.tif")
@@ -75,7 +74,7 @@ def test_views_are_those_of_the_whole(tmp_path, size):
         next(SlimeImageProcessor(view_size=56, resample=Image.Resampling.BILINEAR).stream_views(tiled, 8))
 
 
-def test_answers_and_drawings(tmp_path):
+def test_answers_and_drawings_equal_whole_decoding(tmp_path):
     write(tmp_path / "a.tif", LAYOUTS["strips"])
     model, processor = tiny_reader()
     tiled, whole = open_input(tmp_path / "a.tif"), open_image(tmp_path / "a.tif")
@@ -92,11 +91,11 @@ def test_only_some_rows_are_decoded_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(TiledImage, "crop", lambda self, box: (rows.append(box[3] - box[1]), crop(self, box))[1])
     assert list(SlimeImageProcessor(view_size=56).stream_views(open_input(tmp_path / "a.tif"), 4))
     assert rows
-    # A piece, and the reach of the filter on either side of it.
+    # One piece, plus the support of the filter on both sides.
     assert max(rows) <= 1024 + 4 * 4000 / 56 + 2
 
 
-def test_what_is_decoded_whole(tmp_path, monkeypatch):
+def test_unsupported_layouts_are_decoded_whole(tmp_path, monkeypatch):
     for name, layout, more in [
         ("one.tif", {"rowsperstrip": 530}, {}),
         ("high.tif", {"rowsperstrip": 500}, {}),
@@ -114,20 +113,20 @@ def test_what_is_decoded_whole(tmp_path, monkeypatch):
     assert isinstance(open_input(tmp_path / "a.tif"), Image.Image)
 
 
-def test_a_file_that_does_not_tell_its_sizes(tmp_path):
+def test_file_without_tile_sizes_is_decoded_whole(tmp_path):
     pixels = write(tmp_path / "a.tif", {"rowsperstrip": 16})
     data = bytearray((tmp_path / "a.tif").read_bytes())
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
-        place = file.pages[0].tags[279].offset
-    # A tag of another number in its place: the sizes are unknown.
-    data[place : place + 2] = (65000).to_bytes(2, "little")
+        offset = file.pages[0].tags[279].offset
+    # Renumber the tag, so that the sizes are unknown.
+    data[offset : offset + 2] = (65000).to_bytes(2, "little")
     (tmp_path / "a.tif").write_bytes(data)
     found = open_input(tmp_path / "a.tif")
     assert isinstance(found, Image.Image)
     assert np.array_equal(np.asarray(found), pixels)
 
 
-def test_tiles_that_were_left_out_are_black(tmp_path):
+def test_omitted_tiles_are_black(tmp_path):
     write(tmp_path / "a.tif", LAYOUTS["tiles"])
     with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as file:
         tags = file.pages[0].tags
@@ -140,7 +139,7 @@ def test_tiles_that_were_left_out_are_black(tmp_path):
     assert found[:64, 96:].max() > 0
 
 
-def test_limits_and_pages(tmp_path):
+def test_pixel_limit_and_missing_page(tmp_path):
     write(tmp_path / "a.tif", LAYOUTS["tiles"])
     with pytest.raises(MediaError, match="the limit is"):
         open_input(tmp_path / "a.tif", max_pixels=1000)
@@ -152,7 +151,7 @@ def test_limits_and_pages(tmp_path):
         open_input(tmp_path / "cut.tif")
 
 
-def test_damage_inside_is_told_when_it_is_met(tmp_path):
+def test_damage_is_reported_when_it_is_reached(tmp_path):
     write(tmp_path / "a.tif", LAYOUTS["deflate"])
     data = bytearray((tmp_path / "a.tif").read_bytes())
     with tifffile.TiffFile(tmp_path / "a.tif") as file:

@@ -1,4 +1,4 @@
-"""Videos: which frames are taken and when they are shown, turning, damage, limits, and what is said without PyAV."""
+"""Videos: which frames are taken and when they are shown, rotation, damage, limits, and the error without PyAV."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from slime_vlm.errors import MediaError
 from slime_vlm.media import Clip, is_video, open_clip, open_image, open_input
-from slime_vlm.media.video import _middles
+from slime_vlm.media.video import middle_frames
 from tests.media.failing import failure, without
 
 
@@ -24,9 +24,9 @@ def write_clip(
     codec: str = "mpeg4",
     times: list[int] | None = None,
 ) -> Path:
-    """Writes a video whose frame i is grey of value 10 + 5 i, brighter in its upper left quarter; size is (h, w).
+    """Write a video whose frame i has the grey value 10 + 5 i, brighter in its upper left quarter.
 
-    Frames follow each other, or are shown at `times` in units of 1 / rate.
+    The size is (height, width). Frames follow each other, or are shown at `times` in units of 1 / rate.
     """
     height, width = size
     with av.open(str(path), "w") as container:
@@ -45,11 +45,11 @@ def write_clip(
 
 
 def numbers(clip: Clip) -> list[int]:
-    """Which frames of `write_clip` these are, by their grey in the lower right."""
+    """Return which frames of `write_clip` these are, by the grey of their lower right corner."""
     return [round((np.asarray(frame)[-9:, -9:].mean() - 10) / 5) for frame in clip.frames]
 
 
-def line_of(*args, **options) -> str:
+def video_failure(*args, **options) -> str:
     with pytest.raises(MediaError) as raised:
         open_clip(*args, **options)
     assert "\n" not in str(raised.value)
@@ -62,13 +62,13 @@ def clip_file(tmp_path_factory) -> Path:
 
 
 def test_middles_of_equal_spans():
-    assert _middles(list(range(32)), 8) == [2, 6, 10, 14, 18, 22, 26, 30]
-    assert _middles(list(range(-5, 5)), 4) == [1, 3, 6, 8]
-    assert _middles([0, 10, 20], 8) == [0, 1, 2]
-    assert _middles(list(range(9)), 1) == [4]
-    # Four quick frames, then one that stays: the spans are of time, and no frame is taken twice.
-    assert _middles([0, 1, 2, 3, 12], 3) == [2, 3, 4]
-    assert _middles([0, 1, 2, 3, 100], 3) == [3, 4]
+    assert middle_frames(list(range(32)), 8) == [2, 6, 10, 14, 18, 22, 26, 30]
+    assert middle_frames(list(range(-5, 5)), 4) == [1, 3, 6, 8]
+    assert middle_frames([0, 10, 20], 8) == [0, 1, 2]
+    assert middle_frames(list(range(9)), 1) == [4]
+    # Four short frames, then a long one. Spans are equal in time, and no frame is taken twice.
+    assert middle_frames([0, 1, 2, 3, 12], 3) == [2, 3, 4]
+    assert middle_frames([0, 1, 2, 3, 100], 3) == [3, 4]
 
 
 def test_frames_are_spread_over_the_video(clip_file):
@@ -79,7 +79,7 @@ def test_frames_are_spread_over_the_video(clip_file):
     assert numbers(open_clip(clip_file, num_frames=2)) == [8, 24]
 
 
-def test_spans_are_of_time(tmp_path):
+def test_spans_are_equal_in_time(tmp_path):
     times = [*range(16), 60, 100, 140]
     clip = open_clip(write_clip(tmp_path / "a.mkv", len(times), times=times), num_frames=4)
     # 19 frames that are shown for 7.8 each on average: the middles are at 18.5, 55.4, 92.4 and 129.3.
@@ -92,7 +92,7 @@ def test_a_single_frame(tmp_path):
     assert (numbers(clip), clip.seconds) == ([0], [0.0])
 
 
-def test_a_cover_is_no_video(tmp_path):
+def test_cover_image_is_not_a_video(tmp_path):
     with av.open(str(tmp_path / "song.mp4"), "w") as container:
         cover = container.add_stream("mjpeg", rate=1)
         cover.height = cover.width = 16
@@ -100,7 +100,7 @@ def test_a_cover_is_no_video(tmp_path):
         cover.disposition = av.stream.Disposition.attached_pic
         container.mux(cover.encode(av.VideoFrame.from_image(Image.new("RGB", (16, 16))).reformat(format="yuvj420p")))
         container.mux(cover.encode())
-    assert "a cover in it" in line_of(tmp_path / "song.mp4")
+    assert "a cover image" in video_failure(tmp_path / "song.mp4")
 
 
 @pytest.mark.parametrize(
@@ -116,14 +116,14 @@ def test_a_short_video_gives_all_its_frames(tmp_path):
     assert numbers(open_clip(write_clip(tmp_path / "a.mp4", 3))) == [0, 1, 2]
 
 
-def test_phones_tell_how_to_turn_a_video(clip_file, tmp_path):
+def test_rotation_tag_of_phones_is_applied(clip_file, tmp_path):
     turned = tmp_path / "turned.mp4"
-    # The tag of a quarter turn is in the header of the track: a matrix of (0, 1, -1, 0) in place of (1, 0, 0, 1).
+    # The tag for a quarter turn is in the track header: a matrix of (0, 1, -1, 0) in place of (1, 0, 0, 1).
     data = bytearray(clip_file.read_bytes())
     header = data.index(b"tkhd") + 4
     one = 0x10000
-    for place, value in enumerate([0, one, 0, -one, 0, 0]):
-        data[header + 40 + 4 * place : header + 44 + 4 * place] = value.to_bytes(4, "big", signed=True)
+    for index, value in enumerate([0, one, 0, -one, 0, 0]):
+        data[header + 40 + 4 * index : header + 44 + 4 * index] = value.to_bytes(4, "big", signed=True)
     turned.write_bytes(data)
     frame = np.asarray(open_clip(turned, num_frames=1).frames[0])
     assert frame.shape == (64, 48, 3)
@@ -132,7 +132,7 @@ def test_phones_tell_how_to_turn_a_video(clip_file, tmp_path):
     assert int(np.argmax([quarter.mean() for quarter in quarters])) == 1
 
 
-def test_a_cut_video_is_as_long_as_what_is_left(tmp_path):
+def test_truncated_video_gives_its_readable_part(tmp_path):
     whole = write_clip(tmp_path / "a.ts", 40, codec="mpeg2video")
     (tmp_path / "cut.ts").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     clip = open_clip(tmp_path / "cut.ts", num_frames=4)
@@ -141,36 +141,36 @@ def test_a_cut_video_is_as_long_as_what_is_left(tmp_path):
     assert max(numbers(clip)) < 40
 
 
-def test_images_and_videos_are_told_apart(clip_file, tmp_path):
+def test_images_and_videos_are_distinguished(clip_file, tmp_path):
     Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
     assert isinstance(open_input(clip_file, num_frames=2), Clip)
     assert isinstance(open_input(tmp_path / "a.png"), Image.Image)
     assert not is_video(tmp_path / "none")
-    with pytest.raises(MediaError, match="a video is expected"):
+    with pytest.raises(MediaError, match="this is not a video, expected one"):
         open_clip(tmp_path / "a.png")
     with pytest.raises(MediaError, match="open_clip reads its frames"):
         open_image(clip_file)
 
 
-def test_what_cannot_be_opened(clip_file, tmp_path, monkeypatch):
+def test_videos_that_cannot_be_opened(clip_file, tmp_path, monkeypatch):
     data = clip_file.read_bytes()
     (tmp_path / "head.mp4").write_bytes(data[:40])
-    assert "damaged or incomplete" in line_of(tmp_path / "head.mp4")
-    assert "has no pages" in line_of(f"{clip_file}#2")
-    assert "the limit is" in line_of(clip_file, max_pixels=100)
-    assert "no such file" in line_of(tmp_path / "none.mp4")
+    assert "damaged or incomplete" in video_failure(tmp_path / "head.mp4")
+    assert "has no pages" in video_failure(f"{clip_file}#2")
+    assert "the limit is" in video_failure(clip_file, max_pixels=100)
+    assert "no such file" in video_failure(tmp_path / "none.mp4")
     with av.open(str(tmp_path / "sound.mkv"), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
         sound.sample_rate = 8000
         container.mux(stream.encode(sound))
-    assert "sound alone" in line_of(tmp_path / "sound.mkv")
+    assert "only sound" in video_failure(tmp_path / "sound.mkv")
     without(monkeypatch, "av")
-    assert 'pip install "slime-vlm[video]"' in line_of(clip_file)
-    assert "a video, an image is expected" in failure(clip_file)
+    assert 'pip install "slime-vlm[video]"' in video_failure(clip_file)
+    assert "this is a video, expected an image" in failure(clip_file)
 
 
-def test_a_sheet_has_the_frames_row_by_row(clip_file):
+def test_sheet_shows_the_frames_row_by_row(clip_file):
     sheet = open_clip(clip_file).sheet(4, 2)
     assert sheet.size == (128, 192)
     cells = np.asarray(sheet).reshape(4, 48, 2, 64, 3)[:, 40, :, 60, 0].reshape(-1)

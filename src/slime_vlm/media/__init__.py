@@ -1,4 +1,4 @@
-"""Opening images of every kind, and videos: one file per format, chosen by what a file holds and not by its name."""
+"""Image, document and video files: one reader per format, chosen by the content of a file and not by its name."""
 
 from __future__ import annotations
 

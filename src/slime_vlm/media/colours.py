@@ -1,4 +1,4 @@
-"""From pixel values of any depth to 8 bits, and from images of any mode to RGB."""
+"""Convert pixel values of any depth to 8 bits, and images of any mode to RGB."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from slime_vlm.errors import InputError
 
 @dataclass(frozen=True)
 class Window:
-    """The grey values to show: `center - width / 2` becomes black, `center + width / 2` white.
+    """The range of grey values to show: `center - width / 2` becomes black, `center + width / 2` white.
 
     Attributes:
-        center: the value that becomes middle grey.
-        width: from black to white.
+        center: The value that becomes middle grey.
+        width: The distance from black to white.
     """
 
     center: float
@@ -26,10 +26,10 @@ class Window:
 
     @classmethod
     def parse(cls, text: str) -> Window:
-        """Reads `CENTER/WIDTH`, such as `40/400`.
+        """Parse `CENTER/WIDTH`, such as `40/400`.
 
         Raises:
-            InputError: it is none.
+            InputError: The text does not have this form.
         """
         center, _, width = text.partition("/")
         number = r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*"
@@ -40,7 +40,7 @@ class Window:
         return cls(float(center), float(width))
 
     def apply(self, values: np.ndarray) -> np.ndarray:
-        """Grey values of any type as uint8 of the same shape."""
+        """Scale grey values of any type to uint8 of the same shape."""
         scaled = values.astype(np.float32)
         scaled -= np.float32(self.center)
         scaled /= np.float32(self.width)
@@ -50,20 +50,20 @@ class Window:
 
 
 def to_rgb(image: Image.Image, window: Window | None = None) -> Image.Image:
-    """Turns an image of any mode into 8-bit RGB; one that is so already is returned itself, not copied.
+    """Convert an image of any mode to 8-bit RGB. An image that is RGB already is returned itself, not copied.
 
-    Transparent images are laid on white. Grey deeper than 8 bits is scaled as `eight_bit` describes.
+    Transparent pixels are blended with white. Grey deeper than 8 bits is scaled as `eight_bit` describes.
 
     Args:
-        image: an image.
-        window: which values of deep grey to show.
+        image: The image.
+        window: Which values of deep grey to show.
     """
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
         return Image.fromarray(eight_bit(np.asarray(image), window), "L").convert("RGB")
     if image.mode == "LAB":
-        # Pillow converts LAB through colour profiles only.
+        # Pillow converts LAB only through colour profiles.
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
         assert converted is not None
@@ -75,25 +75,25 @@ def to_rgb(image: Image.Image, window: Window | None = None) -> Image.Image:
 
 
 def eight_bit(values: np.ndarray, window: Window | None = None, valid: np.ndarray | None = None) -> np.ndarray:
-    """Scales deep values to uint8 of the same shape.
+    """Scale deep values to uint8 of the same shape.
 
     Whole numbers are divided by the full range of the smallest usual depth (8, 10, 12, 14 or 16 bits) that holds the
-    largest one, so a 12-bit scan stored in 16 bits is not black and a page keeps its contrast; values that fit none, or
-    are negative, are stretched from the least to the largest. Floats are taken as 0..1 or 0..255 where they fit, else
-    stretched.
+    largest one. So a 12-bit scan stored in 16 bits is not black, and a page keeps its contrast. Floats are taken as
+    0..1 or 0..255 where they fit. All other values, negative ones included, are stretched from the smallest to the
+    largest.
 
     Args:
-        values: [H, W] grey or [H, W, C] colours, which are scaled alike.
-        window: which values to show, in place of all this.
-        valid: bool [H, W], the pixels that mean something; the others have no say in the range.
+        values: Grey [H, W] or colours [H, W, C], whose channels are scaled alike.
+        window: Which values to show. It replaces the rules above.
+        valid: The pixels that determine the range, bool [H, W]. None means all.
     """
     if window is not None:
         return window.apply(values)
     whole = np.issubdtype(values.dtype, np.integer)
-    # In place from here on: a large image of deep colours takes gigabytes.
+    # Scale in place from here on: a large image of deep colours takes gigabytes.
     scaled = np.nan_to_num(values.astype(np.float32), copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-    meant = scaled if valid is None or valid.all() else scaled[valid]
-    low, high = (float(meant.min()), float(meant.max())) if meant.size else (0.0, 0.0)
+    counted = scaled if valid is None or valid.all() else scaled[valid]
+    low, high = (float(counted.min()), float(counted.max())) if counted.size else (0.0, 0.0)
     ranges = [2.0**bits - 1 for bits in (8, 10, 12, 14, 16)] if whole else [1.0, 255.0]
     fitting = [full for full in ranges if high <= full]
     if low >= 0 and fitting:

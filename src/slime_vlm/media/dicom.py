@@ -1,4 +1,4 @@
-"""DICOM images: rescaled, windowed, one frame at a time."""
+"""DICOM images, one frame at a time, with the rescale and window that the file describes."""
 
 from __future__ import annotations
 
@@ -11,26 +11,33 @@ from PIL import Image
 from slime_vlm.errors import MediaError
 from slime_vlm.extras import import_extra
 from slime_vlm.media.colours import eight_bit
+from slime_vlm.media.file_type import FileType
 from slime_vlm.media.request import Request
 
 _IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 
 
-def read_dicom(request: Request) -> Image.Image:
-    """Reads a frame.
+def recognizes_dicom(head: bytes) -> bool:
+    """Tell whether a file has the DICOM signature, which old files lack."""
+    return head[128:132] == b"DICM"
 
-    Grey values pass the modality table or rescale slope and intercept, then the window that is asked for, else the
-    file's own table or window, else they are scaled by their range; MONOCHROME1 is inverted, padding is black.
+
+def read_dicom(request: Request) -> Image.Image:
+    """Read a frame.
+
+    Grey values are converted by the modality table, or by rescale slope and intercept. The requested window then maps
+    them to 8 bits. Without one the file's own table or window does, and without those their range. MONOCHROME1 is
+    inverted, and padding is black.
 
     Raises:
-        MediaError: pydicom or a decoder is not installed, there is no such frame, it is larger than the limit, or the
-            file holds no image.
+        MediaError: pydicom or a decoder is not installed, the file has no image or no such frame, or the frame is
+            larger than the limit.
     """
-    pydicom = import_extra("pydicom", request.name, "a DICOM file", "dicom")
+    pydicom = import_extra("pydicom", request.name, "a DICOM file needs pydicom", "dicom")
     with warnings.catch_warnings():
-        # pydicom warns of every deviation from the standard; here a file is read or the error says why not.
+        # pydicom warns about every deviation from the standard. Here a file is read, or the error says why not.
         warnings.simplefilter("ignore")
-        # Forced, as files from before the standard's preamble are read as well.
+        # Forced, because files without the preamble of the standard are read as well.
         header = pydicom.dcmread(request.path, stop_before_pixels=True, force=True)
         if "Rows" not in header or "Columns" not in header:
             kind = header.get("Modality")
@@ -54,21 +61,21 @@ def _check_decoder(syntax: Any, request: Request) -> None:
         raise MediaError(f"{request.name}: its pixels are {syntax.name}, which pydicom does not decode") from None
     if not decoder.is_available:
         wanted = " or ".join(text.split(" - requires ")[-1] for text in decoder.missing_dependencies)
-        # What is imported as gdcm is python-gdcm on PyPI; gdcm there is something else.
+        # The module gdcm comes from the package python-gdcm. The package gdcm is something else.
         wanted = wanted.replace("gdcm", "python-gdcm")
         raise MediaError(f"{request.name}: compressed as {syntax.name}; install a decoder with pip: {wanted}")
 
 
 def _shown(values: np.ndarray, header: Any, index: int, request: Request) -> np.ndarray:
-    """What to show of a frame: uint8, grey [H, W] or colours [H, W, 3]."""
+    """Return the frame as it is shown: uint8, grey [H, W] or colours [H, W, 3]."""
     from pydicom.pixels import apply_color_lut
 
     kind = str(header.get("PhotometricInterpretation", "MONOCHROME2")).strip()
     if kind == "PALETTE COLOR":
         colours = apply_color_lut(values, header)[..., :3]
-        return _divided(colours, int(header.RedPaletteColorLookupTableDescriptor[2]))
+        return _from_bits(colours, int(header.RedPaletteColorLookupTableDescriptor[2]))
     if values.ndim == 3:
-        return _divided(values, int(header.get("BitsStored", 8)))
+        return _from_bits(values, int(header.get("BitsStored", 8)))
     empty = _padding(values, header)
     grey = _grey(values, ~empty, header, index, request)
     if kind == "MONOCHROME1":
@@ -85,7 +92,7 @@ def _grey(values: np.ndarray, valid: np.ndarray, header: Any, index: int, reques
         return request.window.apply(values)
     if header.get("VOILUTSequence"):
         bits = int(header.VOILUTSequence[0].LUTDescriptor[2])
-        return _divided(apply_voi(np.rint(values).astype(np.int64), header), bits)
+        return _from_bits(apply_voi(np.rint(values).astype(np.int64), header), bits)
     described = _of_frame(header, index, "FrameVOILUTSequence")
     if "WindowCenter" in described and "WindowWidth" in described:
         return _own_window(values, described)
@@ -93,11 +100,11 @@ def _grey(values: np.ndarray, valid: np.ndarray, header: Any, index: int, reques
 
 
 def _own_window(values: np.ndarray, described: Any) -> np.ndarray:
-    """Applies the first window that a file describes, by the function it names."""
+    """Apply the first window that a file describes, with the function that it names."""
     from pydicom.dataset import Dataset
     from pydicom.pixels import apply_windowing
 
-    # pydicom fills the range of the stored values; told of 8 unsigned bits it fills 0 to 255.
+    # pydicom scales to the range of the stored values. For 8 unsigned bits that is 0 to 255.
     window = Dataset()
     window.PhotometricInterpretation, window.BitsStored, window.PixelRepresentation = "MONOCHROME2", 8, 0
     for keyword in ("WindowCenter", "WindowWidth", "VOILUTFunction"):
@@ -107,7 +114,7 @@ def _own_window(values: np.ndarray, described: Any) -> np.ndarray:
 
 
 def _of_frame(header: Any, index: int, keyword: str) -> Any:
-    """Where a frame's rescale or window is described: its own functional group, the shared one, or the header."""
+    """Return what describes a frame's rescale or window: its own functional group, the shared one, or the header."""
     groups = header.get("PerFrameFunctionalGroupsSequence") or []
     for group in [*groups[index : index + 1], *(header.get("SharedFunctionalGroupsSequence") or [])]:
         if group.get(keyword):
@@ -116,7 +123,7 @@ def _of_frame(header: Any, index: int, keyword: str) -> Any:
 
 
 def _padding(values: np.ndarray, header: Any) -> np.ndarray:
-    """Pixels outside of what was scanned: bool of the same shape."""
+    """Return which pixels lie outside the scanned area, bool of the same shape."""
     first = header.get("PixelPaddingValue")
     if first is None:
         return np.zeros(values.shape, dtype=bool)
@@ -124,8 +131,11 @@ def _padding(values: np.ndarray, header: Any) -> np.ndarray:
     return (values >= min(first, last)) & (values <= max(first, last))
 
 
-def _divided(values: np.ndarray, bits: int) -> np.ndarray:
-    """Values of a known depth as 8 bits."""
+def _from_bits(values: np.ndarray, bits: int) -> np.ndarray:
+    """Scale values of a known depth to 8 bits."""
     if bits == 8:
         return values.astype(np.uint8)
     return np.rint(values * np.float32(255.0 / (2**bits - 1))).clip(0, 255).astype(np.uint8)
+
+
+DICOM = FileType(recognizes_dicom, read_dicom, suffixes=(".dcm", ".dicom"))

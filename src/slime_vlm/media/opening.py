@@ -1,4 +1,9 @@
-"""The single entry for images and videos: which file and page, which reader it is for, and one line if it fails."""
+"""Open images and videos: find the file and page, choose the reader by the content, report failures in one line.
+
+To add an image format, write one module beside this one that defines a `FileType`, and add it to `FILE_TYPES` below.
+`heic.py` is the shortest example. If a package reads the format, import it with `extras.import_extra`, and name the
+package in the extra of `pyproject.toml`.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +18,22 @@ from PIL import Image, UnidentifiedImageError
 
 from slime_vlm.errors import MediaError
 from slime_vlm.media.colours import Window
-from slime_vlm.media.dicom import read_dicom
+from slime_vlm.media.dicom import DICOM
 from slime_vlm.media.download import MAX_DOWNLOAD, download, is_address
-from slime_vlm.media.file_type import Kind, kind_of
-from slime_vlm.media.heic import read_heic
-from slime_vlm.media.pdf import read_pdf
-from slime_vlm.media.pillow import read_pillow
-from slime_vlm.media.request import DPI, MAX_PIXELS, Request
-from slime_vlm.media.tiff import read_tiff
+from slime_vlm.media.file_type import HEAD_BYTES, FileType
+from slime_vlm.media.heic import HEIC
+from slime_vlm.media.pdf import PDF
+from slime_vlm.media.pillow import PILLOW
+from slime_vlm.media.request import DPI, MAX_PIXELS, Request, damaged
+from slime_vlm.media.tiff import TIFF
 from slime_vlm.media.tiled_image import TiledImage, open_tiled
-from slime_vlm.media.video import NUM_FRAMES, Clip, read_clip
+from slime_vlm.media.video import NUM_FRAMES, VIDEO, Clip, read_clip
 
-_Read = TypeVar("_Read")
+_Opened = TypeVar("_Opened")
 
-_READERS: dict[Kind, Callable[[Request], Image.Image]] = {
-    "dicom": read_dicom,
-    "heic": read_heic,
-    "pdf": read_pdf,
-    "tiff": read_tiff,
-    "other": read_pillow,
-}
+# The first type that recognizes a file reads it. The order matters: a DICOM preamble may hold a TIFF header, AVIF has
+# brands of HEIC, HEIC has the container of MP4, and a PDF may begin with any other bytes.
+FILE_TYPES: tuple[FileType, ...] = (DICOM, TIFF, PILLOW, HEIC, VIDEO, PDF)
 
 
 def open_image(
@@ -44,26 +45,27 @@ def open_image(
     allow_url: bool = False,
     max_download: int = MAX_DOWNLOAD,
 ) -> Image.Image:
-    """Opens an image as 8-bit RGB, turned upright.
+    """Open an image as 8-bit RGB, turned upright.
 
-    What the file holds decides how it is read, not its name. Transparency is laid on white, and deep grey values are
-    scaled to 8 bits as `colours.eight_bit` describes.
+    The content of the file decides how it is read, not its name. Transparent pixels are blended with white, and deep
+    grey values are scaled to 8 bits as `colours.eight_bit` describes.
 
     Args:
-        spec: a file, or a page of it such as `scan.pdf#3` (TIFF, PDF, DICOM, HEIC, GIF; counted from 1, the first by
-            default). A file whose name holds a `#` is taken as it is.
-        max_pixels: the largest height times width to decode.
-        dpi: resolution of PDF pages.
-        window: which values of deep grey to show; by default the file's own window where it has one.
-        allow_url: whether `spec` may be an http or https address.
-        max_download: the largest download in bytes.
+        spec: A file, or a page of it such as `scan.pdf#3` (TIFF, PDF, DICOM, HEIC, GIF). Pages are counted from 1, and
+            the first is the default. If a file with the whole name exists, `#` included, that file is opened.
+        max_pixels: The largest height times width to decode.
+        dpi: Resolution of PDF pages.
+        window: Which values of deep grey to show. The default is the file's own window, if it has one.
+        allow_url: Whether `spec` may be an http or https address.
+        max_download: The largest download in bytes.
 
     Returns:
-        An RGB image that no longer depends on the file.
+        An RGB image that does not depend on the file any more.
 
     Raises:
-        MediaError: the file is missing, empty, a folder, not an image, damaged, or larger than `max_pixels`; it has no
-            such page; the package for its format is not installed; an address is not allowed, not public, or fails.
+        MediaError: The file is missing, empty, a folder, not an image, damaged, or larger than `max_pixels`. Or it has
+            no such page, the package for its format is not installed, or an address is not allowed, not public or
+            cannot be downloaded.
     """
     file, page = check_spec(spec, allow_url)
     request = Request(Path(file), file, page, max_pixels, dpi, window)
@@ -72,48 +74,48 @@ def open_image(
     with tempfile.TemporaryDirectory(prefix="slime-") as folder:
         target = Path(folder) / "download"
         download(file, target, max_download)
-        return _read_image(replace(request, path=target, downloaded=True))
+        return _read_image(replace(request, path=target, untrusted=True))
 
 
 def open_clip(spec: str | Path, num_frames: int = NUM_FRAMES, max_pixels: int = MAX_PIXELS) -> Clip:
-    """Opens a video file as a few frames, evenly spread in time and turned upright.
+    """Open a video file as a few frames, evenly spread in time and turned upright.
 
     Args:
-        spec: a file.
-        num_frames: how many frames to take; a video that has fewer gives all of them.
-        max_pixels: the largest height times width of a frame to decode.
+        spec: A file.
+        num_frames: How many frames to take. A video with fewer frames gives all of them.
+        max_pixels: The largest height times width of a frame to decode.
 
     Raises:
-        MediaError: the file is missing, empty, a folder, an address, not a video, damaged, or larger than `max_pixels`;
-            PyAV is not installed.
+        MediaError: The file is missing, empty, a folder, an address, not a video, damaged, or larger than `max_pixels`,
+            or PyAV is not installed.
     """
     file, page = check_spec(spec)
     request = Request(Path(file), file, page, max_pixels)
 
-    def read(kind: Kind) -> Clip:
-        if kind != "video":
-            raise MediaError(f"{file}: an image, a video is expected")
+    def read(file_type: FileType) -> Clip:
+        if file_type is not VIDEO:
+            raise MediaError(f"{file}: this is not a video, expected one; open_image opens images")
         return read_clip(request, num_frames)
 
     return _reading(request, "video", read)
 
 
 OpenedInput: TypeAlias = Image.Image | TiledImage | Clip
-"""What can be asked about: an image, a large one that stays in its file, or the frames of a video."""
+"""What the model can be asked about: an image, a large image that stays in its file, or the frames of a video."""
 
 
 def open_input(spec: str | Path, num_frames: int = NUM_FRAMES, **options: Any) -> OpenedInput:
-    """Opens what a file holds: a video as `open_clip` does, an image as `open_image` does.
+    """Open a video as `open_clip` does, and an image as `open_image` does.
 
     A large TIFF image that can be decoded by regions stays in its file (`tiled_image.open_tiled`).
 
     Args:
-        spec: see `open_image`.
-        num_frames: see `open_clip`.
-        **options: those of `open_image`.
+        spec: See `open_image`.
+        num_frames: See `open_clip`.
+        **options: The options of `open_image`.
 
     Raises:
-        MediaError: see `open_image` and `open_clip`.
+        MediaError: See `open_image` and `open_clip`.
     """
     file, page = check_spec(spec, bool(options.get("allow_url", False)))
     if is_address(file):
@@ -122,68 +124,77 @@ def open_input(spec: str | Path, num_frames: int = NUM_FRAMES, **options: Any) -
     if is_video(file):
         return open_clip(spec, num_frames, max_pixels)
     request = Request(Path(file), file, page, max_pixels)
-    tiled = _reading(request, "image", lambda kind: open_tiled(request) if kind == "tiff" else None)
+    tiled = _reading(request, "image", lambda file_type: open_tiled(request) if file_type is TIFF else None)
     return open_image(spec, **options) if tiled is None else tiled
 
 
 def is_video(file: str | Path) -> bool:
-    """Tells whether a file holds a video, by its first bytes; what cannot be read holds none."""
+    """Tell whether a file holds a video, by its first bytes. The answer is False for files that cannot be read."""
     try:
-        return kind_of(Path(file)) == "video"
+        return type_of(Path(file)) is VIDEO
     except OSError:
         return False
 
 
 def open_image_bytes(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Opens an image that lies in memory; as with downloads, only common formats are tried.
+    """Open an image from memory. As for downloads, Pillow tries common formats only.
 
     Args:
-        content: the file's bytes.
-        name: what messages call it.
-        max_pixels: as for `open_image`.
+        content: The bytes of the file.
+        name: The name that messages use.
+        max_pixels: As for `open_image`.
 
     Raises:
-        MediaError: it is empty, not an image, damaged, or larger than `max_pixels`.
+        MediaError: The content is empty, not an image, damaged, or larger than `max_pixels`.
     """
     if not content:
-        raise MediaError(f"{name}: it is empty, an image is expected")
+        raise MediaError(f"{name}: it is empty, expected an image")
     with tempfile.TemporaryDirectory(prefix="slime-") as folder:
-        # Some readers take files only.
+        # Some readers accept only files.
         target = Path(folder) / "image"
         target.write_bytes(content)
-        return _read_image(Request(target, name, max_pixels=max_pixels, downloaded=True))
+        return _read_image(Request(target, name, max_pixels=max_pixels, untrusted=True))
 
 
 def check_spec(spec: str | Path, allow_url: bool = False) -> tuple[str, int | None]:
-    """Finds what is meant, without reading it.
+    """Split a spec into file and page, and check that the file can be one, without reading it.
 
     Args:
-        spec: as for `open_image`.
-        allow_url: as for `open_image`.
+        spec: As for `open_image`.
+        allow_url: As for `open_image`.
 
     Returns:
         The file or address, and the page.
 
     Raises:
-        MediaError: the file is missing, empty or a folder, or an address is not allowed.
+        MediaError: The file is missing, empty or a folder, or an address is not allowed.
     """
     file, page = _split(str(spec))
     if is_address(file):
         if not allow_url:
-            raise MediaError(f"{file}: an address; nothing is downloaded without --allow-url")
+            raise MediaError(f"{file}: this is an address; nothing is downloaded without --allow-url")
         return file, page
     path = Path(file)
     if path.is_dir():
-        raise MediaError(f"{file}: this is a folder, an image file is expected")
+        raise MediaError(f"{file}: this is a folder, expected a file")
     if not path.exists():
         raise MediaError(f"{file}: no such file")
     if path.stat().st_size == 0:
-        raise MediaError(f"{file}: the file is empty, an image is expected")
+        raise MediaError(f"{file}: the file is empty, expected an image")
     return file, page
 
 
+def type_of(path: Path) -> FileType:
+    """Return the type of a file. Pillow gets all files that no type recognizes."""
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    by_content = [file_type for file_type in FILE_TYPES if file_type.recognizes(head)]
+    by_name = [file_type for file_type in FILE_TYPES if path.suffix.lower() in file_type.suffixes]
+    return [*by_content, *by_name, PILLOW][0]
+
+
 def _split(spec: str) -> tuple[str, int | None]:
-    """Splits a page number off, unless the whole is a file's name."""
+    """Split off a page number, unless a file has the whole name."""
     parts = re.fullmatch(r"(.+)#([0-9]{1,9})", spec, re.DOTALL)
     if parts is None or (not is_address(spec) and Path(spec).exists()):
         return spec, None
@@ -191,27 +202,20 @@ def _split(spec: str) -> tuple[str, int | None]:
 
 
 def _read_image(request: Request) -> Image.Image:
-    def read(kind: Kind) -> Image.Image:
-        if kind == "video":
-            where = "no video is read from here" if request.downloaded else "open_clip reads its frames"
-            raise MediaError(f"{request.name}: a video, an image is expected; {where}")
-        return _READERS[kind](request)
-
-    return _reading(request, "image", read)
+    return _reading(request, "image", lambda file_type: file_type.read(request))
 
 
-def _reading(request: Request, what: str, read: Callable[[Kind], _Read]) -> _Read:
-    """Reads a file by its kind; whatever goes wrong is told in one line."""
+def _reading(request: Request, what: str, read: Callable[[FileType], _Opened]) -> _Opened:
+    """Read a file by its type, and turn every failure into one line."""
     name = request.name
     try:
-        return read(kind_of(request.path))
+        return read(type_of(request.path))
     except (MediaError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise MediaError(f"{name}: not an image, or of a kind that Pillow does not read") from None
+        raise MediaError(f"{name}: not an image, or in a format that Pillow does not read") from None
     except PermissionError:
         raise MediaError(f"{name}: no permission to read it") from None
-    # Decoders fed with damaged bytes fail in many ways (SyntaxError, struct.error, zlib.error, ...).
+    # Decoders raise many kinds of errors for damaged bytes (SyntaxError, struct.error, zlib.error, ...).
     except Exception as error:
-        found = " ".join(str(error).split())[:200] or type(error).__name__
-        raise MediaError(f"{name}: the {what} is damaged or incomplete ({found}); make a new copy of it") from error
+        raise damaged(name, what, error) from error

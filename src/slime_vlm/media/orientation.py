@@ -1,4 +1,4 @@
-"""Turning images upright by the orientation that cameras and scanners note beside the pixels."""
+"""Turn images upright by the orientation that cameras and scanners store beside the pixels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from PIL import Image
 ORIENTATION_TAG = 0x0112
 
 LYING = (5, 6, 7, 8)
-"""Orientations in which height and width are exchanged."""
+"""Orientations that exchange height and width."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -21,5 +21,5 @@ _UPRIGHT = {
 
 
 def upright(image: Image.Image, orientation: object) -> Image.Image:
-    """Turns an image by its EXIF or TIFF orientation; one that is unknown leaves it as it is stored."""
+    """Turn an image by its EXIF or TIFF orientation. An unknown orientation leaves the image as it is."""
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image  # type: ignore[index]

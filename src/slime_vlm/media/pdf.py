@@ -9,22 +9,28 @@ from PIL import Image
 
 from slime_vlm.errors import MediaError
 from slime_vlm.extras import import_extra
+from slime_vlm.media.file_type import FileType
 from slime_vlm.media.request import Request
 
 _POINTS_PER_INCH = 72
 
-# PDFium must not be entered by two threads, not even with two documents.
+# PDFium is not thread-safe, not even for two documents.
 _PDFIUM = threading.Lock()
 
 
+def recognizes_pdf(head: bytes) -> bool:
+    """Tell whether a file is a PDF. Other bytes may come before its signature."""
+    return b"%PDF-" in head
+
+
 def read_pdf(request: Request) -> Image.Image:
-    """Draws a page on white, with its annotations and filled-in forms.
+    """Draw a page on white, with its annotations and filled-in forms.
 
     Raises:
-        MediaError: pypdfium2 is not installed, the file is locked, there is no such page, or it is larger than the
+        MediaError: pypdfium2 is not installed, the file is locked, it has no such page, or the page is larger than the
             limit.
     """
-    pdfium = import_extra("pypdfium2", request.name, "a PDF", "pdf")
+    pdfium = import_extra("pypdfium2", request.name, "a PDF needs pypdfium2", "pdf")
     with _PDFIUM:
         try:
             document = pdfium.PdfDocument(request.path)
@@ -36,8 +42,11 @@ def read_pdf(request: Request) -> Image.Image:
             document.init_forms()
             page = document[request.index(len(document), "pages")]
             scale = request.dpi / _POINTS_PER_INCH
-            # Rounded as pypdfium2 rounds.
+            # pypdfium2 rounds up as well.
             width, height = (math.ceil(side * scale) for side in page.get_size())
             request.check_size(height, width, advice=f", or lower --dpi (it is {request.dpi:g})")
-            # A copy, as the bitmap's memory goes with the document.
+            # Copy the pixels: closing the document frees the bitmap.
             return page.render(scale=scale, rev_byteorder=True).to_pil().convert("RGB")
+
+
+PDF = FileType(recognizes_pdf, read_pdf)

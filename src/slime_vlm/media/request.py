@@ -1,4 +1,4 @@
-"""What is asked of a reader: a file, a page of it, and the settings; with the checks that all formats share."""
+"""What a reader is asked for: a file, a page and settings. Also the checks and errors that all formats share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from slime_vlm.errors import MediaError
+from slime_vlm.errors import MediaError, one_line
 from slime_vlm.media.colours import Window
 
 MAX_PIXELS = 200_000_000
@@ -15,7 +15,7 @@ MAX_PIXELS = 200_000_000
 DPI = 200.0
 """Default resolution of PDF pages: an A4 page becomes 2339 x 1654 pixels."""
 
-# Four bands of 32 bits; a pixel that takes more counts as several.
+# Four bands of 32 bits. A pixel with more bytes counts as several.
 _USUAL_PIXEL_BYTES = 16
 
 
@@ -24,13 +24,13 @@ class Request:
     """One image to read.
 
     Attributes:
-        path: the file.
-        name: what the user calls it, for messages.
-        page: its page or frame, counted from 1; None for the first (HEIC: the main one).
-        max_pixels: the largest height times width to decode.
-        dpi: resolution of PDF pages.
-        window: which grey values to show, None to decide by the file.
-        downloaded: whether it comes from elsewhere, so that only common formats are tried on it.
+        path: The file.
+        name: The name that messages use, as the user gave it.
+        page: The page or frame, counted from 1. None selects the first (HEIC: the main image).
+        max_pixels: The largest height times width to decode.
+        dpi: Resolution of PDF pages.
+        window: Which grey values to show. None lets the file decide.
+        untrusted: Whether the file comes from an untrusted source. Then Pillow tries common formats only.
     """
 
     path: Path
@@ -39,43 +39,43 @@ class Request:
     max_pixels: int = MAX_PIXELS
     dpi: float = DPI
     window: Window | None = None
-    downloaded: bool = False
+    untrusted: bool = False
 
     def index(self, count: int, what: str, default: int = 0) -> int:
-        """Place of the page that is asked for, counted from 0.
+        """Return the index of the requested page, counted from 0.
 
         Args:
-            count: how many there are.
-            what: what they are called, such as `pages`.
-            default: the place where no page is asked for.
+            count: The number of pages.
+            what: What they are called, such as `pages` or `frames`.
+            default: The index to use when no page is requested.
 
         Raises:
-            MediaError: there is no such page.
+            MediaError: The file has no such page.
         """
         if self.page is None and count:
             return default
         if self.page is not None and 1 <= self.page <= count:
             return self.page - 1
         if not count:
-            raise MediaError(f"{self.name}: it has no {what}, at least one is expected")
+            raise MediaError(f"{self.name}: it has no {what}, expected at least one")
         known = f"it has one {what.removesuffix('s')}" if count == 1 else f"it has {count} {what}"
         last = "#1" if count == 1 else f"#1 to #{count}"
         raise MediaError(f"{self.name}: there is no #{self.page}, {known}; ask for {last}")
 
     def check_size(self, height: int, width: int, pixel_bytes: int = 0, advice: str = "") -> None:
-        """Checks the pixel limit; to be called before anything is decoded.
+        """Check the pixel limit. Readers call this before they decode anything.
 
         Args:
-            height: height in pixels.
-            width: width in pixels.
-            pixel_bytes: what a decoded pixel takes, where that may be much.
-            advice: what else may help, beside raising the limit.
+            height: Height in pixels.
+            width: Width in pixels.
+            pixel_bytes: Bytes of a decoded pixel, for formats where they may exceed 16.
+            advice: Another remedy, appended to the advice to raise the limit.
 
         Raises:
-            MediaError: the image is larger than the limit, or has no pixels.
+            MediaError: The image is larger than the limit or has no pixels.
         """
         if height < 1 or width < 1:
-            raise MediaError(f"{self.name}: {width} x {height} pixels, at least 1 x 1 is expected")
+            raise MediaError(f"{self.name}: {width} x {height} pixels, expected at least 1 x 1")
         pixels = math.ceil(height * width * max(1.0, pixel_bytes / _USUAL_PIXEL_BYTES))
         if pixels > self.max_pixels:
             deep = f" with {pixel_bytes} bytes a pixel" if pixels > height * width else ""
@@ -83,3 +83,14 @@ class Request:
                 f"{self.name}: {width} x {height}{deep} is {pixels / 1e6:,.1f} million pixels, the limit is "
                 f"{self.max_pixels / 1e6:,.1f} million; raise it with --max-pixels {pixels}{advice}"
             )
+
+
+def damaged(name: str, what: str, error: Exception) -> MediaError:
+    """Return the error for a file that a decoder rejects.
+
+    Args:
+        name: The name that messages use.
+        what: What the file was opened as: `image` or `video`.
+        error: What the decoder raised.
+    """
+    return MediaError(f"{name}: the {what} is damaged or incomplete ({one_line(error)}); make a new copy of it")

@@ -1,4 +1,4 @@
-"""Large TIFF images that stay in their file: rows are decoded as they are needed, tile by tile or strip by strip."""
+"""Large TIFF images that stay in their file. Rows are decoded when they are needed, tile by tile or strip by strip."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from PIL import Image
 
 from slime_vlm.errors import MediaError
 from slime_vlm.media.orientation import ORIENTATION_TAG
-from slime_vlm.media.request import Request
-from slime_vlm.media.tiff import full_pages, needs_tifffile
+from slime_vlm.media.request import Request, damaged
+from slime_vlm.media.tiff import BLACK_IS_ZERO, JPEG, RGB, YCBCR, needs_tifffile, page_index
 
 LEAST_PIXELS = 30_000_000
-"""Smaller images are decoded whole, which takes less time: 30 million pixels are 120 MB in Pillow."""
+"""Images with fewer pixels are decoded whole, which is faster: 30 million pixels are 120 MB in Pillow."""
 
-_BLACK_IS_ZERO, _RGB, _YCBCR = 1, 2, 6  # photometric
-_JPEG = 7  # compression
-# Higher tiles or strips would be decoded again and again for a few rows each time.
+# Higher tiles or strips would be decoded many times, for a few rows each.
 _MOST_ROWS = 1024
 
 
@@ -29,53 +27,56 @@ _MOST_ROWS = 1024
 class TiledImage:
     """An 8-bit RGB or grey page of a TIFF, decoded by regions.
 
-    Stands where a PIL image stands in `answering.encode`: it has a size, and `crop` gives a part of it as an image.
+    It replaces a PIL image in `answering.encode`: it has a size, and `crop` returns a part of it as an image.
 
     Attributes:
-        path: the file.
-        name: what the user calls it, for messages.
-        place: the page, from 0, overviews and masks among them.
-        height: height in pixels.
-        width: width in pixels.
+        path: The file.
+        name: The name that messages use, as the user gave it.
+        index: The index of the page, from 0, overviews and masks included.
+        height: Height in pixels.
+        width: Width in pixels.
     """
 
     path: Path
     name: str
-    place: int
+    index: int
     height: int
     width: int
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height), as of a PIL image."""
+        """(width, height), as for a PIL image."""
         return self.width, self.height
 
     def crop(self, box: tuple[int, int, int, int]) -> Image.Image:
-        """Decodes a part.
+        """Decode a part of the image.
 
         Args:
-            box: left, top, right and bottom in pixels, as for PIL images; wholly inside the image.
+            box: Left, top, right and bottom in pixels, as for PIL images. It must lie inside the image.
+
+        Returns:
+            The part as RGB.
 
         Raises:
-            MediaError: what is needed of the file is damaged.
+            MediaError: This part of the file is damaged.
         """
         try:
             return self._decode(*box)
         except MemoryError:
             raise
         except OSError as error:
-            # Gone, or no longer to be read.
+            # The system cannot read the file: it is gone, for example. That is not damage.
             if error.errno is not None:
                 raise
-            raise _damaged(self.name, error) from error
-        # Decoders fed with damaged bytes fail in many ways.
+            raise damaged(self.name, "image", error) from error
+        # Decoders raise many kinds of errors for damaged bytes.
         except Exception as error:
-            raise _damaged(self.name, error) from error
+            raise damaged(self.name, "image", error) from error
 
     def _decode(self, left: int, top: int, right: int, bottom: int) -> Image.Image:
         tifffile = importlib.import_module("tifffile")
         with tifffile.TiffFile(self.path) as file:
-            page = file.pages[self.place]
+            page = file.pages[self.index]
             part = np.zeros((bottom - top, right - left, page.samplesperpixel), np.uint8)
             for row, column, values in _parts(file, page, left, top, right, bottom):
                 # The overlap of this tile with the box, in pixels of the image.
@@ -89,49 +90,44 @@ class TiledImage:
 
 
 def open_tiled(request: Request, least_pixels: int | None = None) -> TiledImage | None:
-    """Opens a large page of a TIFF without decoding it, or gives None where it has to be decoded whole.
-
-    That is so without tifffile, for smaller images, and for what is more than 8-bit grey or RGB values in tiles or
-    strips of at most 1024 rows: other depths and colours, transparency, nodata, bands apart, pages that lie on their
-    side; and for files that were cut off.
+    """Open a large page of a TIFF without decoding it.
 
     Args:
-        request: the file and page.
-        least_pixels: height times width from which on it is worth it, by default `LEAST_PIXELS`.
+        request: The file and page.
+        least_pixels: The smallest height times width to open this way, by default `LEAST_PIXELS`.
+
+    Returns:
+        The page, or None where it has to be decoded whole. That is the case without tifffile, for smaller and
+        truncated images, and for all but upright 8-bit grey or RGB values in tiles or strips of at most 1024 rows.
+        Other depths and colours, transparency, nodata and separate planes are decoded whole.
 
     Raises:
-        MediaError: there is no such page, or it is larger than the limit.
+        MediaError: The file has no such page, or the page is larger than the limit.
     """
     try:
         tifffile = importlib.import_module("tifffile")
     except ModuleNotFoundError:
         return None
     with tifffile.TiffFile(request.path) as file:
-        full = full_pages([int(page.subfiletype) for page in file.pages])
-        place = full[request.index(len(full), "pages")]
-        page = file.pages[place]
+        index = page_index(request, [int(page.subfiletype) for page in file.pages])
+        page = file.pages[index]
         height, width = page.imagelength, page.imagewidth
         large = height * width >= (LEAST_PIXELS if least_pixels is None else least_pixels)
         if not large or not _is_simple(page) or not _is_complete(page, file.filehandle.size):
             return None
         request.check_size(height, width)
-    image = TiledImage(request.path, request.name, place, height, width)
+    image = TiledImage(request.path, request.name, index, height, width)
     try:
         image.crop((0, 0, 1, 1))
-    # What cannot be decoded by parts is left to the readers of whole pages, which also say what is wrong with it.
+    # The reader of whole pages takes over. It also reports what is wrong with the file.
     except MediaError:
         return None
     return image
 
 
-def _damaged(name: str, error: Exception) -> MediaError:
-    found = " ".join(str(error).split())[:200] or type(error).__name__
-    return MediaError(f"{name}: the image is damaged or incomplete ({found}); make a new copy of it")
-
-
 def _is_simple(page: Any) -> bool:
-    """8-bit grey or RGB values (or JPEG's colours, decoded to RGB), upright, in parts of few rows."""
-    bands = {_BLACK_IS_ZERO: 1, _RGB: 3, _YCBCR: 3 if page.compression == _JPEG else 0}.get(page.photometric)
+    """Tell whether a page has upright 8-bit grey or RGB values (or JPEG's YCbCr) in tiles or strips of few rows."""
+    bands = {BLACK_IS_ZERO: 1, RGB: 3, YCBCR: 3 if page.compression == JPEG else 0}.get(page.photometric)
     orientation = page.tags.get(ORIENTATION_TAG)
     return (
         page.samplesperpixel == bands
@@ -144,13 +140,13 @@ def _is_simple(page: Any) -> bool:
 
 
 def _is_complete(page: Any, file_size: int) -> bool:
-    """Whether all tiles or strips are told of and lie inside the file."""
+    """Tell whether all tiles or strips are listed and lie inside the file."""
     offsets, sizes = page.dataoffsets, page.databytecounts
     return len(offsets) == len(sizes) and max(map(sum, zip(offsets, sizes, strict=True)), default=0) <= file_size
 
 
 def _parts(file: Any, page: Any, left: int, top: int, right: int, bottom: int) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Decoded tiles or strips that overlap a box: (row, column, values [h, w, bands]) each."""
+    """Yield the decoded tiles or strips that overlap a box, as (row, column, values [h, w, bands])."""
     part_height, part_width = page.chunks[0], page.chunks[1]
     across = -(-page.imagewidth // part_width)
     rows = range(top // part_height, -(-bottom // part_height))
@@ -160,7 +156,7 @@ def _parts(file: Any, page: Any, left: int, top: int, right: int, bottom: int) -
     sizes = [page.databytecounts[number] for number in numbers]
     for data, number in file.filehandle.read_segments(offsets, sizes, indices=numbers):
         if data is None:
-            # Left out by the writer: empty.
+            # The writer omitted this tile because it is empty.
             continue
         values, (_, _, row, column, _), _shape = page.decode(
             data, number, jpegtables=page.jpegtables, jpegheader=page.jpegheader

@@ -1,4 +1,4 @@
-"""Frames of videos, read by FFmpeg through PyAV: a few, evenly spread in time."""
+"""Frames of videos, evenly spread in time, read by FFmpeg through PyAV."""
 
 from __future__ import annotations
 
@@ -6,19 +6,36 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NoReturn
 
 from PIL import Image
 
 from slime_vlm.errors import MediaError
 from slime_vlm.extras import import_extra
+from slime_vlm.media.file_type import FileType, brands, is_container
 from slime_vlm.media.request import Request
 
 NUM_FRAMES = 8
-"""Frames that are looked at by default, as published."""
+"""Default number of frames, as published."""
 
-# A sheet is for looking at; its cells need not be larger.
+# The largest side of a frame on a sheet, in pixels. People look at sheets, so more is not needed.
 _CELL_SIDE = 640
+
+# Matroska and WebM, Flash, MPEG programs and bare MPEG video, Windows Media, Ogg.
+_SIGNATURES = (
+    b"\x1a\x45\xdf\xa3",
+    b"FLV\x01",
+    b"\0\0\x01\xba",
+    b"\0\0\x01\xb3",
+    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",
+    b"OggS",
+)
+# First boxes of QuickTime files that are older than brands.
+_QUICKTIME_BOXES = {b"moov", b"mdat", b"wide", b"free", b"skip"}
+# The brand of Canon's raw images. They share the container of MP4, and no reader here knows them.
+_CANON_RAW = b"crx "
+# Start and size of the packets of a transport stream. Discs and camcorders put four bytes of time before each.
+_TRANSPORT_PACKETS = ((0, 188), (4, 192))
 
 
 @dataclass(frozen=True)
@@ -27,7 +44,7 @@ class Clip:
 
     Attributes:
         frames: RGB images of one size, upright.
-        seconds: when each is shown, from the beginning of the video.
+        seconds: When each frame is shown, in seconds from the beginning of the video.
     """
 
     frames: list[Image.Image]
@@ -44,53 +61,78 @@ class Clip:
         return self.frames[0].width
 
     def sheet(self, rows: int, cols: int) -> Image.Image:
-        """Lays the frames out row by row on one image, to be drawn on.
+        """Return one image with the frames row by row, to draw on.
+
+        Args:
+            rows: Number of rows.
+            cols: Number of columns.
 
         Raises:
-            ValueError: rows times columns is not the number of frames.
+            ValueError: Rows times columns is not the number of frames.
         """
         if rows * cols != len(self.frames):
-            raise ValueError(f"{len(self.frames)} frames do not fill {rows} x {cols} places")
+            raise ValueError(f"{len(self.frames)} frames do not fill {rows} x {cols} cells")
         width, height = self.frames[0].size
         scale = min(1.0, _CELL_SIDE / max(width, height))
         width, height = max(1, round(width * scale)), max(1, round(height * scale))
         sheet = Image.new("RGB", (cols * width, rows * height))
         for number, frame in enumerate(self.frames):
-            place = (number % cols * width, number // cols * height)
-            sheet.paste(frame.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0), place)
+            corner = (number % cols * width, number // cols * height)
+            sheet.paste(frame.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0), corner)
         return sheet
 
 
-def read_clip(request: Request, num_frames: int = NUM_FRAMES) -> Clip:
-    """Reads the frames that are shown in the middles of equal spans of time; of a shorter video, all that it has.
+def recognizes_video(head: bytes) -> bool:
+    """Tell whether a file is a video. HEIC and AVIF images share the container of MP4, so ask for them first."""
+    if is_container(head):
+        return _CANON_RAW not in brands(head)
+    if head.startswith(_SIGNATURES) or (head.startswith(b"RIFF") and head[8:12] == b"AVI "):
+        return True
+    # Every packet of a transport stream begins with a G.
+    transport_stream = any(head[start::size][:4] == b"GGGG" for start, size in _TRANSPORT_PACKETS)
+    return head[4:8] in _QUICKTIME_BOXES or transport_stream
 
-    The file is read through once without decoding, for the times of its frames: headers are often wrong or silent
-    about their number. Then only what is needed is decoded, from the nearest key frame before each.
 
-    Args:
-        request: the file; `page` must be None.
-        num_frames: how many frames to read.
+def refuse_video(request: Request) -> NoReturn:
+    """Refuse to read a video as an image.
 
     Raises:
-        MediaError: PyAV is not installed, the file has no video, is damaged before its first frame, or its frames are
-            larger than the limit; a page is asked for.
+        MediaError: Always.
     """
-    av = import_extra("av", request.name, "a video", "video")
+    advice = "videos are not read from here" if request.untrusted else "open_clip reads its frames"
+    raise MediaError(f"{request.name}: this is a video, expected an image; {advice}")
+
+
+def read_clip(request: Request, num_frames: int = NUM_FRAMES) -> Clip:
+    """Read the frames in the middle of equal spans of time. A shorter video gives all its frames.
+
+    The first pass reads the times of all frames without decoding them, because headers are often wrong about their
+    number. The second pass decodes only what is needed, from the nearest key frame before each chosen frame.
+
+    Args:
+        request: The file. Its `page` must be None.
+        num_frames: How many frames to read.
+
+    Raises:
+        MediaError: PyAV is not installed, the file has no video or is damaged before its first frame, its frames are
+            larger than the limit, or a page is requested.
+    """
+    av = import_extra("av", request.name, "a video needs PyAV", "video")
     if request.page is not None:
         raise MediaError(
-            f"{request.name}: a video has no pages, leave #{request.page} out; --frames is how many to take"
+            f"{request.name}: a video has no pages; leave #{request.page} out, --frames sets the number of frames"
         )
     try:
         with av.open(str(request.path)) as container:
             if not container.streams.video:
-                raise MediaError(f"{request.name}: there is sound alone in it, a video is expected")
+                raise MediaError(f"{request.name}: it holds only sound, expected a video")
             stream = container.streams.best("video")
             if stream.disposition & av.stream.Disposition.attached_pic:
-                raise MediaError(f"{request.name}: there is sound with a cover in it, a video is expected")
+                raise MediaError(f"{request.name}: it holds sound and a cover image, expected a video")
             request.check_size(stream.height or 1, stream.width or 1)
             stream.thread_type = "AUTO"
             times = _frame_times(container, stream)
-            wanted = [times[place] for place in _middles(times, num_frames)]
+            wanted = [times[index] for index in middle_frames(times, num_frames)]
             found = list(_frames_at(container, stream, wanted, request, earliest=min(0, times[0])))
     except av.error.FFmpegError as error:
         raise MediaError(f"{request.name}: the video is damaged or incomplete ({error.strerror})") from error
@@ -100,49 +142,55 @@ def read_clip(request: Request, num_frames: int = NUM_FRAMES) -> Clip:
     base = stream.time_base or Fraction(1)
     size = found[0][1].size
     return Clip(
-        # A stream may change its size on the way.
+        # The size of the frames may change within a stream.
         frames=[image if image.size == size else image.resize(size) for _time, image in found],
         seconds=[round(float((time - start) * base), 3) for time, _image in found],
     )
 
 
 def _frame_times(container: Any, stream: Any) -> list[int]:
-    """Times of all frames of a stream in its own units, sorted; one that is not told is taken from its neighbour."""
+    """Return the times of all frames of a stream, sorted, in its own units. Frames without a time are left out."""
     times = []
     try:
         for packet in container.demux(stream):
-            # Some frames are only decoded for the sake of others, and never shown.
+            # Some frames are only references for others and never shown.
             if packet.size and not packet.is_discard:
                 times.append(packet.pts if packet.pts is not None else packet.dts)
     except Exception:
-        # A file that was cut off is as long as what can be read of it.
+        # A truncated video is as long as its readable part.
         if not times:
             raise
     return sorted({time for time in times if time is not None}) or [0]
 
 
-def _middles(times: list[int], num_frames: int) -> list[int]:
-    """Places of the frames shown in the middles of equal spans of time; all places when there are no more frames.
+def middle_frames(times: list[int], num_frames: int) -> list[int]:
+    """Return the indices of the frames that are shown in the middle of equal spans of time.
 
-    The last frame is taken to be shown as long as the mean of the others.
+    The last frame is assumed to be shown for the mean duration of the others.
+
+    Args:
+        times: When each frame is shown, ascending.
+        num_frames: The number of spans.
+
+    Returns:
+        Indices, each once. All indices if there are at most `num_frames` frames.
     """
     count = len(times)
     if count <= num_frames:
         return list(range(count))
     length = (times[-1] - times[0]) * count / (count - 1)
     middles = [times[0] + (2 * span + 1) * length / (2 * num_frames) for span in range(num_frames)]
-    places = [bisect_right(times, middle) - 1 for middle in middles]
-    # A frame that stays long would be taken twice.
-    return sorted(set(places))
+    # A frame that is shown for several spans counts once.
+    return sorted({bisect_right(times, middle) - 1 for middle in middles})
 
 
 def _frames_at(
     container: Any, stream: Any, wanted: list[int], request: Request, earliest: int
 ) -> Iterator[tuple[int, Image.Image]]:
-    """Decodes the frames that are shown at some times, in ascending order; what cannot be decoded is left out."""
+    """Decode the frames that are shown at ascending times, and leave out those that cannot be decoded."""
     for number, time in enumerate(wanted):
         frame = _frame_at(container, stream, time, earliest)
-        # Past damage FFmpeg goes on with whatever comes next: that is another span's frame, or none.
+        # After damage FFmpeg continues with the next good frame, which may belong to another span.
         if frame is None or (frame.pts is not None and bisect_right(wanted, frame.pts) - 1 > number):
             continue
         request.check_size(frame.height, frame.width)
@@ -150,10 +198,10 @@ def _frames_at(
 
 
 def _frame_at(container: Any, stream: Any, time: int, earliest: int) -> Any:
-    """The frame that is shown at a time, the nearest one that can be decoded, or None."""
+    """Return the frame that is shown at a time, else the nearest one that can be decoded, else None."""
     second = round(1 / (stream.time_base or 1))
     found = None
-    # Some containers (MPEG transport streams) land behind the time they are asked for: ask for ever earlier ones.
+    # Seeking in some containers (MPEG transport streams) ends after the requested time. Then seek further back.
     for back in (0, 2 * second, 16 * second, None):
         target = earliest if back is None else max(earliest, time - back)
         container.seek(target, stream=stream, backward=True, any_frame=False)
@@ -170,7 +218,7 @@ def _frame_at(container: Any, stream: Any, time: int, earliest: int) -> Any:
 
 
 def _decoded(container: Any, stream: Any) -> Iterator[Any]:
-    """Frames from here on, until the end or what cannot be decoded."""
+    """Yield frames from here on, up to the end or to damage."""
     from av.error import FFmpegError
 
     try:
@@ -180,8 +228,11 @@ def _decoded(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def _upright(frame: Any) -> Image.Image:
-    """The frame turned upright: phones store it lying and tell by how much to turn it, counter-clockwise."""
+    """Return the frame upright. Phones store it rotated, with the counter-clockwise angle that turns it back."""
     image: Image.Image = frame.to_image()
     turns = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
     turn = turns.get(round(frame.rotation) % 360)
     return image if turn is None else image.transpose(turn)
+
+
+VIDEO = FileType(recognizes_video, refuse_video)

@@ -1,4 +1,4 @@
-"""Small raw sets in the layout of the real ones, made here: three or more records a set, none of them anybody's."""
+"""Small raw sets in the layout of the real ones. Each has three or more records, all of them invented."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def dvqa(folder: Path) -> None:
     rows = []
     for i in range(4):
         name = f"bar_train_0000000{i}.png"
-        # The last one's image is not there.
+        # The last image is missing.
         if i < 3:
             _images(folder, f"images/{name}")
         rows += [
@@ -128,7 +128,7 @@ def mathvision(folder: Path) -> None:
         for i in range(5)
     ]
     _images(folder, *(row["image"] for row in rows))
-    # The last one has another id in test-mini, and the same image.
+    # In test-mini the last row has another id and the same image.
     write_lines(folder / "test.jsonl", rows)
     write_lines(folder / "testmini.jsonl", [rows[0], {**rows[4], "id": "other"}])
 

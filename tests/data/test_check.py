@@ -1,4 +1,4 @@
-"""`slime data check` names every damage there is, and `--fix` leaves a copy without any."""
+"""`slime data check` finds every kind of damage, and `--fix` writes a copy without any."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 
 from slime_vlm.cli import main
 from slime_vlm.data import open_source
-from slime_vlm.data.check import KINDS, check_source, write_mended
+from slime_vlm.data.check import KINDS, check_source, write_repaired
 from tests.data.writing import make_image, make_records, turns, write_lines, write_tar
 from tests.tiny_reader import save_tiny_reader
 
 
 @pytest.fixture
 def slime(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Runs the command line in this process: exit code, standard output, standard error."""
+    """Run the command line in this process and return exit code, standard output and standard error."""
     monkeypatch.delenv("SLIME_DEBUG", raising=False)
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -33,7 +33,7 @@ def slime(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 
 def damaged(folder: Path) -> tuple[Path, dict[str, list[str]]]:
-    """50 records with three kinds of damaged images among them, and which are which."""
+    """Write 50 records, some with damaged images of three kinds, and return the ids by kind of finding."""
     records = make_records(folder, 50)
     with_image = [record for record in records if "image" in record]
     missing, cut, empty = with_image[3:5], with_image[10:13], with_image[20:21]
@@ -49,7 +49,7 @@ def damaged(folder: Path) -> tuple[Path, dict[str, list[str]]]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_fifty_records_three_kinds_of_damage(slime: Any, tmp_path: Path, workers: int) -> None:
+def test_report_and_cleaned_copy_of_fifty_records(slime: Any, tmp_path: Path, workers: int) -> None:
     path, expected = damaged(tmp_path)
     out, report = tmp_path / "clean.jsonl", tmp_path / "new" / "report.json"
     code, said, err = slime("data", "check", path, "--json", report, "--fix", out, "--workers", workers)
@@ -66,7 +66,7 @@ def test_fifty_records_three_kinds_of_damage(slime: Any, tmp_path: Path, workers
     assert sum(source["tiles"].values()) == 34
     assert "20.0%" in said
     assert f"{expected['missing-image'][0]!r}: " in said
-    assert "44 copied, 0 mended, left out: " in said
+    assert "44 copied, 0 repaired, left out: " in said
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [
         f"r{i}" for i in range(50) if f"r{i}" not in {name for names in expected.values() for name in names}
     ]
@@ -95,7 +95,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("kind", "record"), CASES)
-def test_kinds(tmp_path: Path, kind: str, record: dict[str, Any]) -> None:
+def test_kinds_of_findings(tmp_path: Path, kind: str, record: dict[str, Any]) -> None:
     (tmp_path / "a.png").write_bytes(make_image("red"))
     (tmp_path / "small.png").write_bytes(make_image("red", 7))
     good = {"id": "good", "image": ["a.png"], "conversations": turns("<image>\n?", "red", "?", "red")}
@@ -105,7 +105,7 @@ def test_kinds(tmp_path: Path, kind: str, record: dict[str, Any]) -> None:
     assert kind in KINDS
 
 
-def test_what_is_mended(tmp_path: Path) -> None:
+def test_repairs(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(make_image("red"))
     system = {"from": "system", "value": "Be brief."}
     records = [
@@ -125,8 +125,8 @@ def test_what_is_mended(tmp_path: Path) -> None:
         "duplicate-id",
     }
     out = tmp_path / "clean.jsonl"
-    counts = write_mended(source, report, out)
-    assert counts == {"mended": 4, "placeholders": 1, "turn-order": 1}
+    counts = write_repaired(source, report, out)
+    assert counts == {"repaired": 4, "placeholders": 1, "turn-order": 1}
     kept = [json.loads(line) for line in out.read_text().splitlines()]
     assert kept == [
         {"id": 1, "conversations": [system, *turns("a", "b")], "source": "mine"},
@@ -137,7 +137,7 @@ def test_what_is_mended(tmp_path: Path) -> None:
     assert check_source(open_source(out)).findings == []
 
 
-def test_images_in_the_records_are_kept(tmp_path: Path) -> None:
+def test_cleaned_copy_keeps_images_in_the_records(tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow", exc_type=ImportError)
     parquet = pytest.importorskip("pyarrow.parquet", exc_type=ImportError)
     rows = [{"id": "a", "image": make_image("red"), "conversations": turns("<image>", "red")}]
@@ -145,19 +145,19 @@ def test_images_in_the_records_are_kept(tmp_path: Path) -> None:
     source = open_source(tmp_path / "a.parquet")
     report = check_source(source)
     assert [finding.kind for finding in report.findings] == ["damaged-image"]
-    write_mended(source, report, tmp_path / "clean.jsonl")
+    write_repaired(source, report, tmp_path / "clean.jsonl")
     copy = open_source(tmp_path / "clean.jsonl")
     assert len(copy) == 1
     assert check_source(copy).findings == []
 
 
-def test_a_copy_of_shards_names_their_members(tmp_path: Path) -> None:
+def test_cleaned_copy_of_shards_names_their_members(tmp_path: Path) -> None:
     record = json.dumps({"conversations": turns("<image>", "red")}).encode()
     files = {"0.png": make_image("red"), "0.json": record, "1.png": make_image("red")[:50], "1.json": record}
     source = open_source(write_tar(tmp_path / "a.tar", files))
     report = check_source(source)
     assert [(finding.id, finding.kind) for finding in report.findings] == [("a.tar/1", "damaged-image")]
-    write_mended(source, report, tmp_path / "clean.jsonl")
+    write_repaired(source, report, tmp_path / "clean.jsonl")
     (line,) = (tmp_path / "clean.jsonl").read_text().splitlines()
     assert json.loads(line)["image"] == "a.tar/0.png"
     assert check_source(open_source(tmp_path / "clean.jsonl")).findings == []
@@ -221,7 +221,7 @@ def test_usage_errors(
     assert err.count("\n") == 1
 
 
-def test_names_that_look_like_markup(slime: Any, tmp_path: Path) -> None:
+def test_names_that_look_like_console_markup(slime: Any, tmp_path: Path) -> None:
     (tmp_path / "[").mkdir()
     path = write_lines(tmp_path / "[" / "b] [red]1.jsonl", [{"id": "[/b]", "conversations": turns("[/i]", "")}])
     code, said, err = slime("data", "check", path, "--json", tmp_path / "[" / "b].json")

@@ -1,4 +1,4 @@
-"""An image is named by a path, lies in the record, or is a member of an archive; it is never fetched."""
+"""An image is named by a path, stored in the record, or a member of an archive. It is never downloaded."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def test_ways_to_name_an_image(root: Path, value: Any) -> None:
     assert open_stored_image(value, root).size == (40, 30)
 
 
-def test_the_root_may_be_an_archive(root: Path) -> None:
+def test_root_may_be_an_archive(root: Path) -> None:
     assert open_stored_image("in/a.png", root / "c.zip").size == (40, 30)
     assert open_stored_image("in/a.png", root / "b.tar").size == (40, 30)
 
 
 @pytest.mark.parametrize("value", ["none.png", "x" * 300 + ".png", "\0.png", "b.tar/none.png", "c.zip/none.png", "sub"])
-def test_missing_ones(root: Path, value: str) -> None:
+def test_missing_images(root: Path, value: str) -> None:
     with pytest.raises(MissingImageError):
         open_stored_image(value, root)
 
@@ -79,7 +79,7 @@ def test_missing_ones(root: Path, value: str) -> None:
     ],
     ids=str,
 )
-def test_unusable_ones(root: Path, value: Any, expected: str) -> None:
+def test_unusable_images(root: Path, value: Any, expected: str) -> None:
     with pytest.raises(DataError, match=expected) as caught:
         open_stored_image(value, root)
     assert not isinstance(caught.value, MissingImageError)
@@ -87,7 +87,7 @@ def test_unusable_ones(root: Path, value: Any, expected: str) -> None:
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_damage_within_a_zip(tmp_path: Path, method: int) -> None:
+def test_damaged_zip_member(tmp_path: Path, method: int) -> None:
     path = tmp_path / "z.zip"
     with zipfile.ZipFile(path, "w", method) as archive:
         archive.writestr("a.bmp", bytes(range(256)) * 40)
@@ -98,12 +98,12 @@ def test_damage_within_a_zip(tmp_path: Path, method: int) -> None:
         open_stored_image("z.zip/a.bmp", tmp_path)
 
 
-def test_each_shard_is_looked_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_tar_is_scanned_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = [write_tar(tmp_path / f"{number}.tar", {"a.png": PNG}) for number in range(20)]
-    looked_through: list[Path] = []
-    real = archives.tar_places
-    monkeypatch.setattr(archives, "tar_places", lambda path: looked_through.append(path) or real(path))
+    scanned: list[Path] = []
+    real = archives.tar_members
+    monkeypatch.setattr(archives, "tar_members", lambda path: scanned.append(path) or real(path))
     for _ in range(2):
         for shard in shards:
             assert open_stored_image(f"{shard.name}/a.png", tmp_path).size == (40, 30)
-    assert looked_through == shards
+    assert scanned == shards

@@ -1,4 +1,4 @@
-"""The order of records: shares come out exactly, nothing is forgotten, and any position can be taken up again."""
+"""The order of records: shares are exact, no record is forgotten, and a run can resume at any position."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.data.writing import turns, write_lines
 
 
 class Numbers(Source):
-    """Records that are nothing but their number."""
+    """A source whose records are only numbers."""
 
     def __init__(self, name: str, count: int, blocks: Sequence[int] | None = None) -> None:
         super().__init__(name, Path())
@@ -44,7 +44,7 @@ def ids(order: MixtureOrder, start: int = 0) -> list[str]:
     return [order.dataset.name_of(order[position]) for position in range(start, len(order))]
 
 
-def test_passes() -> None:
+def test_passes_are_exact() -> None:
     shares = [Share(), Share(passes=2.0), Share(passes=0.5)]
     order = order_of(Numbers("a", 10), Numbers("b", 3), Numbers("c", 8), shares=shares, count=2 * 20)
     assert order.per_epoch == [10, 6, 4]
@@ -61,7 +61,7 @@ def test_passes() -> None:
     assert first != [order[position] for position in range(20, 40)]
 
 
-def test_weights() -> None:
+def test_weights_are_exact() -> None:
     shares = [Share(weight=3), Share(weight=1)]
     order = order_of(Numbers("a", 100), Numbers("b", 300), shares=shares, count=800)
     assert order.per_epoch == [300, 100]
@@ -77,19 +77,19 @@ def test_weights() -> None:
     assert sorted(thirds.per_epoch) == [3, 3, 4]
 
 
-def test_weights_for_all_or_none() -> None:
+def test_weights_must_be_given_for_all_or_none() -> None:
     with pytest.raises(ConfigError, match="some have none"):
         order_of(Numbers("a", 1), Numbers("b", 1), shares=[Share(weight=1), Share()])
 
 
-def test_seeds() -> None:
+def test_the_seed_determines_the_order() -> None:
     orders = [order_of(Numbers("a", 50), shares=[Share()], seed=seed) for seed in (1, 1, 2)]
     assert ids(orders[0]) == ids(orders[1]) != ids(orders[2])
     assert sorted(ids(orders[0])) == sorted(ids(orders[2]))
 
 
 @pytest.mark.parametrize("stop", [0, 1, 37, 99, 250])
-def test_taken_up_again_at_the_exact_record(stop: int) -> None:
+def test_resumes_at_the_exact_record(stop: int) -> None:
     sources = (Numbers("a", 60), Numbers("b", 30, [10, 10, 10]), Numbers("c", 7))
     shares = [Share(), Share(), Share(passes=3.0)]
     unbroken = order_of(*sources, shares=shares, count=300)
@@ -101,13 +101,13 @@ def test_taken_up_again_at_the_exact_record(stop: int) -> None:
     assert ids(resumed, kept["position"]) == expected[stop:]
 
 
-def test_changed_data_are_refused(tmp_path: Path) -> None:
+def test_changed_data_is_refused(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", [{"id": i, "conversations": turns("?", "!")} for i in range(5)])
     kept = order_of(open_source(path), shares=[Share()]).state(3)
     write_lines(path, [{"id": i, "conversations": turns("?", "!")} for i in range(6)])
     with pytest.raises(DataError, match=r"a\.jsonl has 6 records and had 5\. Restore them"):
         order_of(open_source(path), shares=[Share()]).check(kept)
-    with pytest.raises(DataError, match="its sources, weights or seed are others"):
+    with pytest.raises(DataError, match="its sources, weights or seed differ"):
         order_of(Numbers("a", 5), shares=[Share()]).check(kept)
 
 
@@ -116,13 +116,13 @@ def test_blocks_are_read_once() -> None:
     order = shuffled(40, blocks, np.random.default_rng(0))
     assert sorted(order) == list(range(40))
     numbers = np.searchsorted(np.cumsum(blocks), order, side="right")
-    places = {number: np.flatnonzero(numbers == number) for number in range(9)}
+    positions = {number: np.flatnonzero(numbers == number) for number in range(9)}
     # With four blocks in memory at a time, no block is read twice: blocks come in windows of at most 20 records.
-    assert all(where[-1] - where[0] < 20 for where in places.values())
+    assert all(where[-1] - where[0] < 20 for where in positions.values())
     assert list(order) != sorted(order)
 
 
-def test_the_next_of_a_source_and_limits() -> None:
+def test_next_record_of_a_source_and_limits() -> None:
     dataset = RecordDataset(Numbers("a", 3), Numbers("b", 250), Numbers("c", 1))
     assert dataset.next_of_source(2, 1) == 0
     assert dataset.next_of_source(252, 1) == 3
@@ -130,4 +130,4 @@ def test_the_next_of_a_source_and_limits() -> None:
     assert dataset.limits(0.01) == [0, 2, 0]
     assert dataset.limits(1.0) == [2, 249, 0]
     with pytest.raises(IndexError):
-        dataset.place(254)
+        dataset.locate(254)

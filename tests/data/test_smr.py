@@ -1,4 +1,4 @@
-"""SMR from raw sets: every converter on real-shaped rows, and nothing left out in silence."""
+"""SMR from raw sets: every converter on rows of the real layout, and every skipped row is reported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from slime_vlm.errors import ConfigError, DataError
 from tests.data.raw_sets import MAKERS
 from tests.data.writing import make_image, turns, write_lines
 
-# Short name: records, rows that became none, a question, an answer.
+# Short name: number of records, skipped rows by reason, a question, an answer.
 EXPECTED: dict[str, tuple[int, dict[str, int], str, str]] = {
     "arxivqa": (
         3,
@@ -80,7 +80,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_the_sets_are_the_eleven() -> None:
+def test_there_are_eleven_sets() -> None:
     assert set(SETS) == set(MAKERS) == set(EXPECTED)
     assert len(SETS) == 11
     assert len({raw.folder for raw in SETS.values()}) == 11
@@ -107,7 +107,7 @@ def test_converters(name: str, tmp_path: Path) -> None:
     assert f"{count - SETS[name].count:+,} against" in built.remark
 
 
-def test_all_together_and_what_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_all_sets_and_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     root = make_root(tmp_path / "raw", *(name for name in SETS if name not in {"dvqa", "tabmwp"}))
     out = tmp_path / "smr.jsonl"
     monkeypatch.setenv("COLUMNS", "600")
@@ -126,11 +126,11 @@ def test_all_together_and_what_is_told(tmp_path: Path, monkeypatch: pytest.Monke
     assert "dvqa_train_200k.jsonl or train_qa.json" in said
     assert "MATH-Vision" not in {record["source"] for record in read(out)}
     assert any(record.get("image", "").startswith("TQA/train/") for record in read(out))
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="exists already"):
         build_smr(root, out)
 
 
-def test_public_files_of_conversations(tmp_path: Path) -> None:
+def test_public_conversation_files(tmp_path: Path) -> None:
     folder = tmp_path / "raw" / "ai2d"
     (folder / "abc_images").mkdir(parents=True)
     (folder / "images").mkdir()
@@ -147,7 +147,7 @@ def test_public_files_of_conversations(tmp_path: Path) -> None:
     assert (record["id"], record["image"], len(record["conversations"])) == ("ai2d-0", "ai2d/abc_images/0.png", 4)
 
 
-def test_nothing_there_and_another_release(tmp_path: Path) -> None:
+def test_missing_sets_and_another_release(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     with pytest.raises(DataError, match=r"none of the sets is in .*arxivqa\.jsonl, images"):
         build_smr(tmp_path / "raw", tmp_path / "smr.jsonl")
@@ -156,23 +156,23 @@ def test_nothing_there_and_another_release(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"ChartQA in .* is not laid out as expected \(KeyError: 'imgname'"):
         build_smr(tmp_path / "raw", tmp_path / "smr.jsonl")
     assert not (tmp_path / "smr.jsonl").exists()
-    with pytest.raises(ConfigError, match="'chart' is no set of SMR, expected one of arxivqa"):
+    with pytest.raises(ConfigError, match="'chart' is not a set of SMR, expected one of arxivqa"):
         build_smr(tmp_path / "raw", tmp_path / "smr.jsonl", only=["chart"])
     for elsewhere in ("../chartqa", str(tmp_path / "chartqa")):
         with pytest.raises(ConfigError, match=r"is not below .*, where image paths start"):
             build_smr(tmp_path / "raw", tmp_path / "smr.jsonl", folders={"chartqa": elsewhere})
 
 
-class Mischief:
-    """Runs code when it is unpickled."""
+class Malicious:
+    """Run code when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (exec, ("raise SystemExit('it ran')",))
 
 
-def test_pickles_run_no_code(tmp_path: Path) -> None:
+def test_pickles_cannot_run_code(tmp_path: Path) -> None:
     path = tmp_path / "train.pk"
-    path.write_bytes(pickle.dumps([Mischief()]))
+    path.write_bytes(pickle.dumps([Malicious()]))
     with pytest.raises(DataError, match=r"builtins\.exec, which is not plain data"):
         read_pickle(path)
     path.write_bytes(pickle.dumps([{"id": 1}])[:-4])

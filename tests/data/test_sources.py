@@ -15,7 +15,7 @@ from slime_vlm.errors import DataError
 from tests.data.writing import make_image, make_records, turns, write_lines, write_tar
 
 
-def test_json_and_json_lines_are_the_same(tmp_path: Path) -> None:
+def test_json_and_jsonl_give_the_same_records(tmp_path: Path) -> None:
     records = [*make_records(tmp_path, 6), {"id": "é", "conversations": turns("Größe, 大小?", "]}{[")}]
     lines = open_source(write_lines(tmp_path / "a.jsonl", records))
     for name, text in {
@@ -30,12 +30,12 @@ def test_json_and_json_lines_are_the_same(tmp_path: Path) -> None:
         assert [listed[i].as_dict() for i in range(7)] == [lines[i].as_dict() for i in range(7)] == records
 
 
-def test_where_records_lie(tmp_path: Path) -> None:
+def test_byte_spans_of_records(tmp_path: Path) -> None:
     # Three bytes of "é": quote, two of the letter.
     (tmp_path / "a.json").write_text('["é", 1]', encoding="utf-8")
-    assert JsonRecords(tmp_path / "a.json").places.tolist() == [[1, 5], [7, 8]]
+    assert JsonRecords(tmp_path / "a.json").spans.tolist() == [[1, 5], [7, 8]]
     (tmp_path / "b.jsonl").write_text("1\n\n  \n22", encoding="utf-8")
-    assert JsonRecords(tmp_path / "b.jsonl").places.tolist() == [[0, 2], [6, 8]]
+    assert JsonRecords(tmp_path / "b.jsonl").spans.tolist() == [[0, 2], [6, 8]]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_files_without_records(tmp_path: Path, text: str, expected: str) -> None
     ("line", "expected"),
     [
         ('{"id": ', "record 1: this line is not JSON"),
-        ("[]", r"record 1: \[\] is no record"),
+        ("[]", r"record 1: \[\] is not a record"),
         ('{"id": "x"}', "record 'x': the record has no 'conversations'"),
         ('{"conversations": "hello"}', "record 1: the record has no 'conversations'"),
         ('{"conversations": []}', "record 1: the record has no 'conversations'"),
@@ -130,7 +130,7 @@ def test_broken_shards(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"unexpected end of data|broken off"):
         RecordDataset(open_source(whole))[0]
     write_tar(tmp_path / "c.tar", {"0.png": make_image("red")})
-    with pytest.raises(DataError, match="holds no record"):
+    with pytest.raises(DataError, match="has no record"):
         open_source(tmp_path / "c.tar")
 
 
@@ -170,7 +170,7 @@ def test_parquet_shards(tmp_path: Path) -> None:
         open_source(tmp_path / "broken.parquet")
 
 
-def test_a_data_set_of_the_datasets_library(tmp_path: Path) -> None:
+def test_datasets_library(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets", exc_type=ImportError)
     records = make_records(tmp_path, 4)
     rows = [{**record, "image": str(tmp_path / record["image"])} for record in records]
@@ -185,13 +185,13 @@ def test_a_data_set_of_the_datasets_library(tmp_path: Path) -> None:
         open_source(tmp_path / "dict", split="tset")
 
 
-def test_what_is_no_source(tmp_path: Path) -> None:
+def test_sources_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no records at .*none.jsonl: expected a JSON or JSONL file"):
         open_source(tmp_path / "none.jsonl")
     with pytest.raises(DataError, match="no image folder at"):
         open_source(write_lines(tmp_path / "a.jsonl", [1]), images=tmp_path / "none")
     write_lines(tmp_path / "b.jsonl", [1])
-    with pytest.raises(DataError, match="means 2 files: name JSON and JSONL files one by one"):
+    with pytest.raises(DataError, match="matches 2 files: name JSON and JSONL files one by one"):
         open_source(tmp_path / "*.jsonl")
     (tmp_path / "a.tar").touch()
     with pytest.raises(DataError, match="files of several kinds"):

@@ -1,4 +1,4 @@
-"""Records with tiny images, in every kind of file."""
+"""Write records with tiny images into every kind of file."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ COLOURS = ("red", "green", "blue", "black", "white")
 
 
 def make_image(colour: str, height: int = 30, width: int = 40) -> bytes:
-    """A PNG file."""
+    """Return a PNG file."""
     buffer = io.BytesIO()
     Image.new("RGB", (width, height), colour).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def turns(*values: str) -> list[dict[str, str]]:
-    """Turns that go back and forth."""
-    return [{"from": ("human", "gpt")[place % 2], "value": value} for place, value in enumerate(values)]
+    """Return turns of a human and the model, alternating."""
+    return [{"from": ("human", "gpt")[index % 2], "value": value} for index, value in enumerate(values)]
 
 
 def make_records(folder: Path, count: int) -> list[dict[str, Any]]:
-    """Records r0, r1, ... with an image each; every fifth is text alone."""
+    """Return records r0, r1, ... with an image each. Every fifth is text only."""
     folder.mkdir(parents=True, exist_ok=True)
     records: list[dict[str, Any]] = []
     for index in range(count):
@@ -42,13 +42,13 @@ def make_records(folder: Path, count: int) -> list[dict[str, Any]]:
 
 
 def write_lines(path: Path, records: list[Any]) -> Path:
-    """A JSONL file."""
+    """Write a JSONL file."""
     path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
     return path
 
 
 def write_tar(path: Path, files: dict[str, bytes]) -> Path:
-    """A tar file that is not compressed."""
+    """Write an uncompressed tar file."""
     with tarfile.open(path, "w") as tar:
         for name, content in files.items():
             member = tarfile.TarInfo(name)

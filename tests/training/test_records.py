@@ -162,7 +162,7 @@ def test_bad_records_of_a_mixture(tmp_path: Path) -> None:
     collator = RecordCollator(dataset, processor, limits=limits)
     # The record before is of another source, and the one that steps in is of the same.
     bad = collator([2, 3 + 3])["bad_records"]
-    assert [dataset.place(record.index) for record in bad] == [(1, 3), (1, 4)]
+    assert [dataset.locate(record.index) for record in bad] == [(1, 3), (1, 4)]
     said: list[str] = []
     file = tmp_path / "run" / "bad_records_0.jsonl"
     for _ in range(2):

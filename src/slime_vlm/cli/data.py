@@ -61,7 +61,7 @@ def check(
 
     from slime_vlm.cli.terminal import quiet_transformers
     from slime_vlm.data import open_source
-    from slime_vlm.data.check import KINDS, Report, check_source, check_target, write_mended
+    from slime_vlm.data.check import KINDS, Report, check_source, check_target, write_repaired
     from slime_vlm.errors import ConfigError
     from slime_vlm.training.recipe.rules import nearest
 
@@ -97,9 +97,9 @@ def check(
         with _progress() as progress:
             task = progress.add_task(f"writing {fix.name}", total=len(opened[0]))
             advance = partial(progress.advance, task)
-            counts = write_mended(opened[0], reports[0], fix, model, max_length, allow or [], advance)
+            counts = write_repaired(opened[0], reports[0], fix, model, max_length, allow or [], advance)
         left_out = ", ".join(f"{n:,} {kind}" for kind, n in counts.items() if kind in KINDS)
-        kept = f"{counts['copied']:,} copied, {counts['mended']:,} mended, left out: {left_out or 'none'}"
+        kept = f"{counts['copied']:,} copied, {counts['repaired']:,} repaired, left out: {left_out or 'none'}"
         console.print(f"cleaned copy: {fix} ({kept})", soft_wrap=True)
         if fix.parent.resolve() != opened[0].images.resolve():
             console.print(f"its image paths start at {opened[0].images}: give --images with it", soft_wrap=True)

@@ -1,6 +1,6 @@
-"""Records from files, folders, shards and the hub: opening, mixing, checking, and building SMR from its raw sets.
+"""Records from files, folders, shards and the hub: open, mix and check them, and build SMR from its raw sets.
 
-Nothing here imports torch, so that looking at data costs no model.
+This package does not import torch, so inspecting data is fast.
 """
 
 from __future__ import annotations

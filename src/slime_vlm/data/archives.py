@@ -1,4 +1,4 @@
-"""Members of zip and tar files, read in place: half a million small files need not be unpacked."""
+"""Read members of zip and tar files in place, so that half a million small files need not be unpacked."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 from slime_vlm.errors import DataError
 
 ARCHIVES = (".zip", ".tar")
-"""Endings of archives. Compressed tars have no place to jump to, so they are not among them."""
+"""Endings of archives. Compressed tar files are not among them, because they cannot be read from the middle."""
 
-# All that a damaged zip file or member of one may raise; each way to compress has an error of its own.
+# Everything that a damaged zip file or member may raise. Each compression method has its own error.
 _ZIP_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
@@ -29,70 +29,82 @@ _ZIP_ERRORS = (
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a member of a tar file lies, in bytes."""
+class ByteRange:
+    """The position of a member in a tar file.
+
+    Attributes:
+        start: Offset of its first byte.
+        size: Number of bytes.
+    """
 
     start: int
     size: int
 
 
-def tar_places(path: Path) -> dict[str, Place]:
-    """Find every file in a tar; only the headers are read.
+def tar_members(path: Path) -> dict[str, ByteRange]:
+    """Find every file in a tar file. Only the headers are read.
 
     Raises:
-        DataError: It is no tar, a compressed one, or broken off.
+        DataError: The file is not a tar file, or is compressed or truncated.
     """
     try:
         with tarfile.open(path, "r:") as tar:
             return {
-                member.name.removeprefix("./"): Place(member.offset_data, member.size)
+                member.name.removeprefix("./"): ByteRange(member.offset_data, member.size)
                 for member in tar
                 if member.isfile()
             }
     except (tarfile.TarError, OSError) as error:
         raise DataError(
-            f"{path} cannot be read as a tar file ({error}); it has to be whole and not compressed"
+            f"{path} cannot be read as a tar file ({error}); expected a complete, uncompressed one"
         ) from error
 
 
-def read_place(path: Path, place: Place) -> bytes:
-    """Read a member of a tar.
+def read_range(path: Path, member: ByteRange) -> bytes:
+    """Read a member of a tar file.
 
     Raises:
         DataError: The file ends before the member does.
     """
     with path.open("rb") as file:
-        file.seek(place.start)
-        content = file.read(place.size)
-    if len(content) < place.size:
-        raise DataError(f"{path} is broken off; fetch it again")
+        file.seek(member.start)
+        content = file.read(member.size)
+    if len(content) < member.size:
+        raise DataError(f"{path} is truncated; download it again")
     return content
 
 
 def read_member(archive: Path, name: str) -> bytes | None:
-    """Read a member of a zip or tar file; None where it has no such member.
+    """Read a member of a zip or tar file.
+
+    Args:
+        archive: The archive. Its ending decides how it is read.
+        name: The name of the member.
+
+    Returns:
+        Its content, or None if the archive has no such member.
 
     Raises:
         DataError: The archive or the member is damaged.
     """
     if archive.suffix == ".tar":
-        place = _tar(archive).get(name)
-        return None if place is None else read_place(archive, place)
+        member = _tar(archive).get(name)
+        return None if member is None else read_range(archive, member)
     try:
         return _zip(archive, os.getpid()).read(name)
     except KeyError:
         return None
     except _ZIP_ERRORS as error:
-        raise DataError(f"{archive}: '{name}' cannot be read ({error}); fetch the archive again") from error
+        raise DataError(f"{archive}: '{name}' cannot be read ({error}); download the archive again") from error
 
 
-# Of every tar for good: shards are read in any order, and finding the files of one takes long.
+# Cached for the whole process: shards are read in any order, and scanning one takes long.
 @cache
-def _tar(path: Path) -> dict[str, Place]:
-    return tar_places(path)
+def _tar(path: Path) -> dict[str, ByteRange]:
+    return tar_members(path)
 
 
-# Processes that share an open file share its position, too; hence one for each.
+# One per process: processes that share an open file also share its position.
 @lru_cache(maxsize=16)
 def _zip(path: Path, process: int) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)

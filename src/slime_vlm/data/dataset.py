@@ -1,4 +1,4 @@
-"""Several sources as one list of records, opened when they are taken."""
+"""Several sources as one list of records, whose images are opened on access."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class RecordDataset:
     """Records of one or more sources, one source after the other.
 
     Args:
-        sources: the sources.
-        open_image: what opens an image that is stored somewhere, from where its source's paths start.
+        sources: The sources.
+        open_image: Opens a stored image, given its value in the record and the folder that paths start from.
     """
 
     def __init__(self, *sources: Source, open_image: Callable[[Any, Path], Any] = open_stored_image) -> None:
@@ -28,34 +28,38 @@ class RecordDataset:
         self.starts = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
 
     def __len__(self) -> int:
-        """Number of records."""
+        """Return the number of records."""
         return int(self.starts[-1])
 
-    def place(self, index: int) -> tuple[int, int]:
-        """Number of the source, and the place in it."""
+    def locate(self, index: int) -> tuple[int, int]:
+        """Return the number of the source, and the index within it.
+
+        Raises:
+            IndexError: There is no such record.
+        """
         if not 0 <= index < len(self):
             raise IndexError(index)
         number = int(np.searchsorted(self.starts, index, side="right")) - 1
         return number, index - int(self.starts[number])
 
     def next_of_source(self, index: int, steps: int) -> int:
-        """The record some steps on in the same source, which begins anew after its last."""
-        number, place = self.place(index)
-        return int(self.starts[number]) + (place + steps) % self.lengths[number]
+        """Return the index of the record some steps further in the same source. After the last comes the first."""
+        number, row = self.locate(index)
+        return int(self.starts[number]) + (row + steps) % self.lengths[number]
 
     def limits(self, share: float) -> list[int]:
-        """How many records of every source are a share of it; never all of them."""
+        """Return how many records of each source make up a share of it, but never all of them."""
         return [min(math.floor(share * length), length - 1) for length in self.lengths]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The record in the published form, and its images opened, under `images`.
+        """Return the `id` and `conversations` of a record, and its opened `images`.
 
         Raises:
-            DataError: it, or one of its images, cannot be used.
+            DataError: The record or one of its images cannot be used.
         """
-        number, place = self.place(index)
+        number, row = self.locate(index)
         source = self.sources[number]
-        record = source[place]
+        record = source[row]
         try:
             images = [self.open_image(value, source.images) for value in record.images]
         except DataError as error:
@@ -63,18 +67,20 @@ class RecordDataset:
         return {"id": record.id, "images": images, "conversations": record.conversations}
 
     def sizes(self, index: int) -> tuple[list[tuple[int, int] | None], int]:
-        """(height, width) of a record's images, None where only opening them tells, and the characters of its turns.
+        """Return the sizes of a record's images, and the number of characters of its turns.
+
+        A size is (height, width), or None if the header of the image does not tell.
 
         Raises:
-            DataError: the record cannot be read.
+            DataError: The record cannot be read.
         """
-        number, place = self.place(index)
+        number, row = self.locate(index)
         source = self.sources[number]
-        record = source[place]
+        record = source[row]
         turns = (str(turn.get("value", turn.get("content"))) for turn in record.conversations)
         return [stored_image_size(value, source.images) for value in record.images], sum(map(len, turns))
 
     def name_of(self, index: int) -> str:
-        """How messages name a record: its source, and its id or else its place."""
-        number, place = self.place(index)
-        return self.sources[number].name_of(place)
+        """Return the name of a record in messages: its source, and its id or else its index."""
+        number, row = self.locate(index)
+        return self.sources[number].name_of(row)

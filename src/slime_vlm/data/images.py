@@ -1,4 +1,8 @@
-"""Opening a record's image: a path, bytes, base64 text, or a member of an archive; never an address."""
+"""Open the image of a training record: a path, bytes, base64 text, or a member of an archive, but never an address.
+
+Records may come from strangers, so paths must not lead out of the image folder. Benchmark records follow other rules,
+see `evaluation.images`.
+"""
 
 from __future__ import annotations
 
@@ -18,25 +22,25 @@ from slime_vlm.errors import DataError, MediaError
 from slime_vlm.media import is_address, open_image, open_image_bytes
 from slime_vlm.media.orientation import LYING, ORIENTATION_TAG
 
-# Shorter texts are paths; the smallest PNG takes more.
+# Shorter texts are paths. Even the smallest PNG is longer.
 _LEAST_BASE64 = 64
 
 
 class MissingImageError(DataError):
-    """There is no such file, or no such member of an archive."""
+    """An image file, or a member of an archive, does not exist."""
 
 
 def open_stored_image(value: Any, root: Path) -> Image.Image:
     """Open an image of a record as 8-bit RGB, turned upright.
 
     Args:
-        value: A path below `root`; where one of its parts is a zip or tar file, a member of that. Or bytes, base64 text
-            (with or without `data:...;base64,`), or `{"bytes": ..., "path": ...}` as in Parquet files.
+        value: A path below `root`. If one of its parts is a zip or tar file, the rest names a member. Or bytes, base64
+            text (with or without `data:...;base64,`), or `{"bytes": ..., "path": ...}` as in Parquet files.
         root: The folder or archive that paths start from.
 
     Raises:
-        MissingImageError: It is not there.
-        DataError: It is damaged, is an address, leads out of `root`, or is none of the above.
+        MissingImageError: The image does not exist.
+        DataError: The image is damaged, is an address, leads out of `root`, or is none of the above.
     """
     found, name = _find(value, root)
     try:
@@ -46,15 +50,15 @@ def open_stored_image(value: Any, root: Path) -> Image.Image:
 
 
 def stored_image_content(value: Any, root: Path) -> bytes:
-    """The bytes of an image as they are stored, not decoded.
+    """Return the bytes of an image as they are stored, not decoded.
 
     Args:
         value: As for `open_stored_image`.
         root: As for `open_stored_image`.
 
     Raises:
-        MissingImageError: It is not there.
-        DataError: It cannot be read.
+        MissingImageError: The image does not exist.
+        DataError: The image cannot be read.
     """
     found, _name = _find(value, root)
     if isinstance(found, bytes):
@@ -66,29 +70,32 @@ def stored_image_content(value: Any, root: Path) -> bytes:
 
 
 def stored_image_size(value: Any, root: Path) -> tuple[int, int] | None:
-    """(height, width) of an image when it is upright, from its first bytes; None where they do not tell.
+    """Read the size of an image from its header.
 
     Args:
         value: As for `open_stored_image`.
         root: As for `open_stored_image`.
+
+    Returns:
+        (height, width) of the upright image, or None if the header does not tell.
     """
     try:
         found, _name = _find(value, root)
         with Image.open(found if isinstance(found, Path) else io.BytesIO(found)) as image:
             lying = image.getexif().get(ORIENTATION_TAG) in LYING
             return (image.width, image.height) if lying else (image.height, image.width)
-    # It may be of a kind that Pillow does not read; if it is damaged, opening it in full says so.
+    # Pillow may not know the format. If the image is damaged, opening it in full reports that.
     except Exception:
         return None
 
 
 def _find(value: Any, root: Path) -> tuple[Path | bytes, str]:
-    """The file of an image or its bytes, and what messages call it."""
+    """Return the file or the bytes of an image, and the name that messages use."""
     content = stored_bytes(value)
     if content is not None:
         return content, "the image in the record"
     path = _below(path_of(value), root)
-    # os.path, unlike pathlib, takes names that no file can have for what they are.
+    # os.path returns False for impossible names. Some versions of pathlib raise.
     if os.path.isfile(path):
         return path, str(path)
     found = find_member(path)
@@ -102,10 +109,10 @@ def _find(value: Any, root: Path) -> tuple[Path | bytes, str]:
 
 
 def stored_bytes(value: Any) -> bytes | None:
-    """The bytes of an image that lies in the record itself; None where it is named by a path.
+    """Return the bytes of an image that is stored in the record itself, or None if a path names it.
 
     Raises:
-        DataError: It is text that should be base64, and is not.
+        DataError: The base64 text is damaged.
     """
     if isinstance(value, Mapping):
         value = value.get("bytes")
@@ -115,7 +122,7 @@ def stored_bytes(value: Any) -> bytes | None:
         return None
     if value.startswith("data:"):
         value = value.partition(",")[2]
-    # A path has a dot before its ending, which base64 has not.
+    # Base64 has no dots. A path has one before its ending.
     elif len(value) < _LEAST_BASE64 or re.fullmatch(r"[A-Za-z0-9+/\s]+={0,2}", value) is None:
         return None
     try:
@@ -125,21 +132,21 @@ def stored_bytes(value: Any) -> bytes | None:
 
 
 def path_of(value: Any) -> str:
-    """The path that an image is named by.
+    """Return the path that names an image.
 
     Raises:
-        DataError: It is no path, or an address.
+        DataError: The value is not a path, or is an address.
     """
     path = value.get("path") if isinstance(value, Mapping) else value
     if not isinstance(path, str) or not path:
         raise DataError(f"'image' is {value!r:.80}, expected a path, bytes or base64 text")
     if is_address(path):
-        raise DataError(f"'image' is the address {path:.80}; nothing is downloaded: fetch it and name the file")
+        raise DataError(f"'image' is the address {path:.80}; images are not downloaded: download it and give its path")
     return path
 
 
 def find_member(path: Path) -> tuple[Path, str] | None:
-    """Split a path that leads through an archive: the archive, and the name within."""
+    """Split a path that leads through an archive into the archive and the name of the member."""
     for parent in path.parents:
         if parent.suffix in ARCHIVES and os.path.isfile(parent):
             return parent, path.relative_to(parent).as_posix()
@@ -147,9 +154,9 @@ def find_member(path: Path) -> tuple[Path, str] | None:
 
 
 def _below(path: str, root: Path) -> Path:
-    # Links are not followed: image folders are often links themselves.
+    # Links are not resolved, because image folders often are links.
     top = os.path.normpath(root)
     joined = os.path.normpath(os.path.join(top, path))
     if os.path.commonpath([os.path.abspath(joined), os.path.abspath(top)]) != os.path.abspath(top):
-        raise DataError(f"'image' {path:.80} leads out of {root}; start paths there, or name another image folder")
+        raise DataError(f"'image' {path:.80} leads out of {root}; give a path below it, or another image folder")
     return Path(joined)

@@ -1,6 +1,6 @@
-"""The order in which records of several sources are taken: a function of a seed and of the place in the run.
+"""The order in which a run takes records of several sources: a function of a seed and the position in the run.
 
-Nothing has to be remembered but the place, so a resumed run sees the very next record, on any number of processes.
+The position is the only state. So a resumed run continues with the next record, on any number of processes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ from slime_vlm.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class Share:
-    """How much of a source is taken: `passes` over it in every epoch, or a `weight` against the other sources."""
+    """How much of a source to take: `passes` over it in every epoch, or a `weight` relative to the other sources.
+
+    Attributes:
+        passes: How often an epoch takes the whole source, 1 by default.
+        weight: The share of the samples of an epoch, relative to the weights of the other sources.
+    """
 
     passes: float | None = None
     weight: float | None = None
@@ -28,18 +33,18 @@ class Share:
 class MixtureOrder:
     """Indices of records, one for every sample of a run.
 
-    An epoch takes every source as often as its `passes` say (one by default), or as many samples as there are records,
-    split by weight. Samples of all sources are mixed evenly. Each source is walked through whole, in a new order every
-    time, before any of its records comes again; what an epoch leaves over is where the next one goes on.
+    An epoch takes each source as often as its `passes` say. With weights it has as many samples as there are records,
+    split by weight. The samples of all sources are mixed evenly. A source is used up completely before one of its
+    records comes again, each time in a new order. If an epoch ends within a source, the next epoch continues there.
 
     Args:
-        dataset: the records.
-        shares: one for every source; all by weight, or none.
-        seed: another seed is another order.
-        count: samples of the whole run.
+        dataset: The records.
+        shares: One per source, either all with a weight or none.
+        seed: Determines the order.
+        count: Number of samples of the whole run, by default one epoch.
 
     Raises:
-        ConfigError: some sources have a weight and some have not.
+        ConfigError: Some sources have a weight and some have none.
     """
 
     def __init__(self, dataset: RecordDataset, shares: Sequence[Share], seed: int, count: int | None = None) -> None:
@@ -53,31 +58,31 @@ class MixtureOrder:
         self._epoch: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
-        """Samples of the run."""
+        """Return the number of samples of the run."""
         return self.count
 
     def __getitem__(self, position: int) -> int:
-        """Index of the record at a position of the run."""
+        """Return the index of the record at a position of the run."""
         if not 0 <= position < self.count:
             raise IndexError(position)
-        epoch, place = divmod(position, self.epoch_length)
+        epoch, offset = divmod(position, self.epoch_length)
         if self._epoch is None or self._epoch[0] != epoch:
             self._epoch = epoch, self._order(epoch)
-        return int(self._epoch[1][place])
+        return int(self._epoch[1][offset])
 
     def passes(self) -> list[float]:
-        """How often the run goes through every source."""
+        """Return how often the run goes through each source."""
         epochs = self.count / self.epoch_length
         return [epochs * count / length for count, length in zip(self.per_epoch, self.dataset.lengths, strict=True)]
 
     def taken(self) -> list[int]:
-        """Indices of all records of the run, each once."""
+        """Return the indices of all records of the run, each once."""
         epochs = range(math.ceil(self.count / self.epoch_length))
         orders = [self._order(epoch)[: self.count - epoch * self.epoch_length] for epoch in epochs]
         return [int(index) for index in np.unique(np.concatenate(orders))] if orders else []
 
     def state(self, position: int) -> dict[str, Any]:
-        """What a checkpoint keeps: the position, and what the order depends on."""
+        """Return what a checkpoint stores: the position, and everything that the order depends on."""
         sources = [
             {"source": source.name, "records": length, "passes": share.passes, "weight": share.weight}
             for source, length, share in zip(self.dataset.sources, self.dataset.lengths, self.shares, strict=True)
@@ -85,10 +90,10 @@ class MixtureOrder:
         return {"position": position, "seed": self.seed, "sources": sources}
 
     def check(self, state: dict[str, Any]) -> None:
-        """Compare with the state of a checkpoint.
+        """Compare this order with the state in a checkpoint.
 
         Raises:
-            DataError: the data are others by now, so that the order would be, too.
+            DataError: The data have changed since then, and with them the order.
         """
         now = self.state(state["position"])
         if now == state:
@@ -99,11 +104,13 @@ class MixtureOrder:
             for source in now["sources"]
             if before.get(source["source"], source["records"]) != source["records"]
         ]
-        what = "; ".join(changed) or "its sources, weights or seed are others"
-        raise DataError(f"the data changed since the checkpoint: {what}. Restore them, or start anew in another --out")
+        what = "; ".join(changed) or "its sources, weights or seed differ"
+        raise DataError(
+            f"the data changed since the checkpoint: {what}. Restore them, or start a new run with another --out"
+        )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the order at hand, which is quickly made anew."""
+        """Leave out the order of the current epoch, which is quickly computed again."""
         return {**self.__dict__, "_epoch": None}
 
     def _order(self, epoch: int) -> np.ndarray:
@@ -115,22 +122,27 @@ class MixtureOrder:
         return order
 
     def _draws(self, number: int, first: int, count: int) -> np.ndarray:
-        """Places in a source, from its draw number `first` on."""
+        """Return `count` indices within a source, starting at its draw number `first`."""
         length, drawn = self.dataset.lengths[number], []
         while count > 0:
-            walk, place = divmod(first, length)
+            walk, offset = divmod(first, length)
             rng = np.random.default_rng([self.seed, number, walk, 1])
-            part = shuffled(length, self.dataset.sources[number].blocks, rng)[place : place + count]
+            part = shuffled(length, self.dataset.sources[number].blocks, rng)[offset : offset + count]
             drawn.append(part)
             first, count = first + len(part), count - len(part)
         return np.concatenate(drawn) if drawn else np.empty(0, dtype=np.int64)
 
 
 def shuffled(length: int, blocks: Sequence[int] | None, rng: np.random.Generator) -> np.ndarray:
-    """A random order of a source.
+    """Return a random order of the records of a source.
 
-    Where records lie in blocks that are read together, blocks are shuffled, and then the records of a few blocks at a
-    time, so that each block is read once.
+    If records are read in blocks, the blocks are shuffled first, then the records within a few blocks at a time. So
+    each block is read once.
+
+    Args:
+        length: Number of records.
+        blocks: Sizes of the blocks, see `Source.blocks`.
+        rng: The random numbers.
     """
     if blocks is None:
         return rng.permutation(length)
@@ -143,7 +155,7 @@ def shuffled(length: int, blocks: Sequence[int] | None, rng: np.random.Generator
 
 
 def _epoch_counts(lengths: Sequence[int], shares: Sequence[Share]) -> list[int]:
-    """Samples of every source in an epoch."""
+    """Return the number of samples of each source in an epoch."""
     weights = [share.weight for share in shares if share.weight is not None]
     if not weights:
         return [
@@ -152,7 +164,7 @@ def _epoch_counts(lengths: Sequence[int], shares: Sequence[Share]) -> list[int]:
         ]
     exact = np.array(weights) / sum(weights) * sum(lengths)
     counts = np.floor(exact).astype(np.int64)
-    # The samples that rounding left over go to those it took most from.
+    # The samples that rounding leaves over go to the sources that lost most by it.
     left = sum(lengths) - int(counts.sum())
     counts[np.argsort(counts - exact, kind="stable")[:left]] += 1
     return [int(count) for count in counts]

@@ -1,4 +1,4 @@
-"""From what a user names to a source: a file, a pattern, a folder, or a hub id."""
+"""Open a source of records from what a user names: a file, a pattern, a folder, or a hub id."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def is_here(name: str | Path) -> bool:
-    """Whether a file, a folder, or files of a pattern are on this machine."""
+    """Tell whether a file, a folder, or a file that matches a pattern is on this machine."""
     path = Path(name).expanduser()
     return path.is_dir() or path.is_file() or any(Path(match).is_file() for match in glob(str(path), recursive=True))
 
 
 def check_source(name: str | Path, images: str | Path | None = None) -> None:
-    """Check that a source can be where it is named, without opening it; a hub id is taken at its word.
+    """Check that a source exists, without opening it. Hub ids are not looked up.
 
     Args:
         name: As for `open_source`.
         images: As for `open_source`.
 
     Raises:
-        DataError: There is no such source, or no such image folder.
+        DataError: The source or the image folder does not exist.
     """
     root = Path(images).expanduser() if images else None
     if root is not None and not root.exists():
@@ -54,14 +54,14 @@ def open_source(
 
     Args:
         name: A JSON, JSONL, Parquet or tar file; a pattern such as `shards/*.tar`; a folder of tars, of Parquet files,
-            of images with texts beside them, or one that `datasets` saved; or a hub id (owner/name).
-        images: Where image paths start, a folder or a zip or tar file; default: beside the records.
+            of images with texts beside them, or one that `datasets` saved. Or a hub id (owner/name).
+        images: Where image paths start: a folder, or a zip or tar file. By default beside the records.
         config: Configuration of a hub data set.
-        split: Split of a data set of the `datasets` library, default train.
+        split: Split of a data set of the `datasets` library, by default `train`.
 
     Raises:
-        DataError: There is no such source, or it cannot be read.
-        MediaError: A package that it needs is not installed.
+        DataError: The source does not exist or cannot be read.
+        MediaError: A package that reads it is not installed.
     """
     check_source(name, images)
     path, root = Path(name).expanduser(), Path(images).expanduser() if images else None
@@ -88,13 +88,13 @@ def _open_folder(path: Path, images: Path | None, split: str | None) -> Source:
 def _open_files(name: str, files: list[Path], images: Path | None) -> Source:
     ending = files[0].suffix
     if any(path.suffix != ending for path in files):
-        raise DataError(f"{name} means files of several kinds ({ending}, {files[-1].suffix}): name one kind")
+        raise DataError(f"{name} matches files of several kinds ({ending}, {files[-1].suffix}), expected one kind")
     if ending == ".parquet":
         return ParquetRecords(name, files, images)
     if ending == ".tar":
         if images is not None:
-            raise DataError(f"{name} holds its own images: leave the image folder out")
+            raise DataError(f"{name} contains its own images: leave the image folder out")
         return TarShards(name, files)
     if len(files) > 1:
-        raise DataError(f"{name} means {len(files)} files: name JSON and JSONL files one by one, as a mixture")
+        raise DataError(f"{name} matches {len(files)} files: name JSON and JSONL files one by one, as a mixture")
     return JsonRecords(files[0], images)

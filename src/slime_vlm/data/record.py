@@ -1,4 +1,4 @@
-"""What a record is, whatever it is stored in: an id, images that are not opened yet, and the turns."""
+"""A record in any kind of source: an id, images that are not opened yet, and the turns of a conversation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from slime_vlm.errors import DataError
 
 FIELDS = ("id", "image", "images", "conversations", "messages")
-"""Keys that are read; all others are carried along."""
+"""Keys that are interpreted. All others are kept in `Record.rest`."""
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,10 @@ class Record:
     """One conversation.
 
     Attributes:
-        id: Its id, None where it has none.
+        id: Its id, or None.
         images: Its images as they are stored, see `images.open_stored_image`.
         conversations: Turns, `{"from", "value"}` or `{"role", "content"}`.
-        rest: What else the record says.
+        rest: All other keys.
     """
 
     id: str | int | None
@@ -29,7 +29,7 @@ class Record:
     rest: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """The record in the published form: `image` is left out for text alone, and a list only where it has to be."""
+        """Return the record in the published form. `image` is absent without images, and a list only for several."""
         images: dict[str, Any] = {"image": self.images[0] if len(self.images) == 1 else self.images}
         identity = {} if self.id is None else {"id": self.id}
         return {**identity, **(images if self.images else {}), "conversations": self.conversations, **self.rest}
@@ -38,18 +38,18 @@ class Record:
 def read_record(raw: Any) -> Record:
     """Read a record in the published form.
 
-    `image` (or `images`) is one image or a list of them, or left out; `conversations` may be called `messages`.
+    `image` (or `images`) is one image, a list of them, or absent. `conversations` may be called `messages`.
 
     Raises:
-        DataError: It is no such record. The message does not name it.
+        DataError: The value does not have this form. The message does not name the record.
     """
     if not isinstance(raw, Mapping):
-        raise DataError(f"{raw!r:.80} is no record, expected keys and values with 'conversations'")
+        raise DataError(f"{raw!r:.80} is not a record, expected keys and values with 'conversations'")
     turns = raw.get("conversations", raw.get("messages"))
     if not isinstance(turns, list) or not turns or not all(isinstance(turn, Mapping) for turn in turns):
         raise DataError("the record has no 'conversations', expected a list of turns")
-    for place, turn in enumerate(turns):
-        _check_text(place, turn.get("value", turn.get("content")))
+    for index, turn in enumerate(turns):
+        _check_text(index, turn.get("value", turn.get("content")))
     stored = raw.get("image") if raw.get("image") is not None else raw.get("images")
     images = [] if stored is None else stored if isinstance(stored, list) else [stored]
     identity = raw.get("id")
@@ -59,11 +59,11 @@ def read_record(raw: Any) -> Record:
     return Record(identity, list(images), [dict(turn) for turn in turns], rest)
 
 
-def _check_text(place: int, value: Any) -> None:
-    """Half of a character pair, which JSON can spell, is no text to a tokenizer or a file."""
+def _check_text(index: int, value: Any) -> None:
+    """Refuse half of a surrogate pair. JSON can express it, but tokenizers and files cannot hold it."""
     try:
         if isinstance(value, str):
             value.encode("utf-8")
     except UnicodeEncodeError as error:
         half = value[error.start]
-        raise DataError(f"turn {place} holds {half!r}, half of a character: mend the text") from None
+        raise DataError(f"turn {index} holds {half!r}, half of a character: correct the text") from None

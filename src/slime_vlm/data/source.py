@@ -1,4 +1,4 @@
-"""What every kind of source gives: a number of records, and any of them by its place."""
+"""The interface of all sources: the number of records, and any record by its index."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from slime_vlm.errors import DataError
 
 
 class Source(ABC):
-    """Records by index; what is kept in memory is where each of them lies, not what it holds.
+    """Records by index. Memory holds the position of each record, not its content.
 
-    Any record can be read at any time, so the order of a run is plain arithmetic (`mixture.MixtureOrder`) and a resumed
-    run needs to know nothing but its number of steps.
+    Any record can be read at any time. So the order of a run is plain arithmetic (`mixture.MixtureOrder`), and a
+    resumed run needs only its number of steps.
 
     Attributes:
-        name: what messages call the source.
-        images: the folder, or archive, that image paths start from.
+        name: The name of the source in messages.
+        images: The folder or archive that image paths start from.
     """
 
     def __init__(self, name: str, images: Path) -> None:
@@ -27,26 +27,26 @@ class Source(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Number of records."""
+        """Return the number of records."""
 
     @abstractmethod
     def read(self, index: int) -> Any:
-        """What is stored at a place, as plain data.
+        """Return what is stored at an index, as plain data.
 
         Raises:
-            DataError: it cannot be read.
+            DataError: The record cannot be read.
         """
 
     @property
     def blocks(self) -> Sequence[int] | None:
-        """Numbers of records that are read from the disk together, None where each is read alone."""
+        """The sizes of the blocks of records that are read together, or None if each record is read alone."""
         return None
 
     def __getitem__(self, index: int) -> Record:
-        """The record of a place, its images not opened.
+        """Return a record, its images not opened.
 
         Raises:
-            DataError: there is no usable record. The message names the source, and its id or else its place.
+            DataError: The record cannot be used. The message names the source, and the id of the record or its index.
         """
         raw = None
         try:
@@ -58,7 +58,7 @@ class Source(ABC):
             raise DataError(f"{self.name}: record {name}: {error}") from None
 
     def name_of(self, index: int) -> str:
-        """How messages name a record: the source, and its id or else its place."""
+        """Return the name of a record in messages: the source, and the id or else the index."""
         try:
             found = self[index].id
         except DataError:

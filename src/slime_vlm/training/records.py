@@ -89,7 +89,7 @@ class RecordCollator:
 
     def usable(self, index: int, bad: list[BadRecord]) -> dict[str, Any] | None:
         """The first usable record from `index` on; None where too many are not."""
-        number, _ = self.dataset.place(index)
+        number, _ = self.dataset.locate(index)
         for step in range(self.limits[number] + 1):
             place = self.dataset.next_of_source(index, step)
             try:
@@ -176,8 +176,8 @@ class BadRecords:
                 continue
             self.seen.add(record.index)
             self._write(record)
-            number, _ = self.dataset.place(record.index)
-            bad = sum(self.dataset.place(index)[0] == number for index in self.seen)
+            number, _ = self.dataset.locate(record.index)
+            bad = sum(self.dataset.locate(index)[0] == number for index in self.seen)
             if bad > self.limits[number]:
                 raise DataError(
                     f"{record.reason}; that is bad record number {bad} of {self.dataset.lengths[number]}, "
@@ -188,7 +188,7 @@ class BadRecords:
     def _write(self, record: BadRecord) -> None:
         if self.file is None or record.index in self._written:
             return
-        number, place = self.dataset.place(record.index)
+        number, place = self.dataset.locate(record.index)
         source = self.dataset.sources[number].name
         line = {"index": record.index, "source": source, "place": place, "reason": record.reason}
         self.file.parent.mkdir(parents=True, exist_ok=True)

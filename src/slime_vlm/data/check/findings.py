@@ -1,24 +1,24 @@
-"""The kinds of things that can be wrong with a record."""
+"""The kinds of findings: what can be wrong with a record."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
 KINDS = {
-    "unreadable": "the record is no JSON, has no turns, or half of a character in a text",
-    "missing-image": "there is no such file or member of an archive",
-    "damaged-image": "the image is broken off, no image, or cannot be named so",
+    "unreadable": "the record is not JSON, has no turns, or holds half of a character",
+    "missing-image": "the image file or archive member does not exist",
+    "damaged-image": "the image is truncated, not an image, an address, or outside the image folder",
     "small-image": "a side is below 8 pixels",
     "turn-order": "turns do not go human, gpt, human, gpt, ...",
-    "placeholders": "there are not as many <image> as images",
-    "empty-question": "a human turn says nothing and shows nothing",
-    "empty-answer": "a gpt turn says nothing",
+    "placeholders": "the number of <image> differs from the number of images",
+    "empty-question": "a human turn has no text and no image",
+    "empty-answer": "a gpt turn has no text",
     "special-token": "the text holds a special token of the model",
-    "over-long": "more tokens than the limit, images included",
-    "duplicate": "an earlier record has the same id and says the same",
-    "duplicate-id": "an earlier record has the same id and says something else",
+    "over-long": "there are more tokens than the limit, images included",
+    "duplicate": "an earlier record has the same id and the same content",
+    "duplicate-id": "an earlier record has the same id and other content",
 }
-"""Kinds by the name that reports and --allow use."""
+"""The kinds, by the name that reports and --allow use."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Finding:
     """Something wrong with a record.
 
     Attributes:
-        index: Place of the record in its source, from 0.
-        id: Its id; None where it has none, or none could be read.
+        index: Index of the record in its source, from 0.
+        id: Its id, or None if it has none or cannot be read.
         kind: One of `KINDS`.
         message: What was found.
     """
@@ -38,5 +38,5 @@ class Finding:
     message: str
 
     def as_dict(self) -> dict[str, object]:
-        """Plain data for a report."""
+        """Return the finding as plain data."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""Looking at one record: its turns, its images (decoded in full) and its length."""
+"""Check one record: its turns, its images (decoded in full) and its length."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from slime_vlm.processing.processing_slime import SlimeProcessor
 
 LEAST_SIDE = 8
-"""Smallest side of an image in pixels."""
+"""Smallest allowed side of an image, in pixels."""
 
 
 @dataclass
-class Looked:
-    """What was seen of one record.
+class CheckedRecord:
+    """What the checks found out about one record.
 
     Attributes:
-        index: Place in the source.
-        id: Id of the record.
+        index: Index of the record in its source.
+        id: Its id, or None.
         findings: What is wrong with it.
         images: How many images it names.
         sizes: (height, width) of those that could be opened.
-        tiles: Tiles that each of them is cut into.
-        tokens: Length with all tokens of the images; None without a model, or where it cannot be told.
-        digest: Tells whether two records say the same.
+        tiles: The number of tiles of each of those.
+        tokens: Length with all tokens of the images. None without a model, or if the record cannot be encoded.
+        digest: Hash of the content, equal for equal records.
     """
 
     index: int
@@ -49,12 +49,13 @@ class Looked:
 
 
 class RecordChecker:
-    """Looks at records of a source.
+    """Check records of a source.
 
     Args:
         source: The records.
-        processor: Of the model that will be trained: tells tiles and tokens. None: tiles by the published rule.
-        max_length: More tokens than that are over-long.
+        processor: The processor of the model that will be trained. It determines tiles and tokens. Without one, tiles
+            follow the published rule, and tokens are not counted.
+        max_length: The largest number of tokens that is not over-long.
     """
 
     def __init__(self, source: Source, processor: SlimeProcessor | None = None, max_length: int = 2048) -> None:
@@ -67,26 +68,26 @@ class RecordChecker:
             tokenizer: Any = processor.tokenizer
             self.special = [token for token in tokenizer.all_special_tokens if token != IMAGE_PLACEHOLDER]
 
-    def look(self, index: int) -> Looked:
-        """Check everything but what takes several records."""
-        looked = Looked(index)
+    def check(self, index: int) -> CheckedRecord:
+        """Run all checks that need one record only."""
+        checked = CheckedRecord(index)
         try:
             record = self.source[index]
         except DataError as error:
             message = str(error).removeprefix(f"{self.source.name}: ")
-            looked.findings.append(Finding(index, None, "unreadable", message))
-            return looked
-        looked.id, looked.images = record.id, len(record.images)
-        looked.digest = hashlib.blake2b(
+            checked.findings.append(Finding(index, None, "unreadable", message))
+            return checked
+        checked.id, checked.images = record.id, len(record.images)
+        checked.digest = hashlib.blake2b(
             json.dumps([record.images, record.conversations], default=repr, sort_keys=True).encode(), digest_size=8
         ).digest()
-        for kind, message in self._images(record, self.source.images, looked):
-            looked.findings.append(Finding(index, record.id, kind, message))
-        for kind, message in self.text_problems(record, looked.sizes, looked):
-            looked.findings.append(Finding(index, record.id, kind, message))
-        return looked
+        for kind, message in self._images(record, self.source.images, checked):
+            checked.findings.append(Finding(index, record.id, kind, message))
+        for kind, message in self.text_problems(record, checked.sizes, checked):
+            checked.findings.append(Finding(index, record.id, kind, message))
+        return checked
 
-    def _images(self, record: Record, root: Path, looked: Looked) -> list[tuple[str, str]]:
+    def _images(self, record: Record, root: Path, checked: CheckedRecord) -> list[tuple[str, str]]:
         problems = []
         for value in record.images:
             try:
@@ -97,8 +98,8 @@ class RecordChecker:
             except DataError as error:
                 problems.append(("damaged-image", str(error)))
             else:
-                looked.sizes.append((height, width))
-                looked.tiles.append(choose_grid(height, width, self.view_size, self.max_tiles).num_tiles)
+                checked.sizes.append((height, width))
+                checked.tiles.append(choose_grid(height, width, self.view_size, self.max_tiles).num_tiles)
                 if min(height, width) < LEAST_SIDE:
                     problems.append(
                         ("small-image", f"{height} x {width} pixels, expected at least {LEAST_SIDE} a side")
@@ -106,43 +107,43 @@ class RecordChecker:
         return problems
 
     def text_problems(
-        self, record: Record, sizes: list[tuple[int, int]], looked: Looked | None = None
+        self, record: Record, sizes: list[tuple[int, int]], checked: CheckedRecord | None = None
     ) -> list[tuple[str, str]]:
-        """Kind and message of what is wrong with the turns.
+        """Return the kind and message of everything that is wrong with the turns.
 
         Args:
             record: The record.
-            sizes: (height, width) of its images, for the number of tokens; fewer than it has: it is not counted.
-            looked: Takes the number of tokens.
+            sizes: (height, width) of its images. If one is missing, tokens are not counted.
+            checked: Receives the number of tokens.
         """
         roles, problems = [], []
         count = 0
-        for place, turn in enumerate(record.conversations):
+        for index, turn in enumerate(record.conversations):
             role = ROLES.get(str(turn.get("from", turn.get("role"))))
             value = turn.get("value", turn.get("content"))
             if role is None or not isinstance(value, str):
                 return [
-                    ("turn-order", f"turn {place} is {turn!r:.80}, expected 'from' (human or gpt) and 'value' (text)")
+                    ("turn-order", f"turn {index} is {turn!r:.80}, expected 'from' (human or gpt) and 'value' (text)")
                 ]
-            if role != "system" or place > 0:
+            if role != "system" or index > 0:
                 roles.append(role)
-            # In an answer it stands for an image just as well, of which there is none.
+            # The model replaces a placeholder in an answer as well, but there is no image for it.
             count += value.count(IMAGE_PLACEHOLDER)
             if not value.strip() and role != "system":
                 kind = "empty-question" if role == "user" else "empty-answer"
-                problems.append((kind, f"turn {place} is empty"))
-            problems += [("special-token", f"turn {place} holds {token}") for token in self.special if token in value]
+                problems.append((kind, f"turn {index} is empty"))
+            problems += [("special-token", f"turn {index} holds {token}") for token in self.special if token in value]
         if roles != ["user", "assistant"] * (len(roles) // 2) or not roles:
             order = ", ".join(roles) or "nothing"
-            problems.append(("turn-order", f"roles come as {order:.100}, expected user and assistant in turn"))
+            problems.append(("turn-order", f"the roles are {order:.100}, expected user and assistant in turn"))
         if count != len(record.images):
             problems.append(("placeholders", f"{count} {IMAGE_PLACEHOLDER} for {len(record.images)} image(s)"))
         if self.processor is not None and not problems and len(sizes) == len(record.images):
-            problems += self._length_problems(record, sizes, looked)
+            problems += self._length_problems(record, sizes, checked)
         return problems
 
     def _length_problems(
-        self, record: Record, sizes: list[tuple[int, int]], looked: Looked | None
+        self, record: Record, sizes: list[tuple[int, int]], checked: CheckedRecord | None
     ) -> list[tuple[str, str]]:
         assert self.processor is not None
         grids = [choose_grid(height, width, self.view_size, self.max_tiles) for height, width in sizes]
@@ -153,6 +154,6 @@ class RecordChecker:
         except (DataError, InputError) as error:
             return [("placeholders", str(error))]
         tokens = len(encoded["input_ids"][0])
-        if looked is not None:
-            looked.tokens = tokens
+        if checked is not None:
+            checked.tokens = tokens
         return [("over-long", f"{tokens} tokens, the limit is {self.max_length}")] if tokens > self.max_length else []

@@ -1,4 +1,4 @@
-"""What a check found, as plain data and as tables."""
+"""The results of a check, as plain data and as tables."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from slime_vlm.data.check.findings import KINDS, Finding
-from slime_vlm.data.check.record_checks import Looked
+from slime_vlm.data.check.record_checks import CheckedRecord
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 TOKEN_STEP = 256
-"""Width of a bar of the histogram of tokens."""
+"""Width of a bin in the histogram of tokens."""
 
-_BAR = 40
+_BAR = 40  # characters of the longest bar
 
 
 @dataclass
 class SourceReport:
-    """What was found in one source.
+    """The findings and statistics of one source.
 
     Attributes:
-        name: The source.
-        records: How many it has.
-        findings: What is wrong, in the order of records.
-        text_only: Records without an image.
-        images: Images that could be opened.
+        name: Name of the source.
+        records: Number of its records.
+        findings: What is wrong, in the order of the records.
+        text_only: Number of records without an image.
+        images: Number of images that could be opened.
         tiles: Number of images by number of tiles.
-        tokens: Number of records by tokens, in steps of `TOKEN_STEP`; empty where no model was named.
-        longest: Most tokens of a record.
-        sizes: (height, width) of the images of every record that has findings.
+        tokens: Number of records by number of tokens, in steps of `TOKEN_STEP`. Empty without a model.
+        longest: The largest number of tokens of a record.
+        sizes: (height, width) of the images of every record with findings.
         ids: All ids.
     """
 
@@ -47,30 +47,30 @@ class SourceReport:
     sizes: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     ids: set[str | int] = field(default_factory=set)
 
-    def add(self, looked: Looked) -> None:
-        """Count a record."""
-        self.findings += looked.findings
-        self.images += len(looked.sizes)
-        self.tiles.update(looked.tiles)
-        if looked.id is not None:
-            self.ids.add(looked.id)
-        if not looked.images and not any(finding.kind == "unreadable" for finding in looked.findings):
+    def add(self, checked: CheckedRecord) -> None:
+        """Add a record to the findings and statistics."""
+        self.findings += checked.findings
+        self.images += len(checked.sizes)
+        self.tiles.update(checked.tiles)
+        if checked.id is not None:
+            self.ids.add(checked.id)
+        if not checked.images and not any(finding.kind == "unreadable" for finding in checked.findings):
             self.text_only += 1
-        if looked.tokens is not None:
-            self.tokens[looked.tokens // TOKEN_STEP * TOKEN_STEP] += 1
-            self.longest = max(self.longest, looked.tokens)
-        if looked.findings:
-            self.sizes[looked.index] = looked.sizes
+        if checked.tokens is not None:
+            self.tokens[checked.tokens // TOKEN_STEP * TOKEN_STEP] += 1
+            self.longest = max(self.longest, checked.tokens)
+        if checked.findings:
+            self.sizes[checked.index] = checked.sizes
 
     def by_record(self) -> dict[int, list[Finding]]:
-        """Findings of every record that has any."""
+        """Return the findings by record, for all records with findings."""
         found: dict[int, list[Finding]] = {}
         for finding in self.findings:
             found.setdefault(finding.index, []).append(finding)
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return the report as plain data."""
         return {
             "source": self.name,
             "records": self.records,
@@ -88,11 +88,11 @@ class SourceReport:
 
 @dataclass
 class Report:
-    """What was found in all sources.
+    """The results for all sources.
 
     Attributes:
-        sources: One report for each.
-        allowed: Kinds of findings that do not make the data wrong.
+        sources: One report per source.
+        allowed: Kinds of findings that do not count as errors.
     """
 
     sources: list[SourceReport]
@@ -100,11 +100,11 @@ class Report:
 
     @property
     def clean(self) -> bool:
-        """Whether nothing is wrong but what is allowed."""
+        """Whether all findings are of allowed kinds."""
         return all(finding.kind in self.allowed for source in self.sources for finding in source.findings)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return the report as plain data."""
         return {
             "clean": self.clean,
             "allowed": sorted(self.allowed),
@@ -112,7 +112,7 @@ class Report:
         }
 
     def tables(self, examples: int = 3) -> list[Table]:
-        """Tables for a terminal: sources, findings with their first examples, histograms."""
+        """Return tables for a terminal: sources, findings with their first examples, histograms."""
         tables = [self._overview(), self._findings(examples)]
         images = sum((source.tiles for source in self.sources), Counter[int]())
         tokens = sum((source.tokens for source in self.sources), Counter[int]())

@@ -1,4 +1,4 @@
-"""Checking all records of a source, in several processes."""
+"""Check all records of a source, in one or several processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING
 
 from slime_vlm.data.check.findings import Finding
-from slime_vlm.data.check.record_checks import Looked, RecordChecker
+from slime_vlm.data.check.record_checks import CheckedRecord, RecordChecker
 from slime_vlm.data.check.report import SourceReport
 from slime_vlm.data.source import Source
 from slime_vlm.errors import DataError
@@ -18,7 +18,7 @@ from slime_vlm.errors import DataError
 if TYPE_CHECKING:
     from slime_vlm.processing.processing_slime import SlimeProcessor
 
-# Enough that handing out work costs nothing, few enough that the bar moves.
+# Large enough that distributing work costs little, small enough that the progress bar moves.
 _CHUNK = 32
 
 
@@ -33,33 +33,33 @@ def check_source(
 
     Args:
         source: The records.
-        model: The model whose tiles and tokens are counted, see `processor_of`; None: no tokens.
-        max_length: More tokens than that are over-long.
-        workers: Processes; 1 = this one.
-        advance: Takes the number of records that were just done.
+        model: The model whose tiles and tokens are counted, see `processor_of`. Without one, tokens are not counted.
+        max_length: The largest number of tokens that is not over-long.
+        workers: Number of processes. 1 means this one.
+        advance: Called with the number of records that were just checked.
 
     Raises:
-        CheckpointError: There is no such model.
+        CheckpointError: The model does not exist.
         DataError: A process died.
     """
     report = SourceReport(source.name, len(source))
     seen: dict[str | int, tuple[int, bytes]] = {}
-    for looked in _look_at_all(source, model, max_length, workers):
-        if looked.id is not None:
-            first = seen.setdefault(looked.id, (looked.index, looked.digest))
-            if first[0] != looked.index:
-                kind = "duplicate" if first[1] == looked.digest else "duplicate-id"
+    for checked in _check_all(source, model, max_length, workers):
+        if checked.id is not None:
+            first = seen.setdefault(checked.id, (checked.index, checked.digest))
+            if first[0] != checked.index:
+                kind = "duplicate" if first[1] == checked.digest else "duplicate-id"
                 message = f"record {first[0]} has the same id"
-                looked.findings.append(Finding(looked.index, looked.id, kind, message))
-        report.add(looked)
+                checked.findings.append(Finding(checked.index, checked.id, kind, message))
+        report.add(checked)
         advance(1)
     return report
 
 
-def _look_at_all(source: Source, model: str | None, max_length: int, workers: int) -> Iterator[Looked]:
+def _check_all(source: Source, model: str | None, max_length: int, workers: int) -> Iterator[CheckedRecord]:
     if workers == 1:
         checker = _checker(source, model, max_length)
-        yield from (checker.look(index) for index in range(len(source)))
+        yield from (checker.check(index) for index in range(len(source)))
         return
     chunks = [range(start, min(start + _CHUNK, len(source))) for start in range(0, len(source), _CHUNK)]
     # The tokenizers library starts threads of its own in each process.
@@ -67,15 +67,15 @@ def _look_at_all(source: Source, model: str | None, max_length: int, workers: in
     pool = ProcessPoolExecutor(
         max_workers=min(workers, len(chunks)),
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start,
+        initializer=_start_process,
         initargs=(source, model, max_length),
     )
     try:
-        for looked in pool.map(_look, chunks):
-            yield from looked
+        for checked in pool.map(_check_chunk, chunks):
+            yield from checked
     except BrokenProcessPool as error:
         raise DataError(
-            f"{source.name}: a process that checks records died, for want of memory perhaps; try fewer --workers"
+            f"{source.name}: a process that checks records died, possibly because memory ran out; try fewer --workers"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -86,7 +86,7 @@ def _checker(source: Source, model: str | None, max_length: int) -> RecordChecke
 
 
 def processor_of(model: str) -> SlimeProcessor:
-    """The processor of a native checkpoint, without its weights."""
+    """Load the processor of a native checkpoint, without the weights of the model."""
     from slime_vlm.checkpoints.hub import resolve
     from slime_vlm.checkpoints.native import read_native
 
@@ -97,11 +97,11 @@ def processor_of(model: str) -> SlimeProcessor:
 _checker_of_process: RecordChecker | None = None
 
 
-def _start(source: Source, model: str | None, max_length: int) -> None:
+def _start_process(source: Source, model: str | None, max_length: int) -> None:
     global _checker_of_process
     _checker_of_process = _checker(source, model, max_length)
 
 
-def _look(indices: range) -> list[Looked]:
+def _check_chunk(indices: range) -> list[CheckedRecord]:
     assert _checker_of_process is not None
-    return [_checker_of_process.look(index) for index in indices]
+    return [_checker_of_process.check(index) for index in indices]

@@ -1,4 +1,4 @@
-"""SMR, the paper's mixture of science and mathematics, from the raw sets that users download; one file for each set."""
+"""SMR, the paper's mixture of science and mathematics, built from the downloaded raw sets. One module per set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AI2D: questions about school diagrams, those of the test split left out."""
+"""AI2D: questions about school diagrams, without those of the test split."""
 
 from __future__ import annotations
 
@@ -7,11 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from slime_vlm.data.smr.conversations import convert_conversations
-from slime_vlm.data.smr.raw_set import LETTER_ANSWER, RawSet, Skipped, letter, read_json, record, there, with_choices
+from slime_vlm.data.smr.raw_set import (
+    LETTER_ANSWER,
+    RawSet,
+    Skipped,
+    image_exists,
+    letter,
+    read_json,
+    record,
+    with_choices,
+)
 
 
 def convert(folder: Path, skipped: Skipped) -> Iterator[dict[str, Any]]:
-    """The public file of conversations where it is there, else the questions of the raw release."""
+    """Yield the records of the public conversation file if it exists, else the questions of the raw release."""
     ready = "ai2d_train_12k.jsonl"
     if (folder / ready).is_file():
         yield from convert_conversations(folder, ready, "ai2d", skipped)
@@ -26,7 +35,7 @@ def convert(folder: Path, skipped: Skipped) -> Iterator[dict[str, Any]]:
         for text, row in questions.items():
             # Questions about labels are asked of the diagram whose labels are letters.
             image = f"{'abc_images' if row['abcLabel'] else 'images'}/{name}"
-            if there(folder, image, skipped):
+            if image_exists(folder, image, skipped):
                 question = with_choices(text, row["answerTexts"], LETTER_ANSWER)
                 yield record(f"ai2d-{row['questionId']}", image, question, letter(int(row["correctAnswer"])))
 

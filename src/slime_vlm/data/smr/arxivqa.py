@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from slime_vlm.data.smr.raw_set import RawSet, Skipped, read_lines, record, there
+from slime_vlm.data.smr.raw_set import RawSet, Skipped, image_exists, read_lines, record
 
 
 def convert(folder: Path, skipped: Skipped) -> Iterator[dict[str, Any]]:
-    """Choices carry their letters already; the label is a letter that text may follow."""
+    """Yield the records. Choices have their letters already. The label is a letter that text may follow."""
     for row in read_lines(folder / "arxivqa.jsonl"):
         letter = re.search(r"[A-Z]", str(row.get("label", "")))
         if letter is None or not row.get("options"):
             skipped["no label or choices"] += 1
             continue
-        if there(folder, str(row["image"]), skipped):
+        if image_exists(folder, str(row["image"]), skipped):
             question = "\n".join([str(row["question"]).strip(), *map(str, row["options"])])
             rationale = str(row.get("rationale") or "").strip()
             answer = f"{rationale}\nSo the answer is {letter[0]}.".strip()

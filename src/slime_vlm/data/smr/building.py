@@ -1,4 +1,4 @@
-"""All sets that are there as one file of records; what is absent, left out or of another size is told."""
+"""Write all sets that are present as one file of records, and report what is absent, left out or of another size."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ SETS: dict[str, RawSet] = {module.__name__.rpartition(".")[2]: module.SET for mo
 
 @dataclass
 class Built:
-    """What became of a set.
+    """The result for one set.
 
     Attributes:
         name: Its short name.
         raw: The set.
-        folder: Where it was looked for.
-        state: `built`, `absent` (something is missing), or `left out` (on purpose).
-        missing: Expected files that are not there.
-        records: How many records were written.
-        skipped: Rows that became no record, by reason.
+        folder: Where its files were looked for.
+        state: `built`, `absent` (files are missing), or `left out` (on purpose).
+        missing: Expected files that do not exist.
+        records: Number of records written.
+        skipped: Number of rows that became no record, by reason.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Built:
 
     @property
     def remark(self) -> str:
-        """What a user should know of it."""
+        """What a user should know about this result."""
         if self.state == "left out":
             return self.raw.leak
         if self.state == "absent":
@@ -81,7 +81,7 @@ class Built:
         return "; ".join([*parts, self.raw.leak] if self.raw.leak else parts)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data."""
+        """Return the result as plain data."""
         return {
             "set": self.name,
             "state": self.state,
@@ -109,29 +109,29 @@ def build_smr(
     """Write the records of all sets below a folder, and a report beside them (`OUT.report.json`).
 
     Args:
-        root: Where the sets lie; image paths start there.
-        out: A JSONL file that is not there yet.
-        with_leak: Take sets that overlap with a benchmark, too.
-        folders: Folders of single sets below the root, by short name, where they are not the usual ones.
-        only: Short names of the sets to take; none = all.
-        advance: Takes the name of each set as it begins.
+        root: The folder of the sets. Image paths start there.
+        out: A JSONL file that does not exist yet.
+        with_leak: Also take sets that overlap with a benchmark.
+        folders: Folders of single sets below the root, by short name, where they differ from the usual ones.
+        only: Short names of the sets to take, all by default.
+        advance: Called with the name of each set before it is built.
 
     Returns:
-        What became of every set.
+        One result per set.
 
     Raises:
-        ConfigError: `out` is there already, or a name is unknown.
-        DataError: No set is there, or one is damaged.
+        ConfigError: `out` exists already, or a name is unknown.
+        DataError: No set is present, or one is damaged.
     """
     report = out.with_name(out.name + ".report.json")
     for path in (out, report):
         if path.exists():
-            raise ConfigError(f"{path} is there already, and nothing is ever overwritten; choose another name")
+            raise ConfigError(f"{path} exists already, and nothing is ever overwritten; choose another name")
     if not root.is_dir():
         raise DataError(f"no folder at {root}: expected the one that holds the raw sets")
     for name in [*(folders or {}), *only]:
         if name not in SETS:
-            raise ConfigError(f"'{name}' is no set of SMR, expected one of {', '.join(SETS)}")
+            raise ConfigError(f"'{name}' is not a set of SMR, expected one of {', '.join(SETS)}")
     for name, folder in (folders or {}).items():
         if not Path(os.path.abspath(root / folder)).is_relative_to(os.path.abspath(root)):
             raise ConfigError(f"--folder {name}={folder} is not below {root}, where image paths start; link it there")
@@ -170,7 +170,7 @@ def _write(done: Built, root: Path, write: Callable[[str], Any]) -> None:
                 made["image"] = (done.folder / made["image"]).relative_to(root).as_posix()
             write(json.dumps({**made, "source": done.raw.name}, ensure_ascii=False) + "\n")
             done.records += 1
-    # The files are not ours: a key that is not there means another release of the set.
+    # Others publish these files. A missing key means another release of the set.
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise DataError(
             f"{done.raw.name} in {done.folder} is not laid out as expected ({type(error).__name__}: {error}, after "
@@ -179,7 +179,7 @@ def _write(done: Built, root: Path, write: Callable[[str], Any]) -> None:
 
 
 def table(built: list[Built]) -> Table:
-    """What became of every set, for a terminal."""
+    """Return a table of the results, for a terminal."""
     from rich.table import Table
 
     made = Table("set", "state", title="SMR", title_justify="left")

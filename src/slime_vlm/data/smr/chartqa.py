@@ -1,4 +1,4 @@
-"""ChartQA: questions about charts, written by people and by machine; the training split alone."""
+"""ChartQA: questions about charts, written by people and by machine. Training split only."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from slime_vlm.data.smr.raw_set import SHORT_ANSWER, RawSet, Skipped, read_json, record, there
+from slime_vlm.data.smr.raw_set import SHORT_ANSWER, RawSet, Skipped, image_exists, read_json, record
 
 
 def convert(folder: Path, skipped: Skipped) -> Iterator[dict[str, Any]]:
-    """Both files of the split; images lie in `train/png`."""
+    """Yield the records of both files of the split. Images are in `train/png`."""
     for kind in ("human", "augmented"):
         for number, row in enumerate(read_json(folder / "train" / f"train_{kind}.json")):
             image = f"train/png/{row['imgname']}"
-            if there(folder, image, skipped):
+            if image_exists(folder, image, skipped):
                 question = f"{row['query']}\n{SHORT_ANSWER}"
                 yield record(f"chartqa-{kind}-{number}", image, question, str(row["label"]))
 

@@ -1,4 +1,4 @@
-"""Files that hold conversation records already, as AI2D, DVQA and GeoQA+ are published for instruction tuning."""
+"""Files that contain conversation records already: AI2D, DVQA and GeoQA+ as published for instruction tuning."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ from slime_vlm.errors import DataError
 
 
 def convert_conversations(folder: Path, file: str, name: str, skipped: Skipped) -> Iterator[dict[str, Any]]:
-    """Records of a JSONL file, with image paths that start at `folder`.
+    """Yield the records of a JSONL file, with image paths that start at `folder`.
 
-    Paths in such files start at various places above the set's folder; of a path the longest end that leads to a file
-    is taken.
+    Paths in such files start at various folders above that of the set. The longest end of a path that leads to a file
+    is used.
+
+    Args:
+        folder: Folder of the set.
+        file: Name of the file.
+        name: Prefix of the new ids.
+        skipped: Counts the rows that become no record.
     """
     for number, row in enumerate(read_lines(folder / file)):
         try:
@@ -27,9 +33,9 @@ def convert_conversations(folder: Path, file: str, name: str, skipped: Skipped) 
         if found.images and image is None:
             skipped["the image is missing"] += 1
             continue
-        place = {"image": image} if image else {}
-        # Ids repeat in some of them, line numbers do not.
-        yield {"id": f"{name}-{number}", **place, "conversations": found.conversations}
+        shown = {"image": image} if image else {}
+        # Some files repeat ids. Line numbers are unique.
+        yield {"id": f"{name}-{number}", **shown, "conversations": found.conversations}
 
 
 def _ends(path: str) -> Iterator[str]:

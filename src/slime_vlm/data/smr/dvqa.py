@@ -1,4 +1,4 @@
-"""DVQA: reasoning questions about drawn bar charts; the training split alone."""
+"""DVQA: reasoning questions about drawn bar charts. Training split only."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from slime_vlm.data.smr.conversations import convert_conversations
-from slime_vlm.data.smr.raw_set import SHORT_ANSWER, RawSet, Skipped, read_json, record, there
+from slime_vlm.data.smr.raw_set import SHORT_ANSWER, RawSet, Skipped, image_exists, read_json, record
 
 SAMPLES = 200_000
-"""How many of the reasoning questions SMR takes."""
+"""Number of reasoning questions in SMR."""
 
 
 def convert(folder: Path, skipped: Skipped) -> Iterator[dict[str, Any]]:
-    """The public sample of 200,000 where it is there, else a sample of our own (the authors' is not known)."""
+    """Yield the public sample of 200,000 if it exists, else a sample of our own (the authors' is not known)."""
     ready = "dvqa_train_200k.jsonl"
     if (folder / ready).is_file():
         yield from convert_conversations(folder, ready, "dvqa", skipped)
@@ -23,10 +23,10 @@ def convert(folder: Path, skipped: Skipped) -> Iterator[dict[str, Any]]:
     rows = [row for row in read_json(folder / "train_qa.json") if row["question_type"] == "reasoning"]
     if len(rows) > SAMPLES:
         skipped["not drawn in the sample"] += len(rows) - SAMPLES
-        rows = [rows[place] for place in sorted(random.Random(0).sample(range(len(rows)), SAMPLES))]
+        rows = [rows[index] for index in sorted(random.Random(0).sample(range(len(rows)), SAMPLES))]
     for row in rows:
         image = f"images/{row['image']}"
-        if there(folder, image, skipped):
+        if image_exists(folder, image, skipped):
             question = f"{row['question']}\n{SHORT_ANSWER}"
             yield record(f"dvqa-{row['question_id']}", image, question, str(row["answer"]))
 

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from slime_vlm.data.smr.raw_set import LETTER_ANSWER, RawSet, Skipped, read_json, record, there, with_choices
+from slime_vlm.data.smr.raw_set import LETTER_ANSWER, RawSet, Skipped, image_exists, read_json, record, with_choices
 
 LAST_ID = 2400
-"""Problems beyond are those of the test split."""
+"""Problems with higher numbers belong to the test split."""
 
 
 def convert(folder: Path, skipped: Skipped) -> Iterator[dict[str, Any]]:
-    """One directory a problem; there is no rationale, so the answer is the letter."""
+    """Yield one record per directory. There is no rationale, so the answer is the letter."""
     for path in sorted(folder.glob("*/data.json"), key=lambda path: path.parent.name.zfill(9)):
         number = path.parent.name
         if not number.isdigit() or int(number) > LAST_ID:
@@ -21,7 +21,7 @@ def convert(folder: Path, skipped: Skipped) -> Iterator[dict[str, Any]]:
             continue
         row = read_json(path)
         image = f"{number}/img_diagram.png"
-        if there(folder, image, skipped):
+        if image_exists(folder, image, skipped):
             question = with_choices(row["problem_text"], row["choices"], LETTER_ANSWER)
             yield record(f"geometry3k-{number}", image, question, str(row["answer"]))
 

@@ -1,4 +1,4 @@
-"""GeoQA+: more problems of the kind, and GeoQA's training problems among them."""
+"""GeoQA+: more geometry problems, including the training problems of GeoQA."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slime_vlm.data.smr.raw_set import RawSet, Skipped
 
 
 def convert(folder: Path, skipped: Skipped) -> Iterator[dict[str, Any]]:
-    """The public file of conversations."""
+    """Return the records of the public conversation file."""
     return convert_conversations(folder, "geoqa+.jsonl", "geoqa+", skipped)
 
 

@@ -1,4 +1,4 @@
-"""MATH-Vision: its test split without test-mini, as the authors trained on it. Off unless asked for, see `LEAK`."""
+"""MATH-Vision: its test split without test-mini, which the authors trained on. Off by default, see `LEAK`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from slime_vlm.data.smr.raw_set import RawSet, Skipped, read_lines, record, there, with_choices
-from slime_vlm.extras import import_extra
+from slime_vlm.data.smr.raw_set import RawSet, Skipped, image_exists, read_lines, record, with_choices
+from slime_vlm.data.sources.parquet import import_parquet
 
 LEAK = (
     "MATH-Vision has no training split: SMR trains on its test split without test-mini, so a model trained with it may "
@@ -19,14 +19,14 @@ _COLUMNS = ("id", "question", "options", "image", "answer", "solution")
 
 
 def convert(folder: Path, skipped: Skipped) -> Iterator[dict[str, Any]]:
-    """Every problem whose id and whose image are not in test-mini."""
+    """Yield every problem whose id and image are not in test-mini."""
     held_out = list(_rows(folder, "testmini"))
     ids, images = ({str(row[key]) for row in held_out} for key in ("id", "image"))
     for row in _rows(folder, "test"):
         image = str(row["image"])
         if str(row["id"]) in ids or image in images:
             skipped["held out for test-mini"] += 1
-        elif there(folder, image, skipped):
+        elif image_exists(folder, image, skipped):
             question = re.sub(r"<image\d*>", "", str(row["question"])).strip()
             solution = str(row.get("solution") or "").strip()
             answer = f"{solution}\nThe answer is {row['answer']}.".strip()
@@ -37,7 +37,7 @@ def _rows(folder: Path, split: str) -> Iterator[dict[str, Any]]:
     if (folder / f"{split}.jsonl").is_file():
         yield from read_lines(folder / f"{split}.jsonl")
         return
-    parquet = import_extra("pyarrow.parquet", str(folder), "reading Parquet files needs pyarrow", "data")
+    parquet = import_parquet(str(folder))
     for path in sorted(folder.glob(f"data/{split}-*.parquet")):
         with parquet.ParquetFile(path) as file:
             columns = [name for name in _COLUMNS if name in file.schema_arrow.names]

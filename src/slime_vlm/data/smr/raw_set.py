@@ -1,6 +1,6 @@
-"""What the converters share: how a raw set is described, and how a record is put together.
+"""What the converters share: the description of a raw set, and functions that assemble records.
 
-The prompts of the authors' SMR are not published in a form that could be checked, so the wording here is ours.
+The authors have not published the prompts of SMR in a form that could be checked, so the wording here is ours.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LETTER_ANSWER = "Answer with the letter of the right choice."
 
 
 class Skipped(Counter[str]):
-    """How many rows of a set became no record, by reason."""
+    """Number of rows of a set that became no record, by reason."""
 
 
 Convert = Callable[[Path, Skipped], Iterator[dict[str, Any]]]
@@ -27,18 +27,18 @@ Convert = Callable[[Path, Skipped], Iterator[dict[str, Any]]]
 
 @dataclass(frozen=True)
 class RawSet:
-    """A raw set.
+    """The description of a raw set.
 
     Attributes:
         name: Its name.
-        folder: Its folder below the root, as the published image paths have it.
+        folder: Its folder below the root, as in the published image paths.
         licence: Licence of the data.
-        origin: Where users fetch it.
-        files: What has to be there; of names joined by `|` one is enough.
-        count: Records that are expected, None where nobody states a number.
+        origin: Where users download it.
+        files: Files and folders that must exist. Of names joined by `|` one is enough.
+        count: Expected number of records, or None if nobody states a number.
         count_source: Where the number comes from.
-        convert: Folder -> records, whose image paths start at the folder.
-        leak: Why the set is left out unless it is asked for; empty for none.
+        convert: Converts a folder to records, whose image paths start at the folder.
+        leak: Why the set is left out by default. Empty for sets that are not.
     """
 
     name: str
@@ -52,24 +52,24 @@ class RawSet:
     leak: str = ""
 
     def missing(self, folder: Path) -> list[str]:
-        """What is not there of the expected files."""
+        """Return the expected files that do not exist."""
         return [names for names in self.files if not any((folder / name).exists() for name in names.split("|"))]
 
 
 def record(identity: str, image: str | None, question: str, answer: str) -> dict[str, Any]:
-    """One round, with the placeholder before the question."""
+    """Return a record of one question and answer, with the image placeholder before the question."""
     asked = f"<image>\n{question.strip()}" if image else question.strip()
     turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": answer.strip()}]
     return {"id": identity, **({"image": image} if image else {}), "conversations": turns}
 
 
 def letter(index: int) -> str:
-    """A, B, C, ..."""
+    """Return the letter of a choice: A, B, C, ..."""
     return chr(ord("A") + index)
 
 
 def with_choices(question: str, choices: Sequence[Any], advice: str = "") -> str:
-    """A question with its choices below it, one a line."""
+    """Return a question with its choices below it, one per line, and advice on how to answer."""
     lines = [question.strip(), *(f"{letter(index)}. {choice}" for index, choice in enumerate(choices))]
     return "\n".join([*lines, advice] if advice else lines)
 
@@ -78,19 +78,19 @@ def read_json(path: Path) -> Any:
     """Parse a JSON file.
 
     Raises:
-        DataError: It is none.
+        DataError: The file is not JSON, or cannot be read.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not JSON ({error}); fetch it again") from error
+        raise DataError(f"{path} is not JSON ({error}); download it again") from error
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Parse a JSONL file.
+    """Yield the objects of a JSONL file.
 
     Raises:
-        DataError: A line is no JSON object.
+        DataError: A line is not a JSON object.
     """
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
@@ -99,14 +99,14 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise DataError(f"{path}: line {number} is not JSON ({error}); fetch it again") from error
+                raise DataError(f"{path}: line {number} is not JSON ({error}); download it again") from error
             if not isinstance(row, dict):
                 raise DataError(f"{path}: line {number} is {row!r:.60}, expected keys and values")
             yield row
 
 
-def there(folder: Path, image: str, skipped: Skipped) -> bool:
-    """Whether an image is there; counts those that are not."""
+def image_exists(folder: Path, image: str, skipped: Skipped) -> bool:
+    """Tell whether an image exists, and count those that do not."""
     found = (folder / image).is_file()
     if not found:
         skipped["the image is missing"] += 1

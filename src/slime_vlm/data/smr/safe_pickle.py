@@ -1,4 +1,4 @@
-"""Reading pickles of strangers: nothing but plain data and NumPy arrays is ever made, so no code of theirs runs."""
+"""Read untrusted pickles: only plain data and NumPy arrays are created, so their code never runs."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _ALLOWED = {
 class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which is not plain data")
+            raise pickle.UnpicklingError(f"it contains {module}.{name}, which is not plain data")
         return super().find_class(module, name)
 
 
 def read_pickle(path: Path) -> Any:
-    """Read plain data of a pickle.
+    """Read a pickle of plain data.
 
     Raises:
-        DataError: It is damaged, or holds more than plain data.
+        DataError: The pickle is damaged, or holds more than plain data.
     """
     try:
         return _PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-    # A damaged pickle fails in many ways (EOFError, IndexError, UnicodeDecodeError, ...).
+    # Damaged pickles raise many kinds of errors (EOFError, IndexError, UnicodeDecodeError, ...).
     except Exception as error:
-        raise DataError(f"{path} cannot be read as a pickle of plain data ({error}); fetch it again") from error
+        raise DataError(f"{path} cannot be read as a pickle of plain data ({error}); download it again") from error

@@ -1,4 +1,4 @@
-"""ScienceQA: school science with lectures and explanations; the training split, problems without an image included."""
+"""ScienceQA: school science with lectures and explanations. Training split, including problems without an image."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from slime_vlm.data.smr.raw_set import RawSet, Skipped, letter, read_json, record, there, with_choices
+from slime_vlm.data.smr.raw_set import RawSet, Skipped, image_exists, letter, read_json, record, with_choices
 
 
 def convert(folder: Path, skipped: Skipped) -> Iterator[dict[str, Any]]:
-    """Question, hint and choices; the answer is lecture, explanation and letter."""
+    """Yield records of hint, question and choices. The answer is lecture, explanation and letter."""
     problems = read_json(folder / "problems.json")
     for identity in read_json(folder / "pid_splits.json")["train"]:
         row = problems[identity]
         image = f"train/{identity}/{row['image']}" if row.get("image") else None
-        if image is not None and not there(folder, image, skipped):
+        if image is not None and not image_exists(folder, image, skipped):
             continue
         hint = [f"Context: {row['hint']}"] if row.get("hint") else []
         question = with_choices("\n".join([*hint, row["question"]]), row["choices"])

@@ -1,4 +1,4 @@
-"""TabMWP: word problems about tables, solved step by step; training and development splits."""
+"""TabMWP: word problems about tables, solved step by step. Training and development splits."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from slime_vlm.data.smr.raw_set import RawSet, Skipped, read_json, record, there, with_choices
+from slime_vlm.data.smr.raw_set import RawSet, Skipped, image_exists, read_json, record, with_choices
 
 
 def convert(folder: Path, skipped: Skipped) -> Iterator[dict[str, Any]]:
-    """The image is the drawn table; the answer is the solution and what comes out."""
+    """Yield the records. The image is the drawn table, the answer is the solution and its result."""
     for split in ("train", "dev"):
         for identity, row in read_json(folder / f"problems_{split}.json").items():
             image = f"tables/{identity}.png"
-            if there(folder, image, skipped):
+            if image_exists(folder, image, skipped):
                 solution = str(row.get("solution") or "").strip()
                 answer = f"{solution}\nThe answer is {row['answer']}.".strip()
                 question = with_choices(row["question"], row.get("choices") or [])

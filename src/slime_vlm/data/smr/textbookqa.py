@@ -1,4 +1,4 @@
-"""TextbookQA: questions about textbook diagrams, and teaching images to be described; the training split alone."""
+"""TextbookQA: questions about textbook diagrams, and teaching images to describe. Training split only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from slime_vlm.data.smr.raw_set import LETTER_ANSWER, RawSet, Skipped, letter, read_json, record, there, with_choices
+from slime_vlm.data.smr.raw_set import (
+    LETTER_ANSWER,
+    RawSet,
+    Skipped,
+    image_exists,
+    letter,
+    read_json,
+    record,
+    with_choices,
+)
 
 DESCRIBE = (
     "Describe what this diagram shows.",
@@ -14,11 +23,11 @@ DESCRIBE = (
     "What can be learnt from this picture?",
     "Give an account of the diagram and of its parts.",
 )
-"""Instructions for teaching images, taken in turn; ours, the paper has sixteen of its own."""
+"""Instructions for teaching images, used in turn. They are ours, the paper has sixteen others."""
 
 
 def convert(folder: Path, skipped: Skipped) -> Iterator[dict[str, Any]]:
-    """Diagram questions, then the teaching images of each lesson with the text that belongs to them."""
+    """Yield the diagram questions of each lesson, then its teaching images with their texts."""
     for lesson in read_json(folder / "train" / "tqa_v1_train.json"):
         yield from _questions(folder, lesson, skipped)
         yield from _descriptions(folder, lesson, skipped)
@@ -27,15 +36,15 @@ def convert(folder: Path, skipped: Skipped) -> Iterator[dict[str, Any]]:
 def _questions(folder: Path, lesson: dict[str, Any], skipped: Skipped) -> Iterator[dict[str, Any]]:
     for identity, row in lesson["questions"]["diagramQuestions"].items():
         choices = [choice["processedText"] for _, choice in sorted(row["answerChoices"].items())]
-        places = {key: place for place, key in enumerate(sorted(row["answerChoices"]))}
+        index_of = {key: index for index, key in enumerate(sorted(row["answerChoices"]))}
         right = str(row["correctAnswer"]["processedText"]).strip().lower()
-        if right not in places:
+        if right not in index_of:
             skipped["the right answer is not among the choices"] += 1
             continue
         image = f"train/{row['imagePath']}"
-        if there(folder, image, skipped):
+        if image_exists(folder, image, skipped):
             question = with_choices(row["beingAsked"]["processedText"], choices, LETTER_ANSWER)
-            yield record(f"textbookqa-{identity}", image, question, letter(places[right]))
+            yield record(f"textbookqa-{identity}", image, question, letter(index_of[right]))
 
 
 def _descriptions(folder: Path, lesson: dict[str, Any], skipped: Skipped) -> Iterator[dict[str, Any]]:
@@ -43,7 +52,7 @@ def _descriptions(folder: Path, lesson: dict[str, Any], skipped: Skipped) -> Ite
         image, text = f"train/{row['imagePath']}", str(row.get("processedText") or "").strip()
         if not text:
             skipped["a teaching image without a text"] += 1
-        elif there(folder, image, skipped):
+        elif image_exists(folder, image, skipped):
             yield record(f"textbookqa-{identity}", image, DESCRIBE[number % len(DESCRIBE)], text)
 
 

@@ -1,4 +1,4 @@
-"""A folder of images with a .json or .txt file of the same name beside each."""
+"""Records of a folder: images, each with a .json or .txt file of the same name beside it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,18 @@ from slime_vlm.data.sources.samples import Samples
 
 
 class FolderRecords(Samples):
-    """Samples of a folder and those below it."""
+    """Samples of a folder and its subfolders."""
 
     def __init__(self, path: Path, images: Path | None = None) -> None:
-        """Args: the folder, and where images lie if elsewhere, under the same names."""
+        """List the files of a folder.
+
+        Args:
+            path: The folder.
+            images: The folder of the images, if they lie elsewhere under the same names.
+
+        Raises:
+            DataError: The folder holds no sample.
+        """
         names = [
             (Path(folder) / file).relative_to(top).as_posix()
             for top in dict.fromkeys([path, images or path])
@@ -23,5 +31,5 @@ class FolderRecords(Samples):
         self.path = path
 
     def content(self, file: str) -> bytes:
-        """Bytes of a text file."""
+        """Return the bytes of a text file."""
         return (self.path / file).read_bytes()

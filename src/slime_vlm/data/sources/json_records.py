@@ -1,4 +1,4 @@
-"""Records of JSON (a list) and JSONL files, by their place in the file."""
+"""Records of JSON files (a list) and JSONL files, by their position in the file."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ _BLANKS = re.compile(r"[ \t\r\n]*")
 
 
 class JsonRecords(Source):
-    """A file of records; it is read through once to find where each begins and ends.
+    """A file of records. One pass finds where each record begins and ends.
 
-    A line that is no JSON is a record that cannot be used; a list that is no JSON has no records at all.
+    A JSONL line that is not JSON is a bad record. A list that is not JSON is a bad file.
     """
 
     def __init__(self, path: Path, images: Path | None = None) -> None:
-        """Args: the file, and where image paths start (default: the file's folder).
+        """Find the records of a file.
+
+        Args:
+            path: The file.
+            images: Where image paths start, by default the folder of the file.
 
         Raises:
-            DataError: the file is missing, is no list, or holds no record.
+            DataError: The file is missing, is not JSON, or has no record.
         """
         super().__init__(str(path), images or path.parent)
         self.path = path
@@ -40,17 +44,17 @@ class JsonRecords(Source):
             found = list(_items(path) if first == b"[" else _lines(path))
         except ValueError as error:
             raise DataError(f"{path} is not JSON: {error}") from error
-        self.places = np.array(found, dtype=np.int64).reshape(-1, 2)
-        if not len(self.places):
-            raise DataError(f"{path} holds no record")
+        self.spans = np.array(found, dtype=np.int64).reshape(-1, 2)
+        if not len(self.spans):
+            raise DataError(f"{path} has no record")
 
     def __len__(self) -> int:
-        """Number of records."""
-        return len(self.places)
+        """Return the number of records."""
+        return len(self.spans)
 
     def read(self, index: int) -> Any:
         """Parse one record."""
-        start, end = map(int, self.places[index])
+        start, end = map(int, self.spans[index])
         with self.path.open("rb") as file:
             file.seek(start)
             content = file.read(end - start)
@@ -61,7 +65,7 @@ class JsonRecords(Source):
 
 
 def _lines(path: Path) -> Iterator[tuple[int, int]]:
-    """First and last byte of every line that is not empty."""
+    """Yield the first byte of every line that is not empty, and the byte after its last."""
     start = 0
     with path.open("rb") as file:
         for line in file:
@@ -71,28 +75,32 @@ def _lines(path: Path) -> Iterator[tuple[int, int]]:
 
 
 def _items(path: Path) -> Iterator[tuple[int, int]]:
-    """First and last byte of every item of a list; ValueError where it is none."""
+    """Yield the first byte of every item of a list, and the byte after its last.
+
+    Raises:
+        ValueError: The file is not a JSON list.
+    """
     text = path.read_bytes().decode("utf-8")
     decoder = json.JSONDecoder()
-    # Windows begins files with a mark of its own.
-    place = _after_blanks(text, text.index("[") + 1)
-    counted, offset = 0, 0  # this many characters are this many bytes
-    mark = text[place : place + 1]
+    # Start at the bracket: Windows puts a byte order mark before it.
+    position = _after_blanks(text, text.index("[") + 1)
+    counted, offset = 0, 0  # the first `counted` characters take `offset` bytes
+    mark = text[position : position + 1]
     while mark != "]":
-        _, end = decoder.raw_decode(text, place)
-        start = offset + len(text[counted:place].encode())
-        counted, offset = end, start + len(text[place:end].encode())
+        _, end = decoder.raw_decode(text, position)
+        start = offset + len(text[counted:position].encode())
+        counted, offset = end, start + len(text[position:end].encode())
         yield start, offset
-        place = _after_blanks(text, end)
-        mark = text[place : place + 1]
+        position = _after_blanks(text, end)
+        mark = text[position : position + 1]
         if mark == ",":
-            place = _after_blanks(text, place + 1)
+            position = _after_blanks(text, position + 1)
         elif mark != "]":
-            raise json.JSONDecodeError("Expecting ',' delimiter", text, place)
-    if _after_blanks(text, place + 1) != len(text):
-        raise json.JSONDecodeError("Extra data", text, place + 1)
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, position)
+    if _after_blanks(text, position + 1) != len(text):
+        raise json.JSONDecodeError("Extra data", text, position + 1)
 
 
-def _after_blanks(text: str, place: int) -> int:
-    found = _BLANKS.match(text, place)
-    return found.end() if found else place
+def _after_blanks(text: str, position: int) -> int:
+    found = _BLANKS.match(text, position)
+    return found.end() if found else position

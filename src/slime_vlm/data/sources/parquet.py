@@ -1,4 +1,4 @@
-"""Records of Parquet files, one file or many shards; a few groups of rows are in memory at a time."""
+"""Records of Parquet files, one file or many shards, with a few row groups in memory at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from slime_vlm.errors import DataError
 from slime_vlm.extras import import_extra
 
 GROUPS_AT_HAND = 4
-"""Row groups kept in memory; `mixture` shuffles within as many."""
+"""Number of row groups kept in memory. `mixture.shuffled` shuffles within as many."""
 
 
 class ParquetRecords(Source):
@@ -25,14 +25,19 @@ class ParquetRecords(Source):
     """
 
     def __init__(self, name: str, files: Sequence[Path], images: Path | None = None) -> None:
-        """Args: the source's name, its files, and where image paths start (default: the first file's folder).
+        """Find the row groups of the files.
+
+        Args:
+            name: The name of the source.
+            files: Its files.
+            images: Where image paths start, by default the folder of the first file.
 
         Raises:
-            DataError: a file is damaged, lacks a column of turns, or all are empty.
+            DataError: A file is damaged or lacks a column of turns, or all files are empty.
             MediaError: pyarrow is not installed.
         """
         super().__init__(name, images or files[0].parent)
-        parquet = import_extra("pyarrow.parquet", name, "reading Parquet files needs pyarrow", "data")
+        parquet = import_parquet(name)
         self.groups: list[tuple[Path, int]] = []
         rows: list[int] = []
         self.columns: list[str] = []
@@ -40,7 +45,7 @@ class ParquetRecords(Source):
             try:
                 found = parquet.ParquetFile(path)
             except (OSError, ValueError) as error:
-                raise DataError(f"{path} cannot be read as Parquet ({error}); fetch it again") from error
+                raise DataError(f"{path} cannot be read as Parquet ({error}); download it again") from error
             self.columns = [column for column in FIELDS if column in found.schema_arrow.names]
             if not {"conversations", "messages"} & set(self.columns):
                 raise DataError(f"{path} has no column 'conversations': it has {', '.join(found.schema_arrow.names)}")
@@ -49,20 +54,20 @@ class ParquetRecords(Source):
                 rows.append(found.metadata.row_group(group).num_rows)
         self.starts = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])
         if not len(self):
-            raise DataError(f"{name} holds no record")
+            raise DataError(f"{name} has no record")
         self._at_hand: OrderedDict[int, Any] = OrderedDict()
 
     def __len__(self) -> int:
-        """Number of rows."""
+        """Return the number of rows."""
         return int(self.starts[-1])
 
     @property
     def blocks(self) -> Sequence[int]:
-        """Rows of every group."""
+        """The number of rows of each group."""
         return [int(size) for size in np.diff(self.starts)]
 
     def read(self, index: int) -> Any:
-        """One row; its whole group is read, and kept for the rows that come next."""
+        """Return one row. Its whole group is read, and kept for the next rows."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         group = int(np.searchsorted(self.starts, index, side="right")) - 1
@@ -71,18 +76,30 @@ class ParquetRecords(Source):
 
     def _rows(self, group: int) -> Any:
         if group not in self._at_hand:
-            parquet = import_extra("pyarrow.parquet", self.name, "reading Parquet files needs pyarrow", "data")
+            parquet = import_parquet(self.name)
             path, number = self.groups[group]
             try:
                 with parquet.ParquetFile(path) as file:
                     self._at_hand[group] = file.read_row_group(number, columns=self.columns)
             except (OSError, ValueError) as error:
-                raise DataError(f"{path}: rows cannot be read ({error}); fetch it again") from error
+                raise DataError(f"{path}: rows cannot be read ({error}); download it again") from error
             while len(self._at_hand) > GROUPS_AT_HAND:
                 self._at_hand.popitem(last=False)
         self._at_hand.move_to_end(group)
         return self._at_hand[group]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the rows at hand: another process reads its own."""
+        """Leave out the rows in memory, because another process reads its own."""
         return {**self.__dict__, "_at_hand": OrderedDict()}
+
+
+def import_parquet(name: str) -> Any:
+    """Import `pyarrow.parquet`.
+
+    Args:
+        name: The file or folder to read, for the message.
+
+    Raises:
+        MediaError: pyarrow is not installed.
+    """
+    return import_extra("pyarrow.parquet", name, "reading Parquet files needs pyarrow", "data")

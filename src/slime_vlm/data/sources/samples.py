@@ -1,4 +1,4 @@
-"""Files that share a name are one sample: an image (or several), with a record or a caption beside it."""
+"""Samples made of files that share a name: one or more images, with a record or a caption beside them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,24 @@ class Samples(Source):
     """Samples of a folder or of tar shards (WebDataset's layout).
 
     `a.png` with `a.json` is a record, `a.png` with `a.txt` an image and its caption; `a.0.png` and `a.1.png` are two
-    images of one record. What belongs together is told by all of the name before its first dot.
+    images of one record. Files belong together if their names are equal up to the first dot.
     """
 
     def __init__(self, name: str, images: Path, names: Iterable[str]) -> None:
-        """Args: the source's name, where file names start, and all of them.
+        """Group the files into samples.
+
+        Args:
+            name: The name of the source.
+            images: Where image paths start.
+            names: The names of all files.
 
         Raises:
-            DataError: there is no sample.
+            DataError: No sample has a text.
         """
         super().__init__(name, images)
         found: dict[str, list[str]] = {}
         for file in names:
-            # Hidden files, such as those that macOS puts beside each file of an archive.
+            # Skip hidden files, such as those that macOS puts into archives beside each file.
             if PurePosixPath(file).name.startswith("."):
                 continue
             key, ending = split_name(file)
@@ -40,20 +45,20 @@ class Samples(Source):
         self.samples = [(key, sorted(files)) for key, files in sorted(found.items())]
         if not any(split_name(file)[1] in TEXTS for _, files in self.samples for file in files):
             raise DataError(
-                f"{name} holds no record: expected images with .json or .txt files of the same name beside them, or "
-                "the name of a file of records"
+                f"{name} has no record: expected images with .json or .txt files of the same name beside them, or "
+                "the name of a file with records"
             )
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
         return len(self.samples)
 
     @abstractmethod
     def content(self, file: str) -> bytes:
-        """Bytes of a text file."""
+        """Return the bytes of a text file."""
 
     def read(self, index: int) -> Any:
-        """Put a sample together."""
+        """Assemble the record of a sample."""
         key, files = self.samples[index]
         by_ending = {split_name(file)[1]: file for file in files}
         images = [file for file in files if split_name(file)[1] not in TEXTS]
@@ -61,7 +66,7 @@ class Samples(Source):
             if "json" in by_ending:
                 raw = json.loads(self.content(by_ending["json"]))
                 if not isinstance(raw, dict):
-                    raise DataError(f"{by_ending['json']} holds no record, expected keys and values")
+                    raise DataError(f"{by_ending['json']} is not a record, expected keys and values")
                 return {"id": key, **raw, "image": images} if images else {"id": key, **raw}
             text = next((file for ending, file in by_ending.items() if ending in TEXTS), None)
             if text is None:
@@ -78,7 +83,7 @@ class Samples(Source):
 
 
 def split_name(file: str) -> tuple[str, str]:
-    """Name of the sample (with its folders), and what follows the first dot, in small letters."""
+    """Split a file name into the sample (with its folders) and what follows the first dot, in small letters."""
     path = PurePosixPath(file)
     name, _, ending = path.name.partition(".")
     return str(path.with_name(name)) if name else file, ending.lower()

@@ -167,7 +167,7 @@ def _records(recipe: Recipe, stage: Stage, config: SlimeConfig) -> Samples:
 def _look(
     dataset: RecordDataset, index: int, stage: Stage, config: SlimeConfig, processor: SlimeProcessor | None
 ) -> Sample:
-    number, place = dataset.place(index)
+    number, place = dataset.locate(index)
     source = dataset.sources[number]
     record = source[place]
     grids = []

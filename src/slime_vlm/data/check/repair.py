@@ -1,4 +1,4 @@
-"""A cleaned copy of a source: what can be mended without guessing is mended, the rest is left out."""
+"""Write a cleaned copy of a source: repair what needs no guessing, and leave the rest out."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from slime_vlm.data.source import Source
 from slime_vlm.errors import ConfigError
 from slime_vlm.processing.chat_styles import IMAGE_PLACEHOLDER, ROLES
 
-# What no change of the text brings back.
-_LOST = {"unreadable", "missing-image", "damaged-image", "small-image", "duplicate"}
+# Findings that no change of the text repairs.
+_BEYOND_REPAIR = {"unreadable", "missing-image", "damaged-image", "small-image", "duplicate"}
 
-MENDED = "mended"
+REPAIRED = "repaired"
 COPIED = "copied"
 
 
 def check_target(out: Path) -> None:
-    """See whether a copy can be written there, before hours of checking.
+    """Check, before hours of checking records, that the copy can be written.
 
     Raises:
-        ConfigError: It is there already, or is no JSONL file.
+        ConfigError: The file exists already, or its name does not end in .jsonl.
     """
     if out.suffix != ".jsonl":
         raise ConfigError(f"--fix {out}: expected the name of a JSONL file, such as clean.jsonl")
     if out.exists():
-        raise ConfigError(f"--fix {out} is there already, and nothing is ever overwritten; choose another name")
+        raise ConfigError(f"--fix {out} exists already, and nothing is ever overwritten; choose another name")
 
 
-def write_mended(
+def write_repaired(
     source: Source,
     report: SourceReport,
     out: Path,
@@ -48,27 +48,27 @@ def write_mended(
     allowed: Collection[str] = (),
     advance: Callable[[int], None] = lambda count: None,
 ) -> Counter[str]:
-    """Write a copy that has nothing wrong with it.
+    """Write a copy in which `check_source` finds nothing.
 
-    An answer before the first question goes, and so does a last question without an answer; placeholders of a single
-    image go to the front of the first question; a second record of an id that says something else is given an id of
-    its own. Whatever is still wrong then is left out.
+    An answer before the first question is removed, and so is a last question without an answer. The placeholder of a
+    single image moves to the front of the first question. A second record with the same id but other content gets a
+    new id. Records with remaining findings are left out.
 
     Args:
         source: The records.
         report: What `check_source` found in them.
-        out: A JSONL file that is not there yet. Paths of images are kept; images that lie in the records themselves
+        out: A JSONL file that does not exist yet. Paths of images are kept. Images that are stored in the records
             become base64 text.
         model: As for `check_source`.
         max_length: As for `check_source`.
-        allowed: Kinds of findings that are left as they are.
-        advance: Takes the number of records that were just done.
+        allowed: Kinds of findings that are kept as they are.
+        advance: Called with the number of records that were just written.
 
     Returns:
-        How many records were `copied`, `mended`, or left out, the last by kind of finding.
+        How many records were `copied`, `repaired`, or left out. The last are counted by kind of finding.
 
     Raises:
-        ConfigError: `out` is there already, or is no JSONL file.
+        ConfigError: `out` exists already, or its name does not end in .jsonl.
     """
     check_target(out)
     checker = RecordChecker(source, processor_of(model) if model is not None else None, max_length)
@@ -82,12 +82,12 @@ def write_mended(
         with out.open("x", encoding="utf-8") as file:
             for index in range(len(source)):
                 kinds = wrong.get(index, [])
-                record = _mended(checker, index, kinds, report.sizes.get(index, []), taken, allowed)
+                record = _repaired(checker, index, kinds, report.sizes.get(index, []), taken, allowed)
                 advance(1)
                 if record is None:
                     done[kinds[0]] += 1
                     continue
-                done[MENDED if kinds else COPIED] += 1
+                done[REPAIRED if kinds else COPIED] += 1
                 plain = replace(record, images=[_as_text(value) for value in record.images]).as_dict()
                 file.write(json.dumps(plain, ensure_ascii=False) + "\n")
     except BaseException:
@@ -96,7 +96,7 @@ def write_mended(
     return done
 
 
-def _mended(
+def _repaired(
     checker: RecordChecker,
     index: int,
     kinds: Collection[str],
@@ -104,8 +104,8 @@ def _mended(
     taken: set[str | int],
     allowed: Collection[str],
 ) -> Record | None:
-    """A record as it can be kept; None where it cannot."""
-    if _LOST & set(kinds):
+    """Return the repaired record, or None if it has to be left out."""
+    if _BEYOND_REPAIR & set(kinds):
         return None
     record = checker.source[index]
     if not kinds:
@@ -121,15 +121,15 @@ def _mended(
 
 
 def _whole_rounds(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without what comes before the first question, and without a last question that has no answer."""
+    """Remove turns before the first question, and a last question that has no answer."""
     roles = [ROLES.get(str(turn.get("from", turn.get("role")))) for turn in turns]
-    first = next((place for place, role in enumerate(roles) if role == "user"), 0)
+    first = next((index for index, role in enumerate(roles) if role == "user"), 0)
     last = len(turns) - (bool(roles) and roles[-1] == "user")
-    return [turn for place, turn in enumerate(turns[:last]) if place >= first or roles[place] == "system"]
+    return [turn for index, turn in enumerate(turns[:last]) if index >= first or roles[index] == "system"]
 
 
 def _with_placeholders(turns: list[dict[str, Any]], images: int) -> list[dict[str, Any]]:
-    """With the placeholder of a single image before the first question, where the number was off."""
+    """Put the placeholder of a single image before the first question, if the number of placeholders was wrong."""
     keys = ["value" if "value" in turn else "content" for turn in turns]
     texts = [str(turn.get(key, "")) for turn, key in zip(turns, keys, strict=True)]
     asked = [ROLES.get(str(turn.get("from", turn.get("role")))) == "user" for turn in turns]
@@ -138,14 +138,14 @@ def _with_placeholders(turns: list[dict[str, Any]], images: int) -> list[dict[st
         return turns
     first = asked.index(True)
     changed = []
-    for place, (turn, key, text) in enumerate(zip(turns, keys, texts, strict=True)):
-        bare = text.replace(IMAGE_PLACEHOLDER, "").strip() if asked[place] else text
-        changed.append({**turn, key: f"{IMAGE_PLACEHOLDER}\n{bare}".strip() if place == first else bare})
+    for index, (turn, key, text) in enumerate(zip(turns, keys, texts, strict=True)):
+        bare = text.replace(IMAGE_PLACEHOLDER, "").strip() if asked[index] else text
+        changed.append({**turn, key: f"{IMAGE_PLACEHOLDER}\n{bare}".strip() if index == first else bare})
     return changed
 
 
 def _as_text(value: Any) -> Any:
-    """An image as JSON can hold it."""
+    """Return an image in a form that JSON can hold."""
     content = stored_bytes(value)
     if content is not None:
         return "data:application/octet-stream;base64," + base64.b64encode(content).decode("ascii")

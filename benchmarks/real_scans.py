@@ -1,7 +1,7 @@
-"""Two real scans with questions, as records for `slime eval suite pages --records`.
+"""Two real scans with questions, as records for `slime eval ablation --records`.
 
     python benchmarks/real_scans.py --out runs/scans
-    slime eval suite pages --records runs/scans/records.jsonl --settings views,resized,ocr --out runs/scans/suite
+    slime eval ablation --records runs/scans/records.jsonl --settings views,resized,ocr --out runs/scans/ablation
 
 The scans lie in the source archive of OCRmyPDF on PyPI, among its test files: a page of a brochure (2550 x 3300) and a
 typewritten recipe in Dutch (4000 x 2864); its README names their sources and licences. They are fetched, not shipped.

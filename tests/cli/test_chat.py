@@ -64,7 +64,7 @@ def test_bad_lines_are_one_line_each_and_end_nothing(chat, page, tmp_path):
     code, out, err = chat(lines, page)
     assert code == 0
     found = err.splitlines()
-    expected = ["no answer yet", "no file", "no such file", "not an image", "/nonsense", "<image>", ".xyz"]
+    expected = ["no answer yet", "expected a file", "no such file", "not an image", "/nonsense", "<image>", ".xyz"]
     assert len(found) == len(expected)
     for line, words in zip(found, expected, strict=True):
         assert line.startswith("slime: ")
@@ -89,7 +89,7 @@ def test_pages_and_addresses(chat, page, tmp_path):
 def test_commands_tell_what_they_do(chat, page):
     code, out, err = chat("/help\nWhat?\n/look\nAnd?\n/reset\nWhat?\n", page, "--look-again")
     assert (code, err) == (0, "")
-    for words in ("/image PATH", "enter again", "forgot"):
+    for words in ("/image PATH", "includes all images again", "forgotten"):
         assert words in out
 
 
@@ -118,6 +118,6 @@ def test_ctrl_c_stops_an_answer_and_a_second_one_breaks_it_off(chat, page, monke
     code, out, err = chat("first?\nsecond?\nthird?\nfourth?\nfifth?\n", page)
     assert (code, err) == (0, "")
     assert out.count(" …\n") == 1
-    assert out.count("broken off") == 1
+    assert out.count("aborted") == 1
     assert len(steps) > 12
     assert signal.getsignal(signal.SIGINT) is before

@@ -228,7 +228,7 @@ def test_bad_settings_are_one_line(slime, checkpoint, page, tmp_path):
     unselective = save_tiny_reader(tmp_path / "unselective", selector="none")
     line = failure_line(slime(*asked, unselective, "--max-local-tokens", 5))
     assert "max_local_tokens is 5, but this model has no selector" in line
-    assert ".xyz is no image format" in failure_line(slime(*asked, checkpoint, "--show", tmp_path / "a.xyz"))
+    assert ".xyz is not an image format" in failure_line(slime(*asked, checkpoint, "--show", tmp_path / "a.xyz"))
     assert "folder" in failure_line(slime(*asked, checkpoint, "--show", tmp_path))
     (tmp_path / "file").write_text("")
     assert "nothing can be written" in failure_line(slime(*asked, checkpoint, "--show", tmp_path / "file" / "a.png"))

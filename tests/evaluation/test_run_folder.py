@@ -26,14 +26,14 @@ def test_a_folder_is_bound_by_its_first_prediction(tmp_path: Path) -> None:
         claim(tmp_path, mended, {"pope": {"split": "val"}})
 
 
-def test_a_suite_and_benchmarks_have_folders_of_their_own(tmp_path: Path) -> None:
-    suite = {"suite": "pages", "model": "nano", "tiles": 6}
-    claim(tmp_path, suite, {})
-    # A suite has its predictions beside run.json.
+def test_an_ablation_and_benchmarks_have_folders_of_their_own(tmp_path: Path) -> None:
+    ablation = {"suite": "pages", "model": "nano", "tiles": 6}
+    claim(tmp_path, ablation, {})
+    # An ablation has its predictions beside run.json.
     (tmp_path / "predictions.part0.jsonl").write_text("{}\n")
-    claim(tmp_path, suite, {})
+    claim(tmp_path, ablation, {})
     with pytest.raises(ConfigError, match="tiles was 6 and is 4"):
-        claim(tmp_path, {**suite, "tiles": 4}, {})
+        claim(tmp_path, {**ablation, "tiles": 4}, {})
     with pytest.raises(ConfigError, match="suite was 'pages' and is None"):
         claim(tmp_path, {"model": "nano"}, {"pope": {"split": "test"}})
 

@@ -21,7 +21,7 @@ def test_a_run_takes_no_option_of_a_plan(
     assert stopped.value.code == 2
     said = capsys.readouterr().err.strip()
     assert "\n" not in said
-    assert f"{option[0]} is for the plan of --dry-run alone" in said
+    assert f"{option[0]} is only for the plan of --dry-run" in said
     assert not out.exists()
     # A plan takes it, and then finds no recipe.
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--dry-run"])

@@ -1,4 +1,4 @@
-"""The command `slime`: thin functions over library calls; nothing heavy is imported before a command runs."""
+"""The command `slime`: thin functions over library calls. Nothing heavy is imported before a command runs."""
 
 from slime_vlm.cli.app import app, main
 

@@ -1,4 +1,4 @@
-"""The command's root: its subcommands, its version, and how failures reach the terminal."""
+"""Assemble the command `slime`, and turn expected failures into one line on standard error."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from slime_vlm.cli.train import train
 
 app = typer.Typer(
     name="slime",
-    help="Ask questions about high-resolution images, and train, convert and look into SliME models.",
+    help="Ask questions about high-resolution images; train, convert, inspect and measure SliME models.\n\n"
+    'Example: `slime ask invoice.png -q "What is the total?"`',
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(no_args_is_help=True)(ask)
@@ -42,10 +43,10 @@ app.command(no_args_is_help=True)(new)
 app.add_typer(data, name="data")
 app.add_typer(evaluate, name="eval")
 
-# All wrong usage is of its base class, which has no public name.
+# The base class of every usage error; it has no public name.
 _UsageError: Any = typer.BadParameter.__base__
 
-# Distributions of the optional extras by the module they bring, to turn a failed import into advice.
+# The extra that brings each optional module, to turn a failed import into advice.
 _EXTRA_OF_MODULE = {
     "accelerate": "train",
     "gguf": "gguf",
@@ -71,10 +72,10 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", envvar="SLIME_DEBUG", help="Show the whole traceback when something fails.")
+        bool, typer.Option("--debug", envvar="SLIME_DEBUG", help="Show the full traceback of an error.")
     ] = False,
 ) -> None:
     if debug:
@@ -82,12 +83,12 @@ def _root(
 
 
 def main() -> None:
-    """Runs the command line; an expected failure is one line on standard error.
+    """Run the command line. An expected failure prints one line on standard error.
 
-    Exit codes: 0 done, 2 bad input (a `SlimeError` or wrong usage), 130 interrupted, 1 anything else.
+    Exit codes: 0 success, 2 bad input (a `SlimeError` or wrong usage), 130 interrupted, 1 any other failure.
     """
     try:
-        # Typer would print its own errors as boxes of several lines.
+        # In standalone mode, typer prints its own errors as boxes of several lines.
         sys.exit(app(prog_name="slime", standalone_mode=False))
     except Exception as error:
         if os.environ.get("SLIME_DEBUG", "0") not in {"", "0"}:
@@ -98,17 +99,17 @@ def main() -> None:
         message, code = described
         if not message:
             sys.exit(code)
-        # Typer's own echo, so that a closed standard error is no second failure.
+        # Typer's echo does not fail when standard error is closed.
         typer.echo(f"slime: {message}", err=True)
         sys.exit(code)
 
 
 def _describe(error: Exception) -> tuple[str, int] | None:
-    """Gives the line and the exit code of a foreseeable failure, None for a defect that deserves its traceback."""
+    """Return the line and the exit code of an expected failure, or None for a defect that deserves its traceback."""
     from slime_vlm.errors import SlimeError
 
     if isinstance(error, _UsageError):
-        # Empty where a command without arguments has printed its help instead.
+        # Empty when a command without arguments has printed its help instead.
         message = " ".join(error.format_message().split()).rstrip(".")
         command = error.ctx.command_path if error.ctx else "slime"
         return message and f"{message}; see {command} --help", error.exit_code
@@ -116,12 +117,12 @@ def _describe(error: Exception) -> tuple[str, int] | None:
         return " ".join(str(error).split()), 2
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] in _EXTRA_OF_MODULE:
         extra = _EXTRA_OF_MODULE[(error.name or "").split(".")[0]]
-        return f'{error.name} is not installed, this command needs it: pip install "slime-vlm[{extra}]"', 2
+        return f'{error.name} is not installed, and this command needs it: pip install "slime-vlm[{extra}]"', 2
     if isinstance(error, OSError) and error.errno is not None:
         where = f": {error.filename}" if error.filename else ""
         if error.errno == errno.ENOSPC:
             return f"the disk is full{where}; free some space and run the same command again", 1
         return f"{error.strerror}{where}", 1
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return "out of memory; fewer --max-local-tokens, a smaller --dtype or another --device may fit", 1
+        return "out of memory; try a smaller --max-local-tokens, --dtype bfloat16 or another --device", 1
     return None

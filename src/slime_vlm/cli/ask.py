@@ -1,62 +1,45 @@
-"""`slime ask`: questions about images, answered as they come."""
+"""`slime ask`: answer questions about images and videos."""
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from slime_vlm.cli.images import (
-    AllowUrl,
-    Dpi,
-    Frames,
-    Images,
-    MaxDownload,
-    MaxPixels,
-    MaxTiles,
-    WindowText,
-    image_opener,
-)
-from slime_vlm.cli.terminal import busy, quiet_transformers
+from slime_vlm.cli.drawings import check_target, save_drawing
+from slime_vlm.cli.images import AllowUrl, Dpi, Frames, Images, MaxDownload, MaxPixels, WindowText, image_opener
+from slime_vlm.cli.model_options import Device, Dtype, MaxLocalTokens, MaxNewTokens, MaxTiles, Model, Quantization
+from slime_vlm.cli.terminal import busy, quiet_transformers, write
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from slime_vlm.inference.answering import Answer
 
 
 def ask(
     images: Images,
     questions: Annotated[
-        list[str], typer.Option("--question", "-q", help="A question; several are asked of every encoded.")
+        list[str],
+        typer.Option("--question", "-q", help="Question to ask. Repeat the option to ask several about every image."),
     ],
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="nano (shipped), a folder, or a hub id; native or published layout.")
-    ] = "nano",
+    model: Model = "nano",
     show: Annotated[
         Path | None,
-        typer.Option("--show", help="Draw where the model looked; with several answers the files are numbered."),
+        typer.Option(
+            "--show",
+            help="Draw the tiles and the kept local tokens over the image, and write the drawing to this file. "
+            "With several answers the files are numbered.",
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line for each answer.")] = False,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer in tokens.")] = 256,
-    max_local_tokens: Annotated[
-        int | None, typer.Option("--max-local-tokens", min=1, help="Keep exactly the best so many local tokens.")
-    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per answer, one per line.")] = False,
+    max_new_tokens: MaxNewTokens = 256,
+    max_local_tokens: MaxLocalTokens = None,
     max_tiles: MaxTiles = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu, cuda, …", show_default="cuda if there is one")
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option("--dtype", help="float32, bfloat16, …", show_default="float32 on CPU, bfloat16 on GPU"),
-    ] = None,
-    quantization: Annotated[
-        str | None, typer.Option("--quantization", help="int8, 4bit or torchao-int8: weights of the language model.")
-    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    quantization: Quantization = None,
     max_pixels: MaxPixels = None,
     dpi: Dpi = None,
     window: WindowText = None,
@@ -64,11 +47,13 @@ def ask(
     max_download: MaxDownload = None,
     frames: Frames = None,
 ) -> None:
-    """Ask questions about one or more images or videos; each is encoded once.
+    """Ask questions about one or more images or videos.
 
-    Example: slime ask invoice.png -q "What is the total?" -q "due date" --show overlay.png
+    Each image is encoded once, however many questions are asked about it. Answers are printed as they are generated.
+
+    Example: `slime ask invoice.png -q "What is the total?" -q "due date" --show overlay.png`
     """
-    # Images, questions and targets are checked before the model is loaded, which may take minutes.
+    # Check images, questions and targets before loading the model, which may take minutes.
     from slime_vlm.errors import InputError
     from slime_vlm.media import Clip, check_spec, is_address
     from slime_vlm.processing.chat_styles import IMAGE_PLACEHOLDER
@@ -84,7 +69,7 @@ def ask(
         check_target(show, "--show")
     open_image = image_opener(max_pixels, dpi, window, allow_url, max_download, frames)
     for spec in images[1:]:
-        # Opened again in its turn: all at once may not fit the memory. Addresses are fetched only once.
+        # Opened again later: all images at once may not fit in memory. Addresses are downloaded only once.
         if not is_address(spec):
             open_image(spec)
     start = time.perf_counter()
@@ -109,12 +94,11 @@ def ask(
             start = time.perf_counter()
             image = open_image(spec)
             opening = time.perf_counter() - start
-        with busy(f"looking at {Path(spec).name}"):
+        with busy(f"encoding {Path(spec).name}"):
             encoded = encode(network, processor, image)
-        # Once for all questions: an image that is decoded by regions would be decoded anew for each.
+        # Made once for all questions: an image decoded by regions would be decoded again for each.
         canvas = None if show is None else drawing_copy(image, encoded.grid)
         for index, question in enumerate(questions):
-            place = number * len(questions) + index + 1
             if several and not as_json:
                 name = f"{Path(spec).name}: " if len(images) > 1 else ""
                 typer.secho(f"{name}{question.strip()}", dim=True)
@@ -127,8 +111,10 @@ def ask(
             else:
                 typer.echo()
             if show is not None and canvas is not None:
-                save(answer.draw(canvas), show.with_stem(f"{show.stem}-{place}") if several else show)
-            # What is reused costs no time again.
+                answer_number = number * len(questions) + index + 1
+                target = show.with_stem(f"{show.stem}-{answer_number}") if several else show
+                save_drawing(answer.draw(canvas), target)
+            # The next answer reuses the model and the opened image.
             loading = opening = 0.0
 
 
@@ -142,39 +128,3 @@ def _record(spec: str, answer: Answer, loading: float, opening: float) -> dict[s
         "tokens": {"global": answer.num_global, "local": answer.num_local, "kept": answer.num_kept},
         "seconds": {step: round(value, 4) for step, value in seconds.items()},
     }
-
-
-def write(piece: str) -> None:
-    """Writes a piece of an answer."""
-    typer.echo(piece, nl=False)
-
-
-def check_target(path: Path, option: str) -> None:
-    """Checks that a drawing can be written to a file.
-
-    Args:
-        path: the file.
-        option: what the user named it with, for the message.
-
-    Raises:
-        MediaError: it is a folder, of no image format, or lies where nothing can be written.
-    """
-    from PIL import Image
-
-    from slime_vlm.errors import MediaError
-
-    if path.is_dir():
-        raise MediaError(f"{option} {path}: this is a folder, a file name is expected")
-    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
-        ending = path.suffix or "a name without ending"
-        raise MediaError(f"{option} {path}: {ending} is no image format; end the name in .png or .jpg")
-    # Missing folders are made when the image is written, inside the nearest one that is there.
-    nearest = next(folder for folder in path.absolute().parents if folder.exists())
-    if not nearest.is_dir() or not os.access(path if path.exists() else nearest, os.W_OK):
-        raise MediaError(f"{option} {path}: nothing can be written to {nearest}; choose another place")
-
-
-def save(image: Image.Image, path: Path) -> None:
-    """Writes a drawing, with the folders it needs."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)

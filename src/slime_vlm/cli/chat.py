@@ -1,4 +1,4 @@
-"""`slime chat`: a conversation about images, at the terminal or from a pipe."""
+"""`slime chat`: hold a conversation about images, on a terminal or from a pipe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from slime_vlm.cli.ask import check_target, save, write
+from slime_vlm.cli.drawings import check_target, save_drawing
 from slime_vlm.cli.images import (
     AllowUrl,
     Dpi,
@@ -20,48 +20,40 @@ from slime_vlm.cli.images import (
     Images,
     MaxDownload,
     MaxPixels,
-    MaxTiles,
     OpenImage,
     WindowText,
     image_opener,
 )
-from slime_vlm.cli.terminal import busy, quiet_transformers
+from slime_vlm.cli.model_options import Device, Dtype, MaxLocalTokens, MaxNewTokens, MaxTiles, Model, Quantization
+from slime_vlm.cli.terminal import busy, quiet_transformers, write
 
 if TYPE_CHECKING:
     from slime_vlm.inference.conversation import Conversation
 
-_HELP = """/image PATH   add an image, or a page such as scan.pdf#3; it enters with the next question
-/look         let all images enter again with the next question, selected for it
-/show [FILE]  draw where the model looked for the last answer [chat-1.png, chat-2.png, …]
-/reset        forget what was said, keep the images
-/help         this list
-/quit         leave (or Ctrl-D); Ctrl-C stops an answer"""
+_HELP = """/image PATH   add an image, or a page such as scan.pdf#3; the next question includes it
+/look         include all images again in the next question, with local tokens selected for it
+/show [FILE]  draw the local tokens that the last answer used [chat-1.png, chat-2.png, …]
+/reset        forget the conversation, keep the images
+/help         show this list
+/quit         exit (or Ctrl-D); Ctrl-C stops an answer"""
 
 
 def chat(
     images: Images,
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="nano (shipped), a folder, or a hub id; native or published layout.")
-    ] = "nano",
+    model: Model = "nano",
     look_again: Annotated[
         bool,
-        typer.Option("--look-again", help="Select anew for every question, as /look does; rows grow faster."),
+        typer.Option(
+            "--look-again",
+            help="Select local tokens again for every question, as `/look` does. The context fills up faster.",
+        ),
     ] = False,
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Longest answer in tokens.")] = 256,
-    max_local_tokens: Annotated[
-        int | None, typer.Option("--max-local-tokens", min=1, help="Keep exactly the best so many local tokens.")
-    ] = None,
+    max_new_tokens: MaxNewTokens = 256,
+    max_local_tokens: MaxLocalTokens = None,
     max_tiles: MaxTiles = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu, cuda, …", show_default="cuda if there is one")
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option("--dtype", help="float32, bfloat16, …", show_default="float32 on CPU, bfloat16 on GPU"),
-    ] = None,
-    quantization: Annotated[
-        str | None, typer.Option("--quantization", help="int8, 4bit or torchao-int8: weights of the language model.")
-    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    quantization: Quantization = None,
     max_pixels: MaxPixels = None,
     dpi: Dpi = None,
     window: WindowText = None,
@@ -69,13 +61,14 @@ def chat(
     max_download: MaxDownload = None,
     frames: Frames = None,
 ) -> None:
-    """Talk about images: each is encoded once, and follow-up questions know what was said before.
+    """Hold a conversation about one or more images.
 
-    A line is a question, or a command such as /help. Lines may also come from a pipe.
+    Each image is encoded once, and follow-up questions see the earlier turns. Every input line is a question or a
+    command such as `/help`. Lines may also come from a pipe.
 
-    Example: slime chat invoice.png
+    Example: `slime chat invoice.png`
     """
-    # Everything a user can get wrong is found before the model is loaded.
+    # Check everything that a user can get wrong before loading the model.
     open_image = image_opener(max_pixels, dpi, window, allow_url, max_download, frames)
     opened = [(Path(spec).name, open_image(spec)) for spec in images]
     with busy(f"loading {model}"):
@@ -88,7 +81,7 @@ def chat(
         network, processor = load(model, device=device, dtype=dtype, quantization=quantization, **overrides)
     conversation = Conversation(network, processor)
     for name, image in opened:
-        with busy(f"looking at {name}"):
+        with busy(f"encoding {name}"):
             conversation.add_image(image, name)
     opened.clear()
     _talk(conversation, max_new_tokens, look_again, open_image)
@@ -99,9 +92,9 @@ def _talk(conversation: Conversation, max_new_tokens: int, look_again: bool, ope
 
     terminal = sys.stdin.isatty()
     if terminal:
-        # Importing it gives `input` a history and line editing.
+        # Importing readline gives `input` a history and line editing.
         _import_readline()
-        typer.secho("Ask about the image; /help lists commands, /quit leaves.", dim=True)
+        typer.secho("Ask about the image. /help lists the commands, /quit exits.", dim=True)
     while True:
         try:
             line = input("> " if terminal else "").strip()
@@ -112,7 +105,7 @@ def _talk(conversation: Conversation, max_new_tokens: int, look_again: bool, ope
         except KeyboardInterrupt:
             if not terminal:
                 raise
-            typer.secho("\n/quit or Ctrl-D leaves", dim=True)
+            typer.secho("\nType /quit or Ctrl-D to exit.", dim=True)
             continue
         if line in ("/quit", "/exit"):
             return
@@ -123,7 +116,7 @@ def _talk(conversation: Conversation, max_new_tokens: int, look_again: bool, ope
                 if look_again:
                     conversation.look_again()
                 _answer(conversation, line, max_new_tokens)
-        # One bad line ends no conversation. An image that cannot be written is the line's fault as well.
+        # A bad line does not end the conversation. Neither does a drawing that cannot be written.
         except (SlimeError, OSError) as error:
             typer.echo(f"slime: {' '.join(str(error).split())}", err=True)
 
@@ -135,12 +128,12 @@ def _answer(conversation: Conversation, question: str, max_new_tokens: int) -> N
                 question, max_new_tokens=max_new_tokens, on_text=write, should_stop=lambda: bool(interrupted)
             )
         except KeyboardInterrupt:
-            typer.echo("\nbroken off; this question counts as not asked")
+            typer.echo("\naborted; the conversation continues without this question")
             return
     typer.echo(" …" if interrupted else "")
     if sys.stdin.isatty():
         spent = sum(reply.seconds.values())
-        typer.secho(f"{reply.num_read} tokens read, {reply.num_cached} known before, {spent:.1f} s", dim=True)
+        typer.secho(f"{reply.num_read} new tokens, {reply.num_cached} cached, {spent:.1f} s", dim=True)
 
 
 def _obey(conversation: Conversation, line: str, open_image: OpenImage) -> None:
@@ -152,23 +145,23 @@ def _obey(conversation: Conversation, line: str, open_image: OpenImage) -> None:
         typer.echo(_HELP)
     elif command == "/image":
         if not rest:
-            raise InputError("/image: no file is named; write /image page.png")
+            raise InputError("/image: expected a file, such as /image page.png")
         image = open_image(os.path.expanduser(rest))
         name = Path(rest).name
-        with busy(f"looking at {name}"):
+        with busy(f"encoding {name}"):
             seen = conversation.add_image(image, name)
         grid = seen.encoded.grid
-        typer.secho(f"{name}: {grid.rows} x {grid.cols} tiles; it enters with your next question", dim=True)
+        typer.secho(f"{name}: {grid.rows} x {grid.cols} tiles; your next question includes it", dim=True)
     elif command == "/look":
         conversation.look_again()
-        typer.secho("all images enter again with your next question", dim=True)
+        typer.secho("your next question includes all images again", dim=True)
     elif command == "/reset":
         conversation.reset()
-        typer.secho("forgot what was said, kept the images", dim=True)
+        typer.secho("conversation forgotten, images kept", dim=True)
     elif command == "/show":
         _show(conversation, Path(rest).expanduser() if rest else None)
     else:
-        raise InputError(f"{command}: no such command; /help lists them")
+        raise InputError(f"{command}: no such command; /help lists the commands")
 
 
 def _show(conversation: Conversation, target: Path | None) -> None:
@@ -182,13 +175,13 @@ def _show(conversation: Conversation, target: Path | None) -> None:
     drawings = conversation.replies[-1].draw()
     for number, drawing in enumerate(drawings, start=1):
         path = target.with_stem(f"{target.stem}-{number}") if len(drawings) > 1 else target
-        save(drawing, path)
+        save_drawing(drawing, path)
         typer.secho(str(path), dim=True)
 
 
 @contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """Collects Ctrl-C in a list while an answer is written; a second one breaks off at once."""
+    """Collect Ctrl-C in a list while an answer is generated. The second one raises KeyboardInterrupt."""
     seen: list[int] = []
 
     def note(number: int, frame: Any) -> None:
@@ -207,5 +200,5 @@ def _import_readline() -> None:
     try:
         import readline  # noqa: F401
     except ImportError:
-        # Windows has none; there the console edits lines itself.
+        # Windows has no readline. There, the console edits lines itself.
         return

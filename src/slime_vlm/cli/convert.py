@@ -1,4 +1,4 @@
-"""`slime convert`: a checkpoint in the published layout becomes a native one, and the other way."""
+"""`slime convert`: convert a checkpoint between the published and the native layout."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from slime_vlm.cli.terminal import busy, quiet_transformers
 
 
 def convert(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="Folder or hub id, in the published or native layout.")],
-    target: Annotated[Path, typer.Argument(metavar="DST", help="Folder to write in the other; made if missing.")],
+    source: Annotated[str, typer.Argument(metavar="SRC", help="Folder or hub id of a checkpoint in either layout.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="DST", help="Folder to write the other layout to. Created if missing.")
+    ],
     base: Annotated[
-        str | None, typer.Option("--base", help="Folder or hub id of what a LoRA or adapter files were trained on.")
+        str | None,
+        typer.Option(
+            "--base", help="Folder or hub id of the base model, where SRC is a LoRA or holds adapter files alone."
+        ),
     ] = None,
 ) -> None:
-    """Turn a published SliME checkpoint into one that transformers loads, or a native one into the published layout.
+    """Convert a published SliME checkpoint to the native layout, which transformers loads, or back.
 
-    Example: slime convert yifanzhang114/SliME-Llama3-8B slime-8b
+    Example: `slime convert yifanzhang114/SliME-Llama3-8B slime-8b`
     """
     with busy(f"converting {source}"):
         from slime_vlm.checkpoints.published.convert import convert as convert_folder

@@ -1,4 +1,4 @@
-"""`slime data`: checks records before training, and builds SMR from its raw sets."""
+"""`slime data`: check records before training, and build SMR from its raw data sets."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ import typer
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-app = typer.Typer(no_args_is_help=True, help="Check training data, and build SMR from its raw sets.")
-
-
-@app.callback()
-def _group() -> None:
-    """Check training data, and build SMR from its raw sets."""
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Check training data, and build SMR from its raw data sets.\n\n"
+    "Example: `slime data check mine.jsonl --images photos`",
+)
 
 
 @app.command(no_args_is_help=True)
@@ -25,37 +24,43 @@ def check(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...",
-            help="JSON, JSONL, Parquet or tar files, 'shards/*.tar', folders, hub ids (owner/name).",
+            metavar="SOURCE",
+            help="JSON, JSONL, Parquet or tar files, patterns such as `'shards/*.tar'`, folders, or hub ids.",
         ),
     ],
     images: Annotated[
         Path | None,
         typer.Option(
-            "--images", help="Folder, zip or tar that image paths start from.", show_default="beside the records"
+            "--images",
+            help="Folder, zip or tar file that image paths are relative to.",
+            show_default="beside the records",
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Count this model's tokens: nano, a folder or a hub id.")
+        str | None,
+        typer.Option("--model", "-m", help="Count tokens with this model's processor: `nano`, a folder or a hub id."),
     ] = None,
-    max_length: Annotated[int, typer.Option("--max-length", min=1, help="Most tokens of a record.")] = 2048,
-    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Processes that open images.")] = 1,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the whole report to this file.")] = None,
+    max_length: Annotated[
+        int, typer.Option("--max-length", min=1, help="Report records with more tokens than this.")
+    ] = 2048,
+    workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Number of processes that open images.")] = 1,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the full report to this JSON file.")] = None,
     fix: Annotated[
-        Path | None, typer.Option("--fix", metavar="OUT", help="Write a cleaned copy to this new JSONL file.")
+        Path | None,
+        typer.Option("--fix", metavar="OUT", help="Write a cleaned copy of the source to this new JSONL file."),
     ] = None,
     allow: Annotated[
         list[str] | None,
-        typer.Option("--allow", metavar="KIND", help="A kind of finding that is no error; repeatable."),
+        typer.Option("--allow", metavar="KIND", help="Do not count this kind of finding as an error. Repeatable."),
     ] = None,
     config: Annotated[str | None, typer.Option("--config", help="Configuration of a hub data set.")] = None,
     split: Annotated[str | None, typer.Option("--split", help="Split of a hub data set.", show_default="train")] = None,
 ) -> None:
-    """Check records: every image is decoded, every conversation read.
+    """Check training records: decode every image and validate every conversation.
 
-    Exit code 0 when all is well, 1 when something is wrong, 2 when the check could not be made.
+    Exit code 0 means that no record has an error, 1 that some have, 2 that the check itself failed.
 
-    Example: slime data check mine.jsonl --images photos --model nano --workers 8 --fix clean.jsonl
+    Example: `slime data check mine.jsonl --images photos --model nano --fix clean.jsonl`
     """
     from rich.console import Console
 
@@ -73,7 +78,7 @@ def check(
             raise ConfigError(f"--fix writes a copy of one source, {len(sources)} are given; take one at a time")
         check_target(fix)
     for path in filter(None, (fix, json_file)):
-        # Before hours of checking, and not after them.
+        # Fails before hours of checking, not after them.
         path.parent.mkdir(parents=True, exist_ok=True)
     if model is not None:
         quiet_transformers()
@@ -84,12 +89,12 @@ def check(
             task = progress.add_task(f"checking {Path(source.name).name}", total=len(source))
             reports.append(check_source(source, model, max_length, workers, partial(progress.advance, task)))
     report = Report(reports, allow or [])
-    console = Console(markup=False)  # names of files may look like it
+    console = Console(markup=False)  # file names may contain brackets
     for table in report.tables():
         console.print(table)
         console.print()
     if model is None:
-        console.print("Tokens are not counted and tiles are those of the published rule without --model.")
+        console.print("Without --model, tokens are not counted, and tiles follow the published rule.")
     if json_file is not None:
         json_file.write_text(json.dumps(report.as_dict(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
         console.print(f"report: {json_file}", soft_wrap=True)
@@ -102,34 +107,38 @@ def check(
         kept = f"{counts['copied']:,} copied, {counts['repaired']:,} repaired, left out: {left_out or 'none'}"
         console.print(f"cleaned copy: {fix} ({kept})", soft_wrap=True)
         if fix.parent.resolve() != opened[0].images.resolve():
-            console.print(f"its image paths start at {opened[0].images}: give --images with it", soft_wrap=True)
+            console.print(
+                f"its image paths are relative to {opened[0].images}: pass that folder with --images", soft_wrap=True
+            )
     if not report.clean:
         raise typer.Exit(1)
 
 
 @app.command("build-smr", no_args_is_help=True)
 def build_smr(
-    root: Annotated[Path, typer.Option("--root", help="Folder that holds the raw sets; image paths start there.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The JSONL file to write; its report is OUT.report.json.")],
-    only: Annotated[list[str] | None, typer.Option("--only", metavar="SET", help="Take this set; repeatable.")] = None,
+    root: Annotated[Path, typer.Option("--root", help="Folder of the raw data sets. Image paths are relative to it.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="JSONL file to write. The report goes to OUT.report.json.")],
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="SET", help="Use only this data set. Repeatable.")
+    ] = None,
     folder: Annotated[
         list[str] | None,
-        typer.Option("--folder", metavar="SET=FOLDER", help="Where a set lies below the root; repeatable."),
+        typer.Option("--folder", metavar="SET=FOLDER", help="Folder of a data set, relative to the root. Repeatable."),
     ] = None,
     with_mathvision_leak: Annotated[
         bool,
         typer.Option(
             "--with-mathvision-leak",
-            help="Take MATH-Vision, too, as the authors did. It has no training split: they train on its test split "
-            "without test-mini, so only test-mini measures such a model.",
+            help="Include MATH-Vision, as the authors did. It has no training split: they train on its test split "
+            "without test-mini, so only test-mini is a fair test of such a model.",
         ),
     ] = False,
 ) -> None:
-    """Build SMR, the paper's science and mathematics mixture, from the raw sets as they are downloaded.
+    """Build SMR, the paper's science and mathematics mixture, from the raw data sets as downloaded.
 
-    What is absent is listed, and so are counts that differ from the published ones.
+    Lists missing data sets, and counts that differ from the published ones.
 
-    Example: slime data build-smr --root raw --out smr.jsonl
+    Example: `slime data build-smr --root raw --out smr.jsonl`
     """
     from rich.console import Console
 
@@ -153,7 +162,7 @@ def build_smr(
             only=only or [],
             advance=lambda name: progress.update(task, description=name),
         )
-    console = Console(markup=False)  # names of files may look like it
+    console = Console(markup=False)  # file names may contain brackets
     console.print(table(built))
     console.print(f"records: {out}, report: {out}.report.json", soft_wrap=True)
 

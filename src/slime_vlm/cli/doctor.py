@@ -1,4 +1,4 @@
-"""`slime doctor`: what is installed, which devices there are, and what is missing for which feature."""
+"""`slime doctor`: report versions, devices, and what is missing for which feature."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import typer
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON list, an object for each finding.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as one JSON list.")] = False,
 ) -> None:
-    """Look at versions, devices and optional packages, one line each.
+    """Report versions, devices and optional packages, one line each.
 
-    Example: slime doctor
+    Each line starts with `ok`, `missing` (a feature cannot be used) or `note`.
+
+    Example: `slime doctor`
     """
     from slime_vlm.cli.terminal import busy
 
-    with busy("looking"):
+    with busy("checking"):
         from slime_vlm.diagnostics.doctor import as_dicts, examine
 
         found = examine()

@@ -11,38 +11,70 @@ import typer
 if TYPE_CHECKING:
     from slime_vlm.media import OpenedInput
 
+_PANEL = "Input files"
+
 Images = Annotated[
     list[str],
     typer.Argument(
-        metavar="IMAGE...", help="Images of any size, or videos; scan.pdf#3 is page 3 of a file with pages."
+        metavar="IMAGE",
+        help="One or more images or videos, of any size. `scan.pdf#3` selects page 3 of a file with pages.",
     ),
 ]
 MaxPixels = Annotated[
     int | None,
-    typer.Option("--max-pixels", min=1, help="Largest image to open.", show_default="200 million pixels"),
+    typer.Option(
+        "--max-pixels",
+        min=1,
+        help="Refuse images with more pixels than this.",
+        show_default="200 million pixels",
+        rich_help_panel=_PANEL,
+    ),
 ]
 Dpi = Annotated[
-    float | None, typer.Option("--dpi", min=1, max=10_000, help="Resolution of PDF pages.", show_default="200")
+    float | None,
+    typer.Option(
+        "--dpi",
+        min=1,
+        max=10_000,
+        help="Resolution at which PDF pages are rendered, in dots per inch.",
+        show_default="200",
+        rich_help_panel=_PANEL,
+    ),
 ]
 WindowText = Annotated[
     str | None,
     typer.Option(
-        "--window", metavar="CENTER/WIDTH", help="Deep grey values to show, as 40/400.", show_default="the file's own"
+        "--window",
+        metavar="CENTER/WIDTH",
+        help="Range of grey values to display of images with more than 8 bits, for example `40/400`.",
+        show_default="the file's own",
+        rich_help_panel=_PANEL,
     ),
 ]
-AllowUrl = Annotated[bool, typer.Option("--allow-url", help="Let images be http(s) addresses of public hosts.")]
-MaxDownload = Annotated[
-    float | None, typer.Option("--max-download", min=0.001, help="Largest download in MB.", show_default="50")
+AllowUrl = Annotated[
+    bool,
+    typer.Option("--allow-url", help="Accept http(s) addresses of public hosts as images.", rich_help_panel=_PANEL),
 ]
-
-MaxTiles = Annotated[
-    int | None,
+MaxDownload = Annotated[
+    float | None,
     typer.Option(
-        "--max-tiles", min=1, max=10_000, help="Cut images into more tiles, as 900.", show_default="the model's, 7"
+        "--max-download",
+        min=0.001,
+        help="Refuse downloads larger than this, in MB.",
+        show_default="50",
+        rich_help_panel=_PANEL,
     ),
 ]
 Frames = Annotated[
-    int | None, typer.Option("--frames", min=1, max=64, help="Frames to take of a video.", show_default="8")
+    int | None,
+    typer.Option(
+        "--frames",
+        min=1,
+        max=64,
+        help="Number of frames to sample from a video.",
+        show_default="8",
+        rich_help_panel=_PANEL,
+    ),
 ]
 
 OpenImage = Callable[[str], "OpenedInput"]
@@ -56,10 +88,10 @@ def image_opener(
     max_download: float | None,
     frames: int | None,
 ) -> OpenImage:
-    """Gives `inputs.open_input` with a command's options; None stands for the default.
+    """Return `media.open_input` with a command's options bound; None stands for the default.
 
     Raises:
-        InputError: `window` is none.
+        InputError: `window` is not of the form CENTER/WIDTH.
     """
     from slime_vlm.media import DPI, MAX_DOWNLOAD, MAX_PIXELS, NUM_FRAMES, Window, open_input
 

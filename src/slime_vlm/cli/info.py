@@ -1,4 +1,4 @@
-"""`slime info`: what a model and an image's size cost, without loading the weights."""
+"""`slime info`: parameters, tokens, memory and FLOPs of a model, without loading its weights."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from slime_vlm.cli.model_options import MaxLocalTokens, MaxTiles
 from slime_vlm.cli.terminal import busy, quiet_transformers
 
 if TYPE_CHECKING:
@@ -17,26 +18,31 @@ if TYPE_CHECKING:
 
 
 def info(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="nano, a folder with a config.json, or a hub id.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Model: `nano`, a folder with a config.json, or a hub id.")
+    ],
     image_size: Annotated[
-        str, typer.Option("--image-size", metavar="HxW", help="Height and width of the image in pixels.")
+        str, typer.Option("--image-size", metavar="HxW", help="Height and width of the image, in pixels.")
     ] = "1080x1920",
-    max_tiles: Annotated[int | None, typer.Option("--max-tiles", min=1, help="Another limit of tiles.")] = None,
-    max_local_tokens: Annotated[
-        int | None, typer.Option("--max-local-tokens", min=1, help="Keep exactly the best so many local tokens.")
-    ] = None,
-    text_tokens: Annotated[int, typer.Option("--text-tokens", min=1, help="Tokens of prompt and question.")] = 64,
+    max_tiles: MaxTiles = None,
+    max_local_tokens: MaxLocalTokens = None,
+    text_tokens: Annotated[
+        int, typer.Option("--text-tokens", min=1, help="Number of text tokens of prompt and question.")
+    ] = 64,
     dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"], typer.Option("--dtype", help="Number type of cache and activations.")
+        Literal["float32", "bfloat16", "float16"],
+        typer.Option("--dtype", help="Number type of the cache and the activations."),
     ] = "bfloat16",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show parameters, tokens, memory and FLOPs of one question; reads the config alone.
+    """Show parameters, tokens, memory and FLOPs for one question about an image.
 
-    Example: slime info nano --image-size 3000x4000
+    Only the config is read, not the weights.
+
+    Example: `slime info nano --image-size 3000x4000`
     """
     size = _size(image_size)
-    with busy(f"counting {model}"):
+    with busy(f"reading the config of {model}"):
         import torch
 
         from slime_vlm.diagnostics.cost import describe, read_config
@@ -93,16 +99,16 @@ def _tables(found: ModelInfo) -> list[Table]:
             + [("total", f"{sum(found.parameters.values()):,}")],
         ),
         table(
-            f"Tokens of an image of {height} x {width}",
+            f"Tokens for an image of {height} x {width}",
             [
                 ("tiles", f"{grid.rows} x {grid.cols} of {grid.view_size} px"),
                 ("global tokens", f"{tokens['global']:,}"),
                 ("local tokens", f"{tokens['local']:,}"),
-                ("of these kept", _range(tokens["kept_least"], tokens["kept_most"])),
-                (f"the language model reads, text {found.text_tokens}", _range(*found.sequence) + limit),
+                ("local tokens kept", _range(tokens["kept_least"], tokens["kept_most"])),
+                (f"sequence, with {found.text_tokens} of text", _range(*found.sequence) + limit),
             ],
         ),
-        table("Memory (weights in 16 and 32 bits exact, the rest a plan)", memory),
+        table("Memory (weights in 16 and 32 bits are exact, the rest is an estimate)", memory),
         table(
             "Operations (multiplications and additions)",
             [(name, _amount(count, 1000, "FLOP")) for name, count in found.flops.items()],

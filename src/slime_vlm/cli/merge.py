@@ -1,4 +1,4 @@
-"""`slime merge`: folds a LoRA that was kept apart into its base."""
+"""`slime merge`: merge a LoRA adapter into its base model."""
 
 from __future__ import annotations
 
@@ -11,15 +11,24 @@ from slime_vlm.cli.terminal import busy, quiet_transformers
 
 
 def merge(
-    source: Annotated[str, typer.Argument(metavar="ADAPTER", help="Folder or hub id of a LoRA over a SliME.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write the whole model to; made if missing.")],
+    source: Annotated[
+        str, typer.Argument(metavar="ADAPTER", help="Folder or hub id of a LoRA adapter of a SliME model.")
+    ],
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder to write the merged model to. Created if missing.")
+    ],
     base: Annotated[
-        str | None, typer.Option("--base", help="Folder or hub id of its base.", show_default="what the LoRA recorded")
+        str | None,
+        typer.Option(
+            "--base", help="Folder or hub id of the base model.", show_default="the one that the adapter recorded"
+        ),
     ] = None,
 ) -> None:
-    """Fold a LoRA into the model it was trained on, after proving on a seeded batch that logits stay equal.
+    """Merge a LoRA adapter into the model it was trained on.
 
-    Example: slime merge runs/finetune-lora-24gb/3/model slime-7b-mine
+    Before it writes, the command checks on a seeded batch that the merged model gives the same logits.
+
+    Example: `slime merge runs/finetune-lora-24gb/3/model slime-7b-mine`
     """
     with busy(f"merging {source}"):
         from slime_vlm.checkpoints.lora.merge import merge as merge_folder

@@ -1,4 +1,4 @@
-"""`slime pages`: writes rendered pages with exact questions and answers, to look at."""
+"""`slime pages`: write rendered pages with questions and exact answers."""
 
 from __future__ import annotations
 
@@ -9,17 +9,29 @@ import typer
 
 
 def pages(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the PNG files and pages.jsonl.")],
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many pages.")] = 20,
-    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same bytes.")] = 0,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write the PNG files and pages.jsonl to.")],
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of pages.")] = 20,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the pages. The same seed gives the same bytes.")] = 0,
     kind: Annotated[
-        list[str] | None, typer.Option("--kind", help="Only this kind of page (form, table, …); several are mixed.")
+        list[str] | None,
+        typer.Option(
+            "--kind", help="Render only this kind of page, for example `form`. Repeat the option to mix kinds."
+        ),
     ] = None,
-    split: Annotated[str, typer.Option("--split", help="train, heldout or heldout_fonts.")] = "train",
+    split: Annotated[
+        str,
+        typer.Option(
+            "--split",
+            help="Split of the pages: `train`, `heldout` (other values and layouts) or "
+            "`heldout_fonts` (other fonts as well).",
+        ),
+    ] = "train",
 ) -> None:
-    """Render pages with questions and answers: PNG files and one JSONL of conversations.
+    """Render pages with questions and answers.
 
-    Example: slime pages --out pages -n 20 --kind form --split heldout
+    Writes PNG files and one JSONL file of conversations, which `slime train` and `slime data check` read.
+
+    Example: `slime pages --out pages --count 20 --kind form --split heldout`
     """
     from slime_vlm.pages import PageSettings, write_pages
 

@@ -1,4 +1,4 @@
-"""`slime train`: runs the stages of a recipe."""
+"""`slime train`: run the stages of a recipe."""
 
 from __future__ import annotations
 
@@ -9,36 +9,59 @@ import typer
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe file, for example recipes/nano.yaml.")],
-    stage: Annotated[
-        list[str] | None, typer.Option("--stage", help="Run this stage only; may be given several times.")
-    ] = None,
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file, for example `recipes/nano.yaml`.")],
+    stage: Annotated[list[str] | None, typer.Option("--stage", help="Run only this stage. Repeatable.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the run.", show_default="runs/NAME OF THE RECIPE")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder of the run: checkpoints, logs and plots.",
+            show_default="runs/NAME OF THE RECIPE",
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out where it was stopped.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in `--out` from its last checkpoint.")
+    ] = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Print the resolved recipe, what trains, memory, tokens and hours, then stop."),
+        typer.Option(
+            "--dry-run", help="Print the resolved recipe and its plan (trained parts, memory, tokens, hours), and exit."
+        ),
     ] = False,
     tflops: Annotated[
         float | None,
         typer.Option(
-            help="Peak of one GPU in TFLOP/s: --dry-run plans hours with it, a run its utilisation.",
+            "--tflops",
+            help="Peak speed of one GPU in TFLOP/s. `--dry-run` computes hours from it, a run its utilisation.",
             show_default="measured at the start of a run",
         ),
     ] = None,
-    gpus: Annotated[int | None, typer.Option(help="GPUs that --dry-run plans for.", show_default="1")] = None,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", help="Number of GPUs that `--dry-run` plans for.", show_default="1")
+    ] = None,
     utilisation: Annotated[
-        float | None, typer.Option(help="Share of the peak that --dry-run plans with.", show_default="0.4")
+        float | None,
+        typer.Option(
+            "--utilisation",
+            help="Share of the peak speed that `--dry-run` plans with, from 0 to 1.",
+            show_default="0.4",
+        ),
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe, dotted.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a value of the recipe by its dotted key, for example `seed=1`. Repeatable.",
+        ),
     ] = None,
 ) -> None:
     """Train a model by the stages of a recipe.
 
-    Example: slime train recipes/nano.yaml --out runs/nano --dry-run
+    On several GPUs, start it with `torchrun` or `accelerate launch`: see docs/training.md.
+
+    Example: `slime train recipes/nano.yaml --out runs/nano --dry-run`
     """
     from slime_vlm.errors import ConfigError
 
@@ -46,8 +69,8 @@ def train(
     planned = {name: value for name, value in options.items() if value is not None}
     if planned and not dry_run:
         raise ConfigError(
-            f"--{next(iter(planned))} is for the plan of --dry-run alone: a run takes the GPUs that torchrun or "
-            "accelerate launch start it on, and measures; leave it out, or add --dry-run"
+            f"--{next(iter(planned))} is only for the plan of --dry-run. A run uses the GPUs that torchrun or "
+            "accelerate launch start it on, and measures its speed; leave the option out, or add --dry-run"
         )
 
     from slime_vlm.training.planning.dry_run import Hardware

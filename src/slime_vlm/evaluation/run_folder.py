@@ -1,7 +1,7 @@
 """The folder of an evaluation: which model and settings it belongs to.
 
 run.json                  model, settings, and for each task its records
-TASK/predictions.jsonl    see `predictions`; of a suite it lies beside run.json
+TASK/predictions.jsonl    see `predictions`; an ablation's lies beside run.json
 TASK/judgements.jsonl     what a judge replied
 TASK/submission.json      for tasks that a server scores
 results.json, results.md, *.png

@@ -1,4 +1,4 @@
-"""The suite from end to end: the shipped model on rendered pages, a tiny one on records."""
+"""The ablation from end to end: the shipped model on rendered pages, a tiny one on records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from slime_vlm.cli import app
 from slime_vlm.errors import ConfigError, DataError
-from slime_vlm.evaluation.ablation.running import NO_QUERIES, SuiteOptions, run_suite
+from slime_vlm.evaluation.ablation.running import NO_QUERIES, AblationOptions, run_ablation
 from slime_vlm.evaluation.ablation.samples import record_samples
 from slime_vlm.evaluation.ablation.settings import find_settings
 from slime_vlm.pages import PageSettings, make_page, render
@@ -54,7 +54,7 @@ def test_nano_on_a_page(tmp_path: Path) -> None:
     settings = (
         "all,best 64,best 16,views,gate,prompt as many,random as many,resized to 336,resized to 672,rendered at 336"
     )
-    arguments = ["eval", "suite", "pages", "--limit", "1", "--seeds", "1", "--tiles", "2", "--settings", settings]
+    arguments = ["eval", "ablation", "--limit", "1", "--seeds", "1", "--tiles", "2", "--settings", settings]
     result = CliRunner().invoke(app, [*arguments, "--device", "cpu", "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
     rows = rows_of(tmp_path)
@@ -92,8 +92,8 @@ def test_resumed_is_as_uninterrupted(tmp_path: Path) -> None:
     settings = find_settings("budget,gate,random as many,resized to 336")
 
     def run(out: Path) -> str:
-        options = SuiteOptions(str(model), out, settings, limit=None, records=records, device="cpu")
-        return run_suite(options, QUIET)
+        options = AblationOptions(str(model), out, settings, limit=None, records=records, device="cpu")
+        return run_ablation(options, QUIET)
 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run(whole)
@@ -112,14 +112,14 @@ def test_resumed_is_as_uninterrupted(tmp_path: Path) -> None:
     run(killed)
     assert (killed / "predictions.jsonl").read_bytes().splitlines(keepends=True) == resumed
 
-    other = SuiteOptions(str(model), killed, settings, limit=None, records=records, device="cpu", tiles=4)
+    other = AblationOptions(str(model), killed, settings, limit=None, records=records, device="cpu", tiles=4)
     with pytest.raises(ConfigError, match="tiles was 6 and is 4"):
-        run_suite(other, QUIET)
+        run_ablation(other, QUIET)
 
 
 def test_records_by_the_command(tmp_path: Path) -> None:
     model, records = save_tiny_reader(tmp_path / "model"), write_records(tmp_path)
-    arguments = ["eval", "suite", "pages", "--model", str(model), "--records", str(records), "--device", "cpu"]
+    arguments = ["eval", "ablation", "--model", str(model), "--records", str(records), "--device", "cpu"]
     result = CliRunner().invoke(app, [*arguments, "--settings", "views,rendered", "--out", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     rows = rows_of(tmp_path / "out")
@@ -148,12 +148,9 @@ def test_records_that_cannot_be_asked(tmp_path: Path, change: dict[str, Any], me
 
 
 def test_command_names_what_it_does_not_know(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["eval", "suite", "pages", "--settings", "gates", "--out", str(tmp_path)])
+    result = CliRunner().invoke(app, ["eval", "ablation", "--settings", "gates", "--out", str(tmp_path)])
     assert isinstance(result.exception, ConfigError)
     assert "did you mean 'gate'" in str(result.exception)
-    result = CliRunner().invoke(app, ["eval", "--suite", "scans", "--out", str(tmp_path)])
-    assert isinstance(result.exception, ConfigError)
-    assert "'scans' is no suite, expected pages" in str(result.exception)
     assert not list(tmp_path.iterdir())
 
 

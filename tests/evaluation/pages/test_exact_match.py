@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from slime_vlm.checkpoints.loading import load
 from slime_vlm.cli import app
-from slime_vlm.cli.eval import MODES
+from slime_vlm.cli.eval.pages import MODES
 from slime_vlm.errors import ConfigError
 from slime_vlm.evaluation.metrics import exact_match
 from slime_vlm.evaluation.pages.exact_match import PageAnswer, answer_pages, summarise

@@ -39,7 +39,7 @@ class _Encoded:
     megabytes: float | None
 
 
-class SuiteAnswerer:
+class AblationAnswerer:
     """Asks about one image after the other under any number of settings.
 
     Args:

@@ -1,4 +1,4 @@
-"""Three plots of the suite: accuracy against tokens, seconds against tokens, accuracy against the image's side."""
+"""Plots of an ablation: accuracy and seconds against image tokens, accuracy against the side of the image."""
 
 from __future__ import annotations
 

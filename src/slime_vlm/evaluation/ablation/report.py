@@ -1,4 +1,4 @@
-"""The suite's results for people and programs: `results.json`, `results.md` and plots."""
+"""Write the results of an ablation: `results.json`, `results.md` and plots."""
 
 from __future__ import annotations
 

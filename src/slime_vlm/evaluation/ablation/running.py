@@ -1,4 +1,4 @@
-"""A run of the suite: every question of every image under every setting, kept as they are answered."""
+"""Run an ablation: ask every question of every image under every setting, and store each answer as it comes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from slime_vlm.evaluation.run_folder import claim, fingerprint
 from slime_vlm.pages import PageSettings
 
 if TYPE_CHECKING:
-    from slime_vlm.evaluation.ablation.answers import SuiteAnswerer
+    from slime_vlm.evaluation.ablation.answers import AblationAnswerer
     from slime_vlm.evaluation.ocr_baseline.reader import OcrReader
 
 # Rows are ordered by sample, then setting, then question.
@@ -28,12 +28,12 @@ _MOST_SETTINGS, _MOST_QUESTIONS = 1000, 1000
 
 NO_QUERIES = (
     "queries per tile: their number is part of a model's weights, so it cannot be varied without training; run the "
-    "suite on a model of each number to compare them"
+    "ablation on a model of each number to compare them"
 )
 
 
 @dataclass(frozen=True)
-class SuiteOptions:
+class AblationOptions:
     """What to run.
 
     Attributes:
@@ -65,8 +65,8 @@ class SuiteOptions:
     ocr_wanted: bool = False
 
 
-def run_suite(options: SuiteOptions, console: Console) -> str:
-    """Run the suite, or go on with a run that was interrupted; nothing that is answered is asked again.
+def run_ablation(options: AblationOptions, console: Console) -> str:
+    """Run an ablation, or resume an interrupted one. Answered questions are not asked again.
 
     Args:
         options: what to run.
@@ -95,9 +95,9 @@ def run_suite(options: SuiteOptions, console: Console) -> str:
     if missing:
         settings, notes = [setting for setting in settings if not setting.ocr], [*notes, missing]
 
-    from slime_vlm.evaluation.ablation.answers import SuiteAnswerer
+    from slime_vlm.evaluation.ablation.answers import AblationAnswerer
 
-    answerer = SuiteAnswerer(model, processor, reader)
+    answerer = AblationAnswerer(model, processor, reader)
     samples, number = _samples(options, processor.image_processor.view_size, processor.image_processor.max_tiles)
     _answer_all(samples, number, settings, answerer, store, processes, console)
     processes.wait()
@@ -112,7 +112,7 @@ def _answer_all(
     samples: Iterable[Sample],
     number: int,
     settings: Sequence[Setting],
-    answerer: SuiteAnswerer,
+    answerer: AblationAnswerer,
     store: PredictionStore,
     processes: Processes,
     console: Console,
@@ -121,7 +121,7 @@ def _answer_all(
     # An image goes through fast and slow settings; the estimate looks at several of them.
     with progress_bar(console, processes, estimate_seconds=600) as bar:
         # In units of an image under a setting: they take more alike than images do while one is resumed.
-        shown = bar.add_task("suite", total=number * len(settings))
+        shown = bar.add_task("ablation", total=number * len(settings))
         for place, sample in enumerate(samples):
             if place % processes.count != processes.rank:
                 bar.update(shown, advance=len(settings))
@@ -142,7 +142,7 @@ def _kept(done: dict[str, Row], name: str) -> int:
     return int(done[name]["tokens"]["kept"]) if name in done else 0
 
 
-def _samples(options: SuiteOptions, view_size: int, max_tiles: int) -> tuple[Iterable[Sample], int]:
+def _samples(options: AblationOptions, view_size: int, max_tiles: int) -> tuple[Iterable[Sample], int]:
     if options.records is not None:
         found = record_samples(options.records, options.limit)
         return found, len(found)
@@ -150,8 +150,8 @@ def _samples(options: SuiteOptions, view_size: int, max_tiles: int) -> tuple[Ite
     return rendered_pages(page_settings(options, view_size, max_tiles), options.seeds, limit), limit * options.seeds
 
 
-def page_settings(options: SuiteOptions, view_size: int, max_tiles: int) -> PageSettings:
-    """The pages of the suite: those of `slime eval pages`, for the views of a model.
+def page_settings(options: AblationOptions, view_size: int, max_tiles: int) -> PageSettings:
+    """Return the settings of the rendered pages: those of `slime eval pages`, scaled to the views of a model.
 
     Raises:
         ConfigError: the model takes fewer tiles.
@@ -168,7 +168,7 @@ def page_settings(options: SuiteOptions, view_size: int, max_tiles: int) -> Page
     )
 
 
-def _reader(settings: Sequence[Setting], options: SuiteOptions) -> tuple[OcrReader | None, str]:
+def _reader(settings: Sequence[Setting], options: AblationOptions) -> tuple[OcrReader | None, str]:
     """The reader of the outside baseline, and why there is none."""
     import torch
 
@@ -185,10 +185,11 @@ def _reader(settings: Sequence[Setting], options: SuiteOptions) -> tuple[OcrRead
         return None, str(error)
 
 
-def _described(options: SuiteOptions) -> dict[str, Any]:
+def _described(options: AblationOptions) -> dict[str, Any]:
     from slime_vlm.checkpoints.hub import resolve
 
     return {
+        # The key of run folders from before November 2026, when the command was `slime eval suite pages`.
         "suite": "pages",
         "model": options.model,
         "fingerprint": fingerprint(resolve(options.model)),

@@ -1,4 +1,4 @@
-"""What the suite asks about: rendered pages of several seeds, or a user's own images with their records."""
+"""What an ablation asks about: rendered pages of several seeds, or a user's own images with their records."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from slime_vlm.pages import ABSENT, Page, PageSettings, make_page, render
 from slime_vlm.pages.scaling import scale_page
 
 _PLACEHOLDER = "<image>"
-# Pages of the suite are none that `slime eval pages` shows, on which defaults of nano were chosen.
+# The pages differ from those of `slime eval pages`, on which nano's defaults were chosen.
 _SEEDS_APART = 1_000_000
 
 

@@ -1,4 +1,4 @@
-"""The settings that the suite compares; each changes one thing of the model as it is."""
+"""The settings that an ablation compares. Each changes one thing about the model as it is."""
 
 from __future__ import annotations
 

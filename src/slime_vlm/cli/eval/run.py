@@ -1,0 +1,203 @@
+"""`slime eval run`, `score` and `tasks`: the paper's benchmarks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from slime_vlm.cli.config_fields import parse_config_fields
+from slime_vlm.cli.eval.options import Overrides, RunFolder
+from slime_vlm.cli.model_options import Device, Dtype, Model
+from slime_vlm.cli.terminal import quiet_transformers
+
+if TYPE_CHECKING:
+    from slime_vlm.evaluation.judge import Judge
+
+_JUDGE = "Judge"
+
+JudgeUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--judge-url",
+        envvar="SLIME_JUDGE_URL",
+        help="OpenAI-compatible address of a model that grades answers, for example `https://host/v1`. "
+        "Without one, benchmarks are scored by rules alone.",
+        rich_help_panel=_JUDGE,
+    ),
+]
+JudgeModel = Annotated[
+    str,
+    typer.Option(
+        "--judge-model", envvar="SLIME_JUDGE_MODEL", help="Name of the grading model there.", rich_help_panel=_JUDGE
+    ),
+]
+JudgeKey = Annotated[
+    str | None,
+    typer.Option(
+        "--judge-key",
+        envvar="SLIME_JUDGE_KEY",
+        help="API key. Prefer the variable SLIME_JUDGE_KEY: command lines are visible to other users.",
+        show_envvar=False,
+        rich_help_panel=_JUDGE,
+    ),
+]
+JudgePrompts = Annotated[
+    Path | None,
+    typer.Option(
+        "--judge-prompts",
+        help="Folder of grading prompts, named `mm_vet.txt` and so on, to use instead of the built-in ones.",
+        rich_help_panel=_JUDGE,
+    ),
+]
+
+
+def run(
+    tasks: Annotated[
+        str,
+        typer.Option(
+            "--tasks",
+            help="Benchmarks, separated by commas, each with an optional split: `textvqa,docvqa:test`. "
+            "`slime eval tasks` lists them.",
+        ),
+    ],
+    out: RunFolder,
+    model: Model = "nano",
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="Folder of local copies, `TASK/SPLIT.parquet` and so on.",
+            show_default="download from the hub",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit", min=1, help="Ask only this many questions of each task, the first ones.", show_default="all"
+        ),
+    ] = None,
+    batch_size: Annotated[
+        str,
+        typer.Option(
+            "--batch-size",
+            help="Number of questions per batch. `auto` goes by device and free memory. "
+            "A batch that does not fit is halved.",
+        ),
+    ] = "auto",
+    organisation: Annotated[
+        str,
+        typer.Option("--organisation", help="Hub organisation of most data sets. `lmms-lab` has older copies."),
+    ] = "lmms-lab-encoder",
+    hub_id: Annotated[
+        list[str] | None,
+        typer.Option("--hub-id", metavar="TASK=ID", help="Take a task's data from another hub data set. Repeatable."),
+    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    override: Overrides = None,
+    judge_url: JudgeUrl = None,
+    judge_model: JudgeModel = "",
+    judge_key: JudgeKey = None,
+    judge_prompts: JudgePrompts = None,
+) -> None:
+    """Measure a model on benchmarks.
+
+    Writes predictions, results.md, results.json and plots to `--out`. Run the same command again to resume after
+    an interruption; answered questions are not asked again. On several GPUs, start it with
+    `accelerate launch --module slime_vlm_command eval run …`.
+
+    Example: `slime eval run --model slime-8b --tasks textvqa,pope --out runs/eval`
+    """
+    from rich.console import Console
+
+    from slime_vlm.evaluation.benchmarks import find_tasks
+
+    found = find_tasks(tasks, _hub_ids(hub_id or []))
+    rows, overrides = _batch_size(batch_size), parse_config_fields(override or [], "selector_top_p=0.5")
+    judge = _judge(judge_url, judge_model, judge_key)
+    # Imports torch. A mistyped option is reported before that.
+    from slime_vlm.evaluation.report import table
+    from slime_vlm.evaluation.runner import RunOptions, run_benchmarks
+
+    options = RunOptions(
+        model=model,
+        tasks=found,
+        out=out,
+        data=data,
+        organisation=organisation,
+        limit=limit,
+        batch_size=rows,
+        device=device,
+        dtype=dtype,
+        overrides=overrides,
+        judge=judge,
+        templates=judge_prompts,
+    )
+    quiet_transformers()
+    results = run_benchmarks(options, Console(stderr=True))
+    if results:
+        typer.echo(f"{table(results)}\n\nreport: {out / 'results.md'}; numbers and plots are beside it")
+        for file in sorted(out.glob("*/submission.*")):
+            typer.echo(f"{file} is for the server that scores it")
+
+
+def score(
+    predictions: Annotated[
+        list[Path], typer.Argument(metavar="PREDICTIONS", help="Files of predictions, or folders of runs.")
+    ],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write results and plots to this folder.")] = None,
+    judge_url: JudgeUrl = None,
+    judge_model: JudgeModel = "",
+    judge_key: JudgeKey = None,
+    judge_prompts: JudgePrompts = None,
+) -> None:
+    """Score the predictions of `slime eval run` again, without a model.
+
+    Example: `slime eval score runs/eval`
+    """
+    from slime_vlm.evaluation.folder_results import folder_results, known_settings
+    from slime_vlm.evaluation.report import details, table, write_report
+    from slime_vlm.evaluation.scoring import score_files
+
+    results = score_files(predictions, _judge(judge_url, judge_model, judge_key), judge_prompts)
+    typer.echo(f"{table(results)}\n\n{details(results)}")
+    if out is not None:
+        write_report(folder_results(out, results), out, known_settings(out))
+
+
+def tasks() -> None:
+    """List the benchmarks with source, split, metric and licence, as a Markdown table.
+
+    Example: `slime eval tasks`
+    """
+    from slime_vlm.evaluation.benchmarks import task_table
+
+    typer.echo(task_table())
+
+
+def _batch_size(text: str) -> int | None:
+    from slime_vlm.errors import ConfigError
+
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"--batch-size {text}: expected a whole number of at least 1, or auto")
+    return int(text)
+
+
+def _hub_ids(assignments: list[str]) -> dict[str, str]:
+    from slime_vlm.errors import ConfigError
+
+    pairs = [text.partition("=") for text in assignments]
+    for name, _, value in pairs:
+        if not name or value.count("/") != 1:
+            raise ConfigError(f"--hub-id {name}={value}: expected TASK=OWNER/NAME, such as pope=me/pope-copy")
+    return {name: value for name, _, value in pairs}
+
+
+def _judge(url: str | None, model: str, key: str | None) -> Judge | None:
+    from slime_vlm.evaluation.judge import Judge
+
+    return Judge(url, model, key) if url else None

@@ -122,6 +122,37 @@ def fill_placeholders(embeddings: Tensor, placeholders: Tensor, features: Tensor
     return embeddings.masked_scatter(placeholders[..., None], features.to(embeddings.dtype))
 
 
+@dataclass
+class KeptColumns:
+    """The columns of padded rows that are left after dropping tokens.
+
+    Attributes:
+        index: [B, S] column that every token had before; in padding, a column that was dropped.
+        mask: [B, S] False in padding.
+    """
+
+    index: Tensor
+    mask: Tensor
+
+    def gather(self, values: Tensor, fill: float) -> Tensor:
+        """Return the kept columns of values [B, S'], with `fill` in padding."""
+        return values.gather(1, self.index).masked_fill(~self.mask, fill)
+
+
+def kept_columns(kept: Tensor, padding_side: str) -> KeptColumns:
+    """Drop tokens and pad the rows anew. Everything that belongs to a token follows the returned index.
+
+    Args:
+        kept: [B, S'] True on tokens to keep.
+        padding_side: "left" or "right".
+    """
+    length = int(kept.sum(dim=1).max())
+    # A stable sort moves the kept tokens to one end of their row and leaves their order alone.
+    order = kept.long().argsort(dim=1, descending=padding_side == "right", stable=True)
+    order = order[:, :length] if padding_side == "right" else order[:, order.shape[1] - length :]
+    return KeptColumns(order, kept.gather(1, order))
+
+
 def merge_rows(
     input_ids: Tensor,
     attention_mask: Tensor,
@@ -152,21 +183,17 @@ def merge_rows(
     kept = kept & real
     if max_length is not None:
         kept = kept & (kept.long().cumsum(dim=1) <= max_length)
-    length = int(kept.sum(dim=1).max())
-    # A stable sort moves the kept tokens to one end of their row and leaves their order alone.
-    order = kept.long().argsort(dim=1, descending=padding_side == "right", stable=True)
-    order = order[:, :length] if padding_side == "right" else order[:, order.shape[1] - length :]
-    mask = kept.gather(1, order)
+    columns = kept_columns(kept, padding_side)
     if position_ids is None:
-        positions = (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+        positions = (columns.mask.long().cumsum(dim=1) - 1).clamp(min=0).masked_fill(~columns.mask, 0)
     else:
-        positions = position_ids.expand_as(kept).gather(1, order)
+        positions = columns.gather(position_ids.expand_as(kept), 0)
     return MergedRows(
-        input_ids=input_ids.gather(1, order).masked_fill(~mask, 0),
-        attention_mask=mask.long(),
-        position_ids=positions.masked_fill(~mask, 0),
-        labels=None if labels is None else labels.gather(1, order).masked_fill(~mask, IGNORED_LABEL),
-        token_index=order.masked_fill(~mask, -1),
+        input_ids=columns.gather(input_ids, 0),
+        attention_mask=columns.mask.long(),
+        position_ids=positions,
+        labels=None if labels is None else columns.gather(labels, IGNORED_LABEL),
+        token_index=columns.index.masked_fill(~columns.mask, -1),
     )
 
 

@@ -19,7 +19,6 @@ from slime_vlm.training.pages.data import (
     PageShape,
     ReadCollator,
     SymbolicTokensCollator,
-    tile_order,
 )
 from slime_vlm.training.pages.labels import page_vocabulary
 from slime_vlm.training.recipe import SymbolicTokensSettings, load_recipe
@@ -67,15 +66,6 @@ def test_an_index_is_a_page() -> None:
     assert [run.text for run in some[3].runs] == [run.text for run in later[0].runs]
 
 
-def test_tile_order() -> None:
-    raster = np.arange(4 * 6).reshape(4, 6)
-    tiles = tile_order(raster, 2)
-    assert tiles.shape == (6, 4)
-    assert tiles[0].tolist() == [0, 1, 6, 7]
-    assert tiles[1].tolist() == [2, 3, 8, 9]
-    assert tiles[3].tolist() == [12, 13, 18, 19]
-
-
 def test_batches_to_read(local: SlimeProcessor, pages: list[Page]) -> None:
     vocabulary = page_vocabulary()
     batch = ReadCollator(local, SHAPE, vocabulary)(pages)
@@ -116,11 +106,11 @@ def test_tiles_with_text_are_drawn_more_often(local: SlimeProcessor, pages: list
     collate = ReadCollator(local, SHAPE, page_vocabulary(), most_tiles=1)
     tiles = np.zeros((3, 64, 9), np.int64)
     tiles[1, :20, -1] = 1
-    drawn = sum(collate._looked_at(replace(pages[0], seed=seed), tiles).astype(int) for seed in range(230))
+    drawn = sum(collate._chosen_tiles(replace(pages[0], seed=seed), tiles).astype(int) for seed in range(230))
     # 1, 21 and 1 of 23.
     assert 190 < drawn[1] < 225
     assert min(drawn[0], drawn[2]) > 0
-    assert ReadCollator(local, SHAPE, page_vocabulary(), 3)._looked_at(pages[0], tiles).all()
+    assert ReadCollator(local, SHAPE, page_vocabulary(), 3)._chosen_tiles(pages[0], tiles).all()
 
 
 def turns_of(asked: str, answered: str) -> list[dict[str, Any]]:
@@ -188,7 +178,7 @@ def test_context_words_are_those_of_the_run(local: SlimeProcessor, pages: list[P
     everything = SymbolicTokensSettings(distractors=[1.0, 1.0], blanks=[1.0, 1.0], unknown=1.0)
     batch = SymbolicTokensCollator(local, SHAPE, vocabulary, [8], everything, seed=3)(pages)
     text = batch["slot_ids"][..., -1] > 0
-    assert torch.equal(batch["words_told"], text)
+    assert torch.equal(batch["words_known"], text)
     unknown = batch["slot_ids"][..., -3:-1] == 1
     assert unknown.any()
     assert (batch["words"][unknown] > 1).all()
@@ -197,7 +187,7 @@ def test_context_words_are_those_of_the_run(local: SlimeProcessor, pages: list[P
 
     alone = SymbolicTokensSettings(distractors=[0.0, 0.0], blanks=[0.0, 0.0], unknown=1.0)
     batch = SymbolicTokensCollator(local, SHAPE, vocabulary, [1], alone, seed=3)(pages)
-    assert not batch["words_told"][~batch["kept"]].any()
+    assert not batch["words_known"][~batch["kept"]].any()
 
 
 def test_symbolic_rows_depend_on_nothing_but_the_page(local: SlimeProcessor, pages: list[Page]) -> None:

@@ -238,7 +238,7 @@ def test_symbolic_rows_are_what_the_model_makes_of_them(tmp_path: Path) -> None:
     grid = choose_grid(page.height, page.width, 256, 7)
     labels = tile_token_labels(page, grid, vocabulary, side=8, view_size=256)
     kept = torch.zeros(labels.run.size, dtype=torch.bool)
-    kept[batch["places"][0][batch["kept"][0]]] = True
+    kept[batch["token_indices"][0][batch["kept"][0]]] = True
     assert 0 < int(kept.sum()) < kept.numel()
     tokens = model.model.projector.embed_ids(torch.from_numpy(labels.ids).flatten(0, 1))
     seen = [VisionTokens(grid=(grid.rows, grid.cols), local_tokens=tokens)]
@@ -323,9 +323,9 @@ def test_answers_are_read_where_their_characters_stand(tmp_path: Path) -> None:
 def test_questions_of_a_packed_row_see_their_own_tokens() -> None:
     batch = {
         "question_of": torch.tensor([[0, 0, 1, 2, 2]]),
-        "text_places": torch.tensor([[0, 1, 0, 0, 1]]),
+        "text_positions": torch.tensor([[0, 1, 0, 0, 1]]),
         "labels": torch.tensor([[-100, -100, 5, 6, 7]]),
-        "answer_places": torch.tensor([[0, 0, 1, 2, 0]]),
+        "answer_tokens": torch.tensor([[0, 0, 1, 2, 0]]),
     }
     seen = torch.tensor([[True, False], [True, True]])
     image = PackedImage(torch.ones(2, 4), torch.tensor([0, 1]), 3, 3, seen)

@@ -1,4 +1,4 @@
-"""How nano is taught: rendered pages as batches, their labels and losses, and a model from nothing.
+"""Training of the shipped model nano on rendered pages: batches, labels, losses, objectives and a model from nothing.
 
-Nothing here is from the paper; its own loss is `slime_vlm.model.text_loss`.
+Nothing here is from the paper. The loss of the paper is in `slime_vlm.model.text_loss`.
 """

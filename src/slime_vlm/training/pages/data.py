@@ -1,4 +1,4 @@
-"""Rendered pages as training samples: an endless, indexed stream, so that a resumed run sees the very next page."""
+"""Rendered pages as training samples. They are addressed by index, so a resumed run continues at the next page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from slime_vlm.model.tiling import choose_grid
+from slime_vlm.model.tiling import choose_grid, image_to_tile_order
 from slime_vlm.pages import PageSettings, make_page, render
 from slime_vlm.training.pages.labels import (
     UNKNOWN_WORD,
@@ -24,37 +24,41 @@ from slime_vlm.training.pages.labels import (
 from slime_vlm.training.pages.packed_questions import pack_questions, pad_rows
 
 if TYPE_CHECKING:
+    from slime_vlm.model.tiling import TileGrid
     from slime_vlm.pages import Page
     from slime_vlm.processing.processing_slime import SlimeProcessor
     from slime_vlm.training.recipe import SymbolicTokensSettings
 
 
 class PageDataset(Dataset):
-    """Pages by index: item i is the page of seed `first_seed + i`, laid out anew at each access; nothing is stored."""
+    """Pages by index. Item i is the page of seed `first_seed + i`, laid out at every access; nothing is stored.
+
+    Args:
+        settings: Settings of the renderer.
+        count: Number of pages.
+        first_seed: Seed of the first page.
+    """
 
     def __init__(self, settings: PageSettings, count: int, first_seed: int) -> None:
-        """Args: settings of the renderer, number of pages, seed of the first."""
         self.settings, self.count, self.first_seed = settings, count, first_seed
 
     def __len__(self) -> int:
-        """Number of pages."""
+        """Return the number of pages."""
         return self.count
 
     def __getitem__(self, index: int) -> Page:
-        """The page of this index."""
+        """Return the page of this index."""
         return make_page(self.first_seed + index, self.settings)
 
 
-def tile_order(raster: np.ndarray, side: int) -> np.ndarray:
-    """Regroup a stitched raster [rows * side, cols * side, ...] tile by tile: [T, side * side, ...]."""
-    rows, cols = raster.shape[0] // side, raster.shape[1] // side
-    tiles = raster.reshape(rows, side, cols, side, *raster.shape[2:]).swapaxes(1, 2)
-    return tiles.reshape(rows * cols, side * side, *raster.shape[2:])
+def _by_tile(raster: np.ndarray, grid: TileGrid) -> np.ndarray:
+    """Regroup a raster over the whole image [height, width, ...] tile by tile: [T, side * side, ...]."""
+    return image_to_tile_order(raster.reshape(-1, *raster.shape[2:]), grid.rows, grid.cols)
 
 
 @dataclass(frozen=True)
 class PageShape:
-    """What the labels of a page depend on in the model."""
+    """The token geometry of a model, which the labels of a page depend on."""
 
     view_size: int
     max_tiles: int
@@ -62,28 +66,33 @@ class PageShape:
     patch_side: int
 
 
-# Pixels; smaller letters cannot be told apart by a person either.
+# Height in pixels. Smaller letters are illegible to a person, too.
 LEGIBLE = 13.0
 
 
 def global_tokens(page: Page, vocabulary: SlotVocabulary, shape: PageShape) -> np.ndarray:
-    """What the global view of a page shows, [1, N, K]."""
+    """Return the labels of the global view of a page, [1, N, K]."""
     side, view_size = shape.patch_side, shape.view_size
     squashed = global_token_labels(page, vocabulary, side=side, view_size=view_size, legible=LEGIBLE)
-    return tile_order(squashed.ids, side)
+    return squashed.ids.reshape(1, side * side, -1)
 
 
 class ReadCollator:
-    """Pages -> views with the labels of every token, for the `read` objective.
+    """Collate pages into views with labels for every token, for the `read` objective.
 
-    Returns pixel_values [V, 3, H, W] (global view first, then tiles, page after page), `is_global` [V], `local_labels`
-    [T, Q, K], `patch_labels` [V, N, K], `cell_labels` [T, 4 N].
+    A batch has `pixel_values` [V, 3, H, W] (page by page, the global view before the tiles), `is_global` [V],
+    `local_labels` [T, Q, K], `patch_labels` [V, N, K] and `cell_labels` [T, 4 N].
+
+    Args:
+        processor: Cuts the views.
+        shape: Token geometry of the model.
+        vocabulary: Slots of a token.
+        most_tiles: Most tiles of a page to use; None for all.
     """
 
     def __init__(
         self, processor: SlimeProcessor, shape: PageShape, vocabulary: SlotVocabulary, most_tiles: int | None = None
     ) -> None:
-        """Args: the processor that cuts views, the token geometry, the slots, the most tiles of a page to look at."""
         self.processor, self.shape, self.vocabulary, self.most_tiles = processor, shape, vocabulary, most_tiles
 
     def labels(self, page: Page) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -94,16 +103,16 @@ class ReadCollator:
         local = tile_token_labels(page, grid, self.vocabulary, side=shape.local_side, **view).ids
         patches = tile_token_labels(page, grid, self.vocabulary, side=shape.patch_side, **view).ids
         squashed = global_tokens(page, self.vocabulary, shape)
-        views = np.concatenate([squashed, tile_order(patches, shape.patch_side)])
+        views = np.concatenate([squashed, _by_tile(patches, grid)])
         cells = cell_labels(page, grid, self.vocabulary, side=2 * shape.patch_side, **view)
-        return tile_order(local, shape.local_side), views, tile_order(cells, 2 * shape.patch_side)
+        return _by_tile(local, grid), views, _by_tile(cells, grid)
 
     def __call__(self, pages: list[Page]) -> dict[str, torch.Tensor]:
         """Render and label a list of pages."""
         images = [Image.fromarray(render(page)) for page in pages]
         pixels = self.processor.image_processor(images=images, return_tensors="pt")["pixel_values"]
         local, patches, cells = zip(*(self.labels(page) for page in pages), strict=True)
-        tiles = np.concatenate([self._looked_at(*page) for page in zip(pages, local, strict=True)])
+        tiles = np.concatenate([self._chosen_tiles(*page) for page in zip(pages, local, strict=True)])
         is_global = np.array([i == 0 for views in patches for i in range(len(views))])
         views = is_global.copy()
         views[~is_global] = tiles
@@ -115,31 +124,40 @@ class ReadCollator:
             "cell_labels": torch.from_numpy(np.concatenate(cells)[tiles]),
         }
 
-    def _looked_at(self, page: Page, local: np.ndarray) -> np.ndarray:
-        """The tiles of a page to look at, bool [T]: drawn by how many of their tokens [T, Q, K] hold something."""
-        looked_at = np.ones(len(local), bool)
+    def _chosen_tiles(self, page: Page, local: np.ndarray) -> np.ndarray:
+        """Draw the tiles of a page to use, bool [T], by how many of their tokens [T, Q, K] hold something."""
+        chosen = np.ones(len(local), bool)
         if self.most_tiles is not None and self.most_tiles < len(local):
-            # One more, so that an empty tile can be drawn, too.
+            # The one lets empty tiles be drawn, too.
             weight = 1.0 + (local[..., -1] > 0).sum(1)
             rng = np.random.default_rng(page.seed)
-            looked_at[:] = False
-            looked_at[rng.choice(len(local), self.most_tiles, replace=False, p=weight / weight.sum())] = True
-        return looked_at
+            chosen[:] = False
+            chosen[rng.choice(len(local), self.most_tiles, replace=False, p=weight / weight.sum())] = True
+        return chosen
 
 
 class SymbolicTokensCollator:
-    """Pages -> token contents and packed questions, for the `symbolic_tokens` objective; no pixels are rendered.
+    """Collate pages into token contents and packed questions, for the `symbolic_tokens` objective.
 
-    Tokens of the asked keys and values stay; of the others those that share a word with them half of the time, and a
-    share of all.
+    No pixels are rendered. A row keeps the tokens of the asked keys and values, a random share of all other tokens, and
+    in half of the rows the tokens that share a word with the asked ones.
 
-    Returns `slot_ids` and `doubted_ids` [B, L, K] (the same, with characters a little off), `coordinates` [B, L, 2],
-    `places` [B, L] in an image of `length` [B, 1] tokens, `local_mask`, `kept` [B, L], `words` [B, L, 2] (what a token
-    spells or belongs to; `words_told` [B, L] where the row tells it) and `relevant` [B, L, Q] of the kept tokens and of
-    some others for the selector to tell apart; and the text of `pack_questions`.
+    A batch has the text of `pack_questions`, and for the kept tokens and some dropped ones (which the selector has to
+    tell apart): `slot_ids` [B, L, K], `doubted_ids` [B, L, K] (the same with shifted characters), `coordinates`
+    [B, L, 2], `token_indices` [B, L] in an image of `length` [B, 1] tokens, `local_mask` [B, L], `kept` [B, L], `words`
+    [B, L, 2] (that a token spells or belongs to), `words_known` [B, L] (whether the row shows them) and `relevant`
+    [B, L, Q].
+
+    Args:
+        processor: Gives the tokenizer.
+        shape: Token geometry of the model.
+        vocabulary: Slots of a token.
+        questions: Numbers of questions per row, one of which is drawn per batch.
+        settings: Which tokens stay in a row.
+        seed: Seed of all draws.
     """
 
-    # Tokens that are left out of the row but still shown to the selector's loss.
+    # Tokens left out of the row that the selector's loss still contrasts with the relevant ones.
     REJECTED = 24
 
     def __init__(
@@ -151,7 +169,6 @@ class SymbolicTokensCollator:
         settings: SymbolicTokensSettings,
         seed: int,
     ) -> None:
-        """Args: the processor, token geometry, slots, numbers of questions a row, what is left in it, a seed."""
         self.tokenizer: Any = processor.tokenizer
         self.shape, self.vocabulary, self.settings = shape, vocabulary, settings
         self.questions, self.seed = questions, seed
@@ -174,40 +191,41 @@ class SymbolicTokensCollator:
             moved = tile_token_labels(
                 page, grid, self.vocabulary, side=shape.local_side, view_size=shape.view_size, shift=(off[0], off[1])
             )
-            # Characters and their offset alone: what a token belongs to is not in doubt.
+            # Only characters and their offset shift. The words that a token belongs to are not in doubt.
             doubted[:, :-3] = moved.ids.reshape(doubted.shape)[:, :-3]
         questions = [page.questions[i] for i in rng.permutation(len(page.questions))[:asked]]
         asked_runs = [[*question.key_runs, *question.value_runs] for question in questions]
         relevant = np.stack([asked_tokens(page, labels, self.vocabulary, question) for question in questions], -1)
         kept = relevant.any(1) | self._distractors(rng, page, run, slot_ids[:, -1] == 0, asked_runs)
         if rng.random() < self.settings.unknown:
-            # An encoder of small reach does not see which key a value stands beside; the language model then has to.
+            # An encoder with a small receptive field does not see the key beside a value. The language model has to
+            # find it.
             beside = np.array([bool(r.word_runs) for r in page.runs] + [False])[run]
             slot_ids[beside, -3:-1] = np.where(slot_ids[beside, -3:-1] > 0, UNKNOWN_WORD, 0)
             doubted[beside, -3:-1] = slot_ids[beside, -3:-1]
         shown = kept.copy()
         shown[rng.permutation(np.flatnonzero(~kept))[: self.REJECTED]] = True
-        place = np.flatnonzero(shown)
+        index = np.flatnonzero(shown)
 
-        words, told = self._words(page, run, kept, slot_ids)
+        words, known = self._words(page, run, kept, slot_ids)
         return {
-            "slot_ids": slot_ids[place],
-            "doubted_ids": doubted[place],
-            "words": words[place],
-            "words_told": told[place],
-            "coordinates": np.stack([place // cols, place % cols], 1),
-            "places": place,
+            "slot_ids": slot_ids[index],
+            "doubted_ids": doubted[index],
+            "words": words[index],
+            "words_known": known[index],
+            "coordinates": np.stack([index // cols, index % cols], 1),
+            "token_indices": index,
             "length": np.array([len(run)]),
-            "local_mask": np.ones(len(place), bool),
-            "kept": kept[place],
-            "relevant": relevant[place],
-            **pack_questions(self.tokenizer, questions, labels.places),
+            "local_mask": np.ones(len(index), bool),
+            "kept": kept[index],
+            "relevant": relevant[index],
+            **pack_questions(self.tokenizer, questions, labels.character_tokens),
         }
 
     def _words(
         self, page: Page, run: np.ndarray, kept: np.ndarray, slot_ids: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Words [L, 2] that every token's run spells or belongs to, and whether the row's kept tokens tell them [L]."""
+        """Return the words [L, 2] that every token's run spells or belongs to, and whether the row shows them [L]."""
         words = np.zeros((len(page.runs) + 1, 2), np.int64)
         spelled_by = np.tile(np.arange(len(page.runs) + 1)[:, None], 2)
         for i, item in enumerate(page.runs):
@@ -222,22 +240,30 @@ class SymbolicTokensCollator:
     def _distractors(
         self, rng: np.random.Generator, page: Page, run: np.ndarray, blank: np.ndarray, asked_runs: list[list[int]]
     ) -> np.ndarray:
-        """Tokens of no question that stay in the row, bool [L]."""
+        """Draw the tokens outside of every question that stay in the row, bool [L]."""
         (least_blank, most_blank), (least_text, most_text) = self.settings.blanks, self.settings.distractors
         keep_blank, keep_text = rng.uniform(least_blank, most_blank), rng.uniform(least_text, most_text)
         stays: np.ndarray = rng.random(len(run)) < np.where(blank, keep_blank, keep_text)
         if most_text > 0 and rng.random() < 0.5:
             words = {word for runs in asked_runs for r in runs for word in page.runs[r].words}
-            alike = [i for i, r in enumerate(page.runs) if words & set(r.words)]
-            stays |= np.isin(run, alike)
+            similar = [i for i, r in enumerate(page.runs) if words & set(r.words)]
+            stays |= np.isin(run, similar)
         return stays
 
 
 class AnswerCollator:
-    """Pages -> views and packed questions, with the labels of the losses beside the answer's.
+    """Collate pages into views and packed questions, with the labels of all auxiliary losses.
 
-    Returns `pixel_values` [V, 3, H, W], `image_grids` [B, 2], `is_global` [V], `local_labels` [T, N, K], `relevant`
-    [B, L, Q] in the order of the stitched map, and the text of `pack_questions`; `global_labels` [B, N, K] where asked.
+    A batch has the text of `pack_questions`, `pixel_values` [V, 3, H, W], `image_grids` [B, 2], `is_global` [V],
+    `local_labels` [T, Q, K], `relevant` [B, L, Q] in image order, and `global_labels` [B, N, K] on request.
+
+    Args:
+        processor: Cuts the views and gives the tokenizer.
+        shape: Token geometry of the model.
+        vocabulary: Slots of a token.
+        questions: Numbers of questions per row, one of which is drawn per batch.
+        seed: Seed of that draw.
+        label_global: Whether to label the global view.
     """
 
     def __init__(
@@ -249,7 +275,6 @@ class AnswerCollator:
         seed: int,
         label_global: bool = False,
     ) -> None:
-        """Args: the processor, token geometry, slots, numbers of questions a row, a seed, whether to label the view."""
         self.processor, self.shape, self.vocabulary = processor, shape, vocabulary
         self.questions, self.seed, self.label_global = questions, seed, label_global
 
@@ -262,10 +287,12 @@ class AnswerCollator:
         for page in pages:
             grid = choose_grid(page.height, page.width, view_size, self.shape.max_tiles)
             labels = tile_token_labels(page, grid, self.vocabulary, side=side, view_size=view_size)
-            local_labels.append(tile_order(labels.ids, side))
+            local_labels.append(_by_tile(labels.ids, grid))
             questions = page.questions[:asked]
             relevant = np.stack([asked_tokens(page, labels, self.vocabulary, question) for question in questions], -1)
-            rows.append({"relevant": relevant, **pack_questions(self.processor.tokenizer, questions, labels.places)})
+            rows.append(
+                {"relevant": relevant, **pack_questions(self.processor.tokenizer, questions, labels.character_tokens)}
+            )
         batch = {}
         if self.label_global:
             ids = [global_tokens(page, self.vocabulary, self.shape) for page in pages]

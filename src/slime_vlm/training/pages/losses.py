@@ -1,4 +1,4 @@
-"""Losses that the objectives of rendered pages are made of, and the throw-away heads that some of them need."""
+"""Losses for the objectives of rendered pages, and the training-only heads that some of them need."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def slot_loss(logits: list[Tensor], labels: Tensor, blank_weight: float = 0.2, drawing_weight: float = 4.0) -> Tensor:
-    """Cross-entropy of every slot, blank tokens counted less and drawings, which are rare, more.
+    """Return the cross-entropy over all slots. Blank tokens weigh less, and drawings, which are rare, weigh more.
 
     Args:
         logits: K tensors [..., size_k].
-        labels: int64 [..., K].
-        blank_weight: weight of a token that holds nothing.
-        drawing_weight: weight of a token that holds no character, but has a role.
+        labels: [..., K] int64.
+        blank_weight: Weight of a token that holds nothing.
+        drawing_weight: Weight of a token that holds no character but has a role.
     """
     flat = labels.reshape(-1, labels.shape[-1])
     weight = torch.where(flat[:, -1] == 0, blank_weight, 1.0)
@@ -35,7 +35,7 @@ def slot_loss(logits: list[Tensor], labels: Tensor, blank_weight: float = 0.2, d
 
 
 def slot_accuracy(logits: list[Tensor], labels: Tensor) -> dict[str, float]:
-    """Share of tokens with text whose characters (all slots), offset and words are named right."""
+    """Return the shares of tokens with text whose characters (all slots), offset and words are right."""
     with torch.no_grad():
         right = torch.stack([logit.argmax(-1) for logit in logits], -1) == labels
         text = labels[..., -1] > 0
@@ -49,11 +49,11 @@ def slot_accuracy(logits: list[Tensor], labels: Tensor) -> dict[str, float]:
 
 
 class ReadingHeads(nn.Module):
-    """Throw-away heads that name the character under every small cell, on the encoder's last two maps.
+    """Training-only heads that name the character in every small cell from the encoder's last two feature maps.
 
     Args:
-        dims: widths of the last two stages, the second at half the side of the first.
-        characters: number of characters.
+        dims: Channels of the last two feature maps; the second has half the side of the first.
+        characters: Number of characters.
     """
 
     def __init__(self, dims: tuple[int, int], characters: int) -> None:
@@ -62,14 +62,17 @@ class ReadingHeads(nn.Module):
         self.coarse = nn.Linear(dims[1], 4 * (characters + 1))
 
     def forward(self, fine: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of all cells in raster order: [V, C, 2h, 2w], [V, C', h, w] -> twice [V, 4hw, characters + 1]."""
+        """Return logits of all cells in raster order: [V, C, 2h, 2w], [V, C', h, w] -> 2 x [V, 4hw, chars + 1]."""
         views, _, height, width = coarse.shape
         quarters = self.coarse(coarse.permute(0, 2, 3, 1)).reshape(views, height, width, 2, 2, -1)
         return self.fine(fine.permute(0, 2, 3, 1)).flatten(1, 2), quarters.transpose(2, 3).flatten(1, 4)
 
 
 def cell_loss(logits: Tensor, labels: Tensor, blank_weight: float = 0.1) -> tuple[Tensor, float]:
-    """Cross-entropy of cells [..., characters + 1], empty ones counted less, and the share of others named right."""
+    """Return the cross-entropy of cells [..., characters + 1], and the share of non-empty cells that are right.
+
+    Empty cells weigh `blank_weight`.
+    """
     target = labels.flatten()
     flat = logits.reshape(len(target), -1).float()
     weight = torch.where(target > 0, 1.0, blank_weight)
@@ -80,36 +83,36 @@ def cell_loss(logits: Tensor, labels: Tensor, blank_weight: float = 0.1) -> tupl
 
 
 def selector_loss(scores: Tensor, relevant: Tensor, local_mask: Tensor) -> Tensor:
-    """How far the selection's probability is from being spread evenly over the tokens of the asked key and its value.
+    """Return the divergence between the selector's probabilities and an even spread over the relevant tokens.
 
-    Deviation: not in the paper, whose selection gets no gradient. The mass on all of them together is no good aim: the
-    key alone, which the question spells, can take it all, and the value is then dropped.
+    Deviation: not in the paper, whose selection gets no gradient. Maximising the total probability of the relevant
+    tokens fails: the key alone, which the question spells, can take all of it, and the value is then dropped.
 
     Args:
-        scores: [B, L, n] score over temperature of each token for each question.
-        relevant: bool [B, L, n].
-        local_mask: bool [B, L], real tokens.
+        scores: [B, L, Q] score divided by temperature, of each token for each question.
+        relevant: [B, L, Q] bool, tokens of the asked key and its value.
+        local_mask: [B, L] bool, real tokens.
     """
     log_probs = scores.float().masked_fill(~local_mask[..., None], -torch.inf).log_softmax(1)
     counts = relevant.sum(1)
     mean = log_probs.masked_fill(~relevant, 0.0).sum(1) / counts.clamp(min=1)
     asked = counts > 0
-    # The entropy of an even spread is taken off, so that 0 is the best.
+    # Subtract the entropy of an even spread, so that the optimum is 0.
     return -(mean + counts.clamp(min=1).log())[asked].mean() if asked.any() else scores.sum() * 0.0
 
 
 def pointing_loss(attentions: Sequence[Tensor], answer_columns: Tensor) -> tuple[Tensor, float]:
-    """Cross-entropy of some attention heads against the image tokens where an answer is read.
+    """Return the cross-entropy between attention heads and the image tokens that hold the answer.
 
-    Deviation: not in the paper. Finding is most of the work of a small language model, and the answer's loss alone says
-    little about where to look. Half of the heads of the two layers after the middle take part.
+    Deviation: not in the paper. Finding the answer is most of the work of a small language model, and the loss on the
+    answer alone gives little gradient for it. Half of the heads of the two layers after the middle take part.
 
     Args:
         attentions: [B, H, S, S] of every layer.
-        answer_columns: [B, S], where the token of this place is read, -1 for none.
+        answer_columns: [B, S] column of the image token that holds this answer token, -1 for none.
 
     Returns:
-        The loss, and the share of the attention that lies where it should.
+        The loss, and the mean attention on the right column.
     """
     middle = len(attentions) // 2
     heads = [attention[:, : attention.shape[1] // 2, :-1].float() for attention in attentions[middle : middle + 2]]
@@ -123,14 +126,15 @@ def pointing_loss(attentions: Sequence[Tensor], answer_columns: Tensor) -> tuple
 
 
 class CopyingHead(nn.Module):
-    """Throw-away head: what the token holds where the answer's next character is read, and which of it is next.
+    """Training-only head: names the content of the image token with the answer's next character, and which one is next.
 
-    A small language model soon finds the token (see `pointing_loss`), but then often says a character that is not in
-    it, or the one before: the answer's loss alone is a weak lesson in telling five characters of one token apart.
+    A small language model soon attends to the right token (see `pointing_loss`), but then often outputs a character
+    that is not in it, or the previous one. The loss on the answer alone hardly teaches it to tell the characters of one
+    token apart.
 
     Args:
-        dim: width D of the language model.
-        slot_sizes: sizes of the slots for characters and for the offset.
+        dim: Width D of the language model.
+        slot_sizes: Sizes of the slots for characters and for the offset.
     """
 
     def __init__(self, dim: int, slot_sizes: Sequence[int]) -> None:
@@ -139,12 +143,12 @@ class CopyingHead(nn.Module):
         self.linear = nn.Linear(dim, sum(self.sizes))
 
     def forward(self, hidden: Tensor, answer_columns: Tensor, ids: Tensor) -> tuple[Tensor, float]:
-        """Loss, and the share of places where all of it is named right.
+        """Return the loss, and the share of positions where every slot is right.
 
         Args:
-            hidden: [B, S, D] after the first layer that points.
+            hidden: [B, S, D] after the first layer with the pointing loss.
             answer_columns: [B, S], see `merge_packed`.
-            ids: [B, S, K] what the token of every column holds; slots past those of the head are not asked.
+            ids: [B, S, K] slot ids of the token in every column; slots past those of the head are ignored.
         """
         target = answer_columns[:, 1:]
         asked = target >= 0
@@ -152,7 +156,7 @@ class CopyingHead(nn.Module):
             return hidden.sum() * 0.0, 0.0
         held = ids[..., : len(self.sizes) - 1]
         held = held.gather(1, target.clamp(min=0)[..., None].expand(-1, -1, held.shape[-1]))[asked]
-        # How many characters of the answer came from this token before: the place of the next one in it.
+        # Characters of the answer that came from this token before: the index of the next one within the token.
         index = torch.arange(target.shape[1], device=target.device).expand_as(target)
         first = torch.cat([torch.ones_like(asked[:, :1]), target[:, 1:] != target[:, :-1]], 1)
         rank = index - torch.where(first, index, 0).cummax(1).values
@@ -165,7 +169,7 @@ class CopyingHead(nn.Module):
 
 
 def copying_head(model: SlimeForConditionalGeneration) -> CopyingHead:
-    """A copying head for a model whose visual vocabulary is characters, offset, two words and a role."""
+    """Return a copying head for a model whose visual vocabulary is characters, offset, two words and a role."""
     slime: Any = model.model
     return CopyingHead(model.config.text_config.hidden_size, slime.projector.slot_sizes[:-3])
 
@@ -173,13 +177,13 @@ def copying_head(model: SlimeForConditionalGeneration) -> CopyingHead:
 def copying_loss(
     model: SlimeForConditionalGeneration, outputs: Any, packed: dict[str, Tensor], ids: Sequence[Tensor]
 ) -> tuple[Tensor, float]:
-    """Loss of the model's copying head.
+    """Return the loss and the accuracy of the model's copying head.
 
     Args:
-        model: with `copying_head`.
-        outputs: of the language model, with hidden states.
-        packed: what `merge_packed` gives.
-        ids: [n, K] what the image tokens of every row hold.
+        model: A model with `copying_head`.
+        outputs: Output of the language model, with hidden states.
+        packed: Output of `merge_packed`.
+        ids: [n, K] slot ids of the image tokens, for every row.
     """
     columns = packed["answer_columns"]
     held = columns.new_zeros(*columns.shape, ids[0].shape[-1])

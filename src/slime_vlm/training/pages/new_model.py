@@ -1,4 +1,4 @@
-"""A small model from nothing that reads rendered pages, with initial values that let it learn in minutes."""
+"""A small model from nothing for rendered pages, with initial values that let it learn within minutes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ from slime_vlm.training.recipe import Recipe
 
 
 def new_page_model(recipe: Recipe, overrides: dict[str, Any]) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
-    """A small model from nothing, with the tokenizer of rendered pages."""
+    """Build a small model with random weights, and its processor with the tokenizer of rendered pages.
+
+    Args:
+        recipe: The recipe.
+        overrides: SlimeConfig values of a stage.
+    """
     vocabulary = page_vocabulary()
     tokenizer = build_page_tokenizer(vocabulary.characters, vocabulary.words)
     config = recipe_config(recipe, overrides)
@@ -30,9 +35,10 @@ def new_page_model(recipe: Recipe, overrides: dict[str, Any]) -> tuple[SlimeForC
 
 
 def _start_small(model: SlimeForConditionalGeneration, tokenizer: Any, vocabulary: SlotVocabulary) -> None:
-    """Let visual tokens begin on the scale of text, a word on a page as the same word in a question.
+    """Start visual tokens on the scale of text, and a word on a page as the embedding of that word in a question.
 
-    Positions of full size would drown what a token holds: the language model then stays for minutes on a plateau.
+    Position codes of full size would dominate the content of a token. The language model then stays on a plateau for
+    minutes.
     """
     slime: Any = model.model
     embeddings: Any = model.get_input_embeddings().weight
@@ -49,7 +55,8 @@ def _start_small(model: SlimeForConditionalGeneration, tokenizer: Any, vocabular
                 slime.projector.table[slot + vocabulary.word_id(word)] = embeddings[token]
 
 
-# Red, green, blue: differences both ways round, since what comes after keeps only what is positive, and darkness.
+# Weights of red, green and blue: differences in both directions, since the ReLU after them keeps only positive values,
+# and darkness.
 _COLOUR_FILTERS = (
     (1.0, -1.0, 0.0),
     (-1.0, 1.0, 0.0),
@@ -62,26 +69,26 @@ _COLOUR_FILTERS = (
 
 
 def _start_colours(model: SlimeForConditionalGeneration) -> None:
-    """Let the first filters of a ResNet be averages of colours.
+    """Set the first filters of a ResNet to averages of colours.
 
-    Found necessary: an eye that learns to read keeps edges alone, and a shape of one colour has none inside. A linear
-    reader of its features then names 0.2 of the colours of shapes, and 0.8 right after these filters are set.
+    Found necessary: an encoder that learns to read keeps only edges, and a shape of one colour has none inside. A
+    linear probe of its features then names 0.2 of the colours of shapes, and 0.8 right after these filters are set.
     """
     tower: Any = model.model.vision_tower
     if model.config.vision_config.model_type != "resnet":
         return
     weight = tower.embedder.embedder.convolution.weight
     with torch.no_grad():
-        for place, colours in zip(weight[: len(weight) // 4], _COLOUR_FILTERS, strict=False):
-            place.copy_(torch.tensor(colours)[:, None, None].expand_as(place) / place[0].numel())
+        for kernel, colours in zip(weight[: len(weight) // 4], _COLOUR_FILTERS, strict=False):
+            kernel.copy_(torch.tensor(colours)[:, None, None].expand_as(kernel) / kernel[0].numel())
 
 
 def _start_local(model: SlimeForConditionalGeneration) -> None:
-    """Let every query look at its own place from the start, each head at another part of it.
+    """Let every query attend to its own position from the start, each head to a different part of it.
 
-    Deviation: the published code draws all projections; this is for models from nothing alone. Found necessary for
-    speed: with drawn projections the queries first have to discover that places correspond, and content drowns the
-    position code. Here content starts small, and a head compares positions alone, shifted by its offset.
+    Deviation: the published code draws all projections at random; this is only for models from nothing. Found necessary
+    for speed: with random projections the queries first have to discover that positions correspond, and content
+    dominates the position code. Here content starts small, and a head compares only positions, shifted by its offset.
     """
     for module in (model.model.local_compressor, model.model.global_adapter):
         if module is not None:
@@ -89,22 +96,22 @@ def _start_local(model: SlimeForConditionalGeneration) -> None:
 
 
 def start_local_attention(attention: QueryAttention, num_inputs: int, sharpness: float = 35.0) -> None:
-    """Set the query and key projections of a query attention so that every head compares positions alone.
+    """Set the query and key projections of a query attention so that every head compares only positions.
 
-    Of eight heads four look at the features under their query, two pool the row that the query lies in and two its
-    column: what a value belongs to stands left of it or above it.
+    Of eight heads, four attend to the features under their query, two pool the row of the query and two its column. The
+    key of a value stands left of it or above it.
 
     Args:
-        attention: the layer.
-        num_inputs: features N that it reads.
-        sharpness: logit scale; larger looks at fewer places.
+        attention: The layer.
+        num_inputs: Number N of features that it attends to.
+        sharpness: Logit scale. A larger one attends to fewer positions.
     """
     num_queries, dim = attention.query.shape
     head_dim = dim // attention.num_heads
     frequencies = 10000.0 ** (-torch.arange(head_dim // 4) / (dim // 4))
-    # (y, x) in units of the queries' grid; None pools over the axis.
+    # Offset (y, x) of a head, in units of the queries' grid; None pools over the axis.
     part = 0.25 if num_inputs > num_queries else 0.0
-    places: list[tuple[float | None, float | None]] = [
+    offsets: list[tuple[float | None, float | None]] = [
         *((y, x) for y in (-part, part) for x in (-part, part)),
         *((y, None) for y in (-part, part)),
         *((None, x) for x in (-part, part)),
@@ -114,10 +121,10 @@ def start_local_attention(attention: QueryAttention, num_inputs: int, sharpness:
             projection.bias.zero_()
             projection.weight.normal_(std=0.005)
             for head in range(attention.num_heads):
-                for axis, place in enumerate(reversed(places[head % len(places)])):
-                    if place is None:
+                for axis, offset in enumerate(reversed(offsets[head % len(offsets)])):
+                    if offset is None:
                         continue
-                    shift = place if projection is attention.q_proj else 0.0
+                    shift = offset if projection is attention.q_proj else 0.0
                     for i, frequency in enumerate(frequencies.tolist()):
                         row = head * head_dim + 4 * i + 2 * axis
                         sine, cosine = axis * 2 * (dim // 4) + i, (axis * 2 + 1) * (dim // 4) + i

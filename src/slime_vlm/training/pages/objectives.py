@@ -40,16 +40,16 @@ LossAndLogs = tuple[Tensor, dict[str, float]]
 
 
 class ReadObjective:
-    """Name what every token shows: of tiles, patches and whole views, by what the stage trains.
+    """Name the content of every token. The parts that the stage trains decide between tiles, patches and global views.
 
     Args:
-        model: gets throw-away heads (`reading_heads`) when its encoder is to learn; `finish` removes them.
-        characters: number of characters.
-        trains: parts that the stage trains.
+        model: Gets training-only heads (`reading_heads`) if its encoder trains; `finish` removes them.
+        characters: Number of characters.
+        trains: Parts that the stage trains.
     """
 
     def __init__(self, model: SlimeForConditionalGeneration, characters: int, trains: Sequence[str]) -> None:
-        self.encoder, self.local, self.whole = (
+        self.encoder, self.local, self.global_view = (
             part in trains for part in ("vision_tower", "local_compressor", "global_adapter")
         )
         if self.encoder:
@@ -57,16 +57,16 @@ class ReadObjective:
             model.reading_heads = ReadingHeads((sizes[-2], sizes[-1]), characters)
 
     def finish(self, model: SlimeForConditionalGeneration) -> None:
-        """Take the heads off the model."""
+        """Remove the heads from the model."""
         if self.encoder:
             del model.reading_heads
 
     def __call__(self, model: SlimeForConditionalGeneration, batch: dict[str, Tensor]) -> LossAndLogs:
-        """Loss and what to log."""
+        """Return the loss and numbers to log."""
         slime: Any = model.model
         is_global = batch["is_global"]
         tiles = self.encoder or self.local
-        chosen = (is_global & self.whole) | (~is_global & tiles)
+        chosen = (is_global & self.global_view) | (~is_global & tiles)
         pixels, is_global = batch["pixel_values"][chosen], is_global[chosen]
         loss, logs = pixels.new_zeros(()), {}
         if self.encoder:
@@ -84,7 +84,7 @@ class ReadObjective:
             logits = slime.projector.slot_logits(slime.local_compressor(features[~is_global]))
             loss = loss + slot_loss(logits, batch["local_labels"])
             logs |= slot_accuracy(logits, batch["local_labels"])
-        if self.whole:
+        if self.global_view:
             logits = slime.projector.slot_logits(slime.global_adapter.query_attention(features[is_global]))
             loss = loss + slot_loss(logits, batch["patch_labels"][batch["is_global"]])
         return loss, logs
@@ -93,22 +93,22 @@ class ReadObjective:
 class SymbolicTokensObjective:
     """The language-model loss on tokens whose content is given as labels.
 
-    Deviation: half-way up, a throw-away head names the words that every token belongs to: what a value stands beside,
-    which the token itself may not tell, is the first half of finding an answer.
+    Deviation: not in the paper. In the middle layer, a training-only head names the words that every token belongs to.
+    Finding the key beside a value, which the token itself may not name, is the first half of finding an answer.
 
     Args:
-        model: gets the head when `context_weight` is above 0; `finish` removes it.
-        num_words: size of a word slot.
-        selector_weight: weight of the selector loss.
-        context_weight: weight of the loss of the head.
-        pointing_weight: weight of `pointing_loss`.
-        copying_weight: weight of `copying_loss`; its head is thrown away, too.
-        word_dropout: share of words made unknown.
-        corruption: share of character slots blurred.
+        model: Gets the head if `context_weight` is above 0; `finish` removes it.
+        num_words: Size of a word slot.
+        selector_weight: Weight of the selector loss.
+        context_weight: Weight of the loss of that head.
+        pointing_weight: Weight of `pointing_loss`.
+        copying_weight: Weight of `copying_loss`; its head is training-only, too.
+        word_dropout: Share of words made unknown.
+        corruption: Share of character slots blurred.
     """
 
-    # Words that a token tells itself are no lesson in finding what it belongs to.
-    TOLD_WEIGHT = 0.2
+    # Weight of words that the token itself names: they teach nothing about finding the key.
+    KNOWN_WEIGHT = 0.2
 
     def __init__(
         self,
@@ -130,14 +130,14 @@ class SymbolicTokensObjective:
             model.copying_head = copying_head(model)
 
     def finish(self, model: SlimeForConditionalGeneration) -> None:
-        """Take the heads off the model."""
+        """Remove the heads from the model."""
         if self.context_weight:
             del model.context_head
         if self.copying_weight:
             del model.copying_head
 
     def _tokens(self, projector: Any, ids: Tensor, doubted: Tensor) -> Tensor:
-        """Embed slot ids as an imperfect eye would: some words unknown, some characters and their places in doubt."""
+        """Embed slot ids as an imperfect encoder would: some words are unknown, some characters blurred or shifted."""
         words = torch.rand(ids.shape[:-1], device=ids.device) < self.word_dropout
         ids, doubted = ids.clone(), doubted.clone()
         for word_slots in (ids[..., -3:-1], doubted[..., -3:-1]):
@@ -145,13 +145,13 @@ class SymbolicTokensObjective:
         doubt = torch.rand(ids.shape, device=ids.device) < self.corruption
         doubt[..., -4:] = False
         other = torch.where(doubt & (ids > 0), torch.randint_like(ids, 1, 60), ids)
-        share, astray = torch.rand((2, *ids.shape[:-1], 1), device=ids.device)
+        share, shifted = torch.rand((2, *ids.shape[:-1], 1), device=ids.device)
         right = projector.embed_ids(ids)
         blurred = 0.5 * share * (projector.embed_ids(other) - right)
-        return right + blurred + astray * (projector.embed_ids(doubted) - right)
+        return right + blurred + shifted * (projector.embed_ids(doubted) - right)
 
     def __call__(self, model: SlimeForConditionalGeneration, batch: dict[str, Tensor]) -> LossAndLogs:
-        """Loss and what to log."""
+        """Return the loss and numbers to log."""
         slime: Any = model.model
         local = self._tokens(slime.projector, batch["slot_ids"], batch["doubted_ids"])
         text = model.get_input_embeddings()(batch["input_ids"])
@@ -168,8 +168,8 @@ class SymbolicTokensObjective:
             local = local + slime.page_positions.linear(code.reshape(local.shape))
         kept = batch["kept"]
         images = [
-            PackedImage(tokens[k], places[k], int(n), int(n), k.new_ones(int(k.sum()), questions))
-            for tokens, places, k, n in zip(local, batch["places"], kept, batch["length"], strict=True)
+            PackedImage(tokens[k], indices[k], int(n), int(n), k.new_ones(int(k.sum()), questions))
+            for tokens, indices, k, n in zip(local, batch["token_indices"], kept, batch["length"], strict=True)
         ]
         packed = merge_packed(text, batch, images)
         states = self.context_weight > 0 or self.copying_weight > 0
@@ -185,12 +185,12 @@ class SymbolicTokensObjective:
             loss = loss + self.copying_weight * aux
         if self.context_weight:
             middle = outputs.hidden_states[len(outputs.hidden_states) // 2][packed["is_image"]]
-            told, words = batch["words_told"][kept], batch["words"][kept]
+            known, words = batch["words_known"][kept], batch["words"][kept]
             head: Any = model.context_head
-            logits = head(middle[told]).float().unflatten(-1, (2, -1)).flatten(0, 1)
-            words = words[told].flatten()
-            hidden = (batch["slot_ids"][kept][told][:, -3:-1] == UNKNOWN_WORD).flatten()
-            weight = torch.where(hidden, 1.0, self.TOLD_WEIGHT)
+            logits = head(middle[known]).float().unflatten(-1, (2, -1)).flatten(0, 1)
+            words = words[known].flatten()
+            hidden = (batch["slot_ids"][kept][known][:, -3:-1] == UNKNOWN_WORD).flatten()
+            weight = torch.where(hidden, 1.0, self.KNOWN_WEIGHT)
             losses = F.cross_entropy(logits, words, reduction="none") * weight
             loss = loss + self.context_weight * losses.sum() / weight.sum().clamp(min=1.0)
             with torch.no_grad():
@@ -200,10 +200,18 @@ class SymbolicTokensObjective:
 
 
 class AnswerObjective:
-    """The language-model loss on rendered pages, with the reading and the selector loss beside it.
+    """The language-model loss on rendered pages, with auxiliary losses.
 
-    Deviation: all local tokens of the asked keys and values stay, whatever the selector decides: a row with its answer
-    dropped would teach the model to invent one.
+    Deviation: not in the paper. All local tokens of the asked keys and values stay, whatever the selector decides. A
+    row whose answer was dropped would teach the model to invent one.
+
+    Args:
+        model: Gets a copying head if `copying_weight` is above 0; `finish` removes it.
+        selector_weight: Weight of the selector loss.
+        reading_weight: Weight of the reading loss of local tokens.
+        pointing_weight: Weight of `pointing_loss`.
+        copying_weight: Weight of `copying_loss`.
+        global_reading_weight: Weight of the reading loss of global tokens.
     """
 
     def __init__(
@@ -215,7 +223,6 @@ class AnswerObjective:
         copying_weight: float = 0.0,
         global_reading_weight: float = 0.0,
     ) -> None:
-        """Args: the model, which gets a copying head where one is needed; weights of the losses beside the answer's."""
         self.selector_weight, self.reading_weight = selector_weight, reading_weight
         self.pointing_weight, self.copying_weight = pointing_weight, copying_weight
         self.global_reading_weight = global_reading_weight
@@ -223,22 +230,22 @@ class AnswerObjective:
             model.copying_head = copying_head(model)
 
     def finish(self, model: SlimeForConditionalGeneration) -> None:
-        """Take the head off the model."""
+        """Remove the head from the model."""
         if self.copying_weight:
             del model.copying_head
 
     def __call__(self, model: SlimeForConditionalGeneration, batch: dict[str, Tensor]) -> LossAndLogs:
-        """Loss and what to log."""
+        """Return the loss and numbers to log."""
         slime: Any = model.model
         is_global, views = batch["is_global"], model.config.views
         wanted = {"global": is_global, "local": ~is_global, "both": torch.ones_like(is_global)}[views]
         features, is_global = slime.encode_views(batch["pixel_values"][wanted]), is_global[wanted]
-        whole = [] if views == "local" else slime.adapt_global(features[is_global])[0].unbind()
+        global_tokens = [] if views == "local" else slime.adapt_global(features[is_global])[0].unbind()
         text = model.get_input_embeddings()(batch["input_ids"])
         if views == "global":
-            images, held, aux, logs = self._global_images(model, whole, batch)
+            images, held, aux, logs = self._global_images(model, global_tokens, batch)
         else:
-            images, held, aux, logs = self._images(model, features[~is_global], whole, text, batch)
+            images, held, aux, logs = self._images(model, features[~is_global], global_tokens, text, batch)
         if self.global_reading_weight and views != "local":
             read, logs["global_reading_loss"] = self._global_reading(model, features[is_global], batch["global_labels"])
             aux = aux + self.global_reading_weight * read
@@ -258,11 +265,11 @@ class AnswerObjective:
         self,
         model: SlimeForConditionalGeneration,
         features: Tensor,
-        whole: Sequence[Tensor],
+        global_tokens: Sequence[Tensor],
         text: Tensor,
         batch: dict[str, Tensor],
     ) -> tuple[list[PackedImage], list[Tensor], Tensor, dict[str, float]]:
-        """Images after selection, what each of their tokens holds, and the losses of selector and compressor."""
+        """Return the images after selection, the slot ids of their tokens, auxiliary losses and numbers to log."""
         slime: Any = model.model
         logits = slime.projector.slot_logits(slime.local_compressor(features))
         grids = [(int(rows), int(cols)) for rows, cols in batch["image_grids"].tolist()]
@@ -271,10 +278,10 @@ class AnswerObjective:
             stitch_tiles(tokens, *grid, model.config.local_merge)
             for tokens, grid in zip(tiles.split([rows * cols for rows, cols in grids]), grids, strict=True)
         ]
-        seen_whole: Sequence[Tensor | None] = whole or [None] * len(grids)
+        wholes: Sequence[Tensor | None] = global_tokens or [None] * len(grids)
         pages = [
-            VisionTokens(grid=grid, global_tokens=g, local_tokens=t)
-            for grid, g, t in zip(grids, seen_whole, local, strict=True)
+            VisionTokens(grid=grid, global_tokens=whole, local_tokens=tokens)
+            for grid, whole, tokens in zip(grids, wholes, local, strict=True)
         ]
         lengths = torch.tensor([len(tokens) for tokens in local], device=text.device)
         stacked = pad_sequence(local, batch_first=True)
@@ -286,10 +293,10 @@ class AnswerObjective:
         for tokens, block, seen, length, ids in zip(pages, blocks, kept, lengths.tolist(), labels, strict=True):
             before = len(block) - length
             seen = torch.cat([seen.new_ones(before, seen.shape[1]), seen[:length]])
-            places = seen.any(1).nonzero()[:, 0]
+            indices = seen.any(1).nonzero()[:, 0]
             ids = stitch_tiles(ids, *tokens.grid, model.config.local_merge)
-            held.append(torch.cat([ids.new_zeros(before, ids.shape[1]), ids])[places])
-            images.append(PackedImage(block[places], places, len(block), length, seen[places]))
+            held.append(torch.cat([ids.new_zeros(before, ids.shape[1]), ids])[indices])
+            images.append(PackedImage(block[indices], indices, len(block), length, seen[indices]))
         mask = torch.arange(stacked.shape[1], device=text.device) < lengths[:, None]
         logs = {"kept": kept.any(-1)[mask].float().mean().item()}
         loss = text.new_zeros((), dtype=torch.float32)
@@ -303,21 +310,21 @@ class AnswerObjective:
         return images, held, loss, logs
 
     def _global_images(
-        self, model: SlimeForConditionalGeneration, whole: Sequence[Tensor], batch: dict[str, Tensor]
+        self, model: SlimeForConditionalGeneration, global_tokens: Sequence[Tensor], batch: dict[str, Tensor]
     ) -> tuple[list[PackedImage], list[Tensor], Tensor, dict[str, float]]:
-        """Images of the global view alone: every question sees all of it."""
+        """Return images of the global view alone, all of which every question attends to."""
         images, held = [], []
-        pages = [VisionTokens(grid=(1, 1), global_tokens=tokens, local_tokens=None) for tokens in whole]
+        pages = [VisionTokens(grid=(1, 1), global_tokens=tokens, local_tokens=None) for tokens in global_tokens]
         for block in model.model._image_blocks(pages):
-            places = torch.arange(len(block), device=block.device)
+            indices = torch.arange(len(block), device=block.device)
             every = torch.ones(len(block), batch["relevant"].shape[-1], dtype=torch.bool, device=block.device)
-            images.append(PackedImage(block, places, len(block), 0, every))
-            held.append(places.new_zeros(len(block), batch["local_labels"].shape[-1]))
-        return images, held, whole[0].new_zeros((), dtype=torch.float32), {}
+            images.append(PackedImage(block, indices, len(block), 0, every))
+            held.append(indices.new_zeros(len(block), batch["local_labels"].shape[-1]))
+        return images, held, global_tokens[0].new_zeros((), dtype=torch.float32), {}
 
     @staticmethod
     def _global_reading(model: SlimeForConditionalGeneration, features: Tensor, labels: Tensor) -> tuple[Tensor, float]:
-        """Reading loss of the adapters that the gate lets through, on global views."""
+        """Return the reading loss of the adapters that the gate enables, on global views."""
         slime: Any = model.model
         gate = model.config.gate
         read = [features] if gate != "attention" else []
@@ -330,10 +337,10 @@ class AnswerObjective:
 def question_scores(
     model: SlimeForConditionalGeneration, local: Tensor, text: Tensor, batch: dict[str, Tensor]
 ) -> Tensor:
-    """Cosine scores over temperature of every local token for every question of its row (paper section 3.3).
+    """Return the cosine score of every local token for every question of its row, over temperature (section 3.3).
 
     Args:
-        model: gives the selector's temperature.
+        model: Gives the selector's temperature.
         local: [B, L, D].
         text: [B, S, D] text embeddings.
         batch: `question_of` and `question_mask` [B, S], `relevant` [B, L, Q].
@@ -350,18 +357,17 @@ def question_scores(
 def select_packed(
     model: SlimeForConditionalGeneration, local: Tensor, lengths: Tensor, text: Tensor, batch: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """The model's own selection for every question of packed rows.
+    """Run the model's own selection for every question of packed rows.
 
     Args:
-        model: the model.
+        model: The model.
         local: [B, L, D], padded.
         lengths: [B] real tokens of each row.
         text: [B, S, D] text embeddings.
         batch: `question_of` and `question_mask` [B, S], `relevant` [B, L, Q].
 
     Returns:
-        Scores over temperature, and the tokens that are kept; nothing is for a question that a row does not have. Both
-        [B, L, Q].
+        Scores over temperature, and the kept tokens, none for a question that a row does not have. Both [B, L, Q].
     """
     config, count = model.config, batch["relevant"].shape[-1]
     asking = batch["question_of"] * batch["question_mask"]
@@ -387,14 +393,14 @@ def select_packed(
 def run_packed(
     model: SlimeForConditionalGeneration, packed: dict[str, Tensor], hidden_states: bool, attentions: bool
 ) -> Any:
-    """Output of the language model on what `merge_packed` gives, with its hidden states and attentions where asked."""
+    """Run the language model on the output of `merge_packed`."""
     inputs = {key: packed[key] for key in ("inputs_embeds", "attention_mask", "position_ids")}
     options = {"output_hidden_states": hidden_states, "output_attentions": attentions, "use_cache": False}
     return model.model.language_model(**inputs, **options)
 
 
 def answer_loss(model: SlimeForConditionalGeneration, hidden: Tensor, labels: Tensor) -> LossAndLogs:
-    """Cross-entropy over answer tokens only; logits are not computed elsewhere."""
+    """Return the cross-entropy over answer tokens, and numbers to log. Logits are computed for these tokens only."""
     target = labels[:, 1:]
     asked = target != IGNORED_LABEL
     logits = model.lm_head(hidden[:, :-1][asked]).float()

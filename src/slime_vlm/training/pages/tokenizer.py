@@ -1,7 +1,7 @@
-"""A tokenizer for rendered pages: whole words for what questions are made of, single characters for values.
+"""A tokenizer for rendered pages: whole words for questions, single characters for values.
 
-Copying a value character by character needs one token a character; finding its key needs one token a word. A word is a
-token only where it stands alone, so that a random value never becomes a word by accident.
+Copying a value character by character needs one token per character. Finding its key needs one token per word. A word
+is a token only where it stands alone, so that no part of a random value becomes a word by accident.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def build_page_tokenizer(characters: str, words: Sequence[str]) -> PreTrainedTok
     """Build the tokenizer.
 
     Args:
-        characters: every character that is its own token.
-        words: lower-case words; each is a token in lower case and capitalised, after a space or at the start.
+        characters: Every character that is a token of its own.
+        words: Lower-case words. Each is a token in lower case and capitalised, after a space or at the start.
     """
     space = "▁"
     spelled = sorted({w.lower() for w in words} | {w.capitalize() for w in words}, key=lambda w: (-len(w), w))

@@ -20,6 +20,7 @@ from slime_vlm.cli.merge import merge
 from slime_vlm.cli.new import new
 from slime_vlm.cli.pages import pages
 from slime_vlm.cli.train import train
+from slime_vlm.quiet import quiet_bitsandbytes
 
 app = typer.Typer(
     name="slime",
@@ -87,6 +88,7 @@ def main() -> None:
 
     Exit codes: 0 success, 2 bad input (a `SlimeError` or wrong usage), 130 interrupted, 1 any other failure.
     """
+    quiet_bitsandbytes()
     try:
         # In standalone mode, typer prints its own errors as boxes of several lines.
         sys.exit(app(prog_name="slime", standalone_mode=False))

@@ -101,7 +101,8 @@ def train(
     for stage in chosen:
         check_stage(recipe, stage)
     if dry_run:
-        print_plan(recipe, chosen, hardware)
+        with quiet_while():
+            print_plan(recipe, chosen, hardware)
         return Path()
     check_trackers(recipe.trackers)
     # Of several processes one speaks.

@@ -1,6 +1,6 @@
-"""Draws docs/figures/pipeline.png, the README's figure: python docs/figures/pipeline.py (needs matplotlib).
+"""Draw docs/figures/pipeline.png: python docs/figures/pipeline.py (needs matplotlib).
 
-Every box names the file that does it; tests/test_readme.py checks that these files exist.
+Every box names the files that implement it. tests/test_docs.py checks that they exist.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from pathlib import Path
 BLUE, ORANGE, GREEN, GREY, VIOLET = "#dbe9f8", "#fde6cc", "#dcf1de", "#eeeeee", "#e8def5"
 
 
-WIDTH, HEIGHT = 3.35, 1.5
-COLUMN, ROW = 3.75, 2.05
+WIDTH, HEIGHT = 3.6, 1.5
+COLUMN, ROW = 4.0, 2.05
 
 
 @dataclass(frozen=True)
 class Box:
-    """One step: its column and row, what it does, its files and what leaves it."""
+    """One step: its column and row, its title, its files and what it passes on."""
 
     column: int
     row: int
@@ -43,7 +43,7 @@ BOXES = {
         1,
         "slice into tiles",
         ("model/tiling.py", "processing/image_processing_slime.py"),
-        "1 whole view, 2-7 tiles",
+        "1 global view, 2-7 tiles",
         BLUE,
     ),
     "question": Box(
@@ -54,9 +54,9 @@ BOXES = {
         "chat template, token ids",
         GREY,
     ),
-    "vision": Box(1, 1, "vision encoder", ("model/vision_encoder.py",), "576 features a view", BLUE),
+    "vision": Box(1, 1, "vision encoder", ("model/vision_encoder.py",), "576 features per view", BLUE),
     "global": Box(
-        2, 0, "two adapters, gated", ("model/global_adapters.py", QUERY_ATTENTION), "whole view: 576 tokens", ORANGE
+        2, 0, "two adapters, gated", ("model/global_adapters.py", QUERY_ATTENTION), "global view: 576 tokens", ORANGE
     ),
     "local": Box(
         2, 1, "compress, stitch", ("model/local_compressor.py", QUERY_ATTENTION), "each tile: 144 tokens", ORANGE
@@ -64,7 +64,9 @@ BOXES = {
     "selector": Box(3, 1, "select by question", ("model/question_selector.py",), "keeps some local tokens", GREEN),
     "merge": Box(3, 0, "one sequence", ("model/token_merging.py",), "global | separator | kept | text", GREEN),
     "llm": Box(4, 0, "language model", ("model/modeling_slime.py",), "loss, generate", VIOLET),
-    "answer": Box(4, 1, "answer, heat map", ("answering.py", "overlay.py"), "slime ask --show", GREY),
+    "answer": Box(
+        4, 1, "answer, heat map", ("inference/answering.py", "inference/heat_map.py"), "slime ask --show", GREY
+    ),
 }
 ARROWS = [
     ("image", "tiling"),
@@ -86,7 +88,7 @@ def draw(target: Path) -> None:
     import matplotlib.pyplot as plt
     from matplotlib.patches import FancyBboxPatch
 
-    figure, axes = plt.subplots(figsize=(17.5, 5), dpi=110)
+    figure, axes = plt.subplots(figsize=(18.5, 5), dpi=110)
     axes.set_xlim(-0.1, 4 * COLUMN + WIDTH + 0.1)
     axes.set_ylim(-2 * ROW - 0.1, HEIGHT + 0.1)
     axes.axis("off")
@@ -97,12 +99,12 @@ def draw(target: Path) -> None:
                 (box.x, box.y), WIDTH, HEIGHT, outline, facecolor=box.colour, edgecolor="#555555", linewidth=1.2
             )
         )
-        place = {"ha": "center", "va": "center"}
+        centred = {"ha": "center", "va": "center"}
         middle = box.x + WIDTH / 2
-        axes.text(middle, box.y + HEIGHT - 0.27, box.title, fontsize=12.5, weight="bold", **place)
+        axes.text(middle, box.y + HEIGHT - 0.27, box.title, fontsize=12.5, weight="bold", **centred)
         names = "\n".join(box.files)
-        axes.text(middle, box.y + HEIGHT / 2 - 0.04, names, fontsize=9, family="monospace", color="#1f4e8c", **place)
-        axes.text(middle, box.y + 0.2, box.detail, fontsize=10, color="#444444", **place)
+        axes.text(middle, box.y + HEIGHT / 2 - 0.04, names, fontsize=8, family="monospace", color="#1f4e8c", **centred)
+        axes.text(middle, box.y + 0.2, box.detail, fontsize=10, color="#444444", **centred)
     style = {"arrowstyle": "-|>", "color": "#333333", "linewidth": 1.5}
     for start, end in ARROWS:
         tail, head = _ends(BOXES[start], BOXES[end])
@@ -121,7 +123,7 @@ def draw(target: Path) -> None:
 
 
 def _ends(start: Box, end: Box) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Leaves and enters boxes at the sides that face each other."""
+    """Return the points where an arrow leaves one box and enters another, on the sides that face each other."""
     if start.column == end.column:
         x, down = start.x + WIDTH / 2, start.row < end.row
         return (x, start.y if down else start.y + HEIGHT), (x, end.y + HEIGHT if down else end.y)

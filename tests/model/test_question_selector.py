@@ -7,7 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from slime_vlm.errors import ConfigError
-from slime_vlm.model.question_selector import AttentionScorer, QuestionSelector, cosine_scores, keep_most_probable
+from slime_vlm.model.question_selector import QuestionSelector, keep_most_probable
+from slime_vlm.model.scorers import AttentionScorer, cosine_scores
+from slime_vlm.model.selectors import SELECTORS
+
+SCORING = [name for name, selector in SELECTORS.items() if selector.build is not None]
 
 
 def selector(kind: str = "cosine") -> QuestionSelector:
@@ -66,7 +70,7 @@ def test_budget_keeps_the_best() -> None:
         assert out.kept[image].nonzero()[:, 0].tolist() == best.tolist()
 
 
-@pytest.mark.parametrize("kind", ["cosine", "attention", "none"])
+@pytest.mark.parametrize("kind", SELECTORS)
 def test_batch_is_one_by_one(kind: str) -> None:
     module, case = selector(kind), example()
     batch = module(**case)
@@ -124,7 +128,7 @@ def test_attention_scorer_ignores_masked_text() -> None:
     torch.testing.assert_close(module(**case).scores, module(**{**case, "text": changed}).scores)
 
 
-@pytest.mark.parametrize("kind", ["cosine", "attention"])
+@pytest.mark.parametrize("kind", SCORING)
 def test_row_without_text_is_no_nan(kind: str) -> None:
     case = example(2)
     out = selector(kind)(**{**case, "text_mask": torch.zeros(2, 5, dtype=torch.bool)})

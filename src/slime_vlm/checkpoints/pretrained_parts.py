@@ -17,6 +17,7 @@ from transformers.utils import cached_file
 from slime_vlm.checkpoints.json_files import read_json
 from slime_vlm.errors import CheckpointError, ConfigError, one_line
 from slime_vlm.model import recogniser_encoder  # noqa: F401  # A folder may hold one, and transformers has to know it.
+from slime_vlm.model.vision_families import family_of
 
 # In how many ways transformers, tokenizers and gguf say that a folder or file is not what it should be.
 _READ_ERRORS = (
@@ -43,9 +44,10 @@ def vision_config_of(name: str) -> PretrainedConfig:
     kind = MODEL_MAPPING.get(type(config), None)
     if getattr(kind, "main_input_name", None) != "pixel_values":
         raise CheckpointError(f"{name} is a model of type '{config.model_type}', expected a vision encoder")
-    if getattr(config, "vision_use_head", False):
-        # SigLIP's pooling head reads the last layer; nothing here does.
-        config.vision_use_head = False
+    pooling_head = family_of(config.model_type).pooling_head_field
+    if pooling_head is not None and getattr(config, pooling_head, False):
+        # Nothing here uses it, so it is neither built nor saved.
+        setattr(config, pooling_head, False)
     return _unnamed(config)
 
 

@@ -204,8 +204,7 @@ def kept_bounds(config: SlimeConfig, num_local_tokens: int) -> tuple[int, int]:
     Sorted probabilities have a cumulative sum of at least k / L after k of L tokens, so at most floor(top_p L) of the
     sums are <= top_p; one more token is kept. The least is one token that is more probable than top_p.
     """
-    selects = config.local_compression and config.selector != "none" and config.views != "global"
-    if not selects or num_local_tokens == 0:
+    if not config.selects_tokens or num_local_tokens == 0:
         return num_local_tokens, num_local_tokens
     if config.max_local_tokens is not None:
         kept = min(config.max_local_tokens, num_local_tokens)

@@ -180,7 +180,7 @@ class EncodedImage:
             self._beginnings.append(beginning)
         text = self.processor.tokenizer.decode(new_tokens, skip_special_tokens=True).strip()
 
-        scored = selection is not None and self.model.config.selector != "none"
+        scored = selection is not None and self.model.config.scores_tokens
         shared, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
         return Answer(
             question=question,

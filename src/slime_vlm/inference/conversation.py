@@ -259,7 +259,7 @@ class Conversation:
             scores = None
             if selection is not None:
                 kept = selection.kept[index, :length]
-                if self.model.config.selector != "none":
+                if self.model.config.scores_tokens:
                     scores = image.encoded.in_image_order(selection.scores[index, :length])
             shown = LocalSelection(
                 image.encoded.grid,

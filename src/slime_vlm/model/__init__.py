@@ -1,9 +1,9 @@
-"""The SliME model, one file per block of the paper, in data-flow order.
+"""The SliME model, one file per block of the paper.
 
-Files: tiling, vision_encoder (and recogniser_encoder), query_attention, global_adapters (and visual_vocabulary),
-local_compressor, question_selector, page_positions, pretrained, slime_vision (composes the vision parts),
-token_merging, slime_model (adds the language model), modeling_slime (adds the head), generation. Images and chats
-become model inputs in `slime_vlm.processing`.
+In the order of the data: tiling, vision_encoder (and vision_families, recogniser_encoder), query_attention,
+global_adapters (and visual_vocabulary), local_compressor, page_positions, slime_vision (composes the vision parts),
+question_selector (and selectors, scorers), token_merging, slime_model (adds the language model), modeling_slime (adds
+the head), generation. Images and chats become model inputs in `slime_vlm.processing`.
 
 Shape letters used in every docstring:
     B  rows of a batch          I  images of a batch        V  views of the whole batch (global views and tiles)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from slime_vlm.model.selectors import SELECTORS
+
 CHOICES: dict[str, tuple[str, ...]] = {
     # Not the class token too ("full"): adapter, compressor and stitched maps need a square of tokens.
     "vision_feature_select_strategy": ("default",),
@@ -16,7 +18,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "gate": ("mixture", "mlp", "attention"),
     "views": ("both", "global", "local"),
     "local_merge": ("spatial", "flat"),
-    "selector": ("cosine", "attention", "none"),
+    "selector": tuple(SELECTORS),
     "selector_text": ("prompt", "all", "question"),
 }
 

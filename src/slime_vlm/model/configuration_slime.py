@@ -11,7 +11,9 @@ from transformers import AutoConfig, PretrainedConfig
 from slime_vlm.errors import ConfigError
 from slime_vlm.model import configuration_recogniser  # noqa: F401  # transformers has to know it.
 from slime_vlm.model.configuration_fields import CHOICES, SlimeFields
+from slime_vlm.model.selectors import SELECTORS
 from slime_vlm.model.tiling import TokenLayout
+from slime_vlm.model.vision_families import family_of
 
 
 def _sub_config(value: dict[str, Any] | PretrainedConfig | None, default_model_type: str) -> PretrainedConfig:
@@ -33,14 +35,14 @@ def side_of(value: Any) -> int | None:
 
 
 def _own_view_size(vision_config: PretrainedConfig, patch_size: int) -> int:
-    """Side of the views that a vision transformer was made for, 336 where its config does not say."""
+    """Return the side of the views that a vision transformer was trained on, or 336 if its config does not tell."""
     side = side_of(getattr(vision_config, "image_size", None))
     if side is None:
-        # SigLIP 2 for native sizes has no image size, but a table of positions.
-        patches = getattr(vision_config, "num_patches", None)
+        field = family_of(vision_config.model_type).num_patches_field
+        patches = None if field is None else getattr(vision_config, field, None)
         return 336 if patches is None else math.isqrt(patches) * patch_size
-    # An encoder such as SigLIP so400m (384 pixels by patches of 14) reads 27 whole patches and leaves 6 pixels out.
-    # Views of 378 give it the same 27, and no pixel is lost between tiles.
+    # An encoder such as SigLIP so400m (384 pixels, patches of 14) uses 27 whole patches and ignores the last 6 pixels.
+    # Views of 378 give it the same 27 patches, and no pixel is lost between tiles.
     return side // patch_size * patch_size
 
 
@@ -122,10 +124,10 @@ class SlimeConfig(SlimeFields, PretrainedConfig):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}, expected at least 1, or None for no limit")
-        if self.max_local_tokens is not None and (self.selector == "none" or not self.local_compression):
+        if self.max_local_tokens is not None and not (self.scores_tokens and self.local_compression):
             raise ConfigError(
-                f"max_local_tokens is {self.max_local_tokens}, but this model has no selector that could choose so "
-                "many; leave it out"
+                f"max_local_tokens is {self.max_local_tokens}, but this model has no selector to choose them; leave it "
+                "out"
             )
         if self.projector_type == "query_attention" and self.vision_width != self.text_config.hidden_size:
             raise ConfigError(
@@ -165,6 +167,16 @@ class SlimeConfig(SlimeFields, PretrainedConfig):
         if self.local_compression and self.projector_type != "query_attention":
             return self.num_local_queries
         return self.num_global_tokens
+
+    @property
+    def scores_tokens(self) -> bool:
+        """Whether the kind of selector scores local tokens. "none" does not."""
+        return SELECTORS[self.selector].build is not None
+
+    @property
+    def selects_tokens(self) -> bool:
+        """Whether the model has local tokens and a selector that chooses among them."""
+        return self.scores_tokens and self.local_compression and self.views != "global"
 
     @property
     def token_layout(self) -> TokenLayout:

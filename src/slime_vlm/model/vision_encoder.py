@@ -1,8 +1,8 @@
 """Vision features of views from any AutoModel encoder (paper section 3.1: CLIP ViT-L/14 at 336 pixels).
 
-Vision transformers give [V, prefix + N, C] hidden states, where the prefix is the class token (CLIP, DINOv2), the class
-token and registers (DINOv2 with registers) or nothing (SigLIP, SigLIP 2); convolutional and hierarchical encoders give
-[V, C, h, w]. All become [V, N, C].
+Vision transformers give hidden states [V, prefix + N, C]. The prefix is the class token (CLIP, DINOv2), the class token
+and registers (DINOv2 with registers) or nothing (SigLIP, SigLIP 2). Convolutional and hierarchical encoders give
+[V, C, h, w]. All become [V, N, C]. To add a family of encoders, see `vision_families`.
 """
 
 from __future__ import annotations
@@ -17,54 +17,59 @@ from transformers import AutoModel, PretrainedConfig
 from slime_vlm.errors import ConfigError, InputError
 from slime_vlm.model import recogniser_encoder  # noqa: F401  # transformers has to know it.
 from slime_vlm.model.configuration_slime import side_of
+from slime_vlm.model.vision_families import family_of
 
 
 class _LayerReached(Exception):
-    """Carries the wanted hidden state out of an encoder whose further layers are not needed."""
+    """Carries a hidden state out of an encoder, so that the layers after it do not run."""
 
     def __init__(self, hidden_states: Tensor) -> None:
-        super().__init__("the wanted layer was reached")
+        super().__init__("the requested layer was reached")
         self.hidden_states = hidden_states
 
 
 def build_vision_encoder(config: PretrainedConfig) -> nn.Module:
-    """Build the encoder of a config; of two-tower models and their wrappers only the vision part."""
+    """Build the vision encoder of a config. Of a model with two towers, or a wrapper, take the vision part alone."""
     model: nn.Module = AutoModel.from_config(config)
     return getattr(model, "vision_model", model)
 
 
 def num_prefix_tokens(encoder: nn.Module) -> int:
-    """Class, distillation and register tokens that a vision transformer puts before those of the patches.
+    """Count the class, distillation and register tokens that a vision transformer puts before the patches.
 
-    Told by the encoder's parts, not by the number of its tokens: one class token, four registers and four patches are
-    nine tokens, and nine is a square.
+    The encoder's parts are counted, not its tokens. One class token, four registers and four patches are nine tokens,
+    and nine is a square as well.
     """
+    config: Any = encoder.config
+    family = family_of(config.model_type)
     embeddings = getattr(encoder, "embeddings", None)
-    names = ("class_embedding", "cls_token", "distillation_token")
-    registers: Any = getattr(encoder.config, "num_register_tokens", 0)
-    return sum(getattr(embeddings, name, None) is not None for name in names) + int(registers or 0)
+    found = sum(getattr(embeddings, name, None) is not None for name in family.prefix_parameters)
+    registers = 0 if family.register_field is None else getattr(config, family.register_field, 0)
+    return found + int(registers or 0)
 
 
 def _inputs_of(encoder: nn.Module, views: Tensor) -> dict[str, Any]:
-    """What the encoder takes for views [V, 3, H, W]."""
+    """Return the arguments of the encoder's forward pass for views [V, 3, H, W]."""
     config: Any = encoder.config
-    if config.model_type == "siglip2_vision_model":
-        # SigLIP 2 for native sizes ("naflex") takes patches that are cut already, channels last, and their grid.
-        patch = side_of(config.patch_size) or 1
-        rows, cols = views.shape[2] // patch, views.shape[3] // patch
-        cut = views[:, :, : rows * patch, : cols * patch].unflatten(3, (cols, patch)).unflatten(2, (rows, patch))
-        grids = torch.tensor([[rows, cols]] * len(views), device=views.device)
-        return {
-            "pixel_values": cut.permute(0, 2, 4, 3, 5, 1).reshape(len(views), rows * cols, -1),
-            "pixel_attention_mask": torch.ones(len(views), rows * cols, dtype=torch.long, device=views.device),
-            "spatial_shapes": grids,
-        }
+    if family_of(config.model_type).takes_patches:
+        return _flattened_patches(views, side_of(config.patch_size) or 1)
     inputs: dict[str, Any] = {"pixel_values": views}
     own = side_of(getattr(config, "image_size", None))
     if own is not None and own != views.shape[-1] and _interpolates(encoder):
-        # CLIP and SigLIP stretch their position table on request only; DINOv2 does it by itself.
+        # CLIP and SigLIP interpolate their position table only if asked to. DINOv2 always does.
         inputs["interpolate_pos_encoding"] = True
     return inputs
+
+
+def _flattened_patches(views: Tensor, patch: int) -> dict[str, Any]:
+    """Cut views [V, 3, H, W] into flattened patches [V, N, patch * patch * 3], channels last, with mask and grids."""
+    rows, cols = views.shape[2] // patch, views.shape[3] // patch
+    cut = views[:, :, : rows * patch, : cols * patch].unflatten(3, (cols, patch)).unflatten(2, (rows, patch))
+    return {
+        "pixel_values": cut.permute(0, 2, 4, 3, 5, 1).reshape(len(views), rows * cols, -1),
+        "pixel_attention_mask": torch.ones(len(views), rows * cols, dtype=torch.long, device=views.device),
+        "spatial_shapes": torch.tensor([[rows, cols]] * len(views), device=views.device),
+    }
 
 
 def _interpolates(encoder: nn.Module) -> bool:
@@ -82,8 +87,8 @@ def _layers_of(encoder: nn.Module) -> nn.ModuleList | None:
 
 def _hidden_state(encoder: nn.Module, pixel_values: Tensor, layer: int) -> Tensor:
     layers = _layers_of(encoder)
-    # Hidden state i is the input of layer i, so one that is not the last can be caught before the layers that are
-    # not wanted run (with the published layer -2 the last one would be computed and thrown away).
+    # Hidden state i is the input of layer i, so the forward pass can stop there. With the published layer -2, the last
+    # layer would otherwise be computed and discarded.
     if layers is None or not -len(layers) <= layer + 1 < 0:
         outputs = encoder(**_inputs_of(encoder, pixel_values), output_hidden_states=True, return_dict=True)
         return outputs.hidden_states[layer]
@@ -98,7 +103,7 @@ def _hidden_state(encoder: nn.Module, pixel_values: Tensor, layer: int) -> Tenso
         return reached.hidden_states
     finally:
         hook.remove()
-    raise ConfigError(f"layer {layer} of the vision encoder was never reached, choose another vision_feature_layer")
+    raise ConfigError(f"the vision encoder never reached its layer {layer}, choose another vision_feature_layer")
 
 
 def encode_views(
@@ -110,16 +115,16 @@ def encode_views(
     views_per_chunk: int = 32,
     least_chunks: int = 1,
 ) -> Tensor:
-    """Encode all views of a batch in bounded chunks; class tokens and registers are dropped.
+    """Encode all views of a batch in chunks of bounded size, and drop class tokens and registers.
 
     Args:
-        encoder: A vision encoder; it runs without gradient when all of it is frozen.
+        encoder: A vision encoder. It runs without gradient if all of it is frozen.
         pixel_values: [V, 3, H, W].
         layer: Index into the encoder's hidden states.
-        num_tokens: Expected N; a mismatch is an error.
-        views_per_chunk: Views that go through the encoder at once.
-        least_chunks: How often the encoder runs at least: on blank views, whose features are left out, where the views
-            need fewer.
+        num_tokens: Expected N. Any other number is an error.
+        views_per_chunk: Number of views that the encoder processes at once.
+        least_chunks: Minimum number of runs of the encoder. Missing runs process a blank view, and its features are
+            dropped. Processes that share sharded weights need equal numbers of runs.
 
     Returns:
         [V, N, C].
@@ -143,7 +148,7 @@ def encode_views(
             else:
                 features = features[:, num_prefix_tokens(encoder) :]
             chunks.append(features)
-    # Blank views are cut off behind, so that their gradients are zeros.
+    # Dropped after the concatenation, so that blank views get zero gradients rather than none.
     features = torch.cat(chunks)[: len(pixel_values)]
     if num_tokens is not None and features.shape[1] != num_tokens:
         raise ConfigError(

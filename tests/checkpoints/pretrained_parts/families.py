@@ -30,6 +30,8 @@ from transformers import (
     SiglipVisionConfig,
 )
 
+from slime_vlm.model.configuration_recogniser import RecogniserConfig
+
 _VIT = {
     "hidden_size": 16,
     "intermediate_size": 32,
@@ -51,6 +53,18 @@ TOWERS: dict[str, tuple[PretrainedConfig, dict[str, Any]]] = {
     "resnet": (
         ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"),
         {"view_size": 32, "patch_size": 8, "vision_feature_layer": -1},
+    ),
+    "recogniser": (
+        RecogniserConfig(
+            stem_width=8,
+            stage_widths=[8, 8],
+            stage_depths=[1, 1],
+            gated_blocks=[[0], []],
+            hidden_size=16,
+            patch_size=8,
+            image_size=32,
+        ),
+        {"vision_feature_layer": -1},
     ),
 }
 

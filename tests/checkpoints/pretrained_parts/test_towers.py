@@ -1,17 +1,43 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from transformers import CLIPVisionConfig, Dinov2WithRegistersConfig, Siglip2VisionConfig, SiglipVisionConfig
+from transformers import (
+    CLIPVisionConfig,
+    DeiTConfig,
+    Dinov2WithRegistersConfig,
+    Siglip2VisionConfig,
+    SiglipVisionConfig,
+)
 from transformers.models.siglip2.image_processing_pil_siglip2 import convert_image_to_patches
 
 from slime_vlm.errors import ConfigError
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.vision_encoder import build_vision_encoder, encode_views, num_prefix_tokens
+from slime_vlm.model.vision_families import OTHER, VISION_FAMILIES, family_of
 from tests.checkpoints.pretrained_parts.families import LANGUAGE_MODELS, TOWERS
 
-VISION = [name for name in TOWERS if name != "resnet"]
+ROOT = Path(__file__).parents[3]
+VISION = [name for name in TOWERS if name not in ("resnet", "recogniser")]
+
+
+def test_every_family_is_tested_and_documented() -> None:
+    assert {config.model_type for config, _ in TOWERS.values()} == set(VISION_FAMILIES)
+    rows = (ROOT / "docs" / "models.md").read_text(encoding="utf-8").splitlines()
+    documented = {name for row in rows if row.startswith("| ") for name in re.findall(r"`(\w+)`", row.split("|")[2])}
+    assert set(VISION_FAMILIES) <= documented
+
+
+def test_a_type_without_an_entry_is_tried() -> None:
+    assert family_of("vit") is OTHER
+    size = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    encoder = build_vision_encoder(DeiTConfig(**size, image_size=28, patch_size=14))
+    # The class token and the distillation token.
+    assert num_prefix_tokens(encoder) == 2
 
 
 @pytest.mark.parametrize(

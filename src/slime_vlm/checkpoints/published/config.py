@@ -19,6 +19,7 @@ from slime_vlm.checkpoints.layouts import PUBLISHED_MODEL_TYPES
 from slime_vlm.checkpoints.native import CONFIG_ERRORS
 from slime_vlm.errors import CheckpointError, SlimeError, one_line
 from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.selectors import SELECTORS
 from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
 from slime_vlm.processing.processing_slime import SlimeProcessor
 
@@ -33,7 +34,7 @@ TOKENIZER_FILES = (
 )
 _PROJECTORS = {"gated": "gated", "mlp2x_gelu": "mlp", "qformer": "query_attention"}
 _GATES = {-1: "mixture", 0: "mlp", 1: "attention"}
-_SELECTORS = {"cosine": "cosine", "qformer": "attention", "identity": "none", None: "none"}
+_SELECTORS = {published: name for name, selector in SELECTORS.items() for published in selector.published_types}
 # Not "cls_patch": with the class token a view has 577 tokens, and the published adapter has queries for 576.
 _FEATURES = {"patch": "default"}
 _MERGES = {"spatial": "spatial", "flat": "flat"}
@@ -183,8 +184,9 @@ def published_fields(config: SlimeConfig) -> dict[str, Any]:
     text, vision = config.text_config, config.vision_config
     found: dict[str, Any] = {"language model": text.model_type, "vision encoder": vision.model_type}
     found |= {name: getattr(config, name) for name in _FIXED}
-    found["compression without selector"] = config.local_compression and config.selector == "none"
-    # The published selector reads all text, which at inference is the prompt.
+    found["compression without selector"] = config.local_compression and not config.scores_tokens
+    found["a selector of its own"] = not SELECTORS[config.selector].published_types
+    # The published selector compares with all text, which is the prompt at inference.
     found["a selector that reads the question alone"] = config.selector_text == "question"
     expected: dict[str, Any] = {"language model": "llama", "vision encoder": "clip_vision_model", **_FIXED}
     if isinstance(vision, CLIPVisionConfig):

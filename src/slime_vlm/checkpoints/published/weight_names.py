@@ -11,6 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 from slime_vlm.errors import CheckpointError
+from slime_vlm.model.selectors import SELECTORS
+
+_PUBLISHED_SELECTOR, _SELECTOR = "model.sampler.selector.", "model.selector.scorer."
+_SELECTOR_WEIGHTS = [pair for selector in SELECTORS.values() for pair in selector.published_weights.items()]
 
 # Tried in order, the first match wins. A published tensor with several replacements is their concatenation.
 RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -19,16 +23,10 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"model\.mm_projector\.w_gate", (r"model.global_adapter.gate_weight",)),
     (r"model\.mm_projector\.(?:projection\.)?0\.(.+)", (r"model.projector.linear_1.\1",)),
     (r"model\.mm_projector\.(?:projection\.)?2\.(.+)", (r"model.projector.linear_2.\1",)),
-    (
-        r"model\.sampler\.selector\.cross_attn\.in_proj_(weight|bias)",
-        tuple(rf"model.selector.scorer.{part}_proj.\1" for part in "qkv"),
+    *(
+        (re.escape(_PUBLISHED_SELECTOR + published) + "(.+)", tuple(rf"{_SELECTOR}{native}\1" for native in parts))
+        for published, parts in _SELECTOR_WEIGHTS
     ),
-    (r"model\.sampler\.selector\.cross_attn\.out_proj\.(.+)", (r"model.selector.scorer.out_proj.\1",)),
-    (r"model\.sampler\.selector\.ln_q\.(.+)", (r"model.selector.scorer.norm_query.\1",)),
-    (r"model\.sampler\.selector\.ln_kv\.(.+)", (r"model.selector.scorer.norm_input.\1",)),
-    (r"model\.sampler\.selector\.ln_post\.(.+)", (r"model.selector.scorer.norm_output.\1",)),
-    (r"model\.sampler\.selector\.prob_proj\.0\.(.+)", (r"model.selector.scorer.score_1.\1",)),
-    (r"model\.sampler\.selector\.prob_proj\.2\.(.+)", (r"model.selector.scorer.score_2.\1",)),
     *(
         (published + pattern, tuple(native + part for part in parts))
         for published, native in (
@@ -49,11 +47,11 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"model\.(embed_tokens|layers|norm)\.(.+)", (r"model.language_model.\1.\2",)),
 )
 
-# Published tensors that no forward pass ever reads: noise weights and statistics of an abandoned gate, inner parts of
-# the attention selector, and tables that are computed.
+# Published tensors that no forward pass uses: noise weights and statistics of an abandoned gate, inner parts of the
+# attention selector, and tables that are computed.
 UNUSED: tuple[str, ...] = (
     r"model\.mm_projector\.(w_noise|mean|std)",
-    r"model\.sampler\.selector\.(query|self_attn\..+)",
+    *(re.escape(_PUBLISHED_SELECTOR) + name for selector in SELECTORS.values() for name in selector.published_unused),
     r"model\.vision_tower\.vision_tower\.vision_model\.embeddings\.position_ids",
     r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",
 )
@@ -100,16 +98,15 @@ _BACK: tuple[tuple[str, str], ...] = (
     (r"model\.projector\.linear_1\.(.+)", r"model.mm_projector.projection.0.\1"),
     (r"model\.projector\.linear_2\.(.+)", r"model.mm_projector.projection.2.\1"),
     (r"model\.global_adapter\.gate_weight", "model.mm_projector.w_gate"),
-    (r"model\.selector\.scorer\.[qkv]_proj\.(.+)", r"model.sampler.selector.cross_attn.in_proj_\1"),
-    (r"model\.selector\.scorer\.out_proj\.(.+)", r"model.sampler.selector.cross_attn.out_proj.\1"),
-    (r"model\.selector\.scorer\.score_1\.(.+)", r"model.sampler.selector.prob_proj.0.\1"),
-    (r"model\.selector\.scorer\.score_2\.(.+)", r"model.sampler.selector.prob_proj.2.\1"),
+    *(
+        (rf"{re.escape(_SELECTOR)}(?:{'|'.join(map(re.escape, parts))})(.+)", rf"{_PUBLISHED_SELECTOR}{published}\1")
+        for published, parts in _SELECTOR_WEIGHTS
+    ),
     *(
         (native + pattern, published + name)
         for native, published in (
             (r"model\.global_adapter\.query_attention\.", "model.mm_projector.attn."),
             (r"model\.local_compressor\.query_attention\.", "model.sampler.post_qformer."),
-            (r"model\.selector\.scorer\.", "model.sampler.selector."),
         )
         for pattern, name in (
             (r"[qkv]_proj\.(.+)", r"attn.in_proj_\1"),

@@ -106,12 +106,11 @@ def applicable(settings: Sequence[Setting], config: Any, *, rendered: bool) -> t
     Returns:
         The settings that are left, and a line for each reason why others are not.
     """
-    selects = config.selector != "none" and config.local_compression and config.views != "global"
     kept: list[Setting] = []
     reasons: list[str] = []
     for setting in settings:
         reason = ""
-        if not selects and _needs_selector(setting):
+        if not config.selects_tokens and _needs_selector(setting):
             reason = (
                 "the model selects no local tokens: nothing about top-p, shares, budgets and what the selector reads"
             )

@@ -116,7 +116,7 @@ def test_packed_attention_is_not_saved(tmp_path: Any) -> None:
 def test_what_cannot_be_packed() -> None:
     model = tiny_model()
     batch = mixed_batch(model)
-    with pytest.raises(InputError, match="pack needs input_ids, no cache and positions counted after merging"):
+    with pytest.raises(InputError, match="pack needs input_ids, no cache and positions that are counted after merging"):
         model(**batch, position_ids=torch.arange(batch["input_ids"].shape[1])[None], pack=True)
     model.config.keep_position_ids = True
     with pytest.raises(InputError, match="keep_position_ids"):

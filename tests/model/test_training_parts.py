@@ -92,7 +92,7 @@ def test_a_batch_of_text_gives_zeros_to_what_sees(selector: str, views: str, mon
     text = mixed_batch(model, TEXT_ROWS)
     images = set(gradients(model, mixed_batch(model, [[[5, 6], (1, 2), [7, 8, 9]]]))[1])
     loss, found = gradients(model, text)
-    monkeypatch.setattr(SlimeModel, "_trains_with_others", lambda _self: False)
+    monkeypatch.setattr(SlimeModel, "_runs_every_part", lambda _self: False)
     without_loss, without = gradients(model, text)
     assert torch.equal(loss, without_loss)
     for name, gradient in without.items():

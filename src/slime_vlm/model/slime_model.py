@@ -1,4 +1,4 @@
-"""The SliME model without its head: selects, merges and runs the language model (paper sections 3.3 and 3.4)."""
+"""The SliME model without its head: select local tokens, merge, run the language model (paper sections 3.3, 3.4)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class SlimeModel(SlimeVision):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """Token embeddings of the language model."""
+        """Return the token embeddings of the language model."""
         return self.language_model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
@@ -61,21 +61,21 @@ class SlimeModel(SlimeVision):
     def get_image_features(
         self, pixel_values: Tensor, image_grids: Tensor, **kwargs: Any
     ) -> BaseModelOutputWithPooling:
-        """Features of every image as they enter the sequence when no local token is dropped.
+        """Compute the tokens of every image as they enter the sequence if no local token is dropped.
 
         Returns:
             An output whose `pooler_output` is a list with one [n, D] tensor per image.
         """
         vision_tokens = self.encode_images(pixel_values, image_grids)
-        return BaseModelOutputWithPooling(pooler_output=self._image_blocks(vision_tokens))
+        return BaseModelOutputWithPooling(pooler_output=self.image_blocks(vision_tokens))
 
     def page_position_embeddings(self, rows: int, cols: int, kept: Tensor | None = None) -> Tensor:
-        """Position of every local token of a rows x cols grid of tiles, [L, D] in the order of merging.
+        """Embed the page position of every local token of a grid of tiles, [L, D] in the order of merging.
 
         Args:
             rows: Tiles from top to bottom.
             cols: Tiles from left to right.
-            kept: [L] bool, to have the positions of these tokens only.
+            kept: [L] bool: embed the positions of these tokens only.
 
         Raises:
             InputError: The model has no page positions.
@@ -84,13 +84,19 @@ class SlimeModel(SlimeVision):
             raise InputError("this model has no page positions, set page_positions=True in its config")
         return self.page_positions(rows, cols, self.config.token_layout.tile_side, self.config.local_merge, kept)
 
-    def _image_blocks(
-        self, vision_tokens: Sequence[VisionTokens], kept: Sequence[Tensor] | None = None
-    ) -> list[Tensor]:
-        """Tokens of every image in the order of the sequence: global, separator, kept local ones [L] (section 3.4)."""
+    def image_blocks(self, vision_tokens: Sequence[VisionTokens], kept: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Put the tokens of every image in the order of the sequence: global, separator, kept local (section 3.4).
+
+        Args:
+            vision_tokens: Tokens of every image.
+            kept: [L] bool per image. None keeps all local tokens.
+
+        Returns:
+            [n, D] per image.
+        """
         separators: list[Tensor] = []
         if self.config.token_layout.num_separators:
-            # Looked up once, however many images there are: every process has to use the embeddings as often.
+            # Looked up once for all images: every process must use the embeddings equally often.
             separator = torch.tensor([self.config.separator_token_id], device=self.language_model.device)
             separators = [self.get_input_embeddings()(separator)]
         masks: Sequence[Tensor | None] = kept or [None] * len(vision_tokens)
@@ -108,33 +114,41 @@ class SlimeModel(SlimeVision):
             parts.append(local)
         return torch.cat([part.to(parts[0]) for part in parts])
 
-    def _trains_with_others(self) -> bool:
-        """Whether the parts that see are needed in a batch without an image: all processes use the same parts."""
+    def _runs_every_part(self) -> bool:
+        """Whether a batch without images has to run the vision parts as well.
+
+        In distributed training every process must use the same parts in the same order, or collectives deadlock.
+        """
         if not self.training:
             return False
         parts = [part for name, part in self.named_children() if name != "language_model"]
         return num_processes() > 1 or any(p.requires_grad for part in parts for p in part.parameters())
 
-    def _nothing_seen(self) -> Tensor:
-        """Zero, computed from a blank image of one tile, so that its gradients are zeros and none is missing."""
+    def _zero_of_blank_image(self) -> Tensor:
+        """Run the vision parts on a blank image of one tile and return 0, so that they get gradients of 0, not None."""
         blank = self._blank_views(2)
         tokens = self.encode_image(blank, (1, 1))
-        if self.selector is not None and self.config.views != "global":
-            # It gets no gradient, but its weights and the embeddings' may be spread over the processes.
+        if self._has_selection:
+            # It gets no gradient, but its weights and the embeddings may be sharded over the processes.
             ids = torch.tensor([[self.config.separator_token_id]], device=blank.device)
             self._select([tokens], ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids[0]))
-        # The product comes first: a sum of many tokens may be too large for 16 bits.
-        return (self._image_blocks([tokens])[0] * 0.0).sum()
+        # Multiply before the sum: the sum of many tokens may overflow 16 bits.
+        return (self.image_blocks([tokens])[0] * 0.0).sum()
 
     # Text --------------------------------------------------------------------------------------------------------
 
     def embed_text(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings [B, S, D] of token ids [B, S], and the mask [B, S] of image placeholders among them."""
+        """Embed token ids [B, S]: the embeddings [B, S, D], and the mask [B, S] of image placeholders."""
         placeholders = input_ids == self.config.image_token_id
-        # The placeholder's id may lie outside the vocabulary; its embedding is replaced anyway.
+        # The placeholder's id may lie outside the vocabulary. Its embedding is replaced later.
         return self.get_input_embeddings()(input_ids.masked_fill(placeholders, 0)), placeholders
 
+    @property
+    def _has_selection(self) -> bool:
+        return self.selector is not None and self.config.views != "global"
+
     def _selector_text_mask(self, visible: Tensor, labels: Tensor | None, question_mask: Tensor | None) -> Tensor:
+        """Restrict visible text tokens [B, S] to those that the selector compares with (config `selector_text`)."""
         if self.config.selector_text == "question":
             if question_mask is None:
                 raise InputError(
@@ -151,7 +165,7 @@ class SlimeModel(SlimeVision):
         self, vision_tokens: Sequence[VisionTokens], input_ids: Tensor, text_mask: Tensor, rows: Tensor
     ) -> Selection:
         assert self.selector is not None
-        # Columns without any selector text (image placeholders above all) would only cost memory.
+        # Columns without text for the selector, such as those of image placeholders, would only cost memory.
         columns = text_mask.any(dim=0)
         text = self.embed_text(input_ids[:, columns])[0]
         local_tokens = [tokens.local_tokens.to(text) for tokens in vision_tokens if tokens.local_tokens is not None]
@@ -181,16 +195,16 @@ class SlimeModel(SlimeVision):
             input_ids: [B, S] with the placeholders of these images.
             attention_mask: [B, S].
             labels: [B, S]; tokens with a label are answers.
-            question_mask: [B, S] 1 on the tokens of the question.
+            question_mask: [B, S] 1 on question tokens.
 
         Returns:
-            Scores, probabilities and kept tokens of every image, or None when the model selects nothing (local tokens
-            left out, or no selector).
+            Scores, probabilities and kept tokens of every image. None if the model selects nothing: it has no local
+            tokens or no selector.
 
         Raises:
             InputError: The images' tokens do not fit the placeholders or this model.
         """
-        if self.selector is None or self.config.views == "global":
+        if not self._has_selection:
             return None
         placeholders = input_ids == self.config.image_token_id
         check_vision_tokens(vision_tokens, self.config.token_layout)
@@ -212,34 +226,33 @@ class SlimeModel(SlimeVision):
         question_mask: Tensor | None,
         position_ids: Tensor | None,
         padding_side: str | None,
-    ) -> tuple[Tensor, MergedRows, dict[str, Any]]:
-        """Select, merge and embed the rows: embeddings [B, S, D], zero in padding, and what they were made of."""
+    ) -> tuple[MergedRows, Tensor, dict[str, Any]]:
+        """Select local tokens, drop the others from the rows, and embed what is left.
+
+        Returns:
+            The merged rows, their embeddings [B, S, D] with 0 in padding, and the fields of the model's output that
+            describe the images.
+        """
         placeholders = input_ids == self.config.image_token_id
-        layout = self.config.token_layout
-        check_vision_tokens(vision_tokens, layout, kept_local_tokens)
-        kept = torch.ones_like(placeholders)
-        seen: dict[str, Any] = {}
+        check_vision_tokens(vision_tokens, self.config.token_layout, kept_local_tokens)
         counts = self._placeholder_counts(vision_tokens, input_ids.device)
         rows = image_rows(placeholders, counts) if vision_tokens or placeholders.any() else counts
+        details: dict[str, Any] = {}
         if vision_tokens:
-            seen["vision_tokens"] = tuple(vision_tokens)
+            details["vision_tokens"] = tuple(vision_tokens)
             if vision_tokens[0].gates is not None:
-                seen["adapter_weights"] = tuple(tokens.gates for tokens in vision_tokens)
-            if kept_local_tokens is None and self.selector is not None and self.config.views != "global":
+                details["adapter_weights"] = tuple(tokens.gates for tokens in vision_tokens)
+            if kept_local_tokens is None and self._has_selection:
                 visible = ~placeholders & (attention_mask != 0)
                 text_mask = self._selector_text_mask(visible, labels, question_mask)
                 selection = self._select(vision_tokens, input_ids, text_mask, rows)
-                spans = [tokens.num_local_tokens for tokens in vision_tokens]
-                seen["selection_scores"] = tuple(s[:n] for s, n in zip(selection.scores, spans, strict=True))
-                seen["selection_probs"] = tuple(p[:n] for p, n in zip(selection.probs, spans, strict=True))
-                kept_local_tokens = tuple(k[:n] for k, n in zip(selection.kept, spans, strict=True))
+                lengths = [tokens.num_local_tokens for tokens in vision_tokens]
+                details["selection_scores"] = tuple(s[:n] for s, n in zip(selection.scores, lengths, strict=True))
+                details["selection_probs"] = tuple(p[:n] for p, n in zip(selection.probs, lengths, strict=True))
+                kept_local_tokens = tuple(k[:n] for k, n in zip(selection.kept, lengths, strict=True))
             if kept_local_tokens is not None:
-                seen["kept_local_tokens"] = tuple(kept_local_tokens)
-                always = torch.ones(
-                    layout.num_global_tokens + layout.num_separators, dtype=torch.bool, device=kept.device
-                )
-                marks = [part for mask in kept_local_tokens for part in (always, mask.to(kept.device))]
-                kept = kept.masked_scatter(placeholders, torch.cat(marks))
+                details["kept_local_tokens"] = tuple(kept_local_tokens)
+        kept = self._kept_tokens(placeholders, kept_local_tokens)
         merged = merge_rows(
             input_ids,
             attention_mask,
@@ -250,16 +263,26 @@ class SlimeModel(SlimeVision):
             keep_position_ids=self.config.keep_position_ids,
             max_length=self.config.max_sequence_length,
         )
-        # Before the text, as in a batch without an image: processes have to use parts in the same order, too.
-        features = torch.cat(self._image_blocks(vision_tokens, kept_local_tokens)) if vision_tokens else None
+        # Images come before the text, as in a batch without images: processes must use parts in the same order.
+        features = torch.cat(self.image_blocks(vision_tokens, kept_local_tokens)) if vision_tokens else None
         embeddings = self.embed_text(merged.input_ids)[0]
         if features is not None:
-            # Number of its feature at every placeholder that is still there; cutting rows may have removed some.
-            numbers = (placeholders & kept).flatten().cumsum(0).view_as(kept) - 1
-            filled = placeholders.gather(1, merged.token_index.clamp(min=0)) & (merged.token_index >= 0)
-            wanted = numbers.gather(1, merged.token_index.clamp(min=0))[filled]
-            embeddings = fill_placeholders(embeddings, filled, features[wanted])
-        return embeddings * merged.attention_mask[..., None], merged, seen
+            # Index of the feature of every kept placeholder. Cutting long rows may have removed some placeholders.
+            feature_index = (placeholders & kept).flatten().cumsum(0).view_as(kept) - 1
+            token_index = merged.token_index.clamp(min=0)
+            filled = placeholders.gather(1, token_index) & (merged.token_index >= 0)
+            embeddings = fill_placeholders(embeddings, filled, features[feature_index.gather(1, token_index)[filled]])
+        return merged, embeddings * merged.attention_mask[..., None], details
+
+    def _kept_tokens(self, placeholders: Tensor, kept_local_tokens: Sequence[Tensor] | None) -> Tensor:
+        """Return a mask [B, S] that is False on the placeholders of dropped local tokens."""
+        kept = torch.ones_like(placeholders)
+        if not kept_local_tokens:
+            return kept
+        layout = self.config.token_layout
+        always = kept.new_ones(layout.num_global_tokens + layout.num_separators)
+        masks = [part for mask in kept_local_tokens for part in (always, mask.to(kept.device))]
+        return kept.masked_scatter(placeholders, torch.cat(masks))
 
     def forward(
         self,
@@ -278,78 +301,80 @@ class SlimeModel(SlimeVision):
         pack: bool = False,
         **kwargs: Any,
     ) -> SlimeModelOutput:
-        """Run the model on a batch that may mix images of any size and rows of text alone.
+        """Run the model on a batch that may mix images of any size and rows without images.
 
         The steps are:
-            1. Check the arguments against each other.
-            2. Encode the images, unless `vision_tokens` brings their tokens.
-            3. Select local tokens, drop the others and merge images and text into rows (`_merge`).
-            4. Continue a filled cache: its record knows the positions and the mask of what it holds (`cached_rows`).
-            5. Pack the rows end to end, if asked.
+            1. Check that the inputs fit together (`_check_inputs`).
+            2. Encode the images, unless `vision_tokens` gives their tokens (`encode_images`).
+            3. Select local tokens, drop the others from the rows, and embed what is left (`_merge`).
+            4. Put the rows behind the tokens of a filled cache, by the record that it carries (`cached_rows`).
+            5. Pack the rows end to end, if asked to (`pack_rows`).
             6. Run the language model.
-            7. Record on the cache what it holds now.
+            7. Record what the cache holds now.
+
+        Steps 2, 3 and 5 are skipped for `inputs_embeds`, for a mask of pairs, and for text behind a filled cache.
 
         Args:
-            input_ids: [B, S] with one placeholder per image token before selection, images in the order of rows.
-            attention_mask: [B, S] 1 on real tokens; all are real when it is left out. For text alone also what the
-                language model takes, a mask of pairs [B, 1, S, S].
-            position_ids: [B, S] positions of the tokens of `input_ids`, or of the merged rows when they are shorter;
-                counted over real tokens when left out. With a filled cache and images, counting goes on from the first.
-            past_key_values: Cache of the language model. When it is filled, `input_ids` (with images or without) are
-                the tokens that follow. `attention_mask` may then cover the new tokens, the cached and the new ones, or
-                all tokens before selection. When `attention_mask` is as long as `input_ids` and images come along,
-                these are a whole prompt, a single row, and the cache holds the first tokens of it, of which merging
-                drops none; the output is that of the tokens behind them.
-            inputs_embeds: [B, S, D] in place of `input_ids`, for text alone.
+            input_ids: [B, S] with one placeholder per image token before selection, images in the order of the rows.
+            attention_mask: [B, S] 1 on real tokens. None means that all are real. For text alone also a mask of pairs
+                [B, 1, S, S], as the language model takes it.
+            position_ids: [B, S] positions of the tokens of `input_ids`, or of the merged rows if these are shorter.
+                None counts the real tokens. With a filled cache and images, counting starts from the first of them.
+            past_key_values: Cache of the language model. If it is filled, `input_ids` (with or without images) are the
+                tokens that follow. `attention_mask` may then cover the new tokens, the cached and the new ones, or all
+                tokens before selection. If `attention_mask` is as long as `input_ids` and images come along, these are
+                a whole prompt: a single row. The cache then holds its first tokens, of which merging drops none, and
+                the output is that of the tokens behind them.
+            inputs_embeds: [B, S, D] instead of `input_ids`, for text alone.
             pixel_values: [V, 3, H, W] views of all images.
             image_grids: [I, 2] (rows, columns) of every image.
             question_mask: [B, S] 1 on question tokens, for selector_text "question".
             labels: [B, S] token ids to predict, -100 elsewhere.
-            vision_tokens: Tokens of every image in place of its pixels, see `encode_images`.
+            vision_tokens: Tokens of every image instead of its pixels, see `encode_images`.
             kept_local_tokens: [L] bool per image: keep these local tokens instead of asking the selector.
-            padding_side: Side to pad the merged rows on; that of the input when left out.
-            pack: Lay the merged rows end to end in one [1, N], which the language model processes without padding, each
-                row as if it were alone. For training: with no cache, and with positions that are counted here.
+            padding_side: Side on which to pad the merged rows. None takes the side of the input.
+            pack: Whether to lay the merged rows end to end in one row [1, N]. The language model then processes it
+                without padding, each row as if it were alone. For training: without a cache or `position_ids`.
             **kwargs: Passed on to the language model.
 
         Raises:
             InputError: Inputs contradict each other.
         """
-        # 1. Check.
+        # 1. Check the inputs.
         num_cached = 0 if past_key_values is None else int(past_key_values.get_seq_length())
         record = record_of(past_key_values) if num_cached else None
         has_images = pixel_values is not None or bool(vision_tokens)
-        self._check_arguments(input_ids, inputs_embeds, attention_mask, position_ids, has_images, num_cached, pack)
+        self._check_inputs(input_ids, inputs_embeds, attention_mask, position_ids, has_images, num_cached, pack)
         details: dict[str, Any] = {}
         new_rows: CachedRows | None = None
         if input_ids is not None and (has_images or not num_cached) and _is_row_mask(attention_mask):
-            # 2. Encode.
+            # 2. Encode the images.
             if vision_tokens is None and pixel_values is not None:
                 if image_grids is None:
                     raise InputError("image_grids is missing, expected the processor's [images, 2] with pixel_values")
                 vision_tokens = self.encode_images(pixel_values, image_grids)
-            # 3. Select and merge. A text-only batch encodes a blank image before its text is embedded, as images are:
-            # every process has to use the same parts in the same order.
-            length = input_ids.shape[1]
-            whole_prompt = num_cached > 0 and attention_mask is not None and attention_mask.shape[1] == length
-            whole_prompt = whole_prompt and (record is None or record.begins(input_ids))
-            cached_mask, new_mask = _split_mask(record, attention_mask, input_ids, num_cached, whole_prompt)
-            given_before = not num_cached and position_ids is not None and position_ids.shape[-1] == length
-            blank = self._nothing_seen() if not has_images and self._trains_with_others() else None
-            inputs_embeds, merged, details = self._merge(
+            # 3. Select and merge. A batch without images encodes a blank one, before its text is embedded, as a batch
+            # with images does: in distributed training every process must use the same parts in the same order.
+            num_new = input_ids.shape[1]
+            is_whole_prompt = num_cached > 0 and attention_mask is not None and attention_mask.shape[1] == num_new
+            is_whole_prompt = is_whole_prompt and (record is None or record.begins(input_ids))
+            cached_mask, new_mask = _split_mask(record, attention_mask, input_ids, num_cached, is_whole_prompt)
+            are_unmerged = not num_cached and position_ids is not None and position_ids.shape[-1] == num_new
+            zero = self._zero_of_blank_image() if not has_images and self._runs_every_part() else None
+            merged, inputs_embeds, details = self._merge(
                 input_ids,
                 new_mask,
                 vision_tokens or (),
                 kept_local_tokens,
                 labels,
                 question_mask,
-                position_ids if given_before else None,
+                position_ids if are_unmerged else None,
                 padding_side,
             )
             attention_mask = torch.cat([cached_mask, merged.attention_mask], dim=1)
-            # 4. Continue the cache.
-            if whole_prompt:
-                # The record is that of the whole prompt, of which the cache holds the beginning.
+            # 4. Put the rows behind the cached tokens.
+            if is_whole_prompt:
+                # The new record is that of the whole prompt. The cache holds its beginning already.
                 record, new_rows = None, rows_of(merged, input_ids, merged.position_ids)
                 merged = after_beginning(merged, num_cached)
                 inputs_embeds, position_ids = inputs_embeds[:, num_cached:], merged.position_ids
@@ -357,17 +382,17 @@ class SlimeModel(SlimeVision):
                 if num_cached:
                     first = _first_new_position(record, cached_mask, position_ids)
                     position_ids = (merged.position_ids + first) * merged.attention_mask
-                elif position_ids is None or given_before:
+                elif position_ids is None or are_unmerged:
                     position_ids = merged.position_ids
                 if record is not None or not num_cached:
                     new_rows = rows_of(merged, input_ids, position_ids)
-            if blank is not None:
-                inputs_embeds = inputs_embeds + blank.to(inputs_embeds)
+            if zero is not None:
+                inputs_embeds = inputs_embeds + zero.to(inputs_embeds)
             # 5. Pack.
             if pack:
                 lengths = merged.attention_mask.sum(dim=1).tolist()
                 merged, inputs_embeds = pack_rows(merged, inputs_embeds)
-                # Without a mask, transformers (and flash attention in it) takes position 0 for a new sample.
+                # Without a mask, transformers (and flash attention in it) takes position 0 for the start of a sample.
                 attention_mask, position_ids, new_rows = None, merged.position_ids, None
                 kwargs["use_cache"] = False
                 if self.language_model.config._attn_implementation == PACKED_ATTENTION:
@@ -379,7 +404,7 @@ class SlimeModel(SlimeVision):
                 "token_index": merged.token_index,
             }
         else:
-            # 4. Continue the cache with text, or run on embeddings or a mask of pairs.
+            # 4. Put text behind the cached tokens; or take embeddings, or text with a mask of pairs, as they are.
             if record is not None:
                 attention_mask, position_ids, new_rows = _continue_with_text(
                     record, input_ids, inputs_embeds, attention_mask, position_ids
@@ -394,7 +419,7 @@ class SlimeModel(SlimeVision):
             past_key_values=past_key_values,
             **kwargs,
         )
-        # 7. Record.
+        # 7. Record what the cache holds.
         cache = outputs.past_key_values
         if cache is not None:
             attach_record(cache, new_rows if record is None or new_rows is None else record.followed_by(new_rows))
@@ -407,7 +432,7 @@ class SlimeModel(SlimeVision):
             **details,
         )
 
-    def _check_arguments(
+    def _check_inputs(
         self,
         input_ids: Tensor | None,
         inputs_embeds: Tensor | None,
@@ -417,24 +442,25 @@ class SlimeModel(SlimeVision):
         num_cached: int,
         pack: bool,
     ) -> None:
+        """Check that the inputs of `forward` fit together."""
         if has_images and input_ids is None:
             raise InputError("images came without input_ids, expected the ids that hold their placeholders")
         if (input_ids is None) == (inputs_embeds is None):
             raise InputError("expected either input_ids or inputs_embeds, got both or neither")
         if pack and (num_cached or position_ids is not None or input_ids is None or self.config.keep_position_ids):
             raise InputError(
-                "pack needs input_ids, no cache and positions counted after merging (no position_ids, "
-                "keep_position_ids false in the config): where a row begins is told by its position 0"
+                "pack needs input_ids, no cache and positions that are counted after merging (no position_ids, "
+                "keep_position_ids false in the config): a row is known to begin where its position is 0"
             )
         if input_ids is None:
             return
         if not _is_row_mask(attention_mask) and (has_images or self._holds_placeholders(input_ids)):
             assert attention_mask is not None
             raise InputError(
-                f"attention_mask has shape {list(attention_mask.shape)}, expected [rows, tokens] with images: rows "
-                "become shorter in here, which a mask of pairs does not say"
+                f"attention_mask has shape {list(attention_mask.shape)}, expected [rows, tokens] with images: merging "
+                "shortens the rows, and a mask of pairs cannot be shortened with them"
             )
-        # A step of generation has one token, which `generate` keeps from being a placeholder; looking would cost it a
+        # A step of generation has one token, and `generate` never makes it a placeholder. Checking it would cost a
         # synchronisation with the GPU.
         if num_cached and not has_images and input_ids.shape[1] > 1 and self._holds_placeholders(input_ids):
             raise InputError(
@@ -452,11 +478,11 @@ def _is_row_mask(attention_mask: Tensor | None) -> bool:
 
 
 def _split_mask(
-    record: CachedRows | None, attention_mask: Tensor | None, input_ids: Tensor, num_cached: int, whole_prompt: bool
+    record: CachedRows | None, attention_mask: Tensor | None, input_ids: Tensor, num_cached: int, is_whole_prompt: bool
 ) -> tuple[Tensor, Tensor]:
-    """Masks of the cached tokens, [B, 0] for a whole prompt, and of the new ones [B, n]."""
+    """Return the masks of the cached tokens, [B, 0] for a whole prompt, and of the new ones [B, n]."""
     batch_size, length = input_ids.shape
-    if record is not None and not whole_prompt:
+    if record is not None and not is_whole_prompt:
         return record.split_mask(attention_mask, length, batch_size)
     if attention_mask is None:
         attention_mask = input_ids.new_ones(batch_size, num_cached + length)
@@ -464,7 +490,7 @@ def _split_mask(
 
 
 def _first_new_position(record: CachedRows | None, cached_mask: Tensor, position_ids: Tensor | None) -> Tensor:
-    """Position [B, 1] of the first token behind a filled cache."""
+    """Return the position [B, 1] of the first token behind a filled cache."""
     if position_ids is not None:
         return position_ids[:, :1]
     if record is None:
@@ -479,7 +505,7 @@ def _continue_with_text(
     attention_mask: Tensor | None,
     position_ids: Tensor | None,
 ) -> tuple[Tensor | None, Tensor, CachedRows]:
-    """Mask and positions of text that follows a filled cache, and the record of this text."""
+    """Return mask and positions of text that follows a filled cache, and the record of this text."""
     if input_ids is None:
         assert inputs_embeds is not None
         input_ids = torch.full(inputs_embeds.shape[:2], UNKNOWN_TOKEN, device=inputs_embeds.device)

@@ -289,7 +289,7 @@ class AnswerObjective:
         kept = kept | batch["relevant"]
         labels = batch["local_labels"].split([rows * cols for rows, cols in grids])
         images, held = [], []
-        blocks = slime._image_blocks(pages)
+        blocks = slime.image_blocks(pages)
         for tokens, block, seen, length, ids in zip(pages, blocks, kept, lengths.tolist(), labels, strict=True):
             before = len(block) - length
             seen = torch.cat([seen.new_ones(before, seen.shape[1]), seen[:length]])
@@ -315,7 +315,7 @@ class AnswerObjective:
         """Return images of the global view alone, all of which every question attends to."""
         images, held = [], []
         pages = [VisionTokens(grid=(1, 1), global_tokens=tokens, local_tokens=None) for tokens in global_tokens]
-        for block in model.model._image_blocks(pages):
+        for block in model.model.image_blocks(pages):
             indices = torch.arange(len(block), device=block.device)
             every = torch.ones(len(block), batch["relevant"].shape[-1], dtype=torch.bool, device=block.device)
             images.append(PackedImage(block, indices, len(block), 0, every))

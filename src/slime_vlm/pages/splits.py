@@ -1,0 +1,78 @@
+"""The split rules of typeset and browser-laid pages: what training may see, and what is held out. All of them are here.
+
+| what | rule |
+|---|---|
+| template | marked at its definition (`template(..., heldout=True)`); a third of every kind, held out whole |
+| font | by package in `browser/fonts.tsv`; clones of one design share a publisher, and so a split |
+| publisher of PDFs | by package in `typeset/packages.tsv`; never by page |
+| wording of a question | `heldout_wordings`: a fifth of the patterns of every family |
+| printed key | `is_heldout_key`: a fifth of the phrases, by a hash of the phrase in lower case |
+| word of an invented key | `is_heldout_word`: a fifth of the dictionary |
+| value | `values.is_heldout`: an eighth of the strings, as for the renderer |
+
+A training page holds nothing that is held out. A held-out page holds held-out things only, with two exceptions: short
+values of small range (a weekday, a whole number below 1,000) are shared, and so is filler text that no question asks
+about.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import zlib
+from collections.abc import Sequence
+from functools import lru_cache
+
+SPLITS = ("train", "heldout")
+
+_SHARE = 5  # one key, word or wording in this many is held out
+
+
+def _hash(text: str) -> int:
+    return zlib.crc32(text.encode())
+
+
+def normal_key(phrase: str) -> str:
+    """Return a key as splits and comparisons see it: lower case, letters and digits, single spaces."""
+    return " ".join(re.sub(r"[^\w%#&/.'+-]+", " ", phrase.lower()).strip(" .:").split())
+
+
+def is_heldout_word(word: str) -> bool:
+    """Whether a dictionary word is held out; the two numbers of a noun go together."""
+    stem = word.lower()
+    return _hash(stem[:-1] if stem.endswith("s") else stem) % _SHARE == 0
+
+
+def is_heldout_key(phrase: str) -> bool:
+    """Whether a printed key is held out."""
+    return _hash(normal_key(phrase)) % _SHARE == 0
+
+
+@lru_cache(maxsize=4096)
+def _heldout_wordings(patterns: tuple[str, ...]) -> frozenset[str]:
+    count = 0 if len(patterns) < 3 else max(1, round(len(patterns) / _SHARE))
+    return frozenset(sorted(patterns, key=_hash)[:count])
+
+
+def heldout_wordings(patterns: Sequence[str]) -> frozenset[str]:
+    """Return the held-out patterns of a family: a fifth, at least one of three; none of fewer than three."""
+    return _heldout_wordings(tuple(patterns))
+
+
+def wordings_of(patterns: Sequence[str], split: str) -> list[str]:
+    """Return the patterns of a family that a split may use.
+
+    A family of one or two patterns cannot be divided. It belongs to the split of its first pattern's hash.
+    """
+    patterns = tuple(patterns)
+    if len(patterns) < 3:
+        heldout = set(patterns) if patterns and _hash(patterns[0]) % _SHARE == 0 else set()
+    else:
+        heldout = set(_heldout_wordings(patterns))
+    return [pattern for pattern in patterns if (pattern in heldout) == (split == "heldout")]
+
+
+def choose_wording(rng: random.Random, patterns: Sequence[str], split: str) -> str | None:
+    """Draw a pattern of a family that the split may use; None when it may use none."""
+    allowed = wordings_of(patterns, split)
+    return rng.choice(allowed) if allowed else None

@@ -26,6 +26,25 @@ def pages(
             "`heldout_fonts` (other fonts as well).",
         ),
     ] = "train",
+    source: Annotated[
+        str,
+        typer.Option(
+            "--source",
+            help="Where pages come from: `renderer`, `typeset` (PDFs) or `browser` (documents laid out by Chromium).",
+        ),
+    ] = "renderer",
+    look: Annotated[
+        str,
+        typer.Option("--look", help="Look of the pages: `clean`, `light`, `scan`, `copy`, `fax`, `camera` or `mixed`."),
+    ] = "clean",
+    pdfs: Annotated[
+        Path | None,
+        typer.Option("--pdfs", help="Folder that scripts/fetch_typeset_pdfs.py filled, for `typeset` pages."),
+    ] = None,
+    fonts: Annotated[
+        Path | None,
+        typer.Option("--fonts", help="Folder that scripts/fetch_fonts.py filled, for `browser` pages."),
+    ] = None,
 ) -> None:
     """Render pages with questions and answers.
 
@@ -35,6 +54,15 @@ def pages(
     """
     from slime_vlm.pages import PageSettings, write_pages
 
+    if source != "renderer" or look != "clean":
+        from slime_vlm.errors import ConfigError
+        from slime_vlm.pages.writing_readable import page_source, write_readable_pages
+
+        if kind:
+            raise ConfigError("slime pages: --kind is for clean pages of the renderer; leave it out")
+        write_readable_pages(out, count, seed, page_source(source, split, pdfs=pdfs, fonts=fonts), look)
+        typer.echo(f"{count} pages in {out}")
+        return
     settings = {"split": split, "kinds": dict.fromkeys(kind, 1.0)} if kind else {"split": split}
     write_pages(out, count, seed, PageSettings(**settings))
     typer.echo(f"{count} pages in {out}")

@@ -26,12 +26,14 @@ class ListedPackage:
         publisher: who made what is in it; everything of one publisher belongs to one split.
         split: "train" or "heldout".
         licence: short licence note. The package's own copyright file is what counts, and is kept.
+        use: what it is good for, where a list says so.
     """
 
     name: str
     publisher: str
     split: str
     licence: str
+    use: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,14 @@ def read_package_list(path: Path) -> list[ListedPackage]:
     """Read a tab-separated list of packages; lines that start with # are comments.
 
     Raises:
-        ConfigError: A line without four fields, an unknown split, or a publisher in both splits.
+        ConfigError: A line without four or five fields, an unknown split, or a publisher in both splits.
     """
     packages: list[ListedPackage] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         fields = line.split("\t")
-        if len(fields) != 4 or fields[2] not in ("train", "heldout"):
+        if len(fields) not in (4, 5) or fields[2] not in ("train", "heldout"):
             raise ConfigError(
                 f"{path.name}: line {number} is {line!r}, expected package, publisher, train or heldout, licence"
             )

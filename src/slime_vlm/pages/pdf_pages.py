@@ -163,3 +163,18 @@ def _in_lines(codes: list[int], boxes: np.ndarray, width: float, height: float) 
         lines.append(line)
         broken, spaced, last = False, False, (x0, y0, x1, y1)
     return "".join(text), np.array(kept, np.float32).reshape(-1, 4), np.array(lines, np.int32)
+
+
+def page_links(document: Any, page: Any) -> list[tuple[str, tuple[float, float, float, float]]]:
+    """Return the links of a page in file order: address and x0, y0, x1, y1 in points from the top of the page."""
+    raw: Any = import_extra("pypdfium2.raw", "page", "a PDF file", "pdf")
+    left, _, _, top = page.get_cropbox()
+    links = []
+    position, link, box = ctypes.c_int(0), raw.FPDF_LINK(), raw.FS_RECTF()
+    buffer = ctypes.create_string_buffer(256)
+    while raw.FPDFLink_Enumerate(page, position, link):
+        action = raw.FPDFLink_GetAction(link)
+        if action and raw.FPDFAction_GetURIPath(document, action, buffer, 256) and raw.FPDFLink_GetAnnotRect(link, box):
+            address = buffer.value.decode("latin-1")
+            links.append((address, (box.left - left, top - box.top, box.right - left, top - box.bottom)))
+    return links

@@ -6,6 +6,7 @@
 | font | by package in `browser/fonts.tsv`; clones of one design share a publisher, and so a split |
 | publisher of PDFs | by package in `typeset/packages.tsv`; never by page |
 | wording of a question | `heldout_wordings`: a fifth of the patterns of every family |
+| whole question, sentence | a fifth by hash: `asking.is_heldout_question`, `sentences.sentences` |
 | printed key | `is_heldout_key`: a fifth of the phrases, by a hash of the phrase in lower case |
 | word of an invented key | `is_heldout_word`: a fifth of the dictionary |
 | value | `values.is_heldout`: an eighth of the strings, as for the renderer |
@@ -21,7 +22,7 @@ import random
 import re
 import zlib
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 
 SPLITS = ("train", "heldout")
 
@@ -48,28 +49,31 @@ def is_heldout_key(phrase: str) -> bool:
     return _hash(normal_key(phrase)) % _SHARE == 0
 
 
-@lru_cache(maxsize=4096)
-def _heldout_wordings(patterns: tuple[str, ...]) -> frozenset[str]:
-    count = 0 if len(patterns) < 3 else max(1, round(len(patterns) / _SHARE))
-    return frozenset(sorted(patterns, key=_hash)[:count])
+def normal_wording(pattern: str) -> str:
+    """Return a pattern as splits see it: lower case, without its end, so that "{k}" and "{k}?" go together."""
+    return pattern.lower().rstrip("?. ")
 
 
-def heldout_wordings(patterns: Sequence[str]) -> frozenset[str]:
-    """Return the held-out patterns of a family: a fifth, at least one of three; none of fewer than three."""
-    return _heldout_wordings(tuple(patterns))
+@cache
+def heldout_wordings() -> frozenset[str]:
+    """Return the held-out patterns: a fifth of each family, at least one; a pattern of two families goes for both.
+
+    The smallest hashes are held out, so that a family of four has one, too.
+    """
+    from slime_vlm.pages.typeset.wordings import TYPESET_WORDINGS
+    from slime_vlm.pages.wordings import FAMILIES
+
+    heldout: set[str] = set()
+    for patterns in (*FAMILIES.values(), *TYPESET_WORDINGS.values()):
+        ranked = sorted({normal_wording(pattern) for pattern in patterns}, key=_hash)
+        heldout.update(ranked[: max(1, round(len(ranked) / _SHARE))])
+    return frozenset(heldout)
 
 
 def wordings_of(patterns: Sequence[str], split: str) -> list[str]:
-    """Return the patterns of a family that a split may use.
-
-    A family of one or two patterns cannot be divided. It belongs to the split of its first pattern's hash.
-    """
-    patterns = tuple(patterns)
-    if len(patterns) < 3:
-        heldout = set(patterns) if patterns and _hash(patterns[0]) % _SHARE == 0 else set()
-    else:
-        heldout = set(_heldout_wordings(patterns))
-    return [pattern for pattern in patterns if (pattern in heldout) == (split == "heldout")]
+    """Return the patterns of a family that a split may use."""
+    heldout = heldout_wordings()
+    return [pattern for pattern in patterns if (normal_wording(pattern) in heldout) == (split == "heldout")]
 
 
 def choose_wording(rng: random.Random, patterns: Sequence[str], split: str) -> str | None:

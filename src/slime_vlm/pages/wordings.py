@@ -103,6 +103,12 @@ BY_KIND: dict[str, tuple[str, ...]] = {
         "What count is stated for {k}?",
         "Which number stands at {k}?",
     ),
+    "count": (
+        "How many {k} are there?",
+        "What number is the {k}?",
+        "What number is given for {k}?",
+        "Which number stands at {k}?",
+    ),
     "measure": (
         "How much is the {k}?",
         "What was measured for {k}?",
@@ -213,7 +219,7 @@ CELL_BY_KIND: dict[str, tuple[str, ...]] = {
         "How expensive is {r}?",
         "price of {r}",
     ),
-    "integer": (
+    "count": (
         "How many {r} are listed?",
         "How many of {r} are there?",
         "How many {r}?",

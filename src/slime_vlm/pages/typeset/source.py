@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
 import random
-import weakref
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -81,17 +81,17 @@ class TypesetPages:
         import_extra("pypdfium2", str(cache), "a folder of PDF files", "pdf")
         self._open: OrderedDict[str, Any] = OrderedDict()
         # pypdfium2 complains at exit about documents that nobody closed.
-        self._finalizer = weakref.finalize(self, _close_all, self._open)
+        atexit.register(_close_all, self._open)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out open documents, so that data loaders can send the source to their workers."""
-        return {**self.__dict__, "_open": None, "_finalizer": None}
+        return {**self.__dict__, "_open": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Start without open documents."""
         self.__dict__.update(state)
         self._open = OrderedDict()
-        self._finalizer = weakref.finalize(self, _close_all, self._open)
+        atexit.register(_close_all, self._open)
 
     def _document(self, path: str) -> Any | None:
         if path in self._open:

@@ -1,0 +1,205 @@
+"""Browser-laid documents: what is stated, what is asked, what is held out; printed ones where Chromium is at hand."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from slime_vlm.errors import ConfigError
+from slime_vlm.pages import wordings
+from slime_vlm.pages.browser import BrowserPages
+from slime_vlm.pages.browser.asking import is_heldout_question
+from slime_vlm.pages.browser.fonts import PACKAGES, Family, read_families
+from slime_vlm.pages.browser.printing import find_browser
+from slime_vlm.pages.browser.sentences import sentences
+from slime_vlm.pages.browser.templates import KIND_NAMES, TEMPLATES, templates_of
+from slime_vlm.pages.browser.thesaurus import concepts
+from slime_vlm.pages.browser.values import KINDS, SHARED_KINDS, draw_manner, draw_value
+from slime_vlm.pages.debian_packages import read_package_list
+from slime_vlm.pages.page import ABSENT
+from slime_vlm.pages.readable import ReadablePage
+from slime_vlm.pages.splits import is_heldout_key, is_heldout_word, wordings_of
+from slime_vlm.pages.values import is_heldout
+from slime_vlm.pages.words import Words, read_words
+
+pytest.importorskip("pypdfium2")
+matplotlib = pytest.importorskip("matplotlib")
+
+BOTH = pytest.mark.parametrize("split", ["train", "heldout"])
+PRINTS = pytest.mark.skipif(find_browser() is None, reason="no Chromium")
+
+
+@pytest.fixture(scope="module")
+def fonts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fonts")
+    held = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    families = []
+    for name, split in (("DejaVuSans", "train"), ("DejaVuSerif", "heldout")):
+        faces = {"regular": f"{name}.ttf", "bold": f"{name}-Bold.ttf"}
+        for file in faces.values():
+            shutil.copyfile(held / file, folder / file)
+        families.append(vars(Family(name, "fonts-dejavu-core", split, "text", faces)))
+    (folder / "families.json").write_text(json.dumps(families))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def printed(fonts: Path) -> dict[str, list[ReadablePage]]:
+    pages = {}
+    for split in ("train", "heldout"):
+        source = BrowserPages(fonts, fonts / "printed", split, batch=12, overview=0.15)
+        pages[split] = [source.page(seed) for seed in range(12)]
+    return pages
+
+
+def test_there_are_enough_templates_and_a_third_is_held_out() -> None:
+    held = templates_of("heldout")
+    assert len(TEMPLATES) >= 60
+    assert len(held) / len(TEMPLATES) == pytest.approx(1 / 3, abs=0.05)
+    kinds = {split: {one.kind for one in templates_of(split)} for split in ("train", "heldout")}
+    assert kinds["train"] == kinds["heldout"] == set(KIND_NAMES)
+
+
+def test_there_are_enough_wordings_and_a_fifth_is_held_out() -> None:
+    patterns = [pattern for family in wordings.FAMILIES.values() for pattern in family]
+    assert len(set(patterns)) >= 150
+    held = sum(len(wordings_of(family, "heldout")) for family in wordings.FAMILIES.values())
+    assert held / len(patterns) == pytest.approx(0.2, abs=0.06)
+    for name, family in wordings.FAMILIES.items():
+        assert wordings_of(family, "train"), name
+        assert wordings_of(family, "heldout"), name
+
+
+def test_fonts_of_one_foundry_are_in_one_split() -> None:
+    packages = read_package_list(PACKAGES)  # refuses a publisher in both splits
+    assert len({package.name for package in packages}) == len(packages)
+    assert {package.use for package in packages} == {"text", "display"}
+    assert sum(package.split == "heldout" for package in packages) >= 20
+
+
+def test_the_thesaurus_is_sound() -> None:
+    for concept in concepts().values():
+        assert concept.kind in KINDS, concept.name
+        assert len(concept.keys) >= 2, concept.name
+        assert concept.nouns, concept.name
+    assert len(concepts()) >= 150
+    assert "How much do I owe?" in concepts()["amount_due"].questions
+    assert "Amount payable" in concepts()["amount_due"].keys
+
+
+@BOTH
+def test_every_template_writes_and_keeps_to_its_split(fonts: Path, split: str) -> None:
+    for template in templates_of(split):
+        source = BrowserPages(fonts, fonts / "none", split, templates=(template.name,))
+        stated = 0
+        for seed in range(4):
+            css, html, document = source.write(seed, 3)
+            assert "@page d3" in css
+            assert document.template == template.name
+            assert html.count("href=") == len(document.marks), template.name
+            for fact in document.facts:
+                assert document.marks[fact.value] == " ".join(fact.answer.split()), template.name
+                if fact.family == "field" and fact.phrase:
+                    assert is_heldout_key(fact.phrase) == (split == "heldout"), (template.name, fact.phrase)
+            stated += len(document.facts)
+        assert stated >= 4, template.name
+
+
+def test_the_same_seed_writes_the_same_document(fonts: Path) -> None:
+    first, second = (BrowserPages(fonts, fonts / "none").write(5, 0) for _ in range(2))
+    assert first[:2] == second[:2]
+
+
+@BOTH
+def test_values_and_words_keep_to_their_split(split: str) -> None:
+    rng = random.Random(1)
+    words = Words(read_words(None), split)
+    manner = draw_manner(rng)
+    for kind in KINDS:
+        for _ in range(12):
+            value = draw_value(rng, kind, manner, words)
+            assert value.strip() == value
+            if kind not in SHARED_KINDS and kind not in ("range", "percent", "count") and len(value) >= 4:
+                assert is_heldout(value) == (split == "heldout"), (kind, value)
+    assert all(is_heldout_word(word) == (split == "heldout") for word in words.words)
+
+
+def test_sentences_are_held_out_whole() -> None:
+    areas = ("pay", "letter", "tech", "lab", "event", "any")
+    train, heldout = ({s.pieces for area in areas for s in sentences(split, area)} for split in ("train", "heldout"))
+    assert train.isdisjoint(heldout)
+    assert len(train | heldout) >= 60
+    for area in areas:
+        assert sentences("heldout", area), area
+
+
+def test_what_is_missing_is_said(fonts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="fetch_fonts"):
+        BrowserPages(tmp_path, tmp_path)
+    with pytest.raises(ConfigError, match="no template 'menu_of_day'"):
+        BrowserPages(fonts, tmp_path, "train", templates=("menu_of_day",))
+    monkeypatch.setattr("slime_vlm.pages.browser.printing.find_browser", lambda: None)
+    with pytest.raises(ConfigError, match="apt-get install chromium"):
+        BrowserPages(fonts, tmp_path, batch=2).page(0)
+    assert [family.name for family in read_families(fonts, "heldout")] == ["DejaVuSerif"]
+
+
+@PRINTS
+def test_answers_stand_where_they_say(printed: dict[str, list[ReadablePage]]) -> None:
+    families: Counter[str] = Counter()
+    for page in [*printed["train"], *printed["heldout"]]:
+        assert page.questions
+        for question in page.questions:
+            families[question.family] += 1
+            if question.family in ("absent", "kind", "colour", "position"):
+                assert not len(question.value)
+                continue
+            written = "".join(page.text_at(question.value).split()).lower()
+            assert written == "".join(question.answer.split()).lower(), (page.template, question)
+        for question in page.questions:
+            assert (question.family == "absent") == (question.answer == ABSENT)
+    assert {"field", "synonym", "title", "absent", "cell"} <= set(families)
+
+
+@PRINTS
+def test_characters_stand_on_ink(printed: dict[str, list[ReadablePage]]) -> None:
+    for page in printed["train"]:
+        boxes = np.round(page.boxes).astype(int)
+        inked = 0
+        letters = [i for i, character in enumerate(page.characters) if character.isalnum()]
+        for i in letters:
+            x0, y0, x1, y1 = boxes[i].tolist()
+            part = page.image[y0:y1, x0:x1].reshape(-1, 3).astype(int)
+            inked += bool(len(part)) and int(np.ptp(part, axis=0).max()) > 25
+        assert inked >= 0.97 * len(letters), page.template
+
+
+@PRINTS
+def test_splits_share_no_wording_template_or_key(printed: dict[str, list[ReadablePage]]) -> None:
+    asked, templates = {}, {}
+    for split, pages in printed.items():
+        asked[split] = {question.wording for page in pages for question in page.questions}
+        templates[split] = {page.template for page in pages}
+    assert asked["train"].isdisjoint(asked["heldout"])
+    assert templates["train"].isdisjoint(templates["heldout"])
+    whole = {q.wording for page in printed["heldout"] for q in page.questions if q.family in ("synonym", "sentence")}
+    assert all(is_heldout_question(wording) for wording in whole if "{" not in wording)
+
+
+@PRINTS
+def test_documents_come_again_at_other_sizes(fonts: Path, printed: dict[str, list[ReadablePage]]) -> None:
+    source = BrowserPages(fonts, fonts / "printed", "train", batch=12, documents=12, overview=0.15)
+    again = pickle.loads(pickle.dumps(source)).page(2)
+    first = printed["train"][2]
+    assert np.array_equal(first.image, again.image)
+    assert [q.text for q in first.questions] == [q.text for q in again.questions]
+    other = source.page(14)
+    assert other.characters == first.characters
+    assert other.image.shape != first.image.shape

@@ -105,7 +105,7 @@ def _help_text(text: str) -> list[str]:
     parts = []
     for paragraph in inspect.cleandoc(text).split("\n\n"):
         line = " ".join(paragraph.split())
-        example = re.match(r"Examples?: (slime .*)", line)
+        example = re.match(r"Examples?: `?(slime [^`]*)`?$", line)
         if example:
             commands = re.sub(r" (?=slime [a-z]+ )", "\n", example[1])
             parts.append(f"```bash\n{commands}\n```")
@@ -154,7 +154,7 @@ def _default_of(item: Any) -> str:
 
 
 def _meaning(item: Any) -> str:
-    several = " Repeatable." if getattr(item, "multiple", False) and "repeatable" not in (item.help or "") else ""
+    several = " Repeatable." if getattr(item, "multiple", False) and "repeat" not in (item.help or "").lower() else ""
     variable = f" Environment variable: `{item.envvar}`." if getattr(item, "envvar", None) else ""
     return f"{item.help or ''}{several}{variable}"
 

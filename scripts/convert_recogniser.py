@@ -129,7 +129,7 @@ def read_recogniser(onnx: bytes, config: RecogniserConfig, seed: int = 0) -> Rec
     layers = [
         (name, layer)
         for name, layer in encoder.named_modules()
-        if isinstance(layer, nn.Conv2d) and layer is not encoder.projection
+        if isinstance(layer, (nn.Conv2d, nn.Linear)) and layer is not encoder.projection
     ]
     found = convolutions(onnx)
     if len(found) < len(layers):
@@ -138,6 +138,8 @@ def read_recogniser(onnx: bytes, config: RecogniserConfig, seed: int = 0) -> Rec
         )
     with torch.no_grad():
         for (name, layer), (weight, bias) in zip(layers, found, strict=False):
+            if isinstance(layer, nn.Linear) and weight.shape[2:] == (1, 1):
+                weight = weight.flatten(1)
             if weight.shape != layer.weight.shape or layer.bias is None or bias.shape != layer.bias.shape:
                 raise CheckpointError(
                     f"the ONNX file has a convolution of shape {list(weight.shape)} for {name}, expected "

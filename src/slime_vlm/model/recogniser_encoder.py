@@ -34,7 +34,7 @@ class RecogniserStem(nn.Module):
         self.narrow = nn.Conv2d(width, width // 2, 2)
         self.widen = nn.Conv2d(width // 2, width, 2)
         self.second = nn.Conv2d(2 * width, width, 3, stride=2, padding=1)
-        self.third = nn.Conv2d(width, out_width, 1)
+        self.third = nn.Linear(width, out_width)
 
     def forward(self, views: Tensor) -> Tensor:
         """Encode views [V, 3, H, W]."""
@@ -43,7 +43,8 @@ class RecogniserStem(nn.Module):
         edge = F.pad(F.relu(self.first(views)), (0, 1, 0, 1))
         branch = F.relu(self.widen(F.pad(F.relu(self.narrow(edge)), (0, 1, 0, 1))))
         pooled = F.max_pool2d(edge, 2, stride=1)
-        return F.relu(self.third(F.relu(self.second(torch.cat([pooled, branch], dim=1)))))
+        joined = F.relu(self.second(torch.cat([pooled, branch], dim=1)))
+        return F.relu(self.third(joined.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
 
 
 class ChannelGate(nn.Module):
@@ -56,13 +57,13 @@ class ChannelGate(nn.Module):
 
     def __init__(self, *, width: int, reduction: int) -> None:
         super().__init__()
-        self.squeeze = nn.Conv2d(width, width // reduction, 1)
-        self.excite = nn.Conv2d(width // reduction, width, 1)
+        self.squeeze = nn.Linear(width, width // reduction)
+        self.excite = nn.Linear(width // reduction, width)
 
     def forward(self, features: Tensor) -> Tensor:
         """Gate [V, C, h, w]."""
-        means = features.mean(dim=(2, 3), keepdim=True)
-        return features * F.hardsigmoid(self.excite(F.relu(self.squeeze(means))))
+        gate = F.hardsigmoid(self.excite(F.relu(self.squeeze(features.mean(dim=(2, 3))))))
+        return features * gate[:, :, None, None]
 
 
 class RecogniserBlock(nn.Module):
@@ -84,15 +85,16 @@ class RecogniserBlock(nn.Module):
         self.residual = width == out_width and stride == (1, 1)
         self.depthwise = nn.Conv2d(width, width, 3, stride=stride, padding=1, groups=width)
         self.gate = None if gate_reduction is None else ChannelGate(width=width, reduction=gate_reduction)
-        self.expand = nn.Conv2d(width, 2 * width, 1)
-        self.contract = nn.Conv2d(2 * width, out_width, 1)
+        # Channels lie last in memory, where a linear layer is faster on CPUs than a convolution of 1 x 1.
+        self.expand = nn.Linear(width, 2 * width)
+        self.contract = nn.Linear(2 * width, out_width)
 
     def forward(self, features: Tensor) -> Tensor:
         """Transform [V, C, h, w]."""
         mixed = self.depthwise(features)
         if self.gate is not None:
             mixed = self.gate(mixed)
-        out = self.contract(F.gelu(self.expand(mixed)))
+        out = self.contract(F.gelu(self.expand(mixed.permute(0, 2, 3, 1)))).permute(0, 3, 1, 2)
         return mixed + out if self.residual else out
 
 
@@ -137,7 +139,7 @@ class RecogniserEncoder(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        if not isinstance(module, nn.Conv2d):
+        if not isinstance(module, (nn.Conv2d, nn.Linear)):
             super()._init_weights(module)
             return
         if module is self.projection:

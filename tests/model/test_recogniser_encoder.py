@@ -248,7 +248,7 @@ def test_views_do_not_depend_on_their_batch(encoder: RecogniserEncoder) -> None:
         with torch.no_grad():
             together = model(views).last_hidden_state
             alone = torch.cat([model(view[None]).last_hidden_state for view in views])
-        # Drawn weights give features of hundreds.
+        # Drawn weights give features of thousands.
         torch.testing.assert_close(together, alone, atol=1e-4 * float(alone.abs().max()), rtol=1e-4)
 
 

@@ -56,13 +56,16 @@ def ask(
     # Check images, questions and targets before loading the model, which may take minutes.
     from slime_vlm.errors import InputError
     from slime_vlm.media import Clip, check_spec, is_address
-    from slime_vlm.processing.chat_styles import IMAGE_PLACEHOLDER
+    from slime_vlm.processing.chat_styles import ESCAPED_PLACEHOLDER, IMAGE_PLACEHOLDER, PLACEHOLDERS
 
     for question in questions:
         if not question.strip():
             raise InputError('a question is empty, expected some text; ask like -q "What is the total?"')
-        if IMAGE_PLACEHOLDER in question:
-            raise InputError(f"the question {question!r} has the text {IMAGE_PLACEHOLDER}, which stands for an image")
+        if PLACEHOLDERS.search(question):
+            raise InputError(
+                f"the question {question!r} has the text {IMAGE_PLACEHOLDER}, which stands for an image; write "
+                f"{ESCAPED_PLACEHOLDER} for the word itself"
+            )
     for spec in images:
         check_spec(spec, allow_url)
     if show is not None:

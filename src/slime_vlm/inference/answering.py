@@ -291,8 +291,11 @@ def check_question(processor: SlimeProcessor, question: str) -> None:
     """Raises InputError where a question is empty or contains the image placeholder."""
     if not question.strip():
         raise InputError("the question is empty, expected some text")
-    if processor.image_token in question:
-        raise InputError(f"the question contains {processor.image_token}, which stands for an image; leave it out")
+    if processor.image_token in question.replace("\\" + processor.image_token, ""):
+        raise InputError(
+            f"the question contains {processor.image_token}, which stands for an image; leave it out, or write "
+            f"\\{processor.image_token} for the word itself"
+        )
 
 
 def _encode_question(processor: SlimeProcessor, question: str, grid: TileGrid) -> dict[str, Tensor]:

@@ -8,22 +8,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from slime_vlm.processing.chat_styles import Kind, Segment
 
 # Unicode noncharacters: reserved for use inside a program, so no honest text has them.
 _OPEN_QUESTION, _CLOSE_QUESTION, _OPEN_ANSWER, _CLOSE_ANSWER = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3"
+# What was said in earlier turns: neither question nor label, but text in which special tokens mean nothing.
+_OPEN_SAID, _CLOSE_SAID = "\ufdd4", "\ufdd5"
 _KINDS: dict[str, tuple[str, Kind]] = {
     _OPEN_QUESTION: (_CLOSE_QUESTION, "question"),
     _OPEN_ANSWER: (_CLOSE_ANSWER, "answer"),
+    _OPEN_SAID: (_CLOSE_SAID, "template"),
 }
-_MARKS = re.compile("[\ufdd0-\ufdd3]")
+_MARKS = re.compile("[\ufdd0-\ufdd5]")
+_MARKED = re.compile("|".join(f"{opening}[^{closing}]*" for opening, (closing, _) in _KINDS.items()))
 _ENDS_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "</s>")
 
 
 def mark_messages(conversation: Any, *, answers: bool) -> Any:
-    """Wrap what the last user said, or with `answers` what every user and assistant said, in marks; returns a copy.
+    """Wrap what users and assistants said in marks; return a copy.
+
+    The last user text is the question. With `answers` every user text is one, and assistant texts are answers. What was
+    said in other turns is marked as well: special tokens in it are ordinary text.
 
     Marks stand inside the blanks around a text, so that templates that strip blanks still strip them.
 
@@ -36,14 +44,14 @@ def mark_messages(conversation: Any, *, answers: bool) -> Any:
     if not all(isinstance(message, Mapping) for message in conversation):
         return [mark_messages(part, answers=answers) for part in conversation]
     last = max((index for index, message in enumerate(conversation) if message.get("role") == "user"), default=-1)
-    return [
-        _mark_message(message, answers) if answers or index == last else message
-        for index, message in enumerate(conversation)
-    ]
+    return [_mark_message(message, answers, index == last) for index, message in enumerate(conversation)]
 
 
-def _mark_message(message: Mapping[str, Any], answers: bool) -> dict[str, Any]:
-    opening = {"user": _OPEN_QUESTION, "assistant": _OPEN_ANSWER if answers else None}.get(str(message.get("role")))
+def _mark_message(message: Mapping[str, Any], answers: bool, is_last: bool) -> dict[str, Any]:
+    opening = {
+        "user": _OPEN_QUESTION if answers or is_last else _OPEN_SAID,
+        "assistant": _OPEN_ANSWER if answers else _OPEN_SAID,
+    }.get(str(message.get("role")))
     content = message.get("content")
     if isinstance(content, str):
         content = _wrap(content, opening)
@@ -81,12 +89,15 @@ def parse_marks(text: str, tokenizer: Any, closing: str | None = None) -> list[S
         return None
     segments: list[Segment] = []
     position = 0
-    for match in re.finditer(f"{_OPEN_QUESTION}[^{_CLOSE_QUESTION}]*|{_OPEN_ANSWER}[^{_CLOSE_ANSWER}]*", text):
+    for match in _MARKED.finditer(text):
         kind = _KINDS[match.group()[0]][1]
-        segments += [Segment(text[position : match.start()], "template"), Segment(match.group()[1:], kind)]
+        segments += [
+            Segment(text[position : match.start()], "template"),
+            Segment(match.group()[1:], kind, literal=True),
+        ]
         position = match.end() + 1
     segments.append(Segment(text[position:], "template"))
-    segments = [Segment(_MARKS.sub("", segment.text), segment.kind) for segment in segments]
+    segments = [replace(segment, text=_MARKS.sub("", segment.text)) for segment in segments]
     ends = (closing, tokenizer.eos_token, *_ENDS_OF_TURN)
     return [segment for segment in _widen_answers(segments, ends) if segment.text]
 
@@ -94,6 +105,7 @@ def parse_marks(text: str, tokenizer: Any, closing: str | None = None) -> list[S
 def _widen_answers(segments: Sequence[Segment], ends: Sequence[str | None]) -> list[Segment]:
     pattern = re.compile(rf"\s*(?:{'|'.join(re.escape(end) for end in ends if end)})")
     widened = list(segments)
+    tails: dict[int, Segment] = {}
     for index in range(1, len(widened) - 1):
         if widened[index].kind != "answer":
             continue
@@ -102,7 +114,11 @@ def _widen_answers(segments: Sequence[Segment], ends: Sequence[str | None]) -> l
         lead = " " if before.endswith(" ") and not before.endswith("\n ") else ""
         found = pattern.match(after)
         tail = found.group() if found else ""
-        widened[index - 1] = Segment(before[: len(before) - len(lead)], "template")
-        widened[index] = Segment(lead + answer + tail, "answer")
-        widened[index + 1] = Segment(after[len(tail) :], "template")
-    return widened
+        widened[index - 1] = replace(widened[index - 1], text=before[: len(before) - len(lead)])
+        widened[index] = Segment(lead + answer, "answer", literal=True)
+        widened[index + 1] = replace(widened[index + 1], text=after[len(tail) :])
+        # The end of turn is a special token, apart from what was said.
+        tails[index] = Segment(tail, "answer")
+    return [
+        piece for index, segment in enumerate(widened) for piece in (segment, tails.get(index)) if piece is not None
+    ]

@@ -15,8 +15,31 @@ from typing import Any, Literal
 from slime_vlm.errors import ConfigError, DataError
 
 IMAGE_PLACEHOLDER = "<image>"
+ESCAPED_PLACEHOLDER = "\\" + IMAGE_PLACEHOLDER
+"""The placeholder as a word in a text; the backslash is not tokenized."""
+
+PLACEHOLDERS = re.compile(r"(?<!\\)" + re.escape(IMAGE_PLACEHOLDER))
+"""Finds placeholders that stand for an image."""
+
 END_OF_CONVERSATION = "<|eot_conversation|>"
 """Literal text that the published llama3 template puts after every answer."""
+
+CONTROL_TOKENS = (
+    "<s>",
+    "</s>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|begin_of_text|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "[INST]",
+    "[/INST]",
+)
+"""Texts that begin or end a turn in well-known chat formats, for checks that know no tokenizer."""
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 """What the speakers of a record are called, in the published form and in chat messages."""
@@ -33,10 +56,13 @@ class Segment:
         text: The piece; image placeholders stand in it literally.
         kind: `template` (given by the style, and system text), `question` (what a user wrote) or `answer` (what the
             model has to write, with the token that ends it).
+        literal: Whether a user or a model wrote the piece. Special tokens in it are ordinary text then, so that nobody
+            can end a turn or begin one from inside a question.
     """
 
     text: str
     kind: Kind
+    literal: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,8 +197,8 @@ def turns_from_record(conversations: Sequence[Mapping[str, str]], num_images: in
                 "fix the record"
             )
         if role == "user":
-            count = value.count(IMAGE_PLACEHOLDER)
-            turns.append(Turn(role, value.replace(IMAGE_PLACEHOLDER, "").strip() if count else value, count))
+            pieces = PLACEHOLDERS.split(value)
+            turns.append(Turn(role, "".join(pieces).strip() if len(pieces) > 1 else value, len(pieces) - 1))
         else:
             turns.append(Turn(role, value))
     first_question = next((index for index, turn in enumerate(turns) if turn.role == "user"), len(turns))
@@ -241,9 +267,10 @@ def build_segments(
     """
     segments: list[Segment] = []
 
-    def add(text: str, kind: Kind = "template") -> None:
+    def add(text: str, kind: Kind = "template", literal: bool = False) -> None:
         if text:
-            segments.append(Segment(text, kind))
+            # Published code reads control tokens wherever they stand.
+            segments.append(Segment(text, kind, literal and not published))
 
     if style.default_system is not None and not (turns and turns[0].role == "system"):
         turns = [Turn("system", style.default_system), *turns]
@@ -251,18 +278,19 @@ def build_segments(
         if turn.role == "system":
             add(style.system_open + turn.text + style.system_close)
         elif turn.role == "user":
-            text = turn.text if style.keep_question else IMAGE_PLACEHOLDER * turn.text.count(IMAGE_PLACEHOLDER)
+            text = turn.text if style.keep_question else "".join(PLACEHOLDERS.findall(turn.text))
             images = "\n".join([IMAGE_PLACEHOLDER] * turn.images)
             add(style.user_open)
             add(images + (style.image_close if images and text else ""))
-            add(text, "question")
+            add(text, "question", literal=True)
             add(style.user_close)
         else:
             add(style.assistant_open)
             # Deviation: the published v1 prompt has no end of turn for an empty answer; here saying nothing is learnt.
             if turn.text or not (published and style.drops_empty_answer):
                 lead = style.answer_lead if turn.text else ""
-                add(lead + turn.text + style.assistant_close, "answer")
+                add(lead + turn.text, "answer", literal=True)
+                add(style.assistant_close, "answer")
             # Deviation: the published llama3 prompt leaves a literal <|eot_conversation|>, which training never saw.
             add(style.published_tail if published else "")
     if add_generation_prompt:

@@ -6,8 +6,10 @@ leading space before each part. The masks follow from character offsets.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, groupby
 from typing import Any
 
 from slime_vlm.errors import ConfigError, InputError
@@ -111,21 +113,32 @@ def encode_segments(
     Raises:
         ConfigError: The tokenizer has no character offsets.
     """
-    text = "".join(segment.text for segment in segments)
-    is_question, is_answer = bytearray(len(text)), bytearray(len(text))
+    pieces: list[str] = []
+    is_question, is_answer, is_literal = bytearray(), bytearray(), bytearray()
+    verbatim: set[int] = set()
     position = 0
     for segment in segments:
-        end = position + len(segment.text)
+        piece = segment.text
+        if segment.literal:
+            # An escaped placeholder is a word: the backslash goes, and the rest is not taken for an image.
+            *before, _ = parts = piece.split("\\" + image_token)
+            ends = accumulate(len(part) + len(image_token) for part in before)
+            verbatim |= {position + end - len(image_token) for end in ends}
+            piece = image_token.join(parts)
+        question = bytearray(len(piece))
         if segment.kind == "question":
-            first = position
-            for piece in segment.text.split(image_token):
+            first = 0
+            for words in piece.split(image_token):
                 # Blanks around a question say nothing, and sentencepiece may glue them to the template.
-                core, lead = piece.strip(), len(piece) - len(piece.lstrip())
-                is_question[first + lead : first + lead + len(core)] = b"\x01" * len(core)
-                first += len(piece) + len(image_token)
-        elif segment.kind == "answer":
-            is_answer[position:end] = b"\x01" * len(segment.text)
-        position = end
+                core, lead = words.strip(), len(words) - len(words.lstrip())
+                question[first + lead : first + lead + len(core)] = b"\x01" * len(core)
+                first += len(words) + len(image_token)
+        is_question += question
+        is_answer += bytes([segment.kind == "answer"]) * len(piece)
+        is_literal += bytes([segment.literal]) * len(piece)
+        pieces.append(piece)
+        position += len(piece)
+    text = "".join(pieces)
 
     special = set(tokenizer.all_special_ids) | {image_token_id}
     ids: list[int] = []
@@ -147,15 +160,16 @@ def encode_segments(
         start = len(tokenizer.bos_token) if has_bos else 0
         put(tokenizer.bos_token_id, 0, start)
         labels[0] = IGNORED_LABEL
-    for index, part in enumerate(text[start:].split(image_token)):
-        if index:
-            put(image_token_id, start, start + len(image_token))
-            labels[-1] = IGNORED_LABEL
-            start += len(image_token)
-        if part:
-            for token, (first, last) in _tokenize(tokenizer, part):
+    found = (match.start() for match in re.finditer(re.escape(image_token), text[start:]))
+    images = [first + start for first in found if first + start not in verbatim]
+    for end in [*images, len(text)]:
+        if end > start:
+            for token, (first, last) in _tokenize_part(tokenizer, text[start:end], is_literal[start:end]):
                 put(token, start + first, start + last)
-        start += len(part)
+        if end < len(text):
+            put(image_token_id, end, end + len(image_token))
+            labels[-1] = IGNORED_LABEL
+        start = end + len(image_token)
     return EncodedText(ids, question, labels, offsets)
 
 
@@ -163,14 +177,37 @@ def _adds_bos(tokenizer: Any) -> bool:
     return tokenizer.bos_token_id is not None and tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
 
 
-def _tokenize(tokenizer: Any, text: str) -> list[tuple[int, tuple[int, int]]]:
+def _tokenize_part(tokenizer: Any, text: str, is_literal: bytes | bytearray) -> list[tuple[int, tuple[int, int]]]:
+    """Tokenize text between images; special tokens in what a user wrote are split into ordinary ones."""
+    tokens = _tokenize(tokenizer, text)
+    control = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    if not any(token in control and any(is_literal[first:last]) for token, (first, last) in tokens):
+        return tokens
+    # Only such a text is cut at its borders: elsewhere a cut would change how the words beside it are tokenized.
+    tokens = []
+    start = 0
+    for literal, run in groupby(is_literal):
+        end = start + len(list(run))
+        for token, (first, last) in _tokenize(tokenizer, text[start:end], split_special_tokens=bool(literal)):
+            tokens.append((token, (start + first, start + last)))
+        start = end
+    return tokens
+
+
+def _tokenize(tokenizer: Any, text: str, split_special_tokens: bool = False) -> list[tuple[int, tuple[int, int]]]:
     if not tokenizer.is_fast:
         raise ConfigError(
             f"the tokenizer {type(tokenizer).__name__} has no character offsets, expected a fast tokenizer; "
             "load it from a tokenizer.json"
         )
     # verbose=False: an image's tokens come later, so a warning about the length would be about the wrong length.
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    encoded = tokenizer(
+        text,
+        add_special_tokens=False,
+        split_special_tokens=split_special_tokens,
+        return_offsets_mapping=True,
+        verbose=False,
+    )
     return list(zip(encoded["input_ids"], map(tuple, encoded["offset_mapping"]), strict=True))
 
 

@@ -14,7 +14,7 @@ from slime_vlm.data.record import Record
 from slime_vlm.data.source import Source
 from slime_vlm.errors import DataError, InputError
 from slime_vlm.model.tiling import PUBLISHED_MAX_TILES, choose_grid
-from slime_vlm.processing.chat_styles import IMAGE_PLACEHOLDER, ROLES
+from slime_vlm.processing.chat_styles import CONTROL_TOKENS, IMAGE_PLACEHOLDER, PLACEHOLDERS, ROLES
 
 if TYPE_CHECKING:
     from slime_vlm.processing.processing_slime import SlimeProcessor
@@ -61,7 +61,7 @@ class RecordChecker:
     def __init__(self, source: Source, processor: SlimeProcessor | None = None, max_length: int = 2048) -> None:
         self.source, self.processor, self.max_length = source, processor, max_length
         self.view_size, self.max_tiles = 336, PUBLISHED_MAX_TILES
-        self.special: list[str] = []
+        self.special: list[str] = list(CONTROL_TOKENS)
         if processor is not None:
             cut = processor.image_processor
             self.view_size, self.max_tiles = cut.view_size, cut.max_tiles
@@ -128,7 +128,7 @@ class RecordChecker:
             if role != "system" or index > 0:
                 roles.append(role)
             # The model replaces a placeholder in an answer as well, but there is no image for it.
-            count += value.count(IMAGE_PLACEHOLDER)
+            count += len(PLACEHOLDERS.findall(value))
             if not value.strip() and role != "system":
                 kind = "empty-question" if role == "user" else "empty-answer"
                 problems.append((kind, f"turn {index} is empty"))

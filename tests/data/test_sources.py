@@ -196,3 +196,15 @@ def test_sources_that_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "a.tar").touch()
     with pytest.raises(DataError, match="files of several kinds"):
         open_source(tmp_path / "a.*")
+
+
+@pytest.mark.parametrize("depth", [3_000, 200_000])
+def test_nesting_too_deep_is_one_line(depth: int, tmp_path: Path) -> None:
+    nested = '{"conversations": ' + "[" * depth + "]" * depth + "}"
+    (tmp_path / "a.jsonl").write_text(f"{nested}\n")
+    source = open_source(tmp_path / "a.jsonl")
+    with pytest.raises(DataError, match="this line is not JSON"):
+        source[0]
+    (tmp_path / "b.json").write_text(f"[{nested}]")
+    with pytest.raises(DataError, match="is not JSON"):
+        open_source(tmp_path / "b.json")

@@ -100,7 +100,8 @@ def _find(value: Any, root: Path) -> tuple[Path | bytes, str]:
         return path, str(path)
     found = find_member(path)
     if found is None:
-        raise MissingImageError(f"{path}: no such file")
+        hint = "; write / between folders, not \\" if "\\" in str(path) else ""
+        raise MissingImageError(f"{path}: no such file{hint}")
     archive, member = found
     content = read_member(archive, member)
     if content is None:

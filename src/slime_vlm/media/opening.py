@@ -216,6 +216,10 @@ def _reading(request: Request, what: str, read: Callable[[FileType], _Opened]) -
         raise MediaError(f"{name}: not an image, or in a format that Pillow does not read") from None
     except PermissionError:
         raise MediaError(f"{name}: no permission to read it") from None
+    except OSError as error:
+        if "Ghostscript" not in str(error):
+            raise damaged(name, what, error) from error
+        raise MediaError(f"{name}: an EPS file needs Ghostscript, which is not installed; convert it to PNG") from None
     # Decoders raise many kinds of errors for damaged bytes (SyntaxError, struct.error, zlib.error, ...).
     except Exception as error:
         raise damaged(name, what, error) from error

@@ -45,14 +45,19 @@ class SlimeImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call
     resize_backend: str
 
 
+_OVERSHOOT = 0.05
+"""How far floating point arrays may leave 0 to 1."""
+
+
 def as_rgb(image: Any) -> Image.Image:
     """Make an 8-bit PIL RGB image of a PIL image, an array or a tensor; arrays are [H, W], [H, W, C] or [C, H, W].
 
-    Floating point arrays hold 0..1, the convention of tensors. Modes and deep grey are treated as in opened files,
+    Floating point arrays hold 0 to 1, the convention of tensors. Modes and deep grey are treated as in opened files,
     see `inputs.to_rgb`; an RGB image is returned as it is.
 
     Raises:
-        InputError: The array has no image shape, or holds whole numbers beyond 8 bits in several channels.
+        InputError: The array has no image shape, holds whole numbers beyond 8 bits in several channels, or floating
+            point numbers beyond 0 to 1.
     """
     if isinstance(image, Image.Image):
         return _without_copy(image)
@@ -64,6 +69,13 @@ def as_rgb(image: Any) -> Image.Image:
     if array.ndim not in (2, 3):
         raise InputError(f"an image array has shape {list(array.shape)}, expected [H, W], [H, W, C] or [C, H, W]")
     if np.issubdtype(array.dtype, np.floating):
+        low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+        # Interpolation may overshoot a little. Values of 0 to 255, and normalised ones, would become black and white.
+        if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
+            raise InputError(
+                f"an image array of {array.dtype} holds values from {low:g} to {high:g}, expected 0 to 1; divide it by "
+                "255, pass uint8, or undo its normalisation"
+            )
         array = (array.clip(0.0, 1.0) * 255.0).round()
     elif array.size and not (array.min() >= 0 and array.max() <= 255):
         if array.ndim == 3:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from slime_vlm.data.source import Source
-from slime_vlm.errors import DataError
+from slime_vlm.errors import DataError, one_line
 
 _BLANKS = re.compile(r"[ \t\r\n]*")
 
@@ -42,8 +42,8 @@ class JsonRecords(Source):
                 lines = (line.removeprefix(BOM_UTF8).strip() for line in file)
                 first = next((line[:1] for line in lines if line), b"")
             found = list(_items(path) if first == b"[" else _lines(path))
-        except ValueError as error:
-            raise DataError(f"{path} is not JSON: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path} is not JSON: {one_line(error)}") from error
         self.spans = np.array(found, dtype=np.int64).reshape(-1, 2)
         if not len(self.spans):
             raise DataError(f"{path} has no record")
@@ -60,8 +60,9 @@ class JsonRecords(Source):
             content = file.read(end - start)
         try:
             return json.loads(content)
-        except ValueError as error:
-            raise DataError(f"this line is not JSON: {error}") from None
+        # A RecursionError comes from lists within lists, thousands deep.
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"this line is not JSON: {one_line(error)}") from None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, int]]:

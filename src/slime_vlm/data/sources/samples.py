@@ -72,7 +72,7 @@ class Samples(Source):
             if text is None:
                 raise DataError(f"{key} is an image without a .json or .txt file of the same name")
             caption = self.content(text).decode("utf-8").strip()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{key}: its text is damaged ({error})") from None
         question = "\n".join(["<image>"] * len(images))
         return {

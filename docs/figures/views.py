@@ -15,7 +15,7 @@ from matplotlib.gridspec import GridSpecFromSubplotSpec
 from PIL import Image
 
 import slime_vlm
-from slime_vlm.inference.heat_map import LocalSelection, plot_selection
+from slime_vlm.inference.heat_map import plot_selection
 
 FOLDER = Path(__file__).parent
 PAGE = FOLDER.parents[1] / "examples" / "invoice.png"
@@ -59,7 +59,7 @@ def draw_selection(target: Path) -> None:
     figure, panels = plt.subplots(1, len(QUESTIONS), figsize=(10, 6.6), dpi=110, layout="constrained")
     for axes, question in zip(panels, QUESTIONS, strict=True):
         answer = encoded.ask(question)
-        plot_selection(axes, image, LocalSelection(answer.grid, answer.tile_side, answer.kept, answer.scores))
+        plot_selection(axes, image, answer.selection)
         axes.set_title(f"{question}  {answer.text}\n{axes.get_title()}", fontsize=10)
     figure.savefig(target, facecolor="white")
     plt.close(figure)

@@ -115,7 +115,7 @@ def test_a_window_that_forgets_the_beginning_is_read_anew(image):
     config.layer_types = ["sliding_attention"] * config.num_hidden_layers
     cache = DynamicCache(config=config)
     encoded = answering.encode(model, processor, image)
-    assert encoded._common_beginning(torch.tensor([[processor.image_token_id]]), cache, 1) is None
+    assert encoded._shared_prefix(torch.tensor([[processor.image_token_id]]), cache, 1) is None
 
 
 def test_a_cache_cannot_hold_whole_prompts_of_several_rows(image):

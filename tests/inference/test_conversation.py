@@ -106,8 +106,8 @@ def test_three_turns_and_two_images_equal_those_from_scratch(overrides):
     assert [reply.answer_ids for reply in again.replies] == [reply.answer_ids for reply in conversation.replies]
     # Later rows begin with earlier ones: nothing that was read is read again, but for the last token of an answer.
     assert third.prompt_ids[: len(second.prompt_ids)] == second.prompt_ids
-    assert third.num_cached + 1 >= second.num_cached + second.num_read + len(second.answer_ids)
-    assert third.num_read < len(third.prompt_ids) - len(second.prompt_ids)
+    assert third.num_cached + 1 >= second.num_cached + second.num_processed + len(second.answer_ids)
+    assert third.num_processed < len(third.prompt_ids) - len(second.prompt_ids)
 
 
 def test_the_first_turn_is_a_question_by_itself():
@@ -281,7 +281,7 @@ def test_a_row_that_outgrows_the_model_is_refused():
     model, processor = tiny_reader(max_sequence_length=200)
     conversation = Conversation(model, processor)
     conversation.ask("Short?", max_new_tokens=2)
-    with pytest.raises(InputError, match="the model reads 200"):
+    with pytest.raises(InputError, match="the model takes at most 200"):
         conversation.ask("A long question " * 4)
 
 
@@ -290,5 +290,5 @@ def test_a_template_without_history_is_refused():
     processor.chat_template = "{% for message in messages[-1:] %}{{ message['content'][0]['text'] }}{% endfor %}"
     conversation = Conversation(model, processor)
     conversation.ask("First?", max_new_tokens=2)
-    with pytest.raises(ConfigError, match="no second question"):
+    with pytest.raises(ConfigError, match="cannot write a second question"):
         conversation.ask("Second?", max_new_tokens=2)

@@ -133,7 +133,7 @@ def _answer(conversation: Conversation, question: str, max_new_tokens: int) -> N
     typer.echo(" …" if interrupted else "")
     if sys.stdin.isatty():
         spent = sum(reply.seconds.values())
-        typer.secho(f"{reply.num_read} new tokens, {reply.num_cached} cached, {spent:.1f} s", dim=True)
+        typer.secho(f"{reply.num_processed} new tokens, {reply.num_cached} cached, {spent:.1f} s", dim=True)
 
 
 def _obey(conversation: Conversation, line: str, open_image: OpenImage) -> None:

@@ -19,7 +19,7 @@ from slime_vlm.checkpoints.loading import load
 from slime_vlm.evaluation.images import open_visual
 from slime_vlm.evaluation.processes import join_processes
 from slime_vlm.harnesses.generation import read_generation
-from slime_vlm.inference.batching import BatchAnswerer, Given
+from slime_vlm.inference.batching import BatchAnswer, BatchAnswerer
 from slime_vlm.media import Clip
 
 
@@ -111,6 +111,6 @@ class SlimeVlm(lmms):
         )
 
 
-def _count(given: Given) -> TokenCounts:
-    tokens = given.tokens
+def _count(answer: BatchAnswer) -> TokenCounts:
+    tokens = answer.tokens
     return TokenCounts(tokens["prompt"] + tokens["global"] + tokens["kept"], tokens["new"])

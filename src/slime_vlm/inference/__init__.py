@@ -1,1 +1,1 @@
-"""Asking a model: answers, conversations, batches, and the image of where it looked."""
+"""Ask a model: single answers, conversations, batches, and drawings of the kept tokens."""

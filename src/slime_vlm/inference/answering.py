@@ -1,4 +1,4 @@
-"""Answering questions about an image or video: encode it once, ask as often as you like, see where answers looked."""
+"""Answer questions about an image or video: encode it once, ask any number of questions, see which tokens were kept."""
 
 from __future__ import annotations
 
@@ -30,68 +30,79 @@ OnText = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer and what it was made from; per-token arrays are in image order, row by row over the whole image.
+    """An answer about one image, and what it was made from. Per-token arrays are in image order.
+
+    A turn of a conversation is a `conversation.Reply`: it may have several images, each selected for the question it
+    entered with. A batch gives `batching.BatchAnswer`s, which only count tokens.
 
     Attributes:
-        question: the question as asked.
-        text: the answer.
-        grid: tiles of the image.
-        tile_side: local tokens along one side of a tile.
-        num_global: global tokens that the language model read.
-        kept: bool [L], the local tokens that the language model read.
-        scores: float [L], the selector's scores; None without a selector.
-        probabilities: float [L], the scores as probabilities; None without a selector.
-        gates: float [N, 2], the weights of the two global adapters; None when one stands alone.
-        seconds: time by step: select, prefill, decode, and for the first question of an image preprocess and encode.
+        question: The question.
+        text: The answer.
+        selection: The local tokens that the language model processed, and the selector's scores.
+        num_global: Number of global tokens that the language model processed.
+        probabilities: float [L], the scores as probabilities. None without a selector.
+        gates: float [N, 2], the weights of the two global adapters. None if the model has only one.
+        seconds: Time by step: select, prefill and decode. The first question of an image adds preprocess and encode.
     """
 
     question: str
     text: str
-    grid: TileGrid
-    tile_side: int
+    selection: LocalSelection
     num_global: int
-    kept: np.ndarray
-    scores: np.ndarray | None
     probabilities: np.ndarray | None
     gates: np.ndarray | None
     seconds: dict[str, float]
 
     @property
+    def grid(self) -> TileGrid:
+        """Tiles of the image."""
+        return self.selection.grid
+
+    @property
+    def kept(self) -> np.ndarray:
+        """Local tokens that the language model processed, bool [L]."""
+        return self.selection.kept
+
+    @property
+    def scores(self) -> np.ndarray | None:
+        """The selector's scores, float [L]; None without a selector."""
+        return self.selection.scores
+
+    @property
     def num_local(self) -> int:
-        """Local tokens of the image before selection."""
+        """Number of local tokens of the image before selection."""
         return self.kept.size
 
     @property
     def num_kept(self) -> int:
-        """Local tokens that the language model read."""
+        """Number of local tokens that the language model processed."""
         return int(self.kept.sum())
 
     @property
     def kept_indices(self) -> np.ndarray:
-        """Places of the kept local tokens, int [k]."""
+        """Indices of the kept local tokens, int [k]."""
         return np.flatnonzero(self.kept)
 
     def draw(self, image: OpenedInput) -> Image.Image:
-        """Draws tiles and kept tokens over what was asked about, see `overlay.draw_overlay`; of a video, its frames."""
+        """Draw tiles and kept tokens over the image, or the frames of the video, see `heat_map.draw_overlay`."""
         canvas = image if isinstance(image, Image.Image) else drawing_copy(image, self.grid)
-        selection = LocalSelection(self.grid, self.tile_side, self.kept, self.scores)
-        return draw_overlay(canvas, selection, self.question, self.text, num_global=self.num_global)
+        return draw_overlay(canvas, self.selection, self.question, self.text, num_global=self.num_global)
 
 
 @dataclass(frozen=True)
-class Beginning:
-    """What the language model has read of an image before any question.
+class CachedPrefix:
+    """The part of a prompt that does not depend on the question, with its keys and values.
 
     Attributes:
         input_ids: [1, P] the prompt up to the last token that does not depend on the question.
-        cache: keys and values of these tokens.
+        cache: Keys and values of these tokens.
     """
 
     input_ids: Tensor
     cache: Cache
 
     def fits(self, input_ids: Tensor, model: SlimeForConditionalGeneration) -> bool:
-        """Whether a prompt [1, S] begins so, and the model computes where and in what the cache was computed."""
+        """Whether a prompt [1, S] starts with this prefix, and the model has the device and type of the cache."""
         first = self.cache.layers[0].keys
         where = model.get_input_embeddings().weight
         same = input_ids.device == self.input_ids.device and (first.device, first.dtype) == (where.device, where.dtype)
@@ -100,18 +111,18 @@ class Beginning:
 
 @dataclass
 class EncodedImage:
-    """An image after the vision encoder, ready for any number of questions; made by `encode`.
+    """An image after the vision encoder, ready for any number of questions. `encode` makes it.
 
-    What the prompts of all its questions begin with, up to the image's global tokens, is read by the language model
-    once: the keys and values stay here, for as long as the model is neither moved nor changed. A model with a sliding
-    window or a cache of fixed size reads it anew.
+    All questions share the first part of the prompt, up to the image's global tokens. The language model processes it
+    once, and its keys and values stay here as long as the model is neither moved nor changed. A model with a sliding
+    window, or with a cache of fixed size, processes it again for every question.
 
     Attributes:
-        model: the model that encoded it and will answer.
-        processor: the model's processor.
-        grid: tiles of the image.
-        tokens: its tokens before selection.
-        seconds: time of the steps `preprocess` and `encode`; they are told with the first answer.
+        model: The model that encoded the image and answers.
+        processor: The model's processor.
+        grid: Tiles of the image.
+        tokens: Tokens of the image before selection.
+        seconds: Time of the steps `preprocess` and `encode`. The first answer reports them.
     """
 
     model: SlimeForConditionalGeneration
@@ -119,9 +130,14 @@ class EncodedImage:
     grid: TileGrid
     tokens: VisionTokens
     seconds: dict[str, float]
-    _beginnings: deque[Beginning] = field(
+    _prefixes: deque[CachedPrefix] = field(
         default_factory=lambda: deque(maxlen=1), init=False, repr=False, compare=False
     )
+
+    @property
+    def num_global(self) -> int:
+        """Number of global tokens."""
+        return 0 if self.tokens.global_tokens is None else self.tokens.global_tokens.shape[0]
 
     def ask(
         self,
@@ -131,16 +147,16 @@ class EncodedImage:
         kept: Tensor | None = None,
         on_text: OnText | None = None,
     ) -> Answer:
-        """Answers one question, greedily.
+        """Answer one question with greedy decoding.
 
         Args:
-            question: the question, without image placeholders.
-            max_new_tokens: longest answer.
-            kept: bool [L] in the order of merging, the local tokens to read; by default the selector chooses.
-            on_text: called with each piece of the answer as soon as it is certain.
+            question: The question, without image placeholders.
+            max_new_tokens: Maximum number of tokens of the answer.
+            kept: bool [L] in the order of merging, the local tokens to keep. None lets the selector choose.
+            on_text: Called with each piece of the answer as soon as it is final.
 
         Raises:
-            InputError: the question is empty or contains the image placeholder.
+            InputError: The question is empty or contains the image placeholder.
         """
         clock = _Clock()
         prompt = _encode_question(self.processor, question, self.grid)
@@ -154,13 +170,13 @@ class EncodedImage:
             clock.tick("select")
             streamer = TimedStreamer(self.processor.tokenizer, on_text)
             ids = prompt["input_ids"]
-            # Taken out, since generate writes into it: an interrupted pass fills some layers and not others, and other
-            # threads may ask as well. Who finds none reads from the start.
+            # Taken out while generate writes into it. An interrupted pass fills some layers and not others, and other
+            # threads may ask at the same time. A thread that finds no prefix processes the whole prompt.
             try:
-                beginning = self._beginnings.pop()
+                prefix = self._prefixes.pop()
             except IndexError:
-                beginning = None
-            known = beginning.cache if beginning is not None and beginning.fits(ids, self.model) else None
+                prefix = None
+            known = prefix.cache if prefix is not None and prefix.fits(ids, self.model) else None
             output = self.model.generate(
                 **prompt,
                 vision_tokens=[self.tokens],
@@ -175,30 +191,27 @@ class EncodedImage:
         clock.tick("prefill", until=streamer.first_token)
         clock.tick("decode")
         new_tokens = output.sequences[0, ids.shape[1] :]
-        beginning = self._common_beginning(ids, output.past_key_values, len(new_tokens))
-        if beginning is not None:
-            self._beginnings.append(beginning)
+        prefix = self._shared_prefix(ids, output.past_key_values, len(new_tokens))
+        if prefix is not None:
+            self._prefixes.append(prefix)
         text = self.processor.tokenizer.decode(new_tokens, skip_special_tokens=True).strip()
 
-        scored = selection is not None and self.model.config.scores_tokens
         shared, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
+        scored = selection is not None and self.model.config.scores_tokens
         return Answer(
             question=question,
             text=text,
-            grid=self.grid,
-            tile_side=self.processor.token_layout.tile_side,
-            num_global=0 if self.tokens.global_tokens is None else self.tokens.global_tokens.shape[0],
-            kept=self.in_image_order(kept),
-            scores=self.in_image_order(selection.scores[0]) if selection is not None and scored else None,
+            selection=self.local_selection(kept, selection.scores[0] if selection is not None and scored else None),
+            num_global=self.num_global,
             probabilities=self.in_image_order(selection.probs[0]) if selection is not None and scored else None,
             gates=None if self.tokens.gates is None else self.tokens.gates.float().cpu().numpy(),
             seconds={**shared, **clock.seconds},
         )
 
-    def _common_beginning(self, input_ids: Tensor, cache: Cache | None, num_new: int) -> Beginning | None:
-        """Cuts the cache of an answered prompt [1, S] down to what does not depend on the question."""
-        # A sliding window forgets the beginning, a cache of fixed size cannot be cut, and generate takes none beside
-        # the kind that its config names, which stays what it is: a fixed size may be what the model is compiled for.
+    def _shared_prefix(self, input_ids: Tensor, cache: Cache | None, num_new: int) -> CachedPrefix | None:
+        """Crop the cache of an answered prompt [1, S] to the part that does not depend on the question."""
+        # A sliding window drops the prefix, and a cache of fixed size cannot be cropped. If the generation config names
+        # a kind of cache, generate accepts no other; the config stays, since the model may be compiled for that kind.
         if cache is None or not all(type(layer) is DynamicLayer for layer in cache.layers):
             return None
         if self.model.generation_config.cache_implementation is not None:
@@ -207,14 +220,28 @@ class EncodedImage:
         layout = self.processor.token_layout
         length = int(images[0]) + layout.num_global_tokens + layout.num_separators
         held = cache.get_seq_length()
-        # The last new token was not read. A prompt that was cut short may end before the question.
+        # The last new token was never processed. A prompt that was cut may end before the question.
         if not 0 < length < held - (num_new - 1):
             return None
         cache.crop(length - held)
         for layer in cache.layers:
-            # A view would hold the memory of all that was read.
+            # A view would keep the memory of the whole cache.
             layer.keys, layer.values = layer.keys.clone(), layer.values.clone()
-        return Beginning(input_ids[:, :length], cache)
+        return CachedPrefix(input_ids[:, :length], cache)
+
+    def local_selection(self, kept: Tensor, scores: Tensor | None) -> LocalSelection:
+        """Describe which local tokens were kept, for drawing.
+
+        Args:
+            kept: bool [L] in the order of merging.
+            scores: [L] in the order of merging, None where nothing was scored.
+        """
+        return LocalSelection(
+            self.grid,
+            self.processor.token_layout.tile_side,
+            self.in_image_order(kept),
+            None if scores is None else self.in_image_order(scores),
+        )
 
     def in_image_order(self, values: Tensor) -> np.ndarray:
         """Reorder one value per local token [L] from the order of merging to image order."""
@@ -225,12 +252,12 @@ class EncodedImage:
 
 
 def encode(model: SlimeForConditionalGeneration, processor: SlimeProcessor, image: OpenedInput) -> EncodedImage:
-    """Encodes an image once, a chunk of its views at a time: of an image of any size only the tokens are kept.
+    """Encode an image once, a chunk of views at a time. Only its tokens stay in memory, whatever its size.
 
     Args:
-        model: a SliME model; `slime_vlm.load` gives it with its processor.
-        processor: its processor.
-        image: an image of any size and mode, or what `inputs.open_input` made of a file.
+        model: A SliME model. `slime_vlm.load` returns it with its processor.
+        processor: Its processor.
+        image: An image of any size and mode, or the result of `media.open_input`.
     """
     start = time.perf_counter()
     if isinstance(image, Clip):
@@ -238,7 +265,7 @@ def encode(model: SlimeForConditionalGeneration, processor: SlimeProcessor, imag
     image = image if isinstance(image, TiledImage) else to_rgb(image)
     settings, config = processor.image_processor, model.config
     grid = choose_grid(image.height, image.width, settings.view_size, settings.max_tiles)
-    # What a CPU computes of one view stays in its caches: eight at once take CLIP-L 1.3 times as long (docs/log.md).
+    # One view at a time fits the caches of a CPU. Eight at once take CLIP-L 1.3 times as long (docs/log.md).
     views_at_once = 1 if model.device.type == "cpu" else config.views_per_chunk
     chunks = _Timed(settings.stream_views(image, views_at_once, config.views))
     with torch.inference_mode():
@@ -267,20 +294,20 @@ def ask(
     *,
     max_new_tokens: int = 256,
 ) -> list[Answer]:
-    """Asks one or more questions about an image, which is encoded once.
+    """Ask one or more questions about an image. The image is encoded once.
 
     Args:
-        model: see `encode`.
-        processor: see `encode`.
-        image: see `encode`.
-        questions: one question, or several.
-        max_new_tokens: longest answer.
+        model: See `encode`.
+        processor: See `encode`.
+        image: See `encode`.
+        questions: One question, or several.
+        max_new_tokens: Maximum number of tokens of an answer.
 
     Returns:
-        One answer for each question, in their order.
+        One answer per question, in the same order.
 
     Raises:
-        InputError: a question is empty or contains the image placeholder.
+        InputError: A question is empty or contains the image placeholder.
     """
     asked = [questions] if isinstance(questions, str) else list(questions)
     encoded = encode(model, processor, image)
@@ -288,7 +315,11 @@ def ask(
 
 
 def check_question(processor: SlimeProcessor, question: str) -> None:
-    """Raises InputError where a question is empty or contains the image placeholder."""
+    """Check a question.
+
+    Raises:
+        InputError: The question is empty or contains the image placeholder.
+    """
     if not question.strip():
         raise InputError("the question is empty, expected some text")
     if processor.image_token in question.replace("\\" + processor.image_token, ""):
@@ -299,7 +330,7 @@ def check_question(processor: SlimeProcessor, question: str) -> None:
 
 
 def _encode_question(processor: SlimeProcessor, question: str, grid: TileGrid) -> dict[str, Tensor]:
-    """Writes the prompt of a question about an image whose pixels are not needed again: input tensors [1, S]."""
+    """Return the input tensors [1, S] of a question about an image that is encoded already."""
     check_question(processor, question)
     content = [{"type": "image"}, {"type": "text", "text": question}]
     prompt = processor.apply_chat_template(
@@ -313,7 +344,7 @@ def _encode_question(processor: SlimeProcessor, question: str, grid: TileGrid) -
 
 
 class _Clock:
-    """Seconds by step; a step begins where the one before it ended."""
+    """Seconds by step. A step begins where the previous one ended."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -326,7 +357,7 @@ class _Clock:
 
 
 class _Timed:
-    """Passes on what an iterator gives, and adds up the seconds that it takes."""
+    """An iterator that adds up the seconds its items take."""
 
     def __init__(self, items: Iterator[Tensor]) -> None:
         self.seconds = 0.0
@@ -343,7 +374,7 @@ class _Timed:
 
 
 class TimedStreamer(TextStreamer):
-    """Passes text on as it becomes certain, and remembers when the first token came: the end of the prefill."""
+    """Streams text as it becomes final, and records when the first token came, which is the end of the prefill."""
 
     def __init__(self, tokenizer: Any, on_text: OnText | None) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
@@ -351,13 +382,13 @@ class TimedStreamer(TextStreamer):
         self._on_text = on_text
 
     def put(self, value: Tensor) -> None:
-        """Takes the prompt, then every new token."""
-        # The prompt comes first and is skipped by the base class.
+        """Take the prompt, then every new token."""
+        # The prompt comes first, and the base class skips it.
         if not self.next_tokens_are_prompt and self.first_token is None:
             self.first_token = time.perf_counter()
         super().put(value)
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """Passes a piece of text on."""
+        """Pass a piece of text on."""
         if self._on_text is not None and text:
             self._on_text(text)

@@ -1,4 +1,4 @@
-"""Answering several questions at once, each with its own images, and counting what that took."""
+"""Answer several questions at once, each with its own images, and count the tokens."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from slime_vlm.model.outputs import VisionTokens
     from slime_vlm.processing.processing_slime import SlimeProcessor
 
-# Rows at once without a GPU, where batches save little; and the most on one.
-_ON_CPU = 4
-_MOST = 32
-# What else a row needs, in multiples of its keys and values: activations, views, the merged embeddings.
-_ROOM = 4
+# Rows of a batch without a GPU, where batches save little, and the maximum on one.
+_CPU_ROWS = 4
+_MAX_ROWS = 32
+# Memory of a row in multiples of its keys and values: activations, views and merged embeddings come on top of them.
+_MEMORY_FACTOR = 4
 
 
 @dataclass(frozen=True)
-class Given:
-    """What the model gave to one question.
+class BatchAnswer:
+    """An answer of a batch. Unlike `answering.Answer` it only counts tokens: its prompt may have any number of images.
 
     Attributes:
-        text: the answer.
-        tokens: numbers of tokens: `prompt` (text alone), `global`, `local` (before selection), `kept`, `new`.
-        seconds: time of the batch divided by its rows.
+        text: The answer.
+        tokens: Numbers of tokens: `prompt` (text alone), `global`, `local` (before selection), `kept`, `new`.
+        seconds: Time of the batch divided by its rows.
     """
 
     text: str
@@ -42,12 +42,12 @@ class Given:
 
 
 class BatchAnswerer:
-    """Answers batches, and halves the batch when the memory does not suffice.
+    """Answers questions in batches, and halves the batch when memory runs out.
 
     Args:
-        model: the model.
-        processor: its processor.
-        batch_size: rows at once; None takes what `automatic_batch_size` finds.
+        model: The model.
+        processor: Its processor.
+        batch_size: Maximum number of rows of a batch. None takes `automatic_batch_size`.
     """
 
     def __init__(
@@ -63,41 +63,41 @@ class BatchAnswerer:
         images: Sequence[Sequence[Image.Image | Clip]],
         max_new_tokens: int,
         **sampling: Any,
-    ) -> list[Given]:
-        """Answer prompts of any number, at most `batch_size` together; greedily, unless told otherwise.
+    ) -> list[BatchAnswer]:
+        """Answer any number of prompts, at most `batch_size` at once, by default with greedy decoding.
 
         Args:
-            prompts: texts after the images.
-            images: images of each prompt, RGB, or frames of videos.
-            max_new_tokens: longest answer.
-            **sampling: what `generate` is told about choosing tokens, `do_sample=True, temperature=0.2`.
+            prompts: Texts that follow the images.
+            images: Images of each prompt, RGB, or frames of videos.
+            max_new_tokens: Maximum number of tokens of an answer.
+            **sampling: Arguments of `generate`, such as `do_sample=True, temperature=0.2`.
 
         Raises:
-            torch.OutOfMemoryError: not even one row fits.
+            torch.OutOfMemoryError: Even a single row does not fit.
         """
-        given: list[Given] = []
-        while len(given) < len(prompts):
-            rows = slice(len(given), len(given) + self._fits)
+        answers: list[BatchAnswer] = []
+        while len(answers) < len(prompts):
+            rows = slice(len(answers), len(answers) + self._fits)
             try:
-                given += self._together(prompts[rows], images[rows], max_new_tokens, sampling)
+                answers += self._answer_batch(prompts[rows], images[rows], max_new_tokens, sampling)
             except torch.OutOfMemoryError:
                 if self._fits == 1:
                     raise
                 self._fits = min(self._fits, len(prompts)) // 2 or 1
                 torch.cuda.empty_cache()
-        return given
+        return answers
 
     @torch.inference_mode()
-    def _together(
+    def _answer_batch(
         self,
         prompts: Sequence[str],
         images: Sequence[Sequence[Image.Image | Clip]],
         max_new_tokens: int,
         sampling: dict[str, Any],
-    ) -> list[Given]:
+    ) -> list[BatchAnswer]:
         start = time.perf_counter()
         batch, tokens = self._encode(prompts, images)
-        tokens, kept = self._look(batch, tokens)
+        tokens, kept = self._select(batch, tokens)
         ids = batch["input_ids"]
         inputs: dict[str, Any] = {name: batch[name] for name in ("input_ids", "attention_mask", "question_mask")}
         if tokens:
@@ -107,13 +107,13 @@ class BatchAnswerer:
             max_new_tokens=max_new_tokens,
             **{"do_sample": False, "num_beams": 1, **sampling},
         )
-        new = generated[:, ids.shape[1] :].cpu()
+        new_ids = generated[:, ids.shape[1] :].cpu()
         seconds = (time.perf_counter() - start) / len(prompts)
         ends = self.model.generation_config.eos_token_id
-        answers = [_up_to_end(row, ends) for row in new.tolist()]
-        texts = self.processor.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        new = [_up_to_end(row, ends) for row in new_ids.tolist()]
+        texts = self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)
         prompt_lengths = ((ids != self.processor.image_token_id) & (batch["attention_mask"] != 0)).sum(1).tolist()
-        given, first = [], 0
+        answers, first = [], 0
         for row, text in enumerate(texts):
             own = slice(first, first + len(images[row]))
             first = own.stop
@@ -122,24 +122,24 @@ class BatchAnswerer:
                 "global": sum(0 if t.global_tokens is None else t.global_tokens.shape[0] for t in tokens[own]),
                 "local": sum(t.num_local_tokens for t in tokens[own]),
                 "kept": sum(int(mask.sum()) for mask in kept[own]),
-                "new": len(answers[row]),
+                "new": len(new[row]),
             }
-            given.append(Given(text.strip(), counts, seconds))
-        return given
+            answers.append(BatchAnswer(text.strip(), counts, seconds))
+        return answers
 
     def _encode(
         self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image | Clip]]
     ) -> tuple[dict[str, Tensor], list[VisionTokens]]:
-        """The texts, and either the pixels of all images or, where a video is among them, tokens of each alone."""
-        apart = any(isinstance(image, Clip) for row in images for image in row)
-        seen = [encode(self.model, self.processor, image) for row in images for image in row] if apart else []
-        grids = {"image_grids": [(one.grid.rows, one.grid.cols) for one in seen]} if apart else {}
+        """Prepare the texts and the pixels of all images. With a video among them, encode every image instead."""
+        has_clip = any(isinstance(image, Clip) for row in images for image in row)
+        encoded = [encode(self.model, self.processor, image) for row in images for image in row] if has_clip else []
+        grids = {"image_grids": [(image.grid.rows, image.grid.cols) for image in encoded]} if has_clip else {}
         conversations = []
         for prompt, row_images in zip(prompts, images, strict=True):
-            # In a question the placeholder would stand for one more image.
+            # A placeholder in the text would stand for one more image.
             text = prompt.replace(self.processor.image_token, "")
             content: list[dict[str, Any]] = [
-                {"type": "image"} if apart else {"type": "image", "image": image} for image in row_images
+                {"type": "image"} if has_clip else {"type": "image", "image": image} for image in row_images
             ]
             conversations.append([{"role": "user", "content": [*content, {"type": "text", "text": text}]}])
         batch = self.processor.apply_chat_template(
@@ -150,10 +150,10 @@ class BatchAnswerer:
             processor_kwargs={"padding": True, "padding_side": "left", **grids},
         )
         inputs = {name: value.to(self.model.device) for name, value in batch.items()}
-        return inputs, [one.tokens for one in seen]
+        return inputs, [image.tokens for image in encoded]
 
-    def _look(self, batch: dict[str, Tensor], tokens: list[VisionTokens]) -> tuple[list[VisionTokens], list[Tensor]]:
-        """Tokens of every image, those that are given among them, and bool [L] which local ones are kept."""
+    def _select(self, batch: dict[str, Tensor], tokens: list[VisionTokens]) -> tuple[list[VisionTokens], list[Tensor]]:
+        """Return the tokens of every image, encoded here unless given, and the mask [L] of its kept local tokens."""
         if "pixel_values" in batch:
             tokens = self.model.encode_images(batch["pixel_values"].to(self.model.dtype), batch["image_grids"])
         if not tokens:
@@ -166,21 +166,21 @@ class BatchAnswerer:
 
 
 def _up_to_end(ids: list[int], ends: int | Sequence[int] | None) -> list[int]:
-    """New tokens up to the first that ends an answer, which counts; what follows in a batch is padding."""
+    """Cut new tokens after the first end token. What follows it in a batch is padding."""
     stops = {ends} if isinstance(ends, int) else set(ends or ())
-    return ids[: next((place + 1 for place, token in enumerate(ids) if token in stops), len(ids))]
+    return ids[: next((index + 1 for index, token in enumerate(ids) if token in stops), len(ids))]
 
 
 def automatic_batch_size(model: SlimeForConditionalGeneration) -> int:
-    """A power of two: 4 on a CPU; on a GPU as many rows as half of the free memory seems to hold, 32 at most."""
+    """Estimate a batch size, a power of two: 4 on a CPU; on a GPU what half of the free memory holds, 32 at most."""
     if model.device.type != "cuda":
-        return _ON_CPU
+        return _CPU_ROWS
     config, layout = model.config, model.config.token_layout
     text = config.text_config
     tokens = layout.num_global_tokens + config.max_tiles * layout.num_tile_tokens + 512
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    row = 2 * text.num_hidden_layers * heads * width * tokens * model.dtype.itemsize * _ROOM
+    row = 2 * text.num_hidden_layers * heads * width * tokens * model.dtype.itemsize * _MEMORY_FACTOR
     free, _ = torch.cuda.mem_get_info(model.device)
-    rows = max(1, min(_MOST, free // (2 * row)))
+    rows = max(1, min(_MAX_ROWS, free // (2 * row)))
     return 1 << (rows.bit_length() - 1)

@@ -1,12 +1,12 @@
-"""Conversations about images: several turns and images, each image encoded once, each token read once.
+"""Conversations about images: several turns and images. Each image is encoded once, each token processed once.
 
-A conversation is one growing row of tokens. An image enters it with a question, and of its local tokens those are kept
-that this question selects, as if its turn stood alone. What was kept stays: later turns only add to the row, so the
-language model's cache of keys and values is good for all of them. To have images selected anew for another question,
-let them enter again (`Conversation.look_again`), which encodes nothing.
+A conversation is one growing row of tokens. An image enters it with a question, and only the local tokens that this
+question selects are kept, as if the turn stood alone. The kept tokens stay: later turns only append to the row, so the
+key-value cache of the language model stays valid. `Conversation.look_again` lets images enter once more, selected for
+another question. It encodes nothing.
 
 Deviation: the published code encodes all images again in every turn and selects by the text of all turns, so that
-nothing computed for one turn is of use in the next.
+nothing computed for one turn can be used in the next.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
     from slime_vlm.processing.processing_slime import SlimeProcessor
 
-# A Unicode noncharacter: it stands for the answer before a question, to find where the text of a turn begins.
+# A Unicode noncharacter. It stands for the answer before a question, to find where the text of a turn begins.
 _ANSWER = "\ufdd4"
 
 
@@ -43,9 +43,9 @@ class SeenImage:
     """An image of a conversation.
 
     Attributes:
-        name: what to call it.
-        encoded: its tokens before selection.
-        image: a copy to draw on, no larger than a drawing.
+        name: Name of the image.
+        encoded: Its tokens before selection.
+        image: A copy to draw on, no larger than a drawing.
     """
 
     name: str
@@ -55,13 +55,13 @@ class SeenImage:
 
 @dataclass(frozen=True)
 class Look:
-    """An image's place in the row: what was kept of it when it entered.
+    """One entry of an image into the row, with the local tokens that were kept.
 
     Attributes:
-        image: the image.
-        question: the question that it was selected for.
-        kept: bool [L], the local tokens that the language model reads, in the order of merging.
-        selection: the same with scores, in image order.
+        image: The image.
+        question: The question that its tokens were selected for.
+        kept: bool [L], the kept local tokens, in the order of merging.
+        selection: The same with scores, in image order.
     """
 
     image: SeenImage
@@ -69,26 +69,20 @@ class Look:
     kept: Tensor
     selection: LocalSelection
 
-    @property
-    def num_global(self) -> int:
-        """Global tokens that the language model reads."""
-        tokens = self.image.encoded.tokens.global_tokens
-        return 0 if tokens is None else tokens.shape[0]
-
 
 @dataclass(frozen=True)
 class Reply:
     """One answered turn.
 
     Attributes:
-        question: the question as asked.
-        text: the answer.
-        prompt_ids: the whole row that was answered, every image as the placeholders it has before selection.
-        answer_ids: the answer's tokens without the one that ends it.
-        looks: all that had entered the row by then.
-        num_cached: tokens of the row that were in the cache already.
-        num_read: tokens of the row that this turn had to read, after selection.
-        seconds: time by step: select, then prefill, then decode.
+        question: The question.
+        text: The answer.
+        prompt_ids: The whole row that was answered, with every image as its placeholders before selection.
+        answer_ids: Tokens of the answer without the end token.
+        looks: The images that had entered the row by then.
+        num_cached: Number of tokens of the row that were in the cache already.
+        num_processed: Number of tokens of the row that this turn processed, after selection.
+        seconds: Time by step: select, prefill and decode.
     """
 
     question: str
@@ -97,11 +91,11 @@ class Reply:
     answer_ids: tuple[int, ...]
     looks: tuple[Look, ...]
     num_cached: int
-    num_read: int
+    num_processed: int
     seconds: dict[str, float]
 
     def draw(self) -> list[Image.Image]:
-        """Draws where the model looked, a drawing for each image in the row, by its latest look."""
+        """Draw the kept tokens of every image in the row, as of its latest entry: one drawing per image."""
         latest = {id(look.image): look for look in self.looks}
         return [
             draw_overlay(
@@ -111,7 +105,7 @@ class Reply:
                 self.text,
                 title=look.image.name,
                 by=look.question,
-                num_global=look.num_global,
+                num_global=look.image.encoded.num_global,
             )
             for look in latest.values()
         ]
@@ -119,17 +113,16 @@ class Reply:
 
 @dataclass
 class Conversation:
-    """A conversation with a model, answered greedily.
+    """A conversation with a model, answered with greedy decoding.
 
-    Running the same turns from scratch gives the same answers token by token: the row (`Reply.prompt_ids`), the
-    images and what was kept of them (`Reply.looks`) are all that an answer depends on, and `generate` on them without
-    any cache answers alike.
+    An answer depends only on the row (`Reply.prompt_ids`), the images and their kept tokens (`Reply.looks`). `generate`
+    without a cache gives the same answer for them, token by token.
 
     Attributes:
-        model: a SliME model; `slime_vlm.load` gives it with its processor.
-        processor: its processor, with a template that can write several turns.
-        images: all images, whether they have entered the row or enter with the next question.
-        replies: the answered turns.
+        model: A SliME model. `slime_vlm.load` returns it with its processor.
+        processor: Its processor, with a chat template that can write several turns.
+        images: All images, those in the row and those that enter with the next question.
+        replies: The answered turns.
     """
 
     model: SlimeForConditionalGeneration = field(repr=False)
@@ -143,17 +136,17 @@ class Conversation:
     _num_cached: int = field(default=0, repr=False)  # tokens of `_row`, counted before selection
 
     def add_image(self, image: OpenedInput, name: str = "") -> SeenImage:
-        """Encodes an image or a video's frames, which enter the conversation with the next question."""
+        """Encode an image or the frames of a video. They enter the conversation with the next question."""
         encoded = encode(self.model, self.processor, image)
         return self.add_encoded(encoded, image, name)
 
     def add_encoded(self, encoded: EncodedImage, image: OpenedInput, name: str = "") -> SeenImage:
-        """Adds an image that is encoded already; it enters the conversation with the next question.
+        """Add an image that is encoded already. It enters the conversation with the next question.
 
         Args:
-            encoded: the image's tokens, by the model of this conversation.
-            image: what to draw on.
-            name: what to call it; default its number.
+            encoded: The image's tokens, encoded by the model of this conversation.
+            image: The image to draw on.
+            name: Name of the image. Empty takes its number.
         """
         seen = SeenImage(name or f"image {len(self.images) + 1}", encoded, drawing_copy(image, encoded.grid))
         self.images.append(seen)
@@ -161,13 +154,17 @@ class Conversation:
         return seen
 
     def look_again(self, images: Sequence[SeenImage] | None = None) -> None:
-        """Lets images (default: all) enter again with the next question, selected for it and not encoded again."""
+        """Let images enter once more with the next question, selected for it. Nothing is encoded again.
+
+        Args:
+            images: The images. None takes all.
+        """
         for image in self.images if images is None else images:
             if not any(image is waiting for waiting in self._entering):
                 self._entering.append(image)
 
     def reset(self) -> None:
-        """Forgets all turns and keeps the images, which enter with the next question."""
+        """Forget all turns. The images stay and enter with the next question."""
         self.replies, self._row, self._looks = [], [], []
         self._cache, self._num_cached = None, 0
         self._entering = list(self.images)
@@ -180,19 +177,19 @@ class Conversation:
         on_text: OnText | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> Reply:
-        """Answers a question in the light of what was said before.
+        """Answer a question, given the turns before it.
 
         An error or interrupt leaves the conversation as it was before the question.
 
         Args:
-            question: the question, without image placeholders.
-            max_new_tokens: longest answer.
-            on_text: called with each piece of the answer as soon as it is certain.
-            should_stop: asked after every token; the answer ends where it says True, and stands as it is.
+            question: The question, without image placeholders.
+            max_new_tokens: Maximum number of tokens of the answer.
+            on_text: Called with each piece of the answer as soon as it is final.
+            should_stop: Called after every token. When it returns True the answer ends there.
 
         Raises:
-            InputError: the question is empty or contains the image placeholder, or the row outgrows the model.
-            ConfigError: the model's template cannot write a conversation.
+            InputError: The question is empty or contains the image placeholder, or the row becomes too long.
+            ConfigError: The model's template cannot write a conversation.
         """
         check_question(self.processor, question)
         start = time.perf_counter()
@@ -202,11 +199,11 @@ class Conversation:
         selected = time.perf_counter()
 
         row, looks = [*self._row, *turn], [*self._looks, *entering]
-        # Without a cache (the first turn, or after an interrupt) the whole row is read, with all its images.
+        # Without a cache (the first turn, or after an interrupt) the whole row is processed, with all its images.
         new, shown = (row, looks) if self._cache is None else (row[self._num_cached :], entering)
         cached = 0 if self._cache is None else self._cache.get_seq_length()
-        num_read = len(new) - sum(int((~look.kept).sum()) for look in shown)
-        self._check_length(len(row), cached + num_read)
+        num_processed = len(new) - sum(int((~look.kept).sum()) for look in shown)
+        self._check_length(len(row), cached + num_processed)
         streamer = TimedStreamer(self.processor.tokenizer, on_text)
         try:
             generated, cache = self._generate(new, shown, cached, max_new_tokens, streamer, should_stop)
@@ -217,9 +214,9 @@ class Conversation:
         done = time.perf_counter()
         ends = self.model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
-        # The token that ends an answer is written by the template when the next turn comes.
+        # The chat template writes the end token of the answer with the next turn.
         answer = generated[:-1] if generated and generated[-1] in ends else generated
-        # The last token of an answer is in the cache only if another one was asked for after it.
+        # The last generated token is never processed, so it is not in the cache.
         self._num_cached = len(row) + len(generated) - 1
         self._row, self._looks, self._cache, self._entering = [*row, *answer], looks, cache, []
         first = streamer.first_token or done
@@ -230,24 +227,25 @@ class Conversation:
             answer_ids=tuple(answer),
             looks=tuple(looks),
             num_cached=cached,
-            num_read=num_read,
+            num_processed=num_processed,
             seconds={"select": selected - start, "prefill": first - selected, "decode": done - first},
         )
         self.replies.append(reply)
         return reply
 
-    def _check_length(self, before_selection: int, read: int) -> None:
+    def _check_length(self, num_before_selection: int, num_after: int) -> None:
         config = self.model.config
-        length = before_selection if config.keep_position_ids else read
+        length = num_before_selection if config.keep_position_ids else num_after
         limits = (config.max_sequence_length, getattr(config.text_config, "max_position_embeddings", None))
         limit = min((limit for limit in limits if limit), default=None)
         if limit is not None and length >= limit:
             raise InputError(
-                f"the conversation would be {length:,} tokens long, the model reads {limit:,}; start a new one"
+                f"the conversation would be {length:,} tokens long, but the model takes at most {limit:,}; start a new "
+                "one"
             )
 
     def _select(self, question: str) -> list[Look]:
-        """Selects local tokens of the images that enter, by their turn alone: what came before has no say."""
+        """Select local tokens of the images that enter, by this turn alone, without the turns before it."""
         if not self._entering:
             return []
         tokens = [image.encoded.tokens for image in self._entering]
@@ -260,18 +258,12 @@ class Conversation:
             if selection is not None:
                 kept = selection.kept[index, :length]
                 if self.model.config.scores_tokens:
-                    scores = image.encoded.in_image_order(selection.scores[index, :length])
-            shown = LocalSelection(
-                image.encoded.grid,
-                self.processor.token_layout.tile_side,
-                image.encoded.in_image_order(kept),
-                scores,
-            )
-            looks.append(Look(image, question, kept, shown))
+                    scores = selection.scores[index, :length]
+            looks.append(Look(image, question, kept, image.encoded.local_selection(kept, scores)))
         return looks
 
     def _first_turn(self, question: str, images: Sequence[SeenImage]) -> dict[str, Tensor]:
-        """Input tensors [1, S] of a conversation of one question."""
+        """Return the input tensors [1, S] of a conversation of one question."""
         prompt = self.processor.apply_chat_template(
             [_message(question, len(images))],
             add_generation_prompt=True,
@@ -282,16 +274,18 @@ class Conversation:
         return {name: value.to(self.model.device) for name, value in dict(prompt).items()}
 
     def _turn_ids(self, question: str, entering: Sequence[Look]) -> list[int]:
-        """Token ids of a turn, from the end of the answer before it (if any) to where its own answer begins."""
+        """Return the token ids of a turn, from the end of the answer before it to the beginning of its own."""
         images = [look.image for look in entering]
         if not self._row:
             return self._first_turn(question, images)["input_ids"][0].tolist()
-        # Tokens of earlier turns stay as they are: writing an answer anew could split it into other tokens.
+        # Tokens of earlier turns stay as they are. Tokenizing an answer again could split it differently.
         messages = [_message("?", 0), {"role": "assistant", "content": _ANSWER}, _message(question, len(images))]
         text = self.processor.apply_chat_template(messages, add_generation_prompt=True)
         _, found, turn = text.partition(_ANSWER)
         if not found or question.strip() not in turn:
-            raise ConfigError("the model's chat template writes no second question; ask each in a new conversation")
+            raise ConfigError(
+                "the model's chat template cannot write a second question; ask each question in a new conversation"
+            )
         image_token_id = self.processor.image_token_id
         encoded = encode_segments(
             self.processor.tokenizer,
@@ -313,14 +307,18 @@ class Conversation:
         streamer: TimedStreamer,
         should_stop: Callable[[], bool] | None,
     ) -> tuple[list[int], Cache]:
-        """Reads the tokens that follow the cached ones, and answers: the answer's tokens and the longer cache."""
+        """Process the tokens that follow the cached ones, and generate an answer.
+
+        Returns:
+            The answer's tokens, and the cache.
+        """
         ids = torch.tensor([new], device=self.model.device)
         extra: dict[str, Any] = {}
         if shown:
             extra["vision_tokens"] = [look.image.encoded.tokens for look in shown]
             extra["kept_local_tokens"] = [look.kept for look in shown]
         if self._cache is not None:
-            # Tokens that keep the positions of the dropped ones go on from the length before selection.
+            # With keep_position_ids, positions continue from the length before selection.
             first = self._num_cached if self.model.config.keep_position_ids else cached
             positions = torch.arange(first, first + len(new), device=ids.device)
             extra.update(past_key_values=self._cache, position_ids=positions[None])
@@ -334,8 +332,8 @@ class Conversation:
             num_beams=1,
             streamer=streamer,
             return_dict_in_generate=True,
-            # A cache that grows with the conversation and stays where it is, whatever the model's generation config
-            # prefers (one of fixed size, offloaded, quantised).
+            # The cache has to grow with the conversation and stay on its device, whatever kind the generation config
+            # names (fixed size, offloaded, quantised).
             use_cache=True,
             cache_implementation=None,
             **extra,
@@ -349,7 +347,7 @@ def _message(question: str, num_images: int) -> dict[str, Any]:
 
 
 class _StopWhen(StoppingCriteria):
-    """Ends generation where a function says so."""
+    """Ends generation when a function returns True."""
 
     def __init__(self, should_stop: Callable[[], bool]) -> None:
         self._should_stop = should_stop

@@ -1,4 +1,4 @@
-"""Where the model looked: tiles and kept local tokens over the image, as a heat map of the selector's scores."""
+"""Draw tiles and kept local tokens over an image, as a heat map of the selector's scores."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from slime_vlm.processing.banded_resize import RowBands
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Long side of the drawn image, and the least short side: thinner images are stretched to be visible at all.
+# Range of the long side of the drawing. Thinner drawings than the minimum of the short side are stretched.
 _LONG_SIDE = (900, 1800)
-_SHORT_SIDE = 96
-# Images wider than this have the words below them instead of beside them.
+_MIN_SHORT_SIDE = 96
+# Ratio of width to height above which the text is below the image instead of beside it.
 _WIDE = 1.5
 
-# From low to high score; all light enough that dark print stays readable under the tint.
+# From low to high score. All colours are light, so that dark print stays readable under the tint.
 _SCALE = np.array([(255, 244, 170), (255, 213, 79), (255, 152, 0), (240, 84, 30), (214, 24, 70)], np.float32)
 _TINT = (0.35, 0.60)
 # Grey that dropped regions are mixed with.
@@ -32,13 +32,13 @@ _LINE = (38, 110, 190)
 
 @dataclass(frozen=True)
 class LocalSelection:
-    """Which local tokens of one image were kept, and how the selector scored them.
+    """The local tokens of one image that were kept, and the selector's scores.
 
     Attributes:
-        grid: the image's tiles.
-        tile_side: tokens along one side of a tile.
-        kept: bool [L], over the local tokens in image order (row by row over the whole image).
-        scores: float [L] in the same order, None where nothing was scored.
+        grid: Tiles of the image.
+        tile_side: Number of tokens along one side of a tile.
+        kept: bool [L], True on kept local tokens, in image order: row by row over the whole image.
+        scores: float [L] in image order. None if nothing was scored.
     """
 
     grid: TileGrid
@@ -47,10 +47,10 @@ class LocalSelection:
     scores: np.ndarray | None = None
 
     def check(self) -> None:
-        """Checks the number of values.
+        """Check the number of values.
 
         Raises:
-            ValueError: `kept` or `scores` does not have one value for each local token of the grid.
+            ValueError: `kept` or `scores` does not have one value per local token of the grid.
         """
         grid = self.grid
         expected = grid.num_tiles * self.tile_side**2
@@ -62,11 +62,11 @@ class LocalSelection:
 
 
 def drawing_copy(image: OpenedInput, grid: TileGrid) -> Image.Image:
-    """Copies an image at a size that is enough to draw on, so that the original need not be kept.
+    """Copy an image at the size of a drawing, so that the original can be freed.
 
     Args:
-        image: an image; a video becomes the sheet of its frames.
-        grid: its tiles.
+        image: An image. A video becomes the sheet of its frames.
+        grid: Its tiles.
     """
     if isinstance(image, TiledImage):
         scale = min(1.0, _LONG_SIDE[1] / max(image.size))
@@ -78,20 +78,20 @@ def drawing_copy(image: OpenedInput, grid: TileGrid) -> Image.Image:
 
 
 def paint_selection(image: Image.Image, selection: LocalSelection) -> Image.Image:
-    """Draws tile borders and kept tokens over an image.
+    """Draw tile borders and kept tokens over an image.
 
-    What was dropped is dimmed; kept tokens are tinted from pale yellow (low score) to red (high score). Tokens that lie
-    wholly on the black border of the canvas have no place on the image and are left out of the drawing.
+    Dropped tokens are dimmed. Kept tokens are tinted from pale yellow (low score) to red (high score). Tokens that lie
+    wholly on the black border of the canvas are outside the image and are not drawn.
 
     Args:
-        image: the RGB image that was asked about, or a copy of any size.
-        selection: its tokens.
+        image: The RGB image of the question, or a copy of any size.
+        selection: Its tokens.
 
     Returns:
         A drawing whose long side has 900 to 1800 pixels.
 
     Raises:
-        ValueError: `kept` or `scores` does not have one value for each local token of the grid.
+        ValueError: `kept` or `scores` does not have one value per local token of the grid.
     """
     selection.check()
     height, width = _drawn_size(image.height, image.width)
@@ -114,19 +114,19 @@ def draw_overlay(
     by: str = "",
     num_global: int | None = None,
 ) -> Image.Image:
-    """Draws where the model looked, with question, answer and token counts beside the image (below a wide one).
+    """Draw the kept tokens, with question, answer and token counts beside the image, or below a wide one.
 
     Args:
-        image: see `paint_selection`.
-        selection: see `paint_selection`.
-        question: the question.
-        answer: the answer; a very long one is cut with an ellipsis.
-        title: a line above the question, such as the image's name.
-        by: the question that the tokens were selected for, told where it is another one.
-        num_global: global tokens of the image, to be told beside the local ones.
+        image: See `paint_selection`.
+        selection: See `paint_selection`.
+        question: The question.
+        answer: The answer. A very long one is cut with an ellipsis.
+        title: A line above the question, such as the image's name.
+        by: The question that the tokens were selected for. It is shown if it differs from `question`.
+        num_global: Number of global tokens, to show beside the local ones.
 
     Raises:
-        ValueError: see `paint_selection`.
+        ValueError: See `paint_selection`.
     """
     drawn = paint_selection(image, selection)
     size = max(16, min(32, max(drawn.size) // 54))
@@ -134,11 +134,11 @@ def draw_overlay(
     beside = drawn.width <= _WIDE * drawn.height
     width = 15 * size if beside else max(drawn.width, 30 * size)
     lines = max(8, drawn.height // (3 * size)) if beside else 8
-    words = [Words(title, 0.8, MUTED, most=1)] if title else []
-    words += [Words("question", 0.7, MUTED, above=0.6), Words(question, 1.0, INK, most=8)]
-    words += [Words("answer", 0.7, MUTED, above=1.0), Words(answer or "(nothing)", 1.3, INK, most=lines)]
+    words = [Words(title, 0.8, MUTED, max_lines=1)] if title else []
+    words += [Words("question", 0.7, MUTED, above=0.6), Words(question, 1.0, INK, max_lines=8)]
+    words += [Words("answer", 0.7, MUTED, above=1.0), Words(answer or "(nothing)", 1.3, INK, max_lines=lines)]
     if by and by != question:
-        words += [Words("tokens were selected for", 0.7, MUTED, above=1.0), Words(by, 0.9, INK, most=4)]
+        words += [Words("tokens were selected for", 0.7, MUTED, above=1.0), Words(by, 0.9, INK, max_lines=4)]
     counts = _counts(selection, num_global)
     if beside:
         columns = [Column([*words, *counts], size, width)]
@@ -161,21 +161,21 @@ def draw_overlay(
 
 
 def plot_selection(axes: Axes, image: Image.Image, selection: LocalSelection, *, colorbar: bool = True) -> None:
-    """Draws where the model looked on a Matplotlib axis, with the counts as its title.
+    """Draw the kept tokens on a Matplotlib axis, with their number as its title.
 
     Args:
-        axes: the axis; its ticks are taken away.
-        image: see `paint_selection`.
-        selection: see `paint_selection`.
-        colorbar: whether to add the scale of scores, where there are scores.
+        axes: The axis. Its ticks are removed.
+        image: See `paint_selection`.
+        selection: See `paint_selection`.
+        colorbar: Whether to add a colour scale if there are scores.
 
     Raises:
-        ValueError: see `paint_selection`.
+        ValueError: See `paint_selection`.
     """
     drawn = paint_selection(image, selection)
     axes.imshow(np.asarray(drawn), interpolation="antialiased")
     axes.set_axis_off()
-    axes.set_title(_told(selection), fontsize="medium")
+    axes.set_title(_summary(selection), fontsize="medium")
     if not colorbar or selection.scores is None or not selection.kept.any() or axes.figure is None:
         return
     from matplotlib.cm import ScalarMappable
@@ -186,7 +186,7 @@ def plot_selection(axes: Axes, image: Image.Image, selection: LocalSelection, *,
     axes.figure.colorbar(ScalarMappable(Normalize(low, high), colours), ax=axes, label="score", shrink=0.7)
 
 
-def _told(selection: LocalSelection) -> str:
+def _summary(selection: LocalSelection) -> str:
     total, kept = selection.kept.size, int(selection.kept.sum())
     if not total:
         return "global view only, no local tokens"
@@ -194,9 +194,9 @@ def _told(selection: LocalSelection) -> str:
 
 
 def _counts(selection: LocalSelection, num_global: int | None) -> list[Words | Share | Scale]:
-    """What the panel tells about the tokens."""
+    """Return the parts of the side panel that describe the tokens."""
     grid, total, kept = selection.grid, selection.kept.size, int(selection.kept.sum())
-    counts: list[Words | Share | Scale] = [Words("tokens", 0.7, MUTED, above=1.0), Words(_told(selection), 0.9, INK)]
+    counts: list[Words | Share | Scale] = [Words("tokens", 0.7, MUTED, above=1.0), Words(_summary(selection), 0.9, INK)]
     if total:
         counts.append(Share(kept / total, _LINE))
     facts = f"{grid.rows} x {grid.cols} tiles"
@@ -212,14 +212,14 @@ def _counts(selection: LocalSelection, num_global: int | None) -> list[Words | S
 def _drawn_size(height: int, width: int) -> tuple[int, int]:
     longest = max(height, width)
     scale = min(max(longest, _LONG_SIDE[0]), _LONG_SIDE[1]) / longest
-    return max(round(height * scale), _SHORT_SIDE), max(round(width * scale), _SHORT_SIDE)
+    return max(round(height * scale), _MIN_SHORT_SIDE), max(round(width * scale), _MIN_SHORT_SIDE)
 
 
 def _paint(base: np.ndarray, selection: LocalSelection) -> np.ndarray:
-    """Dims what was dropped and tints what was kept: base [h, w, 3] -> [h, w, 3]."""
+    """Dim dropped tokens and tint kept ones: base [h, w, 3] -> [h, w, 3]."""
     grid, side = selection.grid, selection.tile_side
     height, width = base.shape[:2]
-    # The token under every drawn row and column, through the scaled image's place on the canvas.
+    # Token under every drawn row and column, by the position of the scaled image on the canvas.
     token = grid.view_size / side
     rows = np.floor((grid.top + (np.arange(height) + 0.5) * grid.scaled_height / height) / token).astype(int)
     cols = np.floor((grid.left + (np.arange(width) + 0.5) * grid.scaled_width / width) / token).astype(int)
@@ -229,7 +229,7 @@ def _paint(base: np.ndarray, selection: LocalSelection) -> np.ndarray:
     tint = (_TINT[0] + (_TINT[1] - _TINT[0]) * strength)[under][..., None]
     colours = _colours(strength)[under]
     kept = selection.kept[under][..., None]
-    # Multiplying keeps dark print readable on light paper; a dark place shows a tint only when it is mixed in.
+    # Multiplying keeps dark print readable on light paper. A dark region shows a tint only when it is mixed in.
     mixed = np.interp(_brightness(base), [60, 160], [0.8, 0.3])[..., None]
     tinted = (1 - mixed) * base * (1 - tint + tint * colours / 255) + mixed * (base * (1 - tint) + colours * tint)
     dimmed = 0.4 * base.mean(axis=-1, keepdims=True) + 0.6 * _DROPPED
@@ -237,7 +237,7 @@ def _paint(base: np.ndarray, selection: LocalSelection) -> np.ndarray:
 
 
 def _brightness(base: np.ndarray) -> np.ndarray:
-    """Brightness around every pixel, [h, w]; letters are small against the neighbourhood."""
+    """Return the brightness around every pixel, [h, w]. The neighbourhood is much larger than a letter."""
     height, width = base.shape[:2]
     grey = Image.fromarray(base.mean(axis=-1).round().astype(np.uint8))
     coarse = grey.resize((max(1, width // 40), max(1, height // 40)), Image.Resampling.BOX)
@@ -245,13 +245,13 @@ def _brightness(base: np.ndarray) -> np.ndarray:
 
 
 def _colours(strength: np.ndarray) -> np.ndarray:
-    """Looks values [L] between 0 and 1 up in the colour scale: float [L, 3]."""
+    """Look up values [L] between 0 and 1 in the colour scale: float [L, 3]."""
     steps = strength * (len(_SCALE) - 1)
     return np.stack([np.interp(steps, range(len(_SCALE)), _SCALE[:, channel]) for channel in range(3)], axis=-1)
 
 
 def _strength(selection: LocalSelection) -> np.ndarray:
-    """Places the scores of the kept tokens between 0 and 1, float [L]; one half everywhere when there are none."""
+    """Scale the scores to 0..1 by those of the kept tokens, float [L]. Without scores, one half everywhere."""
     middle = np.full(selection.kept.shape, 0.5, np.float32)
     if selection.scores is None or not selection.kept.any():
         return middle
@@ -262,7 +262,7 @@ def _strength(selection: LocalSelection) -> np.ndarray:
 
 
 def _score_range(kept: np.ndarray) -> tuple[float, float]:
-    """Scores at the ends of the colour scale: percentiles, so that one outlier does not wash out the rest."""
+    """Return the scores at the ends of the colour scale. Percentiles keep one outlier from taking the whole scale."""
     low, high = np.percentile(kept.astype(np.float32), [2, 98])
     return float(low), float(high)
 

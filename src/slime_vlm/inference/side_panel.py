@@ -1,4 +1,4 @@
-"""The words beside a drawing: a column of texts, bars and a colour scale that fits any width and any text."""
+"""The panel beside a drawing: a column of texts, bars and a colour scale that fits any width and any text."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from PIL import Image, ImageDraw, ImageFont
 INK, MUTED, PAPER = (28, 31, 38), (110, 114, 122), (250, 250, 247)
 _TRACK = (224, 224, 219)
 _LINE_STEP = 1.32
-# Beyond Latin, and yet in Pillow's own font.
+# Not Latin letters, but Pillow's own font has them.
 _PUNCTUATION = "‘’“”…"  # noqa: RUF001
 
 
 @dataclass(frozen=True)
 class Words:
-    """A text of at most `most` lines; sizes are in units of the column's letter size.
+    """A text of at most `max_lines` lines. Sizes are in units of the column's letter size.
 
     Attributes:
-        text: the text; line breaks in it are kept.
-        size: size of its letters.
-        colour: its colour.
-        most: lines that are shown; a longer text ends in an ellipsis.
-        above: room above it.
+        text: The text. Its line breaks are kept.
+        size: Size of the letters.
+        colour: Colour of the letters.
+        max_lines: Maximum number of lines. A longer text ends in an ellipsis.
+        above: Space above the text.
     """
 
     text: str
     size: float
     colour: tuple[int, int, int]
-    most: int = 3
+    max_lines: int = 3
     above: float = 0.0
 
 
 @dataclass(frozen=True)
 class Share:
-    """A bar that is filled to a share between 0 and 1."""
+    """A bar that is filled up to a share between 0 and 1."""
 
     share: float
     colour: tuple[int, int, int]
@@ -49,7 +49,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Scale:
-    """A colour scale, uint8 [n, 3] from low to high, with a word at either end and a line below."""
+    """A colour scale, uint8 [n, 3] from low to high, with a word at either end and a line below it."""
 
     colours: np.ndarray
     low: str
@@ -61,9 +61,9 @@ class Column:
     """A column of parts, laid out for a width.
 
     Args:
-        parts: what it shows, from top to bottom.
-        size: letter size in pixels.
-        width: its width in pixels.
+        parts: The parts of the column, from top to bottom.
+        size: Letter size in pixels.
+        width: Width in pixels.
     """
 
     def __init__(self, parts: Sequence[Words | Share | Scale], size: int, width: int) -> None:
@@ -75,7 +75,7 @@ class Column:
             lines: list[str] = []
             if isinstance(part, Words):
                 y += part.above * size if self._placed else 0
-                lines = wrapped(part.text, round(part.size * size), width, part.most)
+                lines = wrapped(part.text, round(part.size * size), width, part.max_lines)
             self._placed.append((round(y), part, lines))
             y += self._height_of(part, lines)
         self.height = round(y)
@@ -86,7 +86,7 @@ class Column:
         return self._size * (0.9 if isinstance(part, Share) else 3.5)
 
     def draw(self, canvas: Image.Image, left: int, top: int) -> None:
-        """Draws the column with its upper left corner at (left, top)."""
+        """Draw the column with its upper left corner at (left, top)."""
         draw = ImageDraw.Draw(canvas)
         for y, part, lines in self._placed:
             if isinstance(part, Words):
@@ -119,41 +119,41 @@ class Column:
         draw.text((left, top + round(self._size * 1.0)), part.below, font=font, fill=MUTED)
 
 
-def wrapped(text: str, size: int, room: int, most: int) -> list[str]:
-    """Breaks a text into at most `most` lines that fit `room` pixels; the last one ends in an ellipsis when cut.
+def wrapped(text: str, size: int, width: int, max_lines: int) -> list[str]:
+    """Break a text into at most `max_lines` lines of `width` pixels. If it is cut, the last line ends in an ellipsis.
 
     Args:
-        text: any text; line breaks in it are kept, empty lines are not.
-        size: size of the letters in pixels.
-        room: width in pixels.
-        most: largest number of lines.
+        text: Any text. Its line breaks are kept, empty lines are not.
+        size: Size of the letters in pixels.
+        width: Width in pixels.
+        max_lines: Maximum number of lines.
     """
     font = font_for(size, text)
     lines: list[str] = []
-    # What cannot fit need not be measured: no letter is narrower than a sixth of its height.
-    shown = text[: most * 6 * (room // size + 1)]
+    # Text that cannot fit is not measured: no letter is narrower than a sixth of its height.
+    shown = text[: max_lines * 6 * (width // size + 1)]
     for paragraph in shown.splitlines():
         line = ""
         for word in paragraph.split():
             joined = f"{line} {word}" if line else word
-            if font.getlength(joined) <= room:
+            if font.getlength(joined) <= width:
                 line = joined
                 continue
             lines += [line] if line else []
             line = word
-            while font.getlength(line) > room and len(lines) <= most:
-                # A word longer than a line is cut wherever it must be.
-                fits = max(1, bisect_right(range(1, len(line)), room, key=partial(_length, font, line)))
+            while font.getlength(line) > width and len(lines) <= max_lines:
+                # A word that is longer than a line is cut anywhere.
+                fits = max(1, bisect_right(range(1, len(line)), width, key=partial(_length, font, line)))
                 lines.append(line[:fits])
                 line = line[fits:]
-            if len(lines) > most:
+            if len(lines) > max_lines:
                 break
         lines += [line] if line else []
-    if len(lines) <= most and len(shown) == len(text):
+    if len(lines) <= max_lines and len(shown) == len(text):
         return lines
-    lines = lines[:most]
+    lines = lines[:max_lines]
     last = lines[-1]
-    while last and font.getlength(f"{last}…") > room:
+    while last and font.getlength(f"{last}…") > width:
         last = last[:-1]
     return [*lines[:-1], f"{last}…"]
 
@@ -164,14 +164,14 @@ def _length(font: ImageFont.FreeTypeFont, text: str, letters: int) -> int:
 
 @cache
 def _matplotlib_fonts() -> tuple[str, ...]:
-    """The font that Matplotlib brings along, where it is installed; it need not be imported for that."""
+    """Return the path of the font that Matplotlib contains, if it is installed. Matplotlib is not imported."""
     found = importlib.util.find_spec("matplotlib")
     folders = (found.submodule_search_locations or []) if found else []
     return tuple(str(Path(folder, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf")) for folder in folders)
 
 
 def font_for(size: int, text: str) -> ImageFont.FreeTypeFont:
-    """Pillow's own font; for text beyond Latin one with more letters, where the machine has it."""
+    """Return Pillow's own font, or for letters beyond Latin a font with more letters if this machine has one."""
     if any(ord(letter) > 0x24F and letter not in _PUNCTUATION for letter in text):
         for name in (*_matplotlib_fonts(), "DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf"):
             try:

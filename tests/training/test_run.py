@@ -45,7 +45,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         train(path, out, ["encodr"])
     with pytest.raises(ConfigError, match="--set seed: expected KEY=VALUE"):
         train(path, out, overrides=["seed"])
-    with pytest.raises(ConfigError, match=r"stage 'both' starts from .*lm/model, which is not there: run stage 'lm'"):
+    with pytest.raises(ConfigError, match=r"stage 'both' starts from .*lm/model, which does not exist: run stage 'lm'"):
         train(path, out, ["both"])
 
 

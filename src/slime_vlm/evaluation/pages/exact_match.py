@@ -29,7 +29,7 @@ GROUPS = {
 }
 """Kinds of page as results are reported."""
 
-# Far from every seed that a recipe trains on (`training.run.SEEDS_PER_STAGE`).
+# Far from every seed that a recipe trains on (`training.stage_data.SEEDS_PER_STAGE`).
 FIRST_SEED = 7_000_000_000_000
 
 

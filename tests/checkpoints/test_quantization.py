@@ -68,6 +68,17 @@ def test_only_the_language_models_layers_change(folders: dict[str, Path], layout
     assert not torch.equal(logits, exact)
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_plain_transformers_config_changes_the_same_layers(folders: dict[str, Path], bits: int):
+    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(**{f"load_in_{bits}bit": True})
+    model = AutoModelForImageTextToText.from_pretrained(folders["native"], quantization_config=config)
+    ours, _ = load(folders["native"], device="cpu", quantization="int8" if bits == 8 else "4bit")
+    kinds = [{name: type(module) for name, module in one.named_modules()} for one in (model, ours)]
+    assert kinds[0] == kinds[1]
+
+
 def test_the_type_of_the_rest_can_be_chosen(folders: dict[str, Path]):
     model, _ = load(folders["native"], device="cpu", dtype="float32", quantization="4bit")
     assert model.lm_head.weight.dtype == torch.float32

@@ -15,6 +15,7 @@ from torch import nn
 
 from slime_vlm.errors import ConfigError
 from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.pretrained import UNQUANTISED
 from slime_vlm.model.slime_model import SlimeModel
 
 QUANTIZATIONS = ("int8", "4bit", "torchao-int8")
@@ -50,8 +51,8 @@ def check_quantization(kind: str) -> None:
 
 
 def kept_modules(model: SlimeModel) -> list[str]:
-    """Names of the modules that no quantisation touches: everything but the language model's layers."""
-    return [*(f"model.{name}" for name, _ in model.named_children() if name != "language_model"), "lm_head"]
+    """Return the names of the modules that no quantisation changes: all but the language model's layers."""
+    return [*(f"model.{name}" for name in UNQUANTISED if getattr(model, name, None) is not None), "lm_head"]
 
 
 def quantization_config(kind: str, config: SlimeConfig) -> Any:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, PretrainedConfig
@@ -46,6 +48,22 @@ def _own_view_size(vision_config: PretrainedConfig, patch_size: int) -> int:
     return side // patch_size * patch_size
 
 
+def _refuse_misspelt(unknown: Iterable[str]) -> None:
+    """Refuse fields that look like one of ours.
+
+    transformers keeps every other unknown field, since another version of it may have saved it.
+
+    Raises:
+        ConfigError: A name is close to a field's.
+    """
+    ours = [field.name for field in dataclasses.fields(SlimeFields)]
+    inherited = {field.name for field in dataclasses.fields(PretrainedConfig)}
+    for name in unknown:
+        near = difflib.get_close_matches(name, ours, n=1, cutoff=0.85)
+        if near and name not in inherited:
+            raise ConfigError(f"'{name}' is not a field of SlimeConfig, expected '{near[0]}'; correct the name")
+
+
 class SlimeConfig(SlimeFields, PretrainedConfig):
     """Every choice of the paper and of the published implementation, with the published default.
 
@@ -70,6 +88,7 @@ class SlimeConfig(SlimeFields, PretrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         if "top_p" in kwargs:
             raise ConfigError("top_p is a sampling parameter, expected selector_top_p for the selector's share")
+        _refuse_misspelt(kwargs)
         if self.vision_config is None:
             self.vision_config = {
                 "hidden_size": 1024,

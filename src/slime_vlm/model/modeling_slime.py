@@ -12,6 +12,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.generation import SlimeGenerationMixin
+from slime_vlm.model.labels import IGNORED_LABEL
 from slime_vlm.model.outputs import SlimeCausalLMOutput, VisionTokens
 from slime_vlm.model.pretrained import SlimePreTrainedModel
 from slime_vlm.model.question_selector import Selection
@@ -96,7 +97,7 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
         `SlimeModel.forward`; `logits_to_keep` limits the logits to the last positions (0: all) or to given ones. With
         `loss_only`, as in training, the same loss is computed without logits where no label is, and none are returned.
         """
-        kwargs.pop("return_dict", None)
+        return_dict = kwargs.pop("return_dict", None)
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)
         outputs = self.model(
             input_ids=input_ids,
@@ -117,22 +118,30 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
         if loss_only and labels is not None:
             hidden, kept_labels = outputs.last_hidden_state, outputs.labels
             alone = text_loss(self._logits, hidden, kept_labels, num_items_in_batch, together=self.training)
-            return SlimeCausalLMOutput(loss=alone, **passed_on)
+            return _as_asked(SlimeCausalLMOutput(loss=alone, **passed_on), return_dict)
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         # With labels all positions are needed whatever the caller keeps.
         hidden = outputs.last_hidden_state if labels is not None else outputs.last_hidden_state[:, keep]
         logits, loss = self._logits(hidden), None
         if labels is not None:
+            if num_items_in_batch is None:
+                # Rows without any label have a loss of 0, as with `loss_only`; a mean over no token would be NaN.
+                num_items_in_batch = (outputs.labels[:, 1:] != IGNORED_LABEL).sum().clamp(min=1)
             loss = self.loss_function(
                 logits=logits,
                 labels=outputs.labels,
                 vocab_size=self.config.text_config.vocab_size,
                 num_items_in_batch=num_items_in_batch,
             )
-        return SlimeCausalLMOutput(loss=loss, logits=logits, **passed_on)
+        return _as_asked(SlimeCausalLMOutput(loss=loss, logits=logits, **passed_on), return_dict)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self.lm_head(hidden)
         bound = getattr(self.config.text_config, "final_logit_softcapping", None)
         # Gemma 2 bounds its logits after the head: greedy answers do not show it, sampling and the loss do.
         return logits if bound is None else bound * torch.tanh(logits / bound)
+
+
+def _as_asked(output: SlimeCausalLMOutput, return_dict: bool | None) -> Any:
+    """Return the output, or with `return_dict=False` the tuple of its values."""
+    return output.to_tuple() if return_dict is False else output

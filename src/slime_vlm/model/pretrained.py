@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
@@ -10,6 +12,16 @@ from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.global_adapters import GlobalAdapter
 from slime_vlm.model.query_attention import QueryAttention, initial_position_table
 from slime_vlm.model.visual_vocabulary import VisualVocabulary
+
+UNQUANTISED = (
+    "vision_tower",
+    "projector",
+    "global_adapter",
+    "local_compressor",
+    "selector",
+    "page_positions",
+)
+"""Parts of `SlimeModel` that stay in the model's own type when it is quantised: all but the language model."""
 
 
 class SlimePreTrainedModel(PreTrainedModel):
@@ -25,6 +37,19 @@ class SlimePreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_attention_backend = True
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Load as every transformers model does; quantisation leaves all but the language model's layers alone.
+
+        A plain `BitsAndBytesConfig` would quantise projector and selector as well, and answers would be wrong without
+        an error: the selection compares embeddings.
+        """
+        config = kwargs.get("quantization_config")
+        for name in ("llm_int8_skip_modules", "modules_to_not_convert"):
+            if config is not None and getattr(config, name, ()) is None:
+                setattr(config, name, [*UNQUANTISED, *(f"model.{part}" for part in UNQUANTISED), "lm_head"])
+        return super().from_pretrained(*args, **kwargs)
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)

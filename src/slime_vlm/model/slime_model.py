@@ -169,7 +169,7 @@ class SlimeModel(SlimeVision):
         columns = text_mask.any(dim=0)
         text = self.embed_text(input_ids[:, columns])[0]
         local_tokens = [tokens.local_tokens.to(text) for tokens in vision_tokens if tokens.local_tokens is not None]
-        return self.selector(
+        selection: Selection = self.selector(
             pad_sequence(local_tokens, batch_first=True) if len(local_tokens) > 1 else local_tokens[0][None],
             text[rows],
             text_mask[:, columns][rows],
@@ -179,6 +179,13 @@ class SlimeModel(SlimeVision):
             top_p=self.config.selector_top_p,
             max_tokens=self.config.max_local_tokens,
         )
+        # Softmax makes one damaged score the whole row's, and sorting would then keep a single token without a word.
+        if not bool(torch.isfinite(selection.probs).all()):
+            raise InputError(
+                "the selector's scores are not finite, expected numbers: local tokens or text embeddings hold NaN or "
+                "infinity; check the weights, or load the model in float32 or bfloat16"
+            )
+        return selection
 
     def select(
         self,

@@ -46,8 +46,10 @@ def match_images(images: Any, per_row: Sequence[int], image_token: str) -> list[
     return list(images)
 
 
-def padded_length(rows: Sequence[EncodedText], padding: bool | str, max_length: int | None) -> int | None:
-    """Length that rows are padded to, None for no padding.
+def padded_length(
+    rows: Sequence[EncodedText], padding: bool | str, max_length: int | None, multiple_of: int | None = None
+) -> int | None:
+    """Return the length that rows are padded to, None for no padding.
 
     Raises:
         InputError: `padding` has an unknown value.
@@ -57,7 +59,8 @@ def padded_length(rows: Sequence[EncodedText], padding: bool | str, max_length: 
     if padding in (False, "do_not_pad"):
         return None
     longest = max((len(row.input_ids) for row in rows), default=0)
-    return max(longest, max_length or 0) if padding == "max_length" else longest
+    length = max(longest, max_length or 0) if padding == "max_length" else longest
+    return length if not multiple_of else -(-length // multiple_of) * multiple_of
 
 
 def pad_rows(rows: Sequence[EncodedText], length: int | None, side: str, pad_token_id: int) -> dict[str, Any]:

@@ -171,6 +171,8 @@ class SlimeProcessor(ProcessorMixin):
             segments.append(found)
         merged = self._merge_kwargs(ProcessingKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
         text_kwargs = merged["text_kwargs"]
+        if "left" in (kwargs.get("truncation_side"), kwargs.get("text_kwargs", {}).get("truncation_side")):
+            raise InputError("truncation_side 'left' would cut the head of the prompt, expected 'right'; leave it out")
         if kwargs.get("sanitize_control_tokens"):
             raise InputError("sanitize_control_tokens is not supported, remove special tokens from the text beforehand")
         add_special_tokens = text_kwargs.get("add_special_tokens", True)
@@ -196,6 +198,7 @@ class SlimeProcessor(ProcessorMixin):
             padding=text_kwargs.get("padding", True),
             padding_side=kwargs.get("padding_side", kwargs.get("text_kwargs", {}).get("padding_side")),
             max_length=text_kwargs.get("max_length"),
+            pad_to_multiple_of=text_kwargs.get("pad_to_multiple_of"),
             truncation=bool(text_kwargs.get("truncation", False)),
             return_tensors=kwargs.get("return_tensors", text_kwargs.get("return_tensors", "pt")),
             extras={
@@ -305,6 +308,7 @@ class SlimeProcessor(ProcessorMixin):
         image_grids: Sequence[Sequence[int]] | None = None,
         images_kwargs: dict[str, Any] | None = None,
         max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
         truncation: bool = False,
         extras: Mapping[str, bool] | None = None,
     ) -> BatchFeature:
@@ -329,7 +333,7 @@ class SlimeProcessor(ProcessorMixin):
         side = padding_side or ("right" if return_labels else self.tokenizer.padding_side)
         extras = extras or {}
         pad_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
-        text = pad_rows(expanded, padded_length(expanded, padding, max_length), side, pad_id)
+        text = pad_rows(expanded, padded_length(expanded, padding, max_length, pad_to_multiple_of), side, pad_id)
         if not return_labels:
             del text["labels"]
         if not extras.get("offset_mapping"):

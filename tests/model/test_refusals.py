@@ -1,0 +1,67 @@
+"""Used in ways that would give a wrong answer without an error, the model refuses or gives the right one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from slime_vlm.errors import ConfigError, InputError
+from slime_vlm.model.labels import IGNORED_LABEL
+from tests.conftest import prompt_ids, tiny_config, tiny_model
+from tests.tiny_text import tiny_processor
+
+
+def inputs_of(model: Any) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    ids = torch.tensor([prompt_ids(model.config, [1, 5], (1, 2), [7, 8, 9])])
+    return {"input_ids": ids, "pixel_values": torch.randn(3, 3, 56, 56), "image_grids": torch.tensor([[1, 2]])}
+
+
+@pytest.mark.parametrize("damage", [float("nan"), float("inf")])
+@pytest.mark.parametrize("selector", ["cosine", "attention"])
+def test_scores_that_are_not_finite_are_refused(selector: str, damage: float) -> None:
+    model = tiny_model(selector=selector)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[7] = damage
+    with pytest.raises(InputError, match="scores are not finite"):
+        model(**inputs_of(model))
+
+
+@pytest.mark.parametrize("loss_only", [False, True])
+def test_rows_without_labels_have_no_loss(loss_only: bool) -> None:
+    model = tiny_model()
+    inputs = inputs_of(model)
+    loss = model(**inputs, labels=torch.full_like(inputs["input_ids"], IGNORED_LABEL), loss_only=loss_only).loss
+    assert loss.item() == 0.0
+    loss.backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_a_tuple_when_asked() -> None:
+    model = tiny_model()
+    inputs = inputs_of(model)
+    with torch.no_grad():
+        output, values = model(**inputs), model(**inputs, return_dict=False)
+    assert isinstance(values, tuple)
+    assert torch.equal(values[0], output.logits)
+
+
+@pytest.mark.parametrize("name", ["selecter_top_p", "max_tile", "num_local_querys"])
+def test_a_misspelt_field_is_named(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{name}' is not a field of SlimeConfig, expected '"):
+        tiny_config(**{name: 1})
+
+
+def test_fields_of_other_versions_are_kept() -> None:
+    assert tiny_config(output_router_logits=False, some_new_thing=3).some_new_thing == 3
+
+
+def test_padding_to_a_multiple() -> None:
+    processor = tiny_processor()
+    ids = processor(text=["ab", "abcde"], pad_to_multiple_of=8)["input_ids"]
+    assert ids.shape[1] % 8 == 0
+    assert processor(text=["ab", "abcde"])["input_ids"].shape[1] % 8
+    with pytest.raises(InputError, match="truncation_side 'left'"):
+        processor(text="abc", truncation=True, max_length=2, truncation_side="left")

@@ -103,8 +103,8 @@ def _characters(raw: Any, text_page: Any) -> tuple[list[int], np.ndarray, list[f
         if code < 32 or not get_loose(text_page, i, loose):
             continue
         box = (loose.left, loose.right, loose.bottom, loose.top)
-        # Upright text has an angle of 0 to rounding; slanted text would need boxes that are not upright.
-        if box[1] - box[0] > 6 * (box[3] - box[2]) or 0.02 < get_angle(text_page, i) < 6.26:
+        # Turned text would need boxes that are not upright. A slanted face counts as turned by up to 0.3.
+        if box[1] - box[0] > 6 * (box[3] - box[2]) or 0.35 < get_angle(text_page, i) < 5.93:
             continue
         if code in _X_LETTERS and len(x_heights) < _MEASURED and get_tight(text_page, i, left, right, bottom, top):
             x_heights.append(top.value - bottom.value)

@@ -91,6 +91,7 @@ _BARE = frozenset(
         "for",
     ]
 )
+_HASTE = {"sentence": 0.4, "chart": 0.5}
 _OVERVIEW_COLOURS = frozenset({"blue", "green", "red", "orange", "purple", "teal", "brown"})
 
 
@@ -178,8 +179,8 @@ class Asker:
         seen: set[str] = set()
         missing = sum(rng.random() < absent for _ in range(count)) if self.stated else 0
         whole = sum(rng.random() < overview for _ in range(count))
-        order = [*self.stated]
-        rng.shuffle(order)
+        # Sentences and charts are few on a page of many fields.
+        order = sorted(self.stated, key=lambda one: rng.random() * _HASTE.get(one.fact.family, 1.0))
         # Many cells must not drown the few fields of a page.
         cells = [one for one in order if one.fact.family == "cell"]
         others = [one for one in order if one.fact.family != "cell"]
@@ -256,7 +257,7 @@ class Asker:
         if concept and self.groups[concept.group] == 1 and (draw < 0.45 or normal_key(fact.phrase) in _BARE):
             return self._synonym(one, concept)
         key = asked_key(rng, fact.phrase)
-        if not unique:
+        if not unique or (fact.section and rng.random() < 0.2):
             if fact.section and self.in_sections[normal_key(fact.phrase), fact.section] == 1:
                 return self._make(self._pattern("in_section", k=key, s=fact.section), "in_section", one)
             return None

@@ -13,7 +13,7 @@ from slime_vlm.pages.words import listed
 
 CSS = """
 section.d{box-sizing:border-box;position:relative;break-after:page;-webkit-print-color-adjust:exact;
-font-variant-ligatures:none;overflow-wrap:anywhere}
+font-variant-ligatures:none;overflow-wrap:break-word}
 section.d *{box-sizing:border-box}
 a{color:inherit;text-decoration:none}
 h1,h2,h3,h4{font-family:var(--head);color:var(--accent);line-height:1.15;margin:0 0 .5em}

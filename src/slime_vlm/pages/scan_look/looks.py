@@ -29,6 +29,8 @@ _EFFECTS: dict[str, _Effect] = {
     "fold": effects.fold,
     "edges": effects.edges,
 }
+# After these nobody can say what colour the page had.
+_RECOLOURING = frozenset({"coloured paper", "colour cast", "grey", "one bit", "fax"})
 _MOVES = {"tilt": geometry.tilt, "perspective": geometry.perspective}
 
 LOOKS: dict[str, tuple[tuple[str, float], ...]] = {
@@ -97,4 +99,7 @@ def apply_look(page: ReadablePage, look: str, seed: int) -> ReadablePage:
         else:
             image = _EFFECTS[name](rng, image, x_height)
         applied.append(name)
-    return replace(page, image=image, boxes=boxes, x_height=x_height, looks=(*page.looks, *applied))
+    questions = page.questions
+    if not _RECOLOURING.isdisjoint(applied):
+        questions = [question for question in questions if question.family != "colour"]
+    return replace(page, image=image, boxes=boxes, x_height=x_height, looks=(*page.looks, *applied), questions=questions)

@@ -197,7 +197,7 @@ def certificate(draft: Draft) -> Layout:
         only=("grid", "inline"),
     )
     return Layout(
-        "<div class='centre' style='border:4px double var(--accent);padding:14mm;min-height:178mm'>"
+        "<div class='centre' style='border:4px double var(--accent);padding:14mm;min-height:178mm;font-size:1.35em'>"
         f"<div style='font-size:1.4em'>{title2}</div>"
         f"<p>{wording}</p><div class='hand huge'>{named2}</div><div class='gap'></div>"
         f"{text(draft, 'any', 1, 1)}{particulars}<div class='gap'></div>"

@@ -112,7 +112,7 @@ def dialog(draft: Draft) -> Layout:
     title2 = draft.title(" ".join(row_names(draft, 1)), "h3")
     wording = draft.rng.choice(("OK", "Save", "Apply", "Continue"))
     return Layout(
-        "<div style='background:#9aa3ad;min-height:190mm;padding:18mm 70mm'><div "
+        "<div style='background:#9aa3ad;min-height:211mm;padding:18mm 70mm'><div "
         f"style='background:#f6f6f6;padding:1.3em;border-radius:8px'>{title2}{prose(draft, 1)}{inner}<div "
         "class='right'><span class='button' style='background:#ccc;color:#222'>"
         f"{draft.rng.choice(('Cancel', 'Close', 'Back'))}</span> <span class='button'>{wording}</span></div>"

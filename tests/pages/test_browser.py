@@ -27,7 +27,7 @@ from slime_vlm.pages.page import ABSENT
 from slime_vlm.pages.readable import ReadablePage
 from slime_vlm.pages.splits import is_heldout_key, is_heldout_word, wordings_of
 from slime_vlm.pages.values import is_heldout
-from slime_vlm.pages.words import Words, read_words
+from slime_vlm.pages.word_lists import Words, read_words
 
 pytest.importorskip("pypdfium2")
 matplotlib = pytest.importorskip("matplotlib")

@@ -18,7 +18,7 @@ from slime_vlm.pages.splits import wordings_of
 from slime_vlm.pages.typeset import TypesetPages
 from slime_vlm.pages.typeset.source import PACKAGES
 from slime_vlm.pages.typeset.wordings import TYPESET_WORDINGS
-from slime_vlm.pages.words import Words, invented_word, read_words
+from slime_vlm.pages.word_lists import Words, invented_word, read_words
 from tests.pages.tiny_pdf import write_pdf
 
 pytest.importorskip("pypdfium2")

@@ -18,7 +18,7 @@ from slime_vlm.pages.page import ABSENT
 from slime_vlm.pages.questions import vary_case
 from slime_vlm.pages.readable import PageQuestion, ReadablePage
 from slime_vlm.pages.splits import choose_wording, normal_key
-from slime_vlm.pages.words import Words
+from slime_vlm.pages.word_lists import Words
 
 _LONGEST = 64  # characters of an answer
 _SHARE = 5

@@ -9,7 +9,7 @@ from slime_vlm.pages.browser.draft import Draft, Fact, Field
 from slime_vlm.pages.browser.sentences import filler, sentences
 from slime_vlm.pages.browser.values import amount
 from slime_vlm.pages.splits import is_heldout_key
-from slime_vlm.pages.words import listed
+from slime_vlm.pages.word_lists import listed
 
 CSS = """
 section.d{box-sizing:border-box;position:relative;break-after:page;-webkit-print-color-adjust:exact;

@@ -16,7 +16,7 @@ from slime_vlm.pages.browser.theme import Theme
 from slime_vlm.pages.browser.thesaurus import Concept, concepts
 from slime_vlm.pages.browser.values import Manner, draw_value
 from slime_vlm.pages.splits import is_heldout_key, normal_key
-from slime_vlm.pages.words import Words, listed
+from slime_vlm.pages.word_lists import Words, listed
 
 _MODIFIERS = listed(
     "Your Current Main First Stated Registered Official Listed Reported Agreed New Confirmed Second "

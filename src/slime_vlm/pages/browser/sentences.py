@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from slime_vlm.pages.words import Words, listed
+from slime_vlm.pages.word_lists import Words, listed
 
 _FILE = Path(__file__).with_name("sentences.txt")
 _PIECE = re.compile(r"\[\*\]|\[([^\]]+)\]|\{(\w+)\}|<(\w+)>")

@@ -28,7 +28,7 @@ from slime_vlm.pages.browser.values import draw_manner
 from slime_vlm.pages.pdf_pages import open_pdf, page_links, read_pdf_page, render_pdf_page
 from slime_vlm.pages.readable import ReadablePage
 from slime_vlm.pages.splits import SPLITS
-from slime_vlm.pages.words import Words, read_words
+from slime_vlm.pages.word_lists import Words, read_words
 
 BATCH = 48
 """Documents that are printed together: enough to make up for Chromium's start."""

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from slime_vlm.pages.splits import is_heldout_key
-from slime_vlm.pages.words import listed
+from slime_vlm.pages.word_lists import listed
 
 _FILE = Path(__file__).with_name("thesaurus.txt")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from slime_vlm.pages.values import is_heldout
-from slime_vlm.pages.words import Words, invented_word, listed
+from slime_vlm.pages.word_lists import Words, invented_word, listed
 
 _FIRST = listed(
     "Ada Adam Agnes Ahmed Aisha Alan Alba Alice Amara Ana Andre Anika Anton Aria Arne Astrid Bea Ben "

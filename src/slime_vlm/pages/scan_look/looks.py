@@ -102,4 +102,6 @@ def apply_look(page: ReadablePage, look: str, seed: int) -> ReadablePage:
     questions = page.questions
     if not _RECOLOURING.isdisjoint(applied):
         questions = [question for question in questions if question.family != "colour"]
-    return replace(page, image=image, boxes=boxes, x_height=x_height, looks=(*page.looks, *applied), questions=questions)
+    return replace(
+        page, image=image, boxes=boxes, x_height=x_height, looks=(*page.looks, *applied), questions=questions
+    )

@@ -15,7 +15,7 @@ from slime_vlm.pages.pdf_pages import PdfText, open_pdf, read_pdf_page, render_p
 from slime_vlm.pages.readable import ReadablePage
 from slime_vlm.pages.splits import SPLITS
 from slime_vlm.pages.typeset.statements import typeset_questions
-from slime_vlm.pages.words import Words, read_words
+from slime_vlm.pages.word_lists import Words, read_words
 
 PACKAGES = Path(__file__).with_name("packages.tsv")
 

@@ -16,7 +16,7 @@ from slime_vlm.pages.page import ABSENT
 from slime_vlm.pages.readable import PageQuestion, ReadablePage
 from slime_vlm.pages.splits import choose_wording
 from slime_vlm.pages.typeset.wordings import TYPESET_WORDINGS
-from slime_vlm.pages.words import listed
+from slime_vlm.pages.word_lists import listed
 
 _LONGEST = 48  # characters of an answer
 

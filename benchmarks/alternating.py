@@ -1,14 +1,14 @@
-"""Global, then local, then both, against everything at once, with as many steps (paper section 3.4).
+"""Compare training global, then local, then both parts with training all at once for as many steps (paper section 3.4).
 
     python benchmarks/alternating.py --plot docs/figures/alternating.png
-    python benchmarks/alternating.py --scale 0.01 --pages 1 --seeds 1    # to see that it works
+    python benchmarks/alternating.py --scale 0.01 --pages 1 --seeds 1    # a quick check that it works
 
-The paper starts from a trained encoder and a trained language model, and trains what lies between. So does this: of
-nano the encoder, the language model and the table of visual words stay, the projection, both adapters and the local
-compressor are drawn anew. `recipes/ablations/alternating.yaml` and `joint.yaml` then train with the same losses and
-rates, on pages of the same kinds. What is told is exact match on held-out pages, of which each seed sees the same.
+The paper starts from a trained vision encoder and a trained language model, and trains the parts between them. So does
+this benchmark: it keeps nano's encoder, language model and table of visual words, and initialises the projection, both
+adapters and the local compressor at random. `recipes/ablations/alternating.yaml` and `joint.yaml` then train with the
+same losses and rates, on pages of the same kinds. The result is exact match on held-out pages, the same for each seed.
 
-A run that was stopped goes on where it was when it is started again.
+Start the same command again to resume an interrupted run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NUM_LOCAL_QUERIES = 64
 
 
 def train_arm(arm: str, seed: int, start: Path, out: Path, scale: float) -> Path:
-    """Run a recipe; folder of its model."""
+    """Run a recipe, and return the folder of its model."""
     path = RECIPES / "ablations" / f"{arm}.yaml"
     overrides = [f"seed={seed}", f"model.path={start}", "trackers=[]"]
     overrides += [f"stages.{s.name}.steps={max(1, round(scale * (s.steps or 0)))}" for s in load_recipe(path).stages]
@@ -42,12 +42,12 @@ def train_arm(arm: str, seed: int, start: Path, out: Path, scale: float) -> Path
 
 
 def measure(folder: Path, pages: int) -> dict[str, Any]:
-    """Exact match by group on held-out pages, with the question's own selection and from the global view alone."""
+    """Return exact match by group on held-out pages, with both views and with the global view alone."""
     return {views: exact_match(folder, pages, views) for views in ("both", "global")}
 
 
 def table(results: dict[str, Any], seeds: list[int]) -> list[str]:
-    """Rows of Markdown: every run, then mean and spread."""
+    """Return rows of Markdown: every run, then mean and spread."""
     columns = [f"{group}" for group in GROUPS]
     lines = [f"| | seed | {' | '.join(columns)} | global view alone |", "|" + " --- |" * (len(columns) + 3)]
     for arm in ARMS:
@@ -59,13 +59,13 @@ def table(results: dict[str, Any], seeds: list[int]) -> list[str]:
             means = [
                 mean_and_spread(run["both"].get(group, {}).get("exact_match", 0.0) for run in runs) for group in GROUPS
             ]
-            seen = mean_and_spread(run["global"]["all"]["exact_match"] for run in runs)
-            lines.append(f"| {arm} | mean | {' | '.join(means)} | {seen} |")
+            global_only = mean_and_spread(run["global"]["all"]["exact_match"] for run in runs)
+            lines.append(f"| {arm} | mean | {' | '.join(means)} | {global_only} |")
     return lines
 
 
 def plot(results: dict[str, Any], seeds: list[int], path: Path) -> None:
-    """A point a seed, a line at the mean."""
+    """Plot one point per seed, and a line at the mean."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3.6), layout="constrained")
@@ -73,13 +73,13 @@ def plot(results: dict[str, Any], seeds: list[int], path: Path) -> None:
     for k, (arm, colour) in enumerate(zip(ARMS, ("tab:blue", "tab:orange"), strict=True)):
         for x, group in enumerate(GROUPS):
             values = [results[f"{arm} {seed}"]["both"].get(group, {}).get("exact_match", 0.0) for seed in seeds]
-            place = x + (k - 0.5) * 0.3
-            axis.plot([place] * len(values), values, "o", color=colour, alpha=0.7, label=arm if x == 0 else None)
-            axis.hlines(statistics.mean(values), place - 0.1, place + 0.1, color=colour)
+            shifted = x + (k - 0.5) * 0.3
+            axis.plot([shifted] * len(values), values, "o", color=colour, alpha=0.7, label=arm if x == 0 else None)
+            axis.hlines(statistics.mean(values), shifted - 0.1, shifted + 0.1, color=colour)
     axis.set_xticks(range(len(GROUPS)), ["all questions", *GROUPS[1:]])
     axis.set_ylim(0, 1)
     axis.set_ylabel("exact match, held-out pages")
-    axis.set_title(f"As many steps each; a point a seed ({len(seeds)}), a line at their mean", fontsize=10)
+    axis.set_title(f"Same number of steps; one point per seed ({len(seeds)}), a line at their mean", fontsize=10)
     axis.legend(frameon=False)
     axis.grid(axis="y", alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,8 +90,8 @@ def main() -> None:
     """Train, measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, help="train only these")
-    parser.add_argument("--pages", type=int, default=80, help="held-out pages")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, help="train only these arms")
+    parser.add_argument("--pages", type=int, default=80, help="number of held-out pages")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the recipes' steps")
     parser.add_argument("--out", type=Path, default=Path("runs/alternating"))
     parser.add_argument("--plot", type=Path)

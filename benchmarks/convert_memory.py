@@ -1,10 +1,10 @@
-"""Peak memory of `slime convert` on a synthetic checkpoint with the shards and tensors of a 13B, but small ones.
+"""Measure the peak memory of `slime convert` on a scaled-down checkpoint with the shards and tensors of a 13B model.
 
     python benchmarks/convert_memory.py [--width 1024]
 
-The checkpoint has the 40 + 24 layers, the names and the three shards of a SliME on Vicuna-13B (width 5120), and every
-width in the same proportion; output shards are smaller in proportion, too. It is converted from safetensors, from
-pickles, as a LoRA, and back. Printed: the peak beyond what the imports take.
+The checkpoint has the 40 + 24 layers, the names and the three shards of a SliME on Vicuna-13B (width 5120). All widths
+and the size of output shards are scaled down in proportion. It is converted from safetensors, from pickles, as a LoRA,
+and back. The script prints the peak on top of what the imports take.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ KINDS = ("safetensors", "bin", "lora", "back")
 
 
 def write_checkpoint(folder: Path, width: int) -> None:
-    """The checkpoint in all its forms, under `folder`."""
+    """Write the checkpoint in all its forms to `folder`."""
     tokenizer = AutoTokenizer.from_pretrained(SHIPPED["nano"])
     vision = CLIPVisionConfig(
         hidden_size=width // 4, intermediate_size=width, num_hidden_layers=24, num_attention_heads=4, image_size=336
@@ -62,21 +62,21 @@ def write_checkpoint(folder: Path, width: int) -> None:
     fields = published_fields(config) | {"model_type": "llava_llama", "mm_vision_tower": "vision_tower"}
     names = list(shapes)
     for kind in ("safetensors", "bin"):
-        place = folder / kind
-        vision.save_pretrained(place / "vision_tower")
-        tokenizer.save_pretrained(place)
-        (place / "config.json").write_text(json.dumps(fields))
+        form = folder / kind
+        vision.save_pretrained(form / "vision_tower")
+        tokenizer.save_pretrained(form)
+        (form / "config.json").write_text(json.dumps(fields))
         stem = "model" if kind == "safetensors" else "pytorch_model"
         weight_map = {}
         for index in range(SHARDS):
             part = {name: torch.full(shapes[name], 0.01, dtype=torch.bfloat16) for name in names[index::SHARDS]}
             file = f"{stem}-{index + 1:05d}-of-{SHARDS:05d}.{kind}"
             if kind == "bin":
-                torch.save(part, place / file)
+                torch.save(part, form / file)
             else:
-                save_file(part, place / file)
+                save_file(part, form / file)
             weight_map |= dict.fromkeys(part, file)
-        (place / f"{stem}.{kind}.index.json").write_text(json.dumps({"weight_map": weight_map}))
+        (form / f"{stem}.{kind}.index.json").write_text(json.dumps({"weight_map": weight_map}))
     lora = folder / "lora"
     lora.mkdir()
     vision.save_pretrained(lora / "vision_tower")
@@ -93,7 +93,7 @@ def write_checkpoint(folder: Path, width: int) -> None:
 
 
 def run(folder: Path, kind: str, shard_bytes: int) -> None:
-    """Convert one form and print its line; in a process of its own, whose peak is that of the conversion."""
+    """Convert one form and print its line. Run this in a process of its own, whose peak is that of the conversion."""
     logging.set_verbosity_error()
     weight_files.SHARD_BYTES = shard_bytes
     source = folder / ("native" if kind == "back" else kind)
@@ -120,7 +120,7 @@ def run(folder: Path, kind: str, shard_bytes: int) -> None:
 
 
 def main() -> None:
-    """Write the checkpoint, then convert it in each way."""
+    """Write the checkpoint, then convert each form."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--step", nargs=2, metavar=("FOLDER", "KIND"), help=argparse.SUPPRESS)
@@ -131,7 +131,7 @@ def main() -> None:
         write_checkpoint(folder, arguments.width) if kind == "write" else run(folder, kind, shard_bytes)
         return
     print(f"width {arguments.width}, output shards of at most {shard_bytes / 1e6:.0f} MB; all numbers in MB")
-    print("| from | tensors | weights | shards | largest tensor | imports | peak beyond | seconds |")
+    print("| from | tensors | weights | shards | largest tensor | imports | peak above | seconds |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for step in ("write", *KINDS):

@@ -1,19 +1,19 @@
-"""What seeing costs, step by step, beside the published way and beside LLaVA-NeXT with the same weights.
+"""Measure the cost of answering, step by step, against the published way and LLaVA-NeXT with the same weights.
 
     python benchmarks/encode.py [--repeats 3] [--out encode.json]
-    python benchmarks/encode.py --small     # tiny parts, to see that it works
+    python benchmarks/encode.py --small     # tiny parts, a quick check that it works
 
-One encoder (CLIP-L/14 at 336) and one language model (Llama, 16 layers of width 1024) of random weights answer about
-images of 2, 4, 6 and 7 tiles, in float32, three ways:
+One vision encoder (CLIP-L/14 at 336) and one language model (Llama, 16 layers of width 1024) with random weights answer
+questions about images of 2, 4, 6 and 7 tiles in float32, in three ways:
 
-- ours: views one at a time (on a GPU in chunks), no blank ones, no layer behind the wanted one; an image is encoded
-  once, and its global tokens are read once;
-- published: view by view through all layers of an encoder without fused attention, which its transformers of 2023 did
-  not have, anew for every question (blank views, which the published code encodes where a batch holds images of
-  several sizes, are left out);
-- LLaVA-NeXT: `LlavaNextForConditionalGeneration` on the same views, every token of every tile read.
+- ours: views one at a time (in chunks on a GPU), without blank views and without the layers after the one that is used.
+  An image is encoded once, and its global tokens are processed once.
+- published: view by view through all layers of an encoder without fused attention, again for every question. Fused
+  attention was missing in transformers of 2023. The published code also encodes blank views if a batch has images of
+  several sizes; they are left out here.
+- LLaVA-NeXT: `LlavaNextForConditionalGeneration` on the same views, with every token of every tile.
 
-Contenders take turns within a repeat, and medians are told. Memory is the peak of a process of its own.
+The contenders take turns within a repeat, and medians are printed. Memory is the peak of a separate process.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ CONTENDERS = ("ours", "published", "LLaVA-NeXT")
 
 @dataclass
 class Parts:
-    """What contenders run on.
+    """Models and processor of the contenders.
 
     Attributes:
-        config: of our model.
-        processor: of our model.
-        model: ours, which the published way runs, too.
-        llava: a LLaVA-NeXT with the same encoder and language model.
+        config: Config of our model.
+        processor: Processor of our model.
+        model: Our model, which the published way uses as well.
+        llava: LLaVA-NeXT with the same vision encoder and language model.
     """
 
     config: slime_vlm.SlimeConfig
@@ -79,7 +79,7 @@ class Parts:
 
 
 def build(small: bool, contender: str | None = None) -> Parts:
-    """All models with the same weights, or the one that a contender runs."""
+    """Build all models with the same weights, or the one that a contender needs."""
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(SHIPPED["nano"])
     vision_size = (32, 64, 3, 2, 56) if small else (1024, 4096, 24, 16, 336)
@@ -104,7 +104,7 @@ def build(small: bool, contender: str | None = None) -> Parts:
     )
     processor = slime_vlm.SlimeProcessor.from_config(config, tokenizer, "llama3")
     parts = Parts(config, processor)
-    # An end token would cut the decoding short.
+    # An end token would stop decoding early.
     if contender != "LLaVA-NeXT":
         parts.model = slime_vlm.SlimeForConditionalGeneration(config).eval()
         parts.model.generation_config.eos_token_id = None
@@ -128,14 +128,14 @@ def build(small: bool, contender: str | None = None) -> Parts:
 
 
 def image_of(tiles: int, side: int) -> Image.Image:
-    """Noise that fills a grid of so many tiles exactly."""
+    """Return a noise image that exactly fills a grid of so many tiles."""
     rows, cols = GRIDS[tiles]
     pixels = np.random.default_rng(tiles).integers(0, 256, (rows * side, cols * side, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
 
 def run_ours(parts: Parts, image: Image.Image, questions: int, new_tokens: int) -> Seconds:
-    """Encode once, ask every question; seconds by step, summed over questions."""
+    """Encode once and ask every question. Return seconds by step, summed over questions."""
     encoded = encode(parts.model, parts.processor, image)
     answers = [encoded.ask(QUESTION, max_new_tokens=new_tokens) for _ in range(questions)]
     return {step: sum(answer.seconds[step] for answer in answers) for step in STEPS}
@@ -143,7 +143,7 @@ def run_ours(parts: Parts, image: Image.Image, questions: int, new_tokens: int) 
 
 @torch.inference_mode()
 def run_published(parts: Parts, image: Image.Image, questions: int, new_tokens: int) -> Seconds:
-    """Everything anew for every question, view by view, through all layers."""
+    """Repeat everything for every question, view by view, through all layers. Return seconds by step."""
     model, processor = parts.model, parts.processor
     model.model.vision_tower.set_attn_implementation("eager")
     total = dict.fromkeys(STEPS, 0.0)
@@ -187,7 +187,7 @@ def run_published(parts: Parts, image: Image.Image, questions: int, new_tokens: 
 
 @torch.inference_mode()
 def run_llava(parts: Parts, image: Image.Image, questions: int, new_tokens: int) -> Seconds:
-    """LLaVA-NeXT on the same views; encoding is what its vision tower takes."""
+    """Run LLaVA-NeXT on the same views. Return seconds by step; `encode` is the time of its vision tower."""
     processor, llava = parts.processor, parts.llava
     side, rate = parts.config.view_size, parts.config.feature_side
     total = dict.fromkeys(STEPS, 0.0)
@@ -201,7 +201,7 @@ def run_llava(parts: Parts, image: Image.Image, questions: int, new_tokens: int)
         out = processor.image_processor(images=[image], return_tensors="pt")
         rows, cols = out["image_grids"][0].tolist()
         llava.config.image_grid_pinpoints = [[rows * side, cols * side]]
-        # The whole view, then the map of all tiles with a token at the end of every line.
+        # The global view, then the map of all tiles with one extra token at the end of every row.
         number = rate**2 + rows * rate * (cols * rate + 1)
         prompt = processor.tokenizer(QUESTION, return_tensors="pt").input_ids
         ids = torch.cat([torch.full((1, number), processor.image_token_id), prompt], dim=1)
@@ -219,8 +219,8 @@ def run_llava(parts: Parts, image: Image.Image, questions: int, new_tokens: int)
         )
         end = time.perf_counter()
         first = streamer.first_token or end
-        seeing = marks[-1] - marks[0]
-        times = (cut - start, seeing, 0.0, first - cut - seeing, end - first)
+        encoding = marks[-1] - marks[0]
+        times = (cut - start, encoding, 0.0, first - cut - encoding, end - first)
         total = {step: total[step] + seconds for step, seconds in zip(STEPS, times, strict=True)}
     for hook in hooks:
         hook.remove()
@@ -238,7 +238,7 @@ def medians(
     repeats: int,
     contenders: Sequence[str] = CONTENDERS,
 ) -> dict[str, Seconds]:
-    """Median seconds by step of contenders, which take turns."""
+    """Return the median seconds by step of contenders, which take turns."""
     rounds: dict[str, list[Seconds]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name in contenders:
@@ -250,12 +250,12 @@ def medians(
 
 
 def first_token(seconds: Seconds) -> float:
-    """Seconds from the image to the first token of the first answer."""
+    """Return the seconds from the image to the first token of the first answer."""
     return sum(seconds[step] for step in STEPS[:-1])
 
 
 def preprocessing(processor: Any, repeats: int, size: tuple[int, int]) -> dict[str, float]:
-    """Median seconds from a JPEG of (height, width) to pixels, by the ways there are."""
+    """Return the median seconds from a JPEG of size (height, width) to views, for each backend."""
     settings, way = processor.image_processor, {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "photo.jpg"
@@ -266,7 +266,7 @@ def preprocessing(processor: Any, repeats: int, size: tuple[int, int]) -> dict[s
         shape, side = (grid.scaled_height, grid.scaled_width), grid.view_size
         quick = SlimeImageProcessor(view_size=side, resize_backend="torch")
         way["decode"] = lambda: open_image(path)
-        way["the two scalings alone, Pillow bicubic"] = lambda: (
+        way["the two resizes alone, Pillow bicubic"] = lambda: (
             image.resize((side, side), Image.Resampling.BICUBIC),
             image.resize(shape[::-1], Image.Resampling.BICUBIC),
         )
@@ -281,13 +281,13 @@ def preprocessing(processor: Any, repeats: int, size: tuple[int, int]) -> dict[s
         result = {name: statistics.median(seconds) for name, seconds in found.items()}
         apart = way["views, resize_backend pillow"]() - way["views, resize_backend torch"]()
         levels = (apart.abs() * torch.tensor(quick.image_std)[:, None, None] * 255).round()
-        result["share of values that torch has otherwise"] = float((levels > 0).float().mean())
-        result["grey levels between them, at most"] = float(levels.max())
+        result["share of values that differ with torch"] = float((levels > 0).float().mean())
+        result["grey levels of difference, at most"] = float(levels.max())
         return result
 
 
 def peak_of(name: str, small: bool, tiles: int) -> float:
-    """Peak megabytes of a process in which one contender answers one question."""
+    """Return the peak megabytes of a process in which one contender answers one question."""
     command = [sys.executable, __file__, "--contender", name, "--tiles", str(tiles), *(["--small"] if small else [])]
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1])
 
@@ -295,15 +295,19 @@ def peak_of(name: str, small: bool, tiles: int) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--small", action="store_true", help="tiny parts and images")
+    parser.add_argument("--small", action="store_true", help="use tiny models and images")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tiles", type=int, nargs="+", choices=GRIDS, default=list(GRIDS))
     parser.add_argument("--questions", type=int, default=10)
-    parser.add_argument("--question-tiles", type=int, choices=GRIDS, default=4, help="tiles of their image")
+    parser.add_argument(
+        "--question-tiles", type=int, choices=GRIDS, default=4, help="tiles of the image for --questions"
+    )
     parser.add_argument("--new-tokens", type=int, default=16)
-    parser.add_argument("--no-memory", action="store_true", help="leave out the processes that measure memory")
-    parser.add_argument("--out", type=Path, help="JSON to write")
-    parser.add_argument("--contender", choices=CONTENDERS, help="print only its peak memory, with one question")
+    parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument(
+        "--contender", choices=CONTENDERS, help="only print the peak memory of this contender for one question"
+    )
     arguments = parser.parse_args()
     logging.set_verbosity_error()
     parts = build(arguments.small, arguments.contender)
@@ -317,7 +321,7 @@ def main() -> None:
     print(f"{machine()}, torch {torch.__version__}, {torch.get_num_threads()} thread(s), float32; seconds, medians\n")
     print("| tiles | | preprocess | encode | select | prefill | decode | first token | all | of published | peak, MB |")
     print(f"|{' --- |' * 11}", flush=True)
-    # A round that is not measured: libraries load, and memory is asked for.
+    # One round that is not measured, because libraries load and memory is allocated on first use.
     medians(parts, image_of(arguments.tiles[0], side), 1, 2, 1)
     for tiles in arguments.tiles:
         rows = medians(parts, image_of(tiles, side), 1, arguments.new_tokens, arguments.repeats)
@@ -347,14 +351,14 @@ def main() -> None:
         print(f"\nours in bfloat16, {tiles} tiles: {sum(seconds.values()):.3f} s", flush=True)
         results["bfloat16, ours"] = seconds
     else:
-        print("\nbfloat16: left out, this CPU has no instructions for it")
+        print("\nbfloat16: skipped, this CPU has no instructions for it")
 
     size = (300, 400) if arguments.small else (3000, 4000)
     print(f"\nFrom a JPEG of {size[1]} x {size[0]} to views\n\n| | |\n| --- | --- |")
     results["preprocessing"] = preprocessing(parts.processor, arguments.repeats, size)
     for name, value in results["preprocessing"].items():
-        told = {"share": f"{value:.2%}", "grey": f"{value:.0f}"}.get(name.split()[0], f"{value:.3f} s")
-        print(f"| {name} | {told} |")
+        text = {"share": f"{value:.2%}", "grey": f"{value:.0f}"}.get(name.split()[0], f"{value:.3f} s")
+        print(f"| {name} | {text} |")
     if arguments.out:
         arguments.out.write_text(json.dumps(results, indent=1))
 

@@ -1,11 +1,11 @@
-"""What a huge image costs: tokens, seconds and memory from 1 to 100 megapixels, with a fixed budget of local tokens.
+"""Measure the cost of huge images: tokens, seconds and memory from 1 to 100 megapixels, for a fixed token budget.
 
     python benchmarks/huge_image.py --plot docs/figures/huge_image.png [--megapixels 1 4 16 36 64 100] [--encoder small]
-    python benchmarks/huge_image.py --format tiff       # decoded by regions from 30 megapixels on
+    python benchmarks/huge_image.py --format tiff       # from 30 megapixels on, TIFF is decoded by regions
 
-Every image is a square JPEG (or TIFF) of many copies of examples/invoice.png. It is opened, encoded and asked about
-in a process of its own, whose peak memory is that of the whole run: Python, torch, model and image. Weights are
-random; the encoder reads views of 336 pixels as CLIP does, with `--encoder large` in CLIP-L's size.
+Every image is a square JPEG (or TIFF) with many copies of examples/invoice.png. A separate process opens it, encodes it
+and asks one question. Its peak memory is that of the whole run: Python, torch, model and image. Weights are random. The
+vision encoder takes views of 336 pixels like CLIP; with `--encoder large` it has the size of CLIP-L.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def write_image(path: Path, megapixels: float) -> None:
 
 
 def build_model(encoder: str, max_tiles: int, budget: int) -> tuple[Any, Any]:
-    """A model of random weights, with nano's tokenizer."""
+    """Build a model with random weights and nano's tokenizer."""
     import torch
     from transformers import AutoTokenizer, CLIPVisionConfig, LlamaConfig
 
@@ -86,12 +86,12 @@ def build_model(encoder: str, max_tiles: int, budget: int) -> tuple[Any, Any]:
 
 
 def measure(path: Path, encoder: str, max_tiles: int, budget: int) -> dict[str, Any]:
-    """Open, encode and ask; in a process of its own."""
+    """Open, encode and ask. Run this in a process of its own."""
     from slime_vlm.inference.answering import encode
     from slime_vlm.media import TiledImage, open_input
 
     model, processor = build_model(encoder, max_tiles, budget)
-    # The first use of everything, so that nothing of it is counted with the image.
+    # Use everything once, so that one-time costs do not count for the image.
     encode(model, processor, Image.new("RGB", (500, 300), "white")).ask(QUESTION, max_new_tokens=1)
     before = peak_memory()
     start = time.perf_counter()
@@ -115,18 +115,18 @@ def measure(path: Path, encoder: str, max_tiles: int, budget: int) -> dict[str, 
 
 
 HEADS = [
-    *("megapixels", "tiles", "local tokens", "kept", "LLM reads", "open, s", "preprocess, s", "encode, s"),
+    *("megapixels", "tiles", "local tokens", "kept", "LLM tokens", "open, s", "preprocess, s", "encode, s"),
     *("select, s", "prefill, s", "decoded image, MB", "peak, MB"),
 ]
 
 
 def line(cells: list[str]) -> str:
-    """A line of a Markdown table."""
+    """Return a line of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
-def told(row: dict[str, Any]) -> str:
-    """What was measured, under `HEADS`."""
+def format_row(row: dict[str, Any]) -> str:
+    """Return a measurement as a line under `HEADS`."""
     counts = [f"{row[name]:,}" for name in ("tiles", "local", "kept", "read")]
     seconds = [f"{row['seconds'][step]:.2f}" for step in ("open", "preprocess", "encode", "select", "prefill")]
     return line([f"{row['megapixels']:.0f}", *counts, *seconds, f"{row['decoded']:,.0f}", f"{row['peak']:,.0f}"])
@@ -143,15 +143,17 @@ def plot(rows: list[dict[str, Any]], target: Path) -> None:
     pixels = [row["megapixels"] for row in rows]
     figure, (tokens, seconds, memory) = plt.subplots(1, 3, figsize=(13, 3.8), dpi=110, layout="constrained")
     tokens.plot(pixels, [row["local"] for row in rows], "o-", color=grey, label="local tokens of the image")
-    tokens.plot(pixels, [row["read"] for row in rows], "o-", color=blue, label="image tokens the LLM reads")
+    tokens.plot(pixels, [row["read"] for row in rows], "o-", color=blue, label="image tokens in the LLM's input")
     tokens.set(title="Tokens", yscale="log")
-    seeing = [row["seconds"]["preprocess"] + row["seconds"]["encode"] for row in rows]
-    seconds.plot(pixels, seeing, "o-", color=grey, label="preprocess and encode, once an image")
+    encoding = [row["seconds"]["preprocess"] + row["seconds"]["encode"] for row in rows]
+    seconds.plot(pixels, encoding, "o-", color=grey, label="preprocess and encode, once per image")
     seconds.plot(pixels, [row["seconds"]["select"] for row in rows], "o-", color=orange, label="select")
     seconds.plot(pixels, [row["seconds"]["prefill"] for row in rows], "o-", color=blue, label="prefill")
     seconds.set(title="Seconds", yscale="log")
     memory.plot(pixels, [row["peak"] for row in rows], "o-", color=blue, label="peak of the process")
-    memory.plot(pixels, [row["peak"] - row["decoded"] for row in rows], "o-", color=orange, label="peak less the image")
+    memory.plot(
+        pixels, [row["peak"] - row["decoded"] for row in rows], "o-", color=orange, label="peak without the image"
+    )
     memory.plot(pixels, [row["decoded"] for row in rows], "o--", color=grey, label="decoded image alone")
     memory.set(title="Memory, MB", ylim=(0, 1.3 * max(row["peak"] for row in rows)))
     for axes in (tokens, seconds, memory):
@@ -172,8 +174,8 @@ def main() -> None:
     parser.add_argument("--max-tiles", type=int, default=900)
     parser.add_argument("--budget", type=int, default=256, help="max_local_tokens")
     parser.add_argument("--format", choices=("jpg", "tiff"), default="jpg")
-    parser.add_argument("--plot", type=Path, help="PNG to draw")
-    parser.add_argument("--out", type=Path, help="JSON to write")
+    parser.add_argument("--plot", type=Path, help="PNG file to write")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--step", nargs=2, metavar=("STEP", "FILE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.step:
@@ -190,12 +192,12 @@ def main() -> None:
         options = ["--encoder", arguments.encoder, "--max-tiles", str(arguments.max_tiles)]
         options += ["--budget", str(arguments.budget)]
         for megapixels in arguments.megapixels:
-            # The kernel hands a parent's peak on to its children, so the image is not written here either.
+            # A child process inherits its parent's peak. The image is therefore not written in this process.
             call = [sys.executable, __file__, "--megapixels", str(megapixels), *options, "--step"]
             subprocess.run([*call, "write", path], check=True)
             done = subprocess.run([*call, "measure", path], check=True, stdout=subprocess.PIPE, text=True)
             rows.append(json.loads(done.stdout.splitlines()[-1]))
-            print(told(rows[-1]), flush=True)
+            print(format_row(rows[-1]), flush=True)
     if arguments.out:
         arguments.out.write_text(json.dumps(rows, indent=1))
     if arguments.plot:

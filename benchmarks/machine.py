@@ -1,4 +1,4 @@
-"""What benchmarks tell about the machine and the process they ran on."""
+"""Describe the machine and the process that a benchmark runs on."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pathlib import Path
 
 
 def peak_memory() -> float:
-    """Most megabytes that this process ever held."""
+    """Return the peak memory of this process in megabytes."""
     status = Path("/proc/self/status")
     if status.is_file():
-        # What getrusage tells on Linux begins with what the parent held when it started this process.
+        # On Linux, getrusage starts from the memory that the parent held when it started this process.
         lines = status.read_text().splitlines()
         peak = next((line for line in lines if line.startswith("VmHWM:")), None)
         if peak is not None:
             return int(peak.split()[1]) * 1024 / 1e6
-    # Linux counts in KiB, macOS in bytes.
+    # Linux reports KiB, macOS bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 def machine() -> str:
-    """Date, processor, cores and what else runs on them, in a line."""
+    """Return date, processor, cores and load in one line."""
     names = Path("/proc/cpuinfo")
     lines = names.read_text().splitlines() if names.is_file() else []
     named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

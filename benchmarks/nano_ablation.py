@@ -1,4 +1,4 @@
-"""What ablations at nano's size share: where every arm starts from, and what it is asked in the end."""
+"""Shared by the ablations at nano's size: the start of every arm, and the questions that measure it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HELD_OUT = PageSettings(
     kinds={"form": 0.25, "invoice": 0.15, "receipt": 0.15, "table": 0.35, "scene": 0.10},
 )
 BETWEEN = ("model.projector.linear", "model.global_adapter.", "model.local_compressor.")
-"""What is drawn anew."""
+"""Prefixes of the weights that are initialised at random."""
 
 
 def make_start(folder: Path, seed: int, num_local_queries: int) -> None:
@@ -40,20 +40,20 @@ def make_start(folder: Path, seed: int, num_local_queries: int) -> None:
             state[name].copy_(value)
     fresh.generation_config = model.generation_config
     fresh_processor.save_pretrained(folder)
-    # Last: where it lies, the start is whole.
+    # Saved last: if the weights exist, the start is complete.
     fresh.save_pretrained(folder)
 
 
 def exact_match(folder: Path, pages: int, views: str = "both") -> dict[str, Any]:
-    """What nano's questions about held-out pages of two and three tiles give, by group; every model sees the same."""
+    """Return exact match by group on held-out pages of two and three tiles, which are the same for every model."""
     model, processor = slime_vlm.load(str(folder), device="cpu", dtype=torch.float32, views=views)
     return summarise(list(answer_pages(model, processor, HELD_OUT, pages)))
 
 
 def cost(folder: Path, pages: int) -> tuple[float, float | None]:
-    """Seconds a question, and the most megabytes that drawing and reading these pages takes beyond the model."""
+    """Return seconds per question, and the peak megabytes of rendering and answering on top of the model."""
     model, processor = slime_vlm.load(str(folder), device="cpu", dtype=torch.float32)
-    # One that is not measured: libraries load.
+    # One page that is not measured, because libraries load on first use.
     list(answer_pages(model, processor, HELD_OUT, 1))
     with measure_growth(model.device) as growth:
         answers = summarise(list(answer_pages(model, processor, HELD_OUT, pages)))
@@ -61,13 +61,13 @@ def cost(folder: Path, pages: int) -> tuple[float, float | None]:
 
 
 def share(groups: dict[str, Any], group: str) -> str:
-    """Exact match of a group, and its number of questions."""
+    """Return exact match of a group, and its number of questions."""
     found = groups.get(group)
     return "-" if found is None else f"{found['exact_match']:.2f} ({found['questions']:.0f})"
 
 
 def mean_and_spread(values: Iterable[float], digits: int = 2) -> str:
-    """Mean and standard deviation over seeds."""
+    """Return mean and standard deviation over seeds."""
     numbers = list(values)
     spread = f" ± {statistics.stdev(numbers):.{digits}f}" if len(numbers) > 1 else ""
     return f"{statistics.mean(numbers):.{digits}f}{spread}"

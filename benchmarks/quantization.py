@@ -1,11 +1,11 @@
-"""What int8 and 4-bit weights cost: agreement of the logits with those of float32, and memory.
+"""Measure the cost of int8 and 4-bit weights: agreement of the logits with float32, and memory.
 
     python benchmarks/quantization.py [--nano-only]
 
-Two models see the same image and question: a random one with a 12-layer language model, and the shipped nano, whose
-weights are trained; every local token is kept, so that all sequences are the same. Over all positions it prints the
-mean divergence KL(float32 || quantised) in nats, the share of positions with the same most probable token, and the
-bytes of the language model. torchao is measured beside bitsandbytes where it is installed.
+Two models get the same image and question: a random one with a 12-layer language model, and the shipped nano with
+trained weights. All local tokens are kept, so that all sequences are the same. The script prints the mean divergence
+KL(float32 || quantised) over all positions in nats, the share of positions with the same most probable token, and the
+bytes of the language model. If torchao is installed, it is measured as well as bitsandbytes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ QUESTION = "What is the total?"
 
 
 def save_random_model(folder: Path) -> None:
-    """A model of random weights of a usual scale, with nano's tokenizer."""
+    """Save a model with random weights of a usual scale and nano's tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(SHIPPED["nano"])
     config = slime_vlm.SlimeConfig(
         vision_config=CLIPVisionConfig(
@@ -55,7 +55,7 @@ def save_random_model(folder: Path) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:
-                # Keeps the size of what passes through, so that every layer matters and the logits have a spread.
+                # Preserves the scale of activations, so that every layer matters and the logits have a spread.
                 parameter.normal_(std=parameter.shape[1] ** -0.5)
         model.get_input_embeddings().weight.normal_()
         model.lm_head.weight.mul_(3)
@@ -64,7 +64,7 @@ def save_random_model(folder: Path) -> None:
 
 
 def log_probabilities(model: Any, processor: Any) -> torch.Tensor:
-    """[S, vocabulary] for the fixed image and question."""
+    """Return the log probabilities [S, V] for the fixed image and question."""
     message = [{"type": "image", "image": open_image(IMAGE)}, {"type": "text", "text": QUESTION}]
     inputs = processor.apply_chat_template(
         [{"role": "user", "content": message}], tokenize=True, return_dict=True, add_generation_prompt=True
@@ -74,11 +74,11 @@ def log_probabilities(model: Any, processor: Any) -> torch.Tensor:
 
 
 def num_bytes(model: Any) -> int:
-    """Bytes of the language model's weights, quantised ones with their scales."""
+    """Return the bytes of the language model's weights, including the scales of quantised ones."""
     total = 0
     for parameter in model.model.language_model.parameters():
         tensors = [parameter]
-        # Tensor subclasses hold their values and scales as attributes; bitsandbytes hangs scales on the parameter.
+        # Tensor subclasses hold values and scales as attributes. bitsandbytes attaches scales to the parameter.
         if hasattr(parameter, "__tensor_flatten__"):
             tensors = [getattr(parameter, name) for name in parameter.__tensor_flatten__()[0]]
         state = getattr(parameter, "quant_state", None)
@@ -88,7 +88,7 @@ def num_bytes(model: Any) -> int:
 
 
 def measure(name: str, model_name: str) -> None:
-    """Print one table."""
+    """Measure one model and print its table."""
     keep_all: dict[str, Any] = {"selector_top_p": 1.0, "max_local_tokens": None}
     kinds: dict[str, dict[str, str]] = {
         "float32": {},

@@ -1,15 +1,15 @@
-"""How many queries a tile needs: accuracy against the size of the local compressor (paper section 3.3: 144).
+"""Measure accuracy against the number of queries per tile of the local compressor (paper section 3.3: 144).
 
     python benchmarks/queries.py --plot docs/figures/queries.png
-    python benchmarks/queries.py --scale 0.01 --pages 1 --seeds 1    # to see that it works
+    python benchmarks/queries.py --scale 0.01 --pages 1 --seeds 1    # a quick check that it works
 
-A number of queries cannot be turned at a trained model, so each is trained: the projection, both adapters and a local
-compressor of so many queries are drawn anew, and `recipes/ablations/joint.yaml` trains them and nano's language model;
-nano's encoder, which gives 256 features a tile, and its table of visual words stay. What is told is exact match on
-held-out pages, of which each model sees the same.
+The number of queries cannot be changed in a trained model, so one model is trained for each. The projection, both
+adapters and a local compressor with that many queries are initialised at random. `recipes/ablations/joint.yaml` trains
+them and nano's language model. nano's vision encoder, which gives 256 features per tile, and its table of visual words
+are kept. The result is exact match on held-out pages, which are the same for every model.
 
-A run that was stopped goes on where it was when it is started again, and several processes may share the work
-(`--queries`, `--seeds`): each prints what there is when it ends.
+Start the same command again to resume an interrupted run. Several processes may share the work (`--queries`,
+`--seeds`): each prints all results that exist when it ends.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ RECIPE = RECIPES / "ablations" / "joint.yaml"
 QUERIES = (16, 36, 64, 144)
 GROUPS = ("all", "key-value", "table", "scene")
 Results = dict[tuple[int, int], dict[str, Any]]
-"""By queries and seed: what `summarise` told."""
+"""The summaries of `summarise`, by queries and seed."""
 
 
 def model_folder(out: Path, queries: int, seed: int) -> Path:
-    """Where the model of a run lies when it is trained."""
+    """Return the folder of the trained model of a run."""
     return out / f"queries-{queries}-{seed}" / "joint" / "model"
 
 
 def run(queries: int, seed: int, out: Path, scale: float, pages: int) -> None:
-    """Train with so many queries and write what the model then answers."""
+    """Train a model with so many queries, and write its exact match."""
     start = out / f"start-{queries}-{seed}"
     if not (start / "model.safetensors").exists():
         make_start(start, seed, queries)
@@ -53,8 +53,8 @@ def run(queries: int, seed: int, out: Path, scale: float, pages: int) -> None:
 
 
 def table(results: Results, costs: dict[int, tuple[float, float | None]]) -> list[str]:
-    """Rows of Markdown, a number of queries each; mean and spread over seeds."""
-    lines = [f"| queries a tile | seeds | {' | '.join(GROUPS)} | local tokens | kept | s a question | MB |"]
+    """Return rows of Markdown, one per number of queries, with mean and spread over seeds."""
+    lines = [f"| queries/tile | seeds | {' | '.join(GROUPS)} | local tokens | kept | s/question | MB |"]
     lines.append("|" + " --- |" * (len(GROUPS) + 6))
     for queries in sorted({queries for queries, _seed in results}):
         runs = [run for (number, _seed), run in sorted(results.items()) if number == queries]
@@ -70,7 +70,7 @@ def table(results: Results, costs: dict[int, tuple[float, float | None]]) -> lis
 
 
 def plot(results: Results, path: Path) -> None:
-    """Exact match of every run against its local tokens, a line through the means of each kind of question."""
+    """Plot exact match of every run against its queries, with a line through the means of each kind of question."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3.8), layout="constrained")
@@ -84,11 +84,11 @@ def plot(results: Results, path: Path) -> None:
     axis.set_xscale("log")
     axis.set_xticks(numbers, [str(number) for number in numbers])
     axis.minorticks_off()
-    axis.set_xlabel("queries a tile (its encoder gives 256 features)")
+    axis.set_xlabel("queries per tile (the vision encoder gives 256 features)")
     axis.set_ylabel("exact match, held-out pages")
     axis.set_ylim(0, 1)
     seeds = len({seed for _queries, seed in results})
-    axis.set_title(f"As many steps each; a point a seed ({seeds}), lines through their means", fontsize=10)
+    axis.set_title(f"Same number of steps; one point per seed ({seeds}), lines through their means", fontsize=10)
     axis.legend(frameon=False)
     axis.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,8 +100,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--queries", type=int, nargs="+", default=list(QUERIES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--pages", type=int, default=80, help="held-out pages")
-    parser.add_argument("--cost-pages", type=int, default=10, help="pages that seconds and memory are measured on")
+    parser.add_argument("--pages", type=int, default=80, help="number of held-out pages")
+    parser.add_argument(
+        "--cost-pages", type=int, default=10, help="number of pages on which seconds and memory are measured"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="share of the recipe's steps")
     parser.add_argument("--out", type=Path, default=Path("runs/queries"))
     parser.add_argument("--plot", type=Path)
@@ -111,14 +113,14 @@ def main() -> None:
     for seed in arguments.seeds:
         for queries in arguments.queries:
             if not (arguments.out / f"{queries}-{seed}.json").exists():
-                console.print(f"{queries} queries a tile, seed {seed}")
+                console.print(f"{queries} queries per tile, seed {seed}")
                 run(queries, seed, arguments.out, arguments.scale, arguments.pages)
     results: Results = {}
     for file in arguments.out.glob("*-*.json"):
         queries, seed = map(int, file.stem.split("-"))
         results[queries, seed] = json.loads(file.read_text())
     print(f"{machine()}, torch {torch.__version__}, {torch.get_num_threads()} thread(s)\n")
-    # Side by side, when all are trained.
+    # Measured one after another, once all models are trained.
     models = {queries: model_folder(arguments.out, queries, seed) for queries, seed in sorted(results)}
     costs = {queries: cost(folder, arguments.cost_pages) for queries, folder in models.items()}
     print("\n".join(table(results, costs)))

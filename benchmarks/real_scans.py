@@ -1,11 +1,11 @@
-"""Two real scans with questions, as records for `slime eval ablation --records`.
+"""Write two real scans with questions as records for `slime eval ablation --records`.
 
     python benchmarks/real_scans.py --out runs/scans
     slime eval ablation --records runs/scans/records.jsonl --settings views,resized,ocr --out runs/scans/ablation
 
-The scans lie in the source archive of OCRmyPDF on PyPI, among its test files: a page of a brochure (2550 x 3300) and a
-typewritten recipe in Dutch (4000 x 2864); its README names their sources and licences. They are fetched, not shipped.
-The questions are ours.
+The scans are test files in the source archive of OCRmyPDF on PyPI: a page of a brochure (2550 x 3300) and a typewritten
+recipe in Dutch (4000 x 2864). The archive's README names their sources and licences. They are downloaded, not shipped.
+The questions were written for this project.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ QUESTIONS: dict[str, list[tuple[str, str]]] = {
 
 
 def fetch(out: Path) -> None:
-    """Download the archive and take the scans out of it."""
+    """Download the archive and extract the scans."""
     with tempfile.TemporaryDirectory() as folder:
         command = ["pip", "download", "--no-deps", "--no-binary", "ocrmypdf", "--dest", folder, PACKAGE]
         subprocess.run([sys.executable, "-m", *command], check=True, stdout=subprocess.DEVNULL)
@@ -60,7 +60,7 @@ def fetch(out: Path) -> None:
 
 
 def main() -> None:
-    """Fetch what is not there yet, and write the records."""
+    """Download missing scans, and write the records."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path, default=Path("runs/scans"))
     out: Path = parser.parse_args().out

@@ -1,17 +1,17 @@
-"""What a training step costs: rows packed, rows padded, and the published way, with the same weights and batch.
+"""Measure a training step: rows packed, rows padded, and the published way, with the same weights and batch.
 
     python benchmarks/train_step.py [--size small] [--repeats 1] [--threads 2] [--out train_step.json]
 
-A batch of stage 3 mixes rows of text with images of two to seven tiles, and all but the vision encoder trains:
-forward pass, backward pass and AdamW, in float32. Three ways:
+A batch of stage 3 mixes text rows with images of two to seven tiles, and everything but the vision encoder is trained:
+forward pass, backward pass and AdamW, in float32. There are three ways:
 
-- packed: views of all rows in one call, logits for answers alone, rows end to end without padding;
+- packed: views of all rows in one call, logits only for answers, rows concatenated without padding;
 - padded: the same, with rows padded to the longest;
-- published: sample by sample through all layers of the encoder, each with ten views of which most are blank, all
-  logits, rows padded to the longest.
+- published: sample by sample through all layers of the encoder, each with ten views of which most are blank, logits for
+  all tokens, rows padded to the longest.
 
 Weights are random and noise is off, so that all three have the same loss. Views are those of the paper (576 tokens, 144
-a tile), parts are small: `--size` says how small. Every way is a process of its own, whose peak memory is that of the
+per tile), the models are small (`--size`). Every way runs in a process of its own, whose peak memory is that of the
 whole run: Python, torch, model, optimizer and batch.
 """
 
@@ -43,8 +43,8 @@ SIZES: dict[str, tuple[tuple[int, int, int], tuple[int, int], int]] = {
     "large": ((1024, 24, 336), (1024, 24), 32_000),
 }
 
-# (rows, columns) of tiles, tokens of the question, tokens of the answer. A quarter is text alone; most images are
-# small, as photographs of a few hundred pixels are, and a few are pages or charts of many tiles.
+# (rows, columns) of tiles, tokens of the question, tokens of the answer. A quarter of the samples is text. Most images
+# are small, like photographs of a few hundred pixels, and a few are pages or charts with many tiles.
 Sample = tuple[tuple[int, int] | None, int, int]
 SAMPLES: list[Sample] = [
     ((1, 2), 40, 30),
@@ -59,7 +59,7 @@ SAMPLES: list[Sample] = [
 
 
 def build(size: str) -> tuple[SlimeForConditionalGeneration, Stage]:
-    """A model of random weights with the paper's stage 3 applied to it."""
+    """Build a model with random weights, and apply the paper's stage 3 to it."""
     import torch
     from transformers import CLIPVisionConfig, LlamaConfig
 
@@ -107,7 +107,7 @@ def build(size: str) -> tuple[SlimeForConditionalGeneration, Stage]:
 
 
 def batch_of(model: SlimeForConditionalGeneration, samples: list[Sample]) -> dict[str, Any]:
-    """Inputs of random words and pixels, padded to the longest row; only answers have labels."""
+    """Return inputs of random tokens and pixels, padded to the longest row. Only answers have labels."""
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
@@ -130,7 +130,7 @@ def batch_of(model: SlimeForConditionalGeneration, samples: list[Sample]) -> dic
 
 
 def published_loss(model: SlimeForConditionalGeneration, batch: dict[str, Any]) -> Any:
-    """The loss as the published code comes to it: ten views for every sample, text alone among them."""
+    """Return the loss computed as in the published code: with ten views for every sample, even a text one."""
     import torch
 
     from slime_vlm.model.local_compressor import stitch_tiles
@@ -157,7 +157,7 @@ def published_loss(model: SlimeForConditionalGeneration, batch: dict[str, Any]) 
 
 
 def measure(way: str, size: str, repeats: int, threads: int | None) -> dict[str, Any]:
-    """Take the steps of one way; in a process of its own."""
+    """Measure the steps of one way. Run this in a process of its own."""
     import torch
 
     from slime_vlm.model.packed_attention import use_packed_attention
@@ -170,7 +170,7 @@ def measure(way: str, size: str, repeats: int, threads: int | None) -> dict[str,
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=stage.learning_rate, weight_decay=stage.weight_decay)
     losses, walls, works = [], [], []
-    # The first step, in which memory is first asked for, is not counted.
+    # The first step, which allocates memory, is not counted.
     for _ in range(1 + repeats):
         wall, work = time.perf_counter(), time.process_time()
         if way == "published":
@@ -197,12 +197,12 @@ def measure(way: str, size: str, repeats: int, threads: int | None) -> dict[str,
 
 
 def main() -> None:
-    """Measure each way in its own process, print the table."""
+    """Measure each way in a process of its own, and print the table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--size", choices=SIZES, default="small", help="of encoder and language model")
-    parser.add_argument("--repeats", type=int, default=1, help="steps that are counted; their median is told")
-    parser.add_argument("--threads", type=int, help="of torch, default its own choice")
-    parser.add_argument("--out", type=Path, help="JSON to write")
+    parser.add_argument("--size", choices=SIZES, default="small", help="size of vision encoder and language model")
+    parser.add_argument("--repeats", type=int, default=1, help="number of measured steps, whose median is printed")
+    parser.add_argument("--threads", type=int, help="number of torch threads (default: torch's choice)")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.way:
@@ -217,9 +217,9 @@ def main() -> None:
     last = rows[-1]
     print(
         f"{machine()}; torch {last['torch']}, {last['threads']} thread(s), float32; {last['parameters']:.2f} M "
-        f"parameters of which {last['trained']:.2f} M train, {len(SAMPLES)} samples a step\n"
+        f"parameters, of which {last['trained']:.2f} M are trained, {len(SAMPLES)} samples per step\n"
     )
-    print("| | s a sample | CPU s a sample | published / this | peak, MB | loss, first step | loss, last step |")
+    print("| | s/sample | CPU s/sample | published / this | peak, MB | loss, first step | loss, last step |")
     print(f"|{' --- |' * 7}")
     for row in rows:
         cells = [row["way"], f"{row['seconds']:.3f}", f"{row['cpu seconds']:.3f}"]

@@ -67,7 +67,7 @@ def test_encode(tmp_path: Path) -> None:
         assert f"| 2 | {name} |" in printed
         assert results[f"2 tiles, {name}"]["encode"] > 0
         assert results[f"2 tiles, {name}"]["decode"] > 0
-    assert 0 < results["preprocessing"]["share of values that torch has otherwise"] < 0.05
+    assert 0 < results["preprocessing"]["share of values that differ with torch"] < 0.05
 
 
 def test_train_step(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from slime_vlm.cli import app
-from slime_vlm.errors import ConfigError, InputError
+from slime_vlm.errors import ConfigError
 from slime_vlm.evaluation.benchmarks import BENCHMARKS, Task
 from slime_vlm.evaluation.judge import Judge
 from slime_vlm.evaluation.scoring import TaskResult, score_task
@@ -145,7 +145,7 @@ def test_own_prompts(grader: Grader, tmp_path: Path) -> None:
     assert result.judge == {"model": "grader-1", "prompt": "mm_vet.txt"}
     assert grader.asked[0]["messages"][0]["content"] == "Grade x against -1 <AND> -5."
     (tmp_path / "mm_vet.txt").write_text("Grade {predicted}.")
-    with pytest.raises(InputError, match=r"\{predicted\} is no field, expected answer, prediction, question"):
+    with pytest.raises(ConfigError, match=r"\{predicted\} is not a known field, expected answer, prediction, question"):
         graded("mm_vet", grader, "x", "y", "z", templates=tmp_path)
 
 
@@ -154,13 +154,13 @@ def test_failures(grader: Grader) -> None:
     assert Judge(grader.url, "g", pause=0.0).ask("?") == "0.5"
     assert len(grader.asked) == 3
     grader.failures, grader.code = 100, 401
-    with pytest.raises(InputError, match="401"):
+    with pytest.raises(ConfigError, match="401"):
         Judge(grader.url, "g", pause=0.0).ask("?")
     # Asking again would not help.
     assert len(grader.asked) == 4
     # A reply that breaks off is asked for again.
     grader.failures, grader.missing_bytes = 0, 5
-    with pytest.raises(InputError, match=r"5 more expected.*; check --judge-url"):
+    with pytest.raises(ConfigError, match=r"5 more expected.*; check --judge-url"):
         Judge(grader.url, "g", pause=0.0).ask("?")
     assert len(grader.asked) == 8
     with pytest.raises(ConfigError, match="expected an address"):

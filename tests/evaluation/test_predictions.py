@@ -53,7 +53,7 @@ def test_what_is_no_prediction_is_named(change: dict[str, Any], tmp_path: Path) 
     path = tmp_path / "x.jsonl"
     for wrong in ({"task": "pope"}, {**row(0), **change}, 5):
         path.write_text(f"{json.dumps(wrong)}\n{{}}\n")
-        with pytest.raises(DataError, match="line 1 is no prediction"):
+        with pytest.raises(DataError, match="line 1 is not a prediction"):
             list(read_rows(path))
     path.write_text("\n")
     assert list(read_rows(path)) == []

@@ -47,18 +47,18 @@ def test_splits_are_told_apart(tmp_path: Path) -> None:
     (folder / "test-00001-of-00002.jsonl").write_text(text.splitlines()[1])
     by_name = {task.name: load_records(task, tmp_path) for task in find_tasks("docvqa,docvqa:test")}
     assert [len(list(found.rows)) for found in by_name.values()] == [3, 2]
-    with pytest.raises(DataError, match="none for the split val; name one val"):
+    with pytest.raises(DataError, match="none for the split val; rename one to val"):
         load_records(Task(BENCHMARKS["docvqa"], "val"), tmp_path)
     # One file alone is no reason to take one split for the other.
     for path in folder.glob("test-*"):
         path.unlink()
-    with pytest.raises(DataError, match=r"has validation\.jsonl and none for the split test"):
+    with pytest.raises(DataError, match=r"has validation\.jsonl but none for the split test"):
         load_records(find_tasks("docvqa:test")[0], tmp_path)
     (folder / "validation.jsonl").rename(folder / "mine.jsonl")
     assert load_records(find_tasks("docvqa:test")[0], tmp_path).length == 3
 
 
-def test_missing_data_names_the_hub_id_and_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_data_names_the_hub_id_and_the_local_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(name: str, config: str | None, split: str, limit: int | None) -> None:
         raise ConnectionError("no network")
 
@@ -69,10 +69,10 @@ def test_missing_data_names_the_hub_id_and_the_place(tmp_path: Path, monkeypatch
     assert "lmms-lab-encoder/DocVQA --config InfographicVQA split validation" in message
     assert f"{tmp_path}/infovqa/validation.parquet" in message
     assert "\n" not in message
-    with pytest.raises(DataError, match="it is lmms-lab/POPE"):
+    with pytest.raises(DataError, match="the data set is lmms-lab/POPE"):
         load_records(POPE, tmp_path, organisation="lmms-lab")
     assert hub_id(BENCHMARKS["ocrbench"], "lmms-lab") == "echo840/OCRBench"
-    with pytest.raises(DataError, match="it is me/pope-copy --config default split test"):
+    with pytest.raises(DataError, match="the data set is me/pope-copy --config default split test"):
         load_records(find_tasks("pope", {"pope": "me/pope-copy"})[0], tmp_path, organisation="lmms-lab")
 
 
@@ -90,16 +90,16 @@ def test_wrong_records_are_named(tmp_path: Path) -> None:
     ("ending", "content", "message"),
     [
         ("jsonl", b"{broken\n", "cannot be read"),
-        ("jsonl", b"", "pope.jsonl .0 bytes. holds no record"),
+        ("jsonl", b"", "pope.jsonl .0 bytes. holds no records"),
         ("jsonl", b"5\n", "holds 5, expected records"),
         ("json", b'[{"question": ', "cannot be read"),
-        ("json", b"[]", "holds no record"),
+        ("json", b"[]", "holds no records"),
         ("json", b"[1]", "holds 1, expected records"),
         ("json", b'{"a": 1}', "expected a list of records"),
         ("parquet", b"", "cannot be read"),
         ("parquet", b"PAR1 cut off", "cannot be read"),
         ("tsv", b"question\n\xff\n", "cannot be read"),
-        ("tsv", b"question\tanswer\n", "holds no record"),
+        ("tsv", b"question\tanswer\n", "holds no records"),
     ],
 )
 def test_damaged_files_are_named(ending: str, content: bytes, message: str, tmp_path: Path) -> None:

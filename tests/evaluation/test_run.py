@@ -280,7 +280,7 @@ def test_wrong_usage(arguments: list[str], message: str) -> None:
         (["--tasks", "pope", "--out", "x", "--batch-size", "many"], "--batch-size many: expected a whole number"),
         (["--tasks", "pope", "--out", "x", "--batch-size", "0"], "--batch-size 0"),
         (["--tasks", "pope", "--out", "x", "--hub-id", "pope"], "--hub-id pope=: expected TASK=OWNER/NAME"),
-        (["--tasks", "pope", "--out", "x", "--hub-id", "mme=a/b"], "'mme' is none of --tasks pope"),
+        (["--tasks", "pope", "--out", "x", "--hub-id", "mme=a/b"], "'mme' is not among --tasks pope"),
         (["--tasks", "pope", "--out", "x", "--set", "selector"], "--set selector: expected FIELD=VALUE"),
         (["--tasks", "pope", "--out", "x", "--judge-url", "http://h"], "--judge-model"),
     ],

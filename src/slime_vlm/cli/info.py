@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from slime_vlm.diagnostics.cost import ModelInfo
 
+_STEPS = {"seeing": "encoding the image", "reading": "prefill"}
+
 
 def info(
     model: Annotated[
@@ -89,7 +91,7 @@ def _tables(found: ModelInfo) -> list[Table]:
     memory = [(f"weights in {name}", _amount(size, 1024, "B")) for name, size in found.weight_bytes.items()]
     memory += [(f"cache of the longest sequence, {found.dtype}", _amount(found.cache_bytes, 1024, "B"))]
     memory += [
-        (f"activations while {step}, {found.dtype}", _amount(size, 1024, "B"))
+        (f"activations, {_STEPS[step]}, {found.dtype}", _amount(size, 1024, "B"))
         for step, size in found.activation_bytes.items()
     ]
     return [

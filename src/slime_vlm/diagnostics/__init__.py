@@ -1,1 +1,1 @@
-"""What a model costs and what this machine can do."""
+"""Report what a model costs, and what this machine can do."""

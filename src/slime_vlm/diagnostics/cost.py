@@ -1,7 +1,7 @@
-"""What a model costs, from its config alone: parameters, tokens, memory and FLOPs of one question about one image.
+"""Compute parameters, tokens, memory and FLOPs of one question about one image from a model's config alone.
 
-The model is built on the meta device, where tensors have shapes but no numbers, and run there once: what its operations
-would compute and keep alive is counted, so the counts hold for any vision encoder and language model.
+The model is built and run once on the meta device, where tensors have shapes but no values. The operations and the
+memory of that run are counted, so the counts hold for any vision encoder and language model.
 """
 
 from __future__ import annotations
@@ -34,21 +34,22 @@ from slime_vlm.model.tiling import TileGrid, choose_grid
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The plan of one question about one image; a count, not a measurement.
+    """The cost of one question about one image. These are counts, not measurements.
 
     Attributes:
-        parameters: parameters by part; a tied head counts with the language model.
+        parameters: Parameters by part. A tied head counts with the language model.
         image_size: (height, width) of the image.
-        grid: its tiles.
-        text_tokens: tokens of prompt and question that were assumed.
-        tokens: global, separator, local, and the least and most local tokens that a question can keep.
-        sequence: least and most tokens that the language model reads.
-        limit: longest sequence of the language model, None where it has no limit.
-        weight_bytes: bytes of the weights by number type.
-        cache_bytes: bytes of keys and values for the longest sequence, in `dtype`.
-        activation_bytes: most bytes alive beside weights and cache while seeing and while reading, in `dtype`.
-        flops: floating point operations by part, reading both at its least and at its most.
-        dtype: number type of cache and activations.
+        grid: Tiles of the image.
+        text_tokens: Assumed number of tokens of prompt and question.
+        tokens: Global, separator and local tokens, and the least and most local tokens that a question can keep.
+        sequence: Least and most tokens in the language model's input.
+        limit: Longest sequence of the language model, or None without a limit.
+        weight_bytes: Bytes of the weights by number type.
+        cache_bytes: Bytes of keys and values for the longest sequence, in `dtype`.
+        activation_bytes: Peak bytes beside weights and cache, in `dtype`: "seeing" while the image is encoded,
+            "reading" during the prefill of the language model.
+        flops: Floating point operations by part. The prefill is counted for the least and the most kept tokens.
+        dtype: Number type of cache and activations.
     """
 
     parameters: dict[str, int]
@@ -65,7 +66,7 @@ class ModelInfo:
     dtype: str
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it as JSON types."""
+        """Return everything as JSON types."""
         return {
             "parameters": {**self.parameters, "total": sum(self.parameters.values())},
             "image_size": list(self.image_size),
@@ -82,15 +83,15 @@ class ModelInfo:
 
 
 def read_config(name_or_path: str | Path, **overrides: Any) -> SlimeConfig:
-    """Reads the config of a model and nothing else: of a hub id only `config.json` is downloaded.
+    """Read the config of a model and nothing else. Of a hub id, only `config.json` is downloaded.
 
     Args:
-        name_or_path: `nano` (shipped), a folder or a hub id, native or in the published layout.
+        name_or_path: `nano` (shipped), a folder or a hub id, in the native or the published layout.
         **overrides: `SlimeConfig` fields to change.
 
     Raises:
-        CheckpointError: there is no such config, or it is of another kind.
-        ConfigError: an override is unknown, or the fields do not fit together.
+        CheckpointError: The config does not exist, or is not a SliME config.
+        ConfigError: An override is unknown, or the fields do not fit together.
     """
     check_overrides(overrides)
     name = str(name_or_path)
@@ -98,7 +99,7 @@ def read_config(name_or_path: str | Path, **overrides: Any) -> SlimeConfig:
     if owner_and_name and not Path(name).exists():
         try:
             folder = Path(hf_hub_download(name, "config.json")).parent
-        # The hub client raises many kinds of errors (network, permissions, names), all of which mean the same here.
+        # The hub client raises many kinds of errors (network, permissions, names). All mean the same here.
         except Exception as error:
             raise CheckpointError(f"{name}: neither a folder here nor on the hub ({one_line(error)})") from None
     else:
@@ -110,7 +111,7 @@ def read_config(name_or_path: str | Path, **overrides: Any) -> SlimeConfig:
         try:
             config = SlimeConfig.from_pretrained(folder)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise CheckpointError(f"{folder}: config.json is of no SliME ({one_line(error)})") from None
+            raise CheckpointError(f"{folder}: config.json is not a valid SliME config ({one_line(error)})") from None
     else:
         raise CheckpointError(
             f"{folder} holds a model of type '{fields.get('model_type')}', expected '{SlimeConfig.model_type}'"
@@ -128,19 +129,19 @@ def describe(
     text_tokens: int = 64,
     dtype: torch.dtype = torch.bfloat16,
 ) -> ModelInfo:
-    """Counts what one question about one image takes.
+    """Count what one question about one image costs.
 
-    Multiplications and additions count one each; of the attention all pairs of tokens are counted, although half of
-    them are masked while reading. Activations assume fused attention, which keeps no matrix of pairs.
+    Multiplications and additions count one each. Attention counts all pairs of tokens, although causal attention masks
+    half of them. Activations assume fused attention, which does not store the matrix of pairs.
 
     Args:
-        config: the model; its weights are not needed.
+        config: The model's config. Its weights are not needed.
         image_size: (height, width) of the image in pixels.
-        text_tokens: tokens of prompt and question.
-        dtype: number type of weights, cache and activations.
+        text_tokens: Number of tokens of prompt and question.
+        dtype: Number type of weights, cache and activations.
 
     Raises:
-        InputError: the image's size or `text_tokens` is not positive.
+        InputError: The image's size or `text_tokens` is not positive.
     """
     if text_tokens < 1:
         raise InputError(f"{text_tokens} text tokens, expected at least 1")
@@ -153,11 +154,11 @@ def describe(
     fixed = layout.num_global_tokens + layout.num_separators + text_tokens
     sequence = (fixed + least, fixed + most)
 
-    parts = _count_seeing(model, grid)
-    seeing = max(part.peak_bytes for part in parts.values())
-    reading = [_count_reading(model, length) for length in sequence]
+    parts = _count_encoding(model, grid)
+    encoding_peak = max(part.peak_bytes for part in parts.values())
+    prefill = [_count_prefill(model, length) for length in sequence]
     flops = {name: part.flops for name, part in parts.items()}
-    flops["prefill, fewest kept"], flops["prefill, most kept"] = (part.flops for part in reading)
+    flops["prefill, fewest kept"], flops["prefill, most kept"] = (part.flops for part in prefill)
     flops["each answer token"] = _count_next_token(model, sequence[1]).flops
     return ModelInfo(
         parameters=count_parameters(model),
@@ -174,35 +175,36 @@ def describe(
         sequence=sequence,
         limit=getattr(config.text_config, "max_position_embeddings", None),
         weight_bytes=weight_bytes(model),
-        cache_bytes=reading[1].cache_bytes,
-        activation_bytes={"seeing": seeing, "reading": reading[1].peak_bytes - reading[1].cache_bytes},
+        cache_bytes=prefill[1].cache_bytes,
+        activation_bytes={"seeing": encoding_peak, "reading": prefill[1].peak_bytes - prefill[1].cache_bytes},
         flops=flops,
         dtype=str(dtype).removeprefix("torch."),
     )
 
 
 def weight_bytes(model: SlimeForConditionalGeneration) -> dict[str, int]:
-    """Bytes of the weights by number type; int8 and 4bit as in `checkpoints/quantization.py`, all else in 16 bits.
+    """Return the bytes of the weights by number type.
 
-    A row of int8 weights has one scale of 4 bytes, a block of 64 4-bit weights one, too.
+    int8 and 4bit apply to the layers that `checkpoints/quantization.py` quantizes; all other weights have 16 bits. A
+    row of int8 weights has one scale of 4 bytes, and so has a block of 64 4-bit weights.
     """
     total = sum(parameter.numel() for parameter in model.parameters())
     linear = [m.weight for m in model.model.language_model.modules() if isinstance(m, nn.Linear)]
-    few = sum(weight.numel() for weight in linear)
-    rest = 2 * (total - few)
+    quantized = sum(weight.numel() for weight in linear)
+    rest = 2 * (total - quantized)
     return {
         "float32": 4 * total,
         "bfloat16": 2 * total,
-        "int8": rest + few + 4 * sum(weight.shape[0] for weight in linear),
-        "4bit": rest + few // 2 + 4 * (few // 64),
+        "int8": rest + quantized + 4 * sum(weight.shape[0] for weight in linear),
+        "4bit": rest + quantized // 2 + 4 * (quantized // 64),
     }
 
 
 def kept_bounds(config: SlimeConfig, num_local_tokens: int) -> tuple[int, int]:
-    """Least and most local tokens that a question can keep (paper section 3.3).
+    """Return the least and the most local tokens that a question can keep (paper section 3.3).
 
-    Sorted probabilities have a cumulative sum of at least k / L after k of L tokens, so at most floor(top_p L) of the
-    sums are <= top_p; one more token is kept. The least is one token that is more probable than top_p.
+    The cumulative sum of sorted probabilities is at least k / L after k of L tokens. At most floor(top_p L) sums are
+    therefore <= top_p, and one more token is kept. The least is one token, if its probability exceeds top_p.
     """
     if not config.selects_tokens or num_local_tokens == 0:
         return num_local_tokens, num_local_tokens
@@ -215,7 +217,7 @@ def kept_bounds(config: SlimeConfig, num_local_tokens: int) -> tuple[int, int]:
 
 
 def count_parameters(model: SlimeForConditionalGeneration) -> dict[str, int]:
-    """Parameters by part of the paper, each counted once; parts that a model does without are left out."""
+    """Return the number of parameters by part of the paper. Each is counted once, missing parts are left out."""
     inner = model.model
     body = inner.language_model
     parts: dict[str, nn.Module | None] = {
@@ -246,13 +248,13 @@ class _Count:
     cache_bytes: int = 0
 
 
-def _count_seeing(model: SlimeForConditionalGeneration, grid: TileGrid) -> dict[str, _Count]:
+def _count_encoding(model: SlimeForConditionalGeneration, grid: TileGrid) -> dict[str, _Count]:
     config, inner = model.config, model.model
     views = {"global": 1, "local": grid.num_tiles, "both": grid.num_views}[config.views]
     pixels = torch.empty(views, 3, config.view_size, config.view_size, dtype=model.dtype, device="meta")
     counts: dict[str, _Count] = {}
     with _counting(model, counts, "vision encoder"):
-        # In chunks, as the model takes them: what one chunk needs is free again when the next one comes.
+        # In chunks, as in the model: the memory of one chunk is free again when the next one is encoded.
         for chunk in pixels.split(config.views_per_chunk):
             features = inner.encode_views(chunk)
     features = features.new_empty(min(views, config.views_per_chunk), *features.shape[1:])
@@ -266,7 +268,7 @@ def _count_seeing(model: SlimeForConditionalGeneration, grid: TileGrid) -> dict[
     return counts
 
 
-def _count_reading(model: SlimeForConditionalGeneration, length: int) -> _Count:
+def _count_prefill(model: SlimeForConditionalGeneration, length: int) -> _Count:
     counts: dict[str, _Count] = {}
     with _counting(model, counts, "prefill"):
         embeds = torch.empty(1, length, model.config.text_config.hidden_size, dtype=model.dtype, device="meta")
@@ -288,16 +290,16 @@ def _count_next_token(model: SlimeForConditionalGeneration, length: int) -> _Cou
 
 @contextmanager
 def _counting(model: nn.Module, counts: dict[str, _Count], name: str) -> Iterator[None]:
-    """Counts operations and living bytes of what runs inside."""
-    counter, living, attention = FlopCounterMode(display=False), _LivingBytes(model), FusedAttention()
-    with torch.inference_mode(), attention, living, counter:
+    """Count the operations and the peak memory of a `with` block."""
+    counter, live, attention = FlopCounterMode(display=False), _LiveBytes(model), FusedAttention()
+    with torch.inference_mode(), attention, live, counter:
         yield
-    counts[name] = _Count(counter.get_total_flops() + attention.flops, living.peak)
+    counts[name] = _Count(counter.get_total_flops() + attention.flops, live.peak)
 
 
 @dataclass
-class _LivingBytes(TorchDispatchMode):
-    """The most bytes that tensors made inside it hold at one time; views and the model's weights hold none."""
+class _LiveBytes(TorchDispatchMode):
+    """Track the peak of bytes held by tensors created inside. Views and the model's weights do not count."""
 
     model: nn.Module
     peak: int = 0
@@ -307,7 +309,7 @@ class _LivingBytes(TorchDispatchMode):
     def __post_init__(self) -> None:
         super().__init__()
         weights = [*self.model.parameters(), *self.model.buffers()]
-        # The storages are kept as well: one that dies may hand its address to another.
+        # Keep the storages themselves: the address of a freed one may be reused.
         self._seen.update({storage._cdata: storage for storage in (w.untyped_storage() for w in weights)})
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -332,7 +334,7 @@ class _LivingBytes(TorchDispatchMode):
 
 
 class FusedAttention(TorchFunctionMode):
-    """Counts attention by its formula: on the meta device it would be taken apart, with all its matrices of pairs."""
+    """Count attention by its formula. The meta device would decompose it and store the matrices of pairs."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What this machine can do: versions, devices, number types, and what is missing for which feature."""
+"""Examine this machine: versions, devices, number types, and what is missing for which feature."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from slime_vlm.diagnostics.bf16 import cpu_has_bf16
 
 DISTRIBUTION = "slime-vlm"
 
-# What the extras are for; one that is not named here is told by its name alone.
+# Purposes of the extras. An extra that is missing here is reported by its name alone.
 _PURPOSE = {
     "train": "training by recipes",
-    "data": "records in Parquet files and of the datasets library",
-    "eval": "rendered pages and measuring",
+    "data": "records in Parquet files and from the datasets library",
+    "eval": "rendered pages, benchmarks and ablations",
     "convert": "Vicuna's tokenizer",
-    "tiff": "deep, GeoTIFF and rarely compressed TIFF",
+    "tiff": "TIFF with 16 bits, GeoTIFF and rare compressions",
     "dicom": "DICOM images",
     "pdf": "pages of PDF files",
     "heic": "HEIC images",
     "video": "frames of videos",
-    "inputs": "all kinds of images, and videos",
+    "inputs": "all image formats, and videos",
     "serve": "the server",
     "dev": "tests and checks",
 }
@@ -36,9 +36,9 @@ class Finding:
     """One line of the report.
 
     Attributes:
-        topic: what it is about.
+        topic: Subject of the finding.
         state: `ok`, `missing` (a feature cannot be used) or `note`.
-        text: what was found, and what to do about it.
+        text: What was found, and what to do about it.
     """
 
     topic: str
@@ -47,7 +47,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Looks at versions, devices, the shipped model and every extra; never fails, whatever is broken."""
+    """Examine versions, devices, the shipped model and every extra. Never raises, whatever is broken."""
     found: list[Finding] = []
     checks: list[tuple[str, Callable[[], list[Finding]]]] = [
         ("versions", _versions),
@@ -58,7 +58,7 @@ def examine() -> list[Finding]:
     for topic, check in checks:
         try:
             found += check()
-        # A broken library must not keep the doctor from looking at the others, whatever it raises.
+        # A broken library must not keep the others from being examined, whatever it raises.
         except Exception as error:
             text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             found.append(Finding(topic, "missing", f"cannot be examined ({text})"))
@@ -66,7 +66,7 @@ def examine() -> list[Finding]:
 
 
 def as_dicts(findings: list[Finding]) -> list[dict[str, str]]:
-    """The findings as JSON types."""
+    """Return the findings as JSON types."""
     return [asdict(finding) for finding in findings]
 
 
@@ -91,8 +91,8 @@ def _devices() -> list[Finding]:
         memory = f", {os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB of memory"
     found = [Finding("cpu", "ok", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads in use{memory}")]
     fast = cpu_has_bf16()
-    told = "in hardware" if fast else "works, but slowly: no bf16 instructions; float32 is faster"
-    found.append(Finding("bf16 on cpu", "ok" if fast else "note", told))
+    text = "in hardware" if fast else "works, but slowly: no bf16 instructions; use float32"
+    found.append(Finding("bf16 on cpu", "ok" if fast else "note", text))
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             device = torch.cuda.get_device_properties(index)
@@ -102,9 +102,11 @@ def _devices() -> list[Finding]:
         text = "in hardware" if bf16 else "not in hardware: use --dtype float16"
         found.append(Finding("bf16 on cuda", "ok" if bf16 else "note", text))
     elif torch.version.cuda is None:
-        found.append(Finding("cuda", "note", "torch is built without it; install a CUDA build of torch to use a GPU"))
+        found.append(
+            Finding("cuda", "note", "this torch is built without CUDA; install a CUDA build of torch to use a GPU")
+        )
     else:
-        found.append(Finding("cuda", "note", f"torch has CUDA {torch.version.cuda}, but no GPU or driver is found"))
+        found.append(Finding("cuda", "note", f"torch has CUDA {torch.version.cuda}, but found no GPU or no driver"))
     if torch.backends.mps.is_available():
         found.append(Finding("mps", "ok", "available: --device mps"))
     return found
@@ -123,7 +125,7 @@ def _models() -> list[Finding]:
 
 
 def _extras() -> list[Finding]:
-    """One finding for each extra that the installed package declares, so that none is forgotten here."""
+    """Return one finding for each extra that the installed package declares, so that none is forgotten."""
     try:
         declared = importlib.metadata.metadata(DISTRIBUTION)
         requirements = [Requirement(text) for text in importlib.metadata.requires(DISTRIBUTION) or []]
@@ -145,12 +147,12 @@ def _extras() -> list[Finding]:
 
 
 def missing_of(extra: str, requirements: list[Requirement], seen: frozenset[str] = frozenset()) -> list[str]:
-    """What an extra needs and the machine lacks, as `name` or `name 1.0 (needs >=2)`.
+    """Return the requirements of an extra that are not met, as `name` or `name 1.0 (needs >=2)`.
 
     Args:
-        extra: name of the extra.
-        requirements: all requirements of the package, with their markers.
-        seen: extras above this one, for extras that name others of the package.
+        extra: Name of the extra.
+        requirements: All requirements of the package, with their markers.
+        seen: Extras that include this one, for extras that name other extras of the package.
     """
     lacking: list[str] = []
     for requirement in requirements:
@@ -169,7 +171,7 @@ def missing_of(extra: str, requirements: list[Requirement], seen: frozenset[str]
 
 
 def _is_of(requirement: Requirement, extra: str) -> bool:
-    """Whether a requirement is there because of an extra; what the package needs in any case is not."""
+    """Return whether a requirement exists because of an extra, and not in any case."""
     marker = requirement.marker
     return marker is not None and marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""})
 

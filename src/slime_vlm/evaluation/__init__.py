@@ -1,1 +1,1 @@
-"""Measuring a model: pure metrics, and exact match on rendered pages."""
+"""Measure a model: benchmarks with their metrics, exact match on rendered pages, and ablations."""

@@ -1,4 +1,4 @@
-"""All results of a run's folder: those of the command at hand, and those that earlier ones left there."""
+"""Collect the results of every task of a run folder: those of this command, and those of earlier ones."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from slime_vlm.evaluation.scoring import TaskResult, score_task
 
 
 def folder_results(out: Path, fresh: Sequence[TaskResult]) -> list[TaskResult]:
-    """The results of every task of a folder, in the order in which the tasks joined it, and what else is at hand.
+    """Return the results of every task of a folder, in the order in which the tasks joined it, then all other new ones.
 
-    An earlier result stands as `results.json` has it, a judge's grades with it, so that no judge is asked again; one
-    that has other predictions by now is scored by rule. A task that was begun and not finished has none.
+    An earlier result is taken from `results.json` with its judge's grades, so that no judge is asked again. If its
+    predictions have changed since, it is scored again by rule. A task that was started but not finished has no result.
 
     Args:
-        out: the folder of the run.
-        fresh: what the command at hand has scored.
+        out: Folder of the run.
+        fresh: The results that this command has computed.
 
     Raises:
-        DataError: earlier predictions cannot be read.
+        DataError: Earlier predictions cannot be read.
     """
     of_command = {result.task.name: result for result in fresh}
     reported = _report(out, "tasks")
@@ -41,13 +41,13 @@ def folder_results(out: Path, fresh: Sequence[TaskResult]) -> list[TaskResult]:
 
 
 def known_settings(out: Path) -> dict[str, Any]:
-    """The settings that a folder's predictions were made with: those of its report, else of its run; empty without."""
+    """Return the settings of a folder's predictions: from its report, else from its run.json, else none."""
     return dict(_report(out, "settings") or read_run(out).get("settings", {}))
 
 
 def _earlier(origin: Mapping[str, Any], rows: list[Row], entry: Mapping[str, Any]) -> TaskResult:
     benchmark = str(origin["benchmark"])
-    # The report may name another copy on the hub, followed by its config.
+    # The report names the hub copy that was used, followed by its config.
     copy = str(entry.get("source", "")).partition(" (")[0]
     (task,) = find_tasks(f"{benchmark}:{origin['split']}", {benchmark: copy} if copy else None)
     if entry.get("questions") != len(rows):
@@ -56,7 +56,7 @@ def _earlier(origin: Mapping[str, Any], rows: list[Row], entry: Mapping[str, Any
 
 
 def _report(out: Path, part: str) -> Mapping[str, Any]:
-    """The settings or the tasks of `results.json`; nothing where there is none, or it is no report."""
+    """Return the `settings` or `tasks` of `results.json`, or nothing if the file is missing or not a report."""
     try:
         found = json.loads((out / "results.json").read_text(encoding="utf-8"))[part]
     except (OSError, ValueError, LookupError, TypeError):

@@ -1,4 +1,4 @@
-"""A language model behind an OpenAI-compatible address that grades answers."""
+"""Ask a language model behind an OpenAI-compatible address to grade answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 
-from slime_vlm.errors import ConfigError, InputError, one_line
+from slime_vlm.errors import ConfigError, one_line
 
 _TRIES = 4
 _SECONDS = 120.0
@@ -18,13 +18,13 @@ _WORTH_ANOTHER_TRY = {408, 409, 429, 500, 502, 503, 504}
 
 @dataclass(frozen=True)
 class Judge:
-    """Who grades.
+    """A language model that grades answers.
 
     Attributes:
-        url: base address, such as `https://host/v1`; `/chat/completions` is added.
-        model: name of the model there.
-        key: secret, sent as a bearer token; never written anywhere.
-        pause: seconds before the second try; doubled for each further one.
+        url: Base address, such as `https://host/v1`. `/chat/completions` is appended.
+        model: Name of the model there.
+        key: API key, sent as a bearer token. It is never written to a file.
+        pause: Seconds before the second try, doubled for each further one.
     """
 
     url: str
@@ -36,13 +36,13 @@ class Judge:
         if not self.url.startswith(("http://", "https://")):
             raise ConfigError(f"--judge-url is '{self.url}', expected an address such as https://host/v1")
         if not self.model:
-            raise ConfigError("--judge-url without --judge-model: name the model that grades")
+            raise ConfigError("--judge-url is given without --judge-model; name the model that grades")
 
     def ask(self, prompt: str) -> str:
-        """The judge's reply, greedily decoded.
+        """Return the judge's reply to a prompt, decoded greedily.
 
         Raises:
-            InputError: it cannot be reached, refuses, or replies in another form.
+            ConfigError: The judge cannot be reached, refuses, or sends something other than a chat completion.
         """
         body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], "temperature": 0}
         headers = {"Content-Type": "application/json"}
@@ -54,7 +54,7 @@ class Judge:
         try:
             return str(json.loads(reply)["choices"][0]["message"]["content"] or "")
         except (ValueError, LookupError, TypeError):
-            raise InputError(f"judge {address}: {reply[:80]!r} is no chat completion; check --judge-url") from None
+            raise ConfigError(f"judge {address}: {reply[:80]!r} is not a chat completion; check --judge-url") from None
 
     def _send(self, request: urllib.request.Request) -> bytes:
         for attempt in range(_TRIES):
@@ -65,9 +65,9 @@ class Judge:
             except urllib.error.HTTPError as error:
                 final = error.code not in _WORTH_ANOTHER_TRY or attempt == _TRIES - 1
                 if final:
-                    raise InputError(f"judge {request.full_url}: {error.code} {error.reason}") from None
+                    raise ConfigError(f"judge {request.full_url}: {error.code} {error.reason}") from None
             except (OSError, http.client.HTTPException) as error:
                 if attempt == _TRIES - 1:
-                    raise InputError(f"judge {request.full_url}: {one_line(error)}; check --judge-url") from None
+                    raise ConfigError(f"judge {request.full_url}: {one_line(error)}; check --judge-url") from None
             time.sleep(self.pause * 2**attempt)
         raise AssertionError("unreachable")

@@ -1,4 +1,4 @@
-"""Three plots of a run: score by task, accuracy against image tokens, accuracy by image size."""
+"""Plot a run: score by task, accuracy against image tokens, accuracy by image size."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _MARKERS = "osD^vP*X<>d"
 
 
 def draw_plots(results: Sequence[TaskResult], out: Path) -> list[Path]:
-    """Draw what there is to draw; tasks whose answers nobody here knows are left out.
+    """Draw the plots for which there is data. Tasks without known answers are left out.
 
     Returns:
-        The files.
+        The files that were written.
     """
     ranked = [result for result in results if result.score is not None]
     counted = [result for result in results if _rows_with("tokens", result)]
@@ -32,7 +32,7 @@ def draw_plots(results: Sequence[TaskResult], out: Path) -> list[Path]:
     drawn = []
     if ranked:
         drawn.append(_draw(out / "score_by_task.png", lambda axes: _scores(axes, ranked), 0.35 * len(ranked) + 1.6))
-    # Legends have a line a task.
+    # The legend has one line per task.
     height = max(4.5, 0.2 * len(results) + 1)
     if counted:
         drawn.append(_draw(out / "accuracy_against_tokens.png", lambda axes: _tokens(axes, counted), height))
@@ -46,7 +46,7 @@ def _rows_with(field: str, result: TaskResult) -> list[Row]:
 
 
 def _draw(path: Path, fill: Callable[[Axes], None], height: float) -> Path:
-    # Without pyplot: no display is looked for, and no state is shared with other figures.
+    # Without pyplot, matplotlib needs no display and shares no state between figures.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -82,8 +82,8 @@ def _tokens(axes: Axes, results: Sequence[TaskResult]) -> None:
         groups = _equal_groups(tokens)
         means = [(tokens[group].mean(), scores[group].mean()) for group in groups]
         axes.plot(*zip(*means, strict=True), **_style(number), label=f"{result.task.name} ({len(rows)})")
-    axes.set(xlabel="image tokens read (global and kept), mean of a group", ylabel="mean score of a question, %")
-    axes.set(ylim=(-4, 104), title=f"Accuracy against image tokens, up to {_GROUPS} groups of equal size a task")
+    axes.set(xlabel="image tokens (global and kept local ones), mean of a group", ylabel="mean score of a question, %")
+    axes.set(ylim=(-4, 104), title=f"Accuracy against image tokens, up to {_GROUPS} groups of equal size per task")
     _legend(axes)
 
 
@@ -92,11 +92,11 @@ def _sizes(axes: Axes, results: Sequence[TaskResult]) -> None:
     names = [f"{low + 1}-{high}" for low, high in zip(bounds, _SIDES, strict=False)] + [f"> {_SIDES[-1]}"]
     for number, result in enumerate(results):
         rows = _rows_with("image_sizes", result)
-        places = np.searchsorted(_SIDES, [_longest_side(row) for row in rows])
+        bins = np.searchsorted(_SIDES, [_longest_side(row) for row in rows])
         scores = 100 * np.array([row["score"] for row in rows])
-        seen = np.unique(places)
-        means = [scores[places == place].mean() for place in seen]
-        axes.plot(seen, means, **_style(number), label=f"{result.task.name} ({len(rows)})")
+        used = np.unique(bins)
+        means = [scores[bins == one].mean() for one in used]
+        axes.plot(used, means, **_style(number), label=f"{result.task.name} ({len(rows)})")
     axes.set_xticks(range(len(names)), names)
     axes.set(xlabel="longest side of the image, pixels", ylabel="mean score of a question, %", ylim=(-4, 104))
     axes.set(xlim=(-0.5, len(names) - 0.5), title="Accuracy by image size")
@@ -104,7 +104,7 @@ def _sizes(axes: Axes, results: Sequence[TaskResult]) -> None:
 
 
 def _equal_groups(values: np.ndarray) -> list[np.ndarray]:
-    """Places of the values in groups of about equal size, from small to large; equal values stay together."""
+    """Return the indices of values in groups of about equal size, ascending. Equal values share a group."""
     order = np.argsort(values, kind="stable")
     count = max(1, min(_GROUPS, len(values) // _FEWEST))
     bounds = np.quantile(values, np.linspace(0, 1, count + 1)[1:-1])
@@ -117,7 +117,7 @@ def _longest_side(row: Row) -> int:
 
 
 def _style(number: int) -> dict[str, Any]:
-    # Ten colours are soon used up; further tasks get other lines and markers.
+    # There are ten colours. Further tasks get other lines and markers.
     line = ("-", "--", ":")[number // 10 % 3]
     return {"color": f"C{number % 10}", "linestyle": line, "marker": _MARKERS[number % len(_MARKERS)], "markersize": 5}
 

@@ -1,4 +1,4 @@
-"""Predictions on disk: appended as they come, whole lines or none, so that a run goes on after a kill at any moment."""
+"""Store predictions on disk. Batches are appended whole, so that a run can be killed and resumed at any moment."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from slime_vlm.errors import DataError
 FILE = "predictions.jsonl"
 
 Row = dict[str, Any]
-"""One prediction: task, split, place, id, prompt, prediction, target, score, tokens, seconds, image_sizes."""
+"""One prediction: task, split, place, id, prompt, prediction, target, score, tokens, seconds, image_sizes.
+
+`place` is the index of the question in its split. The key is part of the file format.
+"""
 
 
 class PredictionStore:
-    """The predictions of one task in its folder: one part a process, merged into one file at the end.
+    """Store the predictions of one task: one part file per process, merged into one file at the end.
 
     Args:
-        folder: folder of the task.
-        part: number of this process.
+        folder: Folder of the task.
+        part: Rank of this process.
     """
 
     def __init__(self, folder: Path, part: int = 0) -> None:
@@ -31,17 +34,17 @@ class PredictionStore:
         _drop_torn_line(self._path)
 
     def done(self) -> dict[str, Row]:
-        """All predictions that are there, of every part and of an earlier merge, by id of the question."""
+        """Return all stored predictions by question id: those of every part file and of an earlier merge."""
         return {str(row["id"]): row for path in self._files() for row in read_rows(path)}
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Add the predictions of a batch by one write, so that a batch is there whole or not at all."""
+        """Append the predictions of a batch in one write, so that a batch is stored whole or not at all."""
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         with self._path.open("ab") as file:
             file.write(text.encode("utf-8", errors="surrogatepass"))
 
     def merge(self) -> list[Row]:
-        """Bring all parts into one file, in the order of the questions; to be called by one process, after all."""
+        """Merge all part files into one, in the order of the questions. Call it in one process, after all are done."""
         rows = sorted(self.done().values(), key=lambda row: int(row["place"]))
         parts = [path for path in self._files() if path.name != FILE]
         write_rows(self.folder / FILE, rows)
@@ -55,10 +58,10 @@ class PredictionStore:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Rows of a file of predictions; a torn last line is left out.
+    """Yield the rows of a file of predictions. An incomplete last line is left out.
 
     Raises:
-        DataError: another line is no prediction.
+        DataError: Any other line is not a prediction.
     """
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
@@ -67,12 +70,12 @@ def read_rows(path: Path) -> Iterator[Row]:
         try:
             row = json.loads(line)
         except ValueError:
-            # Without its line end it was cut off while it was written.
+            # A last line without a line end was cut off by a kill.
             if number == len(lines):
                 return
             row = None
         if not _is_prediction(row):
-            raise DataError(f"{path}: line {number} is no prediction; expected a file that `slime eval run` wrote")
+            raise DataError(f"{path}: line {number} is not a prediction; expected a file that `slime eval run` wrote")
         yield row
 
 
@@ -88,7 +91,7 @@ def _is_prediction(row: Any) -> bool:
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Write a file of rows at once or not at all."""
+    """Write a file of rows atomically."""
     part = path.with_name(f"{path.name}.{os.getpid()}")
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     part.write_bytes(text.encode("utf-8", errors="surrogatepass"))

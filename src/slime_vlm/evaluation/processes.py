@@ -1,4 +1,4 @@
-"""Several processes that share the questions of a run, as `accelerate launch` starts them."""
+"""Share the questions of a run among the processes that `accelerate launch` starts."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-# The fastest process may wait long for the slowest.
+# The fastest process may have to wait long for the slowest.
 _PATIENCE = timedelta(days=7)
 
 
 def _alone() -> None:
-    """Nobody is to be waited for."""
+    """Return at once: there is no other process to wait for."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all.
+    """This process and how many there are.
 
     Attributes:
-        rank: its number.
-        count: how many there are.
-        device: where its model belongs; None to leave that to `slime_vlm.load`.
-        wait: returns once every process has called it.
+        rank: Index of this process.
+        count: Number of processes.
+        device: Device of this process's model. None leaves the choice to `slime_vlm.load`.
+        wait: Barrier that returns once every process has called it.
     """
 
     rank: int = 0
@@ -33,22 +33,22 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes results."""
+        """Whether this process writes the results."""
         return self.rank == 0
 
 
 def join_processes(device: str | None = None) -> Processes:
-    """Meet the other processes, if there are any.
+    """Return this process's rank and device, after joining the other processes if there are any.
 
     Args:
-        device: where models are wanted; with several GPUs leave it out, every process takes one of them.
+        device: Device to use. With several GPUs leave it out: every process then takes one of them.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Processes(device=device)
     import torch
     from accelerate import PartialState
 
-    # Where there is no GPU, Accelerate takes each process for the only one unless it is told.
+    # Without a GPU, Accelerate treats each process as the only one unless `cpu` is set.
     state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=_PATIENCE)
-    place = device or str(state.device)
-    return Processes(state.process_index, state.num_processes, place, state.wait_for_everyone)
+    own_device = device or str(state.device)
+    return Processes(state.process_index, state.num_processes, own_device, state.wait_for_everyone)

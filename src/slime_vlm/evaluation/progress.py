@@ -9,12 +9,12 @@ from slime_vlm.evaluation.processes import Processes
 
 
 def progress_bar(console: Console, processes: Processes, *, estimate_seconds: float = 30.0) -> Progress:
-    """A bar on a terminal, drawn by the main process alone.
+    """Return a progress bar that only the main process draws, and only on a terminal.
 
     Args:
-        console: where it is shown.
-        processes: this process among all.
-        estimate_seconds: how far back the estimate of the time that is left looks.
+        console: Where to draw it.
+        processes: This process and how many there are.
+        estimate_seconds: Length of the past period from which the remaining time is estimated.
     """
     return Progress(
         TextColumn("{task.description}"),

@@ -1,7 +1,7 @@
-"""Records of a benchmark: from a local copy under `--data`, else from the hub through `datasets`.
+"""Load the records of a benchmark: from a local copy under `--data`, else from the hub through `datasets`.
 
-A local copy of task T lies at DATA/T.EXT or in DATA/T/, where files are named by the split (`test.jsonl`,
-`data/test-00000-of-00002.parquet`) or there is one file alone. EXT is json, jsonl, parquet or tsv.
+The local copy of a task T is the file DATA/T.EXT or the folder DATA/T/. In a folder, files are named by the split
+(`test.jsonl`, `data/test-00000-of-00002.parquet`), or there is a single file. EXT is json, jsonl, parquet or tsv.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from slime_vlm.errors import DataError, one_line
 from slime_vlm.evaluation.benchmarks import Benchmark, Joined, Source, Task
 
 ORGANISATION = "lmms-lab-encoder"
-"""Where the hub copies of most benchmarks lie; an older name of the same sets is `lmms-lab`."""
+"""Hub organisation of most benchmarks' copies. `lmms-lab` is an older name of the same data sets."""
 
 _ENDINGS = (".jsonl", ".json", ".parquet", ".tsv")
 
 
 @dataclass(frozen=True)
 class Records:
-    """The records of a task, in their order.
+    """The records of a task, in order.
 
     Attributes:
-        rows: the records; may be gone through once.
-        length: how many there are, None where that is not known beforehand.
-        folder: where relative image paths start; None on the hub.
-        origin: where they come from, for the record of a run.
+        rows: The records. They can be iterated once.
+        length: Number of records, or None if it is not known in advance.
+        folder: Folder that image paths are relative to. None for records from the hub.
+        origin: Where the records come from, for run.json.
     """
 
     rows: Iterable[dict[str, Any]]
@@ -47,13 +47,13 @@ def load_records(
     """Find the records of a task.
 
     Args:
-        task: benchmark and split.
-        data: folder of local copies; a task that it lacks is looked for on the hub.
-        organisation: the hub organisation that stands in for `ORGANISATION`.
-        limit: only the first so many.
+        task: Benchmark and split.
+        data: Folder of local copies. A task without a local copy is loaded from the hub.
+        organisation: Hub organisation to use in place of `ORGANISATION`.
+        limit: Maximum number of records, the first ones.
 
     Raises:
-        DataError: they are nowhere, or are no records of this benchmark.
+        DataError: There are no records, or they do not have the format of this benchmark.
     """
     benchmark = task.benchmark
     found = _local(task, data) if data is not None else None
@@ -63,25 +63,25 @@ def load_records(
 
 
 def hub_id(benchmark: Benchmark, organisation: str = ORGANISATION) -> str:
-    """The hub id of a benchmark's data set."""
+    """Return the hub id of a benchmark's data set."""
     owner, _, name = benchmark.source.repo.partition("/")
     return f"{organisation}/{name}" if owner == ORGANISATION else benchmark.source.repo
 
 
 def _checked(records: Records, benchmark: Benchmark, limit: int | None) -> Iterator[dict[str, Any]]:
-    place = -1
-    for place, row in enumerate(records.rows):
-        if limit is not None and place >= limit:
+    index = -1
+    for index, row in enumerate(records.rows):
+        if limit is not None and index >= limit:
             return
         missing = [name for name in benchmark.fields if name not in row]
         if missing:
             raise DataError(
-                f"{benchmark.title}: record {place} of {records.origin} has no {', '.join(missing)}, it has "
+                f"{benchmark.title}: record {index} of {records.origin} has no {', '.join(missing)}, it has "
                 f"{', '.join(map(str, row))}; expected the record format of {benchmark.source.repo}"
             )
         yield row
-    if place < 0:
-        raise DataError(f"{benchmark.title}: {records.origin} holds no record; make a new copy of it")
+    if index < 0:
+        raise DataError(f"{benchmark.title}: {records.origin} holds no records; download it again")
 
 
 # Local copies ----------------------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def _checked(records: Records, benchmark: Benchmark, limit: int | None) -> Itera
 
 def _local(task: Task, data: Path) -> Records | None:
     if not data.is_dir():
-        raise DataError(f"--data {data}: no such folder, expected one with a file or folder for each task")
+        raise DataError(f"--data {data}: no such folder, expected a folder with a file or folder per task")
     source = task.benchmark.source
     single = next((path for path in (data / f"{task.name}{e}" for e in _ENDINGS) if path.is_file()), None)
     folder = data if single else data / task.benchmark.name
@@ -110,13 +110,13 @@ def _split_files(folder: Path, split: str, source: Source, others: list[Path]) -
     every = [path for path in _record_files(folder) if path not in others]
     named = [path for path in every if _is_of(path, split)]
     of_config = [path for path in named if source.config in path.relative_to(folder).parts]
-    # One file alone will do, but not where its name says that it is of another split.
+    # A single file may have any name, but not that of another split.
     other_splits = [name for name in (source.split, source.test_split) if name not in (None, split)]
-    astray = any(_is_of(path, name) for path in every for name in other_splits)
-    if not named and (len(every) > 1 or astray):
+    other_split_found = any(_is_of(path, name) for path in every for name in other_splits)
+    if not named and (len(every) > 1 or other_split_found):
         raise DataError(
-            f"{folder} has {', '.join(path.name for path in every[:5])} and none for the split {split}; "
-            f"name one {split}.*"
+            f"{folder} has {', '.join(path.name for path in every[:5])} but none for the split {split}; "
+            f"rename one to {split}.*"
         )
     return of_config or named or every
 
@@ -126,7 +126,7 @@ def _is_of(path: Path, split: str | None) -> bool:
 
 
 def _table_files(folder: Path, joined: Joined) -> list[Path]:
-    """Files of the other table: named by its config, or in a folder of that name."""
+    """Return the files of the other table: named by its config, or in a folder of that name."""
     return [
         path
         for path in _record_files(folder)
@@ -149,11 +149,11 @@ def _chain(files: list[Path]) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Whatever is wrong with the content of a file names it."""
+    """Turn any error about the content of a file into a DataError that names the file."""
     try:
         yield
     except (ValueError, OSError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read ({one_line(error)}); make a new copy of it") from error
+        raise DataError(f"{path} cannot be read ({one_line(error)}); download it again") from error
 
 
 def _read(path: Path) -> Iterator[Any]:
@@ -163,21 +163,21 @@ def _read(path: Path) -> Iterator[Any]:
     elif path.suffix == ".json":
         yield from _json_rows(path)
     elif path.suffix == ".tsv":
-        # Images in base64 are longer than the limit of the reader.
+        # Images in base64 are longer than the default limit of the reader.
         csv.field_size_limit(sys.maxsize)
         with path.open(encoding="utf-8", newline="") as table:
             yield from csv.DictReader(table, delimiter="\t")
     else:
         import pyarrow.parquet
 
-        # A few rows at a time: a table of images need not fit the memory.
+        # A few rows at a time: a table of images may not fit in memory.
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=16):
                 yield from batch.to_pylist()
 
 
 def _json_rows(path: Path) -> list[Any]:
-    """A list of records, or an object with one such list among its values (`data`, `questions`)."""
+    """Return the records of a JSON file: a list, or an object with one list among its values (`data`, `questions`)."""
     content = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(content, dict):
         lists = [value for value in content.values() if isinstance(value, list) and value]
@@ -226,12 +226,12 @@ def _hub(task: Task, data: Path | None, organisation: str, limit: int | None) ->
             rows = _join(rows, others, source.joined)
     except ModuleNotFoundError:
         raise
-    # Missing networks, sets, configs and permissions all raise errors of their own kinds, and all mean the same here.
+    # A missing network, data set, config or permission raises a class of its own each. All mean the same here.
     except Exception as error:
         where = f"{data or '--data DIR'}/{benchmark.name}/{task.split}.parquet (or .jsonl, .json, .tsv)"
         raise DataError(
-            f"{benchmark.title}: no data here, and the hub gave none ({one_line(error)}); it is {name}{config} split "
-            f"{task.split}: put a copy at {where}, or name another --organisation"
+            f"{benchmark.title}: no local data, and the hub has none ({one_line(error)}); the data set is "
+            f"{name}{config} split {task.split}: put a copy at {where}, or use another --organisation"
         ) from error
     return Records(rows, length, None, f"{name}{f' ({source.config})' if source.config else ''}")
 
@@ -239,7 +239,7 @@ def _hub(task: Task, data: Path | None, organisation: str, limit: int | None) ->
 def _load(name: str, config: str | None, split: str, limit: int | None) -> tuple[Iterable[dict[str, Any]], int | None]:
     import datasets
 
-    # A few records of a large set are not worth its download.
+    # A few records of a large data set do not justify downloading all of it.
     streaming = limit is not None
     table = datasets.load_dataset(name, config, split=split, streaming=streaming)
     features = table.features or {}

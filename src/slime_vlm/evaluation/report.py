@@ -1,4 +1,4 @@
-"""Results for people and programs: `results.json`, `results.md` and the plots."""
+"""Write the results of a run: `results.json`, `results.md` and the plots."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 from slime_vlm import __version__
 from slime_vlm.evaluation.scoring import TaskResult, describe
 
-_HEAD = "| task | split | metric | score | questions | image tokens | kept | s a question |"
+_HEAD = "| task | split | metric | score | questions | image tokens | kept | s/question |"
 
 
 def write_report(results: Sequence[TaskResult], out: Path, settings: Mapping[str, Any]) -> None:
-    """Write results.json, results.md and the plots into a folder.
+    """Write results.json, results.md and the plots to a folder.
 
     Args:
-        results: of all tasks.
-        out: the folder.
-        settings: the model and what else the run was made with; empty for predictions of unknown origin.
+        results: The results of all tasks.
+        out: The folder.
+        settings: The model and the other settings of the run. Empty for predictions of unknown origin.
     """
     from slime_vlm.evaluation.plots import draw_plots
 
@@ -32,7 +32,7 @@ def write_report(results: Sequence[TaskResult], out: Path, settings: Mapping[str
     _write(out / "results.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     model = f"Model {settings['model']}. " if "model" in settings else ""
     limits = settings.get("limits", {})
-    # An earlier run into the folder may have asked more.
+    # An earlier run into the same folder may have asked more questions.
     first = {r.task.benchmark.title: limit for r in results if len(r.rows) <= (limit := limits.get(r.task.name) or 0)}
     parts = [f"the first {number} of {title}" for title, number in first.items()]
     limit = f"Not all questions: {', '.join(parts)}. " if parts else ""
@@ -42,7 +42,7 @@ def write_report(results: Sequence[TaskResult], out: Path, settings: Mapping[str
 
 
 def table(results: Sequence[TaskResult]) -> str:
-    """One line a task, in Markdown; a task without a number has a dash."""
+    """Return a Markdown table with one line per task. A task without a score has a dash."""
     lines = [_HEAD, "|" + " --- |" * (_HEAD.count("|") - 1)]
     for result in results:
         data = describe(result)
@@ -65,7 +65,7 @@ def table(results: Sequence[TaskResult]) -> str:
 
 
 def details(results: Sequence[TaskResult]) -> str:
-    """Every number of every task, and what a reader of it must know."""
+    """Return every metric of every task as Markdown, with the notes that its reader needs."""
     parts = []
     for result in results:
         numbers = "\n".join(f"- {name}: {value:.2f}" for name, value in result.metrics.items())

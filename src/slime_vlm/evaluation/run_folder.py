@@ -1,8 +1,8 @@
-"""The folder of an evaluation: which model and settings it belongs to.
+"""Bind the folder of an evaluation to one model and one set of settings.
 
-run.json                  model, settings, and for each task its records
+run.json                  model, settings, and the records of each task
 TASK/predictions.jsonl    see `predictions`; an ablation's lies beside run.json
-TASK/judgements.jsonl     what a judge replied
+TASK/judgements.jsonl     replies of a judge
 TASK/submission.json      for tasks that a server scores
 results.json, results.md, *.png
 """
@@ -20,12 +20,12 @@ from slime_vlm.errors import ConfigError
 
 FILE = "run.json"
 
-# Read at either end of a file of weights, so that large checkpoints are told apart in no time.
+# Bytes to hash at either end of a weight file, so that large checkpoints are told apart quickly.
 _SAMPLE = 1 << 20
 
 
 def fingerprint(folder: Path) -> str:
-    """A short hash of a checkpoint: its JSON files whole, of its weights names, sizes, first and last MiB."""
+    """Return a short hash of a checkpoint: its JSON files, and names, sizes, first and last MiB of its weights."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.suffix not in {".json", ".jinja", ".model", ".safetensors", ".bin"} or not path.is_file():
@@ -41,7 +41,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def read_run(out: Path) -> dict[str, Any]:
-    """The `settings` and `tasks` of a run's folder; empty for another folder."""
+    """Return the `settings` and `tasks` of a run folder, or nothing for any other folder."""
     try:
         content = json.loads((out / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -50,17 +50,17 @@ def read_run(out: Path) -> dict[str, Any]:
 
 
 def claim(out: Path, settings: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -> None:
-    """Make the folder of a run, or check that it is of the same model and settings; new tasks may join.
+    """Create the folder of a run, or check that an existing one has the same model and settings.
 
-    A run that ended before its first prediction, for a slip in its settings, binds nobody.
+    New tasks may join an existing run. A run that ended before its first prediction does not bind the folder.
 
     Args:
-        out: the folder.
-        settings: what all tasks share: model, fingerprint, type, device, overrides.
-        tasks: by name, what else their predictions depend on: split, records, length of answers.
+        out: The folder.
+        settings: What all tasks share: model, fingerprint, type, overrides.
+        tasks: For each task by name, what else its predictions depend on: split, records, maximum length of answers.
 
     Raises:
-        ConfigError: it holds a run that differs, or cannot be made.
+        ConfigError: The folder holds a run that differs, or cannot be created.
     """
     path = out / FILE
     known: dict[str, Any] = {}
@@ -82,12 +82,12 @@ def claim(out: Path, settings: Mapping[str, Any], tasks: Mapping[str, Mapping[st
                 ]
             if changes:
                 raise ConfigError(f"{out} holds another run: {'; '.join(changes[:3])}; use another --out")
-        # Every process of a run writes the same, and none may take another's half away.
+        # Every process writes the same content; a name of its own keeps it from replacing a half-written file.
         part = path.with_name(f"{FILE}.{os.getpid()}.part")
         content = {"settings": dict(settings), "tasks": {**known.get("tasks", {}), **tasks}}
         part.write_text(json.dumps(content, indent=1, ensure_ascii=False, default=str), encoding="utf-8")
         part.replace(path)
     except (json.JSONDecodeError, KeyError) as error:
-        raise ConfigError(f"{path} is not of an evaluation ({error}); use another --out") from None
+        raise ConfigError(f"{path} does not belong to an evaluation ({error}); use another --out") from None
     except OSError as error:
         raise ConfigError(f"--out {out}: {error.strerror}; choose another folder") from None

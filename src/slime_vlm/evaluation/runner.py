@@ -1,4 +1,4 @@
-"""A run: every task's questions asked in batches, kept as they are answered, and scored at the end."""
+"""Run benchmarks: ask the questions of every task in batches, store each answer as it comes, score at the end."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class RunOptions:
 
     Attributes:
         model: `nano`, a folder or a hub id.
-        tasks: the tasks.
-        out: folder of the run.
-        data: folder of local copies; see `records`.
-        organisation: hub organisation of most data sets.
-        limit: only the first so many questions of each task.
-        batch_size: rows at once; None decides by the machine.
-        device: where the model belongs.
-        dtype: type of its weights.
-        overrides: fields of the model's config to change.
-        judge: who grades what only a language model can.
-        templates: folder of prompts for the judge.
+        tasks: The tasks.
+        out: Folder of the run.
+        data: Folder of local copies, see `records`.
+        organisation: Hub organisation of most data sets.
+        limit: Maximum number of questions per task, the first ones.
+        batch_size: Questions per batch. None chooses by device and memory.
+        device: Device of the model.
+        dtype: Number type of its weights.
+        overrides: Fields of the model's config to change.
+        judge: Language model that grades what rules cannot.
+        templates: Folder of prompts for the judge.
     """
 
     model: str
@@ -62,22 +62,23 @@ class RunOptions:
 
 
 def run_benchmarks(options: RunOptions, console: Console) -> list[TaskResult]:
-    """Run tasks, or go on with a run that was interrupted; nothing is computed twice.
+    """Run tasks, or resume an interrupted run. Answered questions are not asked again.
 
     Args:
-        options: what to run.
-        console: where progress is shown.
+        options: What to run.
+        console: Where to show progress.
 
     Returns:
-        One result a task of the folder, those of earlier commands among them, from the main process; none from others.
+        In the main process one result for every task of the folder, including those of earlier commands. In all other
+        processes nothing.
 
     Raises:
-        ConfigError: the folder holds another run, or two questions have one id.
-        DataError: records are missing or of another format, or an image cannot be opened.
-        CheckpointError: there is no such model.
+        ConfigError: The folder holds another run.
+        DataError: Records are missing, have another format or share an id, or an image cannot be opened.
+        CheckpointError: The model does not exist.
     """
     processes = join_processes(options.device)
-    # Before the model, which may take minutes.
+    # Load records before the model, which may take minutes.
     records = {
         task.name: load_records(task, options.data, options.organisation, options.limit) for task in options.tasks
     }
@@ -128,7 +129,7 @@ def _settings(options: RunOptions) -> dict[str, Any]:
 
 
 class _LazyAnswerer:
-    """Loads the model when the first question needs it: a finished run is reported again without it."""
+    """Load the model when the first question needs it. A finished run is reported again without loading it."""
 
     def __init__(self, options: RunOptions, processes: Processes) -> None:
         self._options, self._device = options, processes.device
@@ -153,17 +154,17 @@ def _answer(
     answerer: _LazyAnswerer,
     processes: Processes,
 ) -> Iterator[int]:
-    """Answer this process's share; gives numbers of questions as they are done, others' shares among them."""
+    """Answer this process's share of the questions, and yield how many of all are done after each chunk."""
     done = store.done()
     for questions in _chunks(_questions(task, rows), answerer, done, processes.count):
-        mine = [(place, question) for place, question in questions if place % processes.count == processes.rank]
+        mine = [(index, question) for index, question in questions if index % processes.count == processes.rank]
         for _, question in mine:
             if question.id in done and done[question.id].get("prompt") != question.prompt:
                 raise ConfigError(
                     f"{task.name}: question {question.id} had another prompt when {store.folder} was made; "
                     "use another --out"
                 )
-        left = [(place, question) for place, question in mine if question.id not in done]
+        left = [(index, question) for index, question in mine if question.id not in done]
         if left:
             store.append(_ask(task, left, folder, answerer()))
         yield len(questions)
@@ -172,12 +173,12 @@ def _answer(
 def _chunks(
     questions: Iterator[tuple[int, Question]], answerer: _LazyAnswerer, done: dict[str, Row], count: int
 ) -> Iterator[list[tuple[int, Question]]]:
-    """Cut the questions into pieces of one batch a process."""
+    """Yield the questions in chunks of one batch per process."""
     while first := next(questions, None):
-        # As long as all is done there is no need to know the size of batches, nor to load the model for it.
+        # While questions are answered already, do not load the model just to know its batch size.
         size = 1
         if first[1].id not in done:
-            # Batches are cut by place and not by what is left, so that a resumed run asks in the same company.
+            # Cut batches by index, not by what is left, so that a resumed run forms the same batches.
             whole = answerer().batch_size * count
             size = whole - first[0] % whole
         yield [first, *islice(questions, size - 1)]
@@ -185,17 +186,17 @@ def _chunks(
 
 def _questions(task: Task, rows: Iterable[dict[str, Any]]) -> Iterator[tuple[int, Question]]:
     seen: set[str] = set()
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         try:
-            question = task.benchmark.ask(row, place)
+            question = task.benchmark.ask(row, index)
         except (LookupError, TypeError, ValueError) as error:
             raise DataError(
-                f"{task.name}: record {place} is not in the format of {task.benchmark.source.repo} ({error!r})"
+                f"{task.name}: record {index} is not in the format of {task.benchmark.source.repo} ({error!r})"
             ) from error
         if question.id in seen:
-            raise DataError(f"{task.name}: two records have the id {question.id}; mend the data")
+            raise DataError(f"{task.name}: two records have the id {question.id}; repair the data")
         seen.add(question.id)
-        yield place, question
+        yield index, question
 
 
 def _ask(
@@ -208,12 +209,12 @@ def _ask(
         except SlimeError as error:
             raise DataError(f"{task.name}: question {question.id}: {error}") from error
     prompts = [question.prompt for _, question in questions]
-    given = answerer.answer(prompts, opened, task.benchmark.max_new_tokens)
+    answers = answerer.answer(prompts, opened, task.benchmark.max_new_tokens)
     return [
         {
             "task": task.benchmark.name,
             "split": task.split,
-            "place": place,
+            "place": index,
             "id": question.id,
             "prompt": question.prompt,
             "prediction": answer.text,
@@ -223,7 +224,7 @@ def _ask(
             "seconds": round(answer.seconds, 4),
             "image_sizes": [[image.height, image.width] for image in images],
         }
-        for (place, question), answer, images in zip(questions, given, opened, strict=True)
+        for (index, question), answer, images in zip(questions, answers, opened, strict=True)
     ]
 
 

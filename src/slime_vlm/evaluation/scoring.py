@@ -1,4 +1,4 @@
-"""From stored predictions to numbers; no model is needed."""
+"""Score stored predictions, without a model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slime_vlm.errors import DataError, InputError
+from slime_vlm.errors import ConfigError, DataError
 from slime_vlm.evaluation.benchmarks import BENCHMARKS, Judged, Scored, Task
 from slime_vlm.evaluation.judge import Judge
 from slime_vlm.evaluation.predictions import FILE, Row, read_rows
@@ -19,15 +19,15 @@ JUDGEMENTS = "judgements.jsonl"
 
 @dataclass(frozen=True)
 class TaskResult:
-    """A task's predictions and what they come to.
+    """A task's predictions and their scores.
 
     Attributes:
-        task: the task.
-        rows: the predictions, with scores by today's rules.
-        metrics: numbers by name.
-        main: which of them stands for the benchmark; None where nothing here can tell.
-        full_marks: the best possible main number.
-        judge: model that graded, and whose prompt it got; None without one.
+        task: The task.
+        rows: The predictions, with scores by the current rules.
+        metrics: Numbers by name.
+        main: Name of the main metric. None if the benchmark cannot be scored here.
+        full_marks: Best possible value of the main metric.
+        judge: The grading model and the origin of its prompt. None if no model graded.
     """
 
     task: Task
@@ -39,7 +39,7 @@ class TaskResult:
 
     @property
     def score(self) -> float | None:
-        """The main number."""
+        """Value of the main metric."""
         return None if self.main is None else self.metrics.get(self.main)
 
 
@@ -53,15 +53,15 @@ def score_task(
     """Score the predictions of a task.
 
     Args:
-        task: what they belong to.
-        rows: the predictions.
-        judge: who grades; benchmarks that need none do not ask.
-        templates: folder of prompts for the judge, `mm_vet.txt`, in place of ours.
-        folder: where the judge's replies are kept, so that nothing is asked twice.
+        task: The task.
+        rows: The predictions.
+        judge: Language model that grades. Benchmarks that need none do not ask it.
+        templates: Folder of prompts for the judge, such as `mm_vet.txt`, to use instead of the built-in ones.
+        folder: Folder in which to store the judge's replies, so that nothing is asked twice.
 
     Raises:
-        DataError: a prediction lacks what its benchmark scores by.
-        InputError: the judge does not answer, or a prompt for it has other fields.
+        DataError: A prediction lacks a field that its benchmark scores by.
+        ConfigError: The judge does not answer, or its prompt has unknown fields.
     """
     benchmark = task.benchmark
     try:
@@ -80,7 +80,7 @@ def score_task(
         metrics = benchmark.judged.summarise(marked)
     except (LookupError, TypeError) as error:
         raise DataError(
-            f"{task.name}: a prediction lacks what it is scored by ({error!r}); "
+            f"{task.name}: a prediction lacks a field that it is scored by ({error!r}); "
             "expected a file that `slime eval run` wrote"
         ) from error
     described = {"model": judge.model, "prompt": whose}
@@ -88,21 +88,21 @@ def score_task(
 
 
 def score_files(paths: Iterable[Path], judge: Judge | None = None, templates: Path | None = None) -> list[TaskResult]:
-    """Score files of predictions, or all of a run's folder.
+    """Score files of predictions, or all predictions of a run folder.
 
     Raises:
-        DataError: a file is missing, is none of predictions, or belongs to an unknown task.
+        DataError: A file is missing, does not hold predictions, or belongs to an unknown task.
     """
     found: dict[tuple[str, str], tuple[Path, dict[str, Row]]] = {}
     for path in paths:
         for file in _files(path):
             for row in read_rows(file):
                 if row["task"] not in BENCHMARKS:
-                    raise DataError(f"{file}: '{row['task']}' is no task; `slime eval tasks` lists them")
+                    raise DataError(f"{file}: '{row['task']}' is not a benchmark; `slime eval tasks` lists them")
                 key = (row["task"], str(row.get("split") or BENCHMARKS[row["task"]].source.split))
                 found.setdefault(key, (file.parent, {}))[1][str(row["id"])] = row
     if not found:
-        raise DataError(f"no prediction in {', '.join(map(str, paths))}; expected what `slime eval run` wrote")
+        raise DataError(f"no predictions in {', '.join(map(str, paths))}; expected files that `slime eval run` wrote")
     results = []
     for (name, split), (folder, rows) in found.items():
         ordered = sorted(rows.values(), key=lambda row: row.get("place", 0))
@@ -113,7 +113,7 @@ def score_files(paths: Iterable[Path], judge: Judge | None = None, templates: Pa
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    # Unmerged parts of a run that is not finished count as well.
+    # An unfinished run has part files that are not merged yet.
     found = sorted([*path.glob(f"**/{FILE}"), *path.glob("**/predictions.part*.jsonl")])
     if not found:
         raise DataError(f"{path}: neither a file of predictions nor a folder that holds one")
@@ -121,7 +121,7 @@ def _files(path: Path) -> list[Path]:
 
 
 class _Replies:
-    """A judge's replies by what it was asked, in memory and in a file."""
+    """Cache a judge's replies by request, in memory and in a file."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -131,7 +131,7 @@ class _Replies:
                 try:
                     row = json.loads(line)
                     self._known[row["asked"]] = row["reply"]
-                # The last line may have been cut off; what it held is asked again.
+                # The last line may have been cut off. Its request is sent again.
                 except (ValueError, LookupError, TypeError):
                     continue
 
@@ -148,7 +148,7 @@ class _Replies:
 
 def _grade(one: Scored, judged: Judged, judge: Judge, template: str, replies: _Replies) -> Scored:
     request = judged.request(one.prediction, one.target, template)
-    # Without a request rules have decided.
+    # Without a request, rules have decided.
     marks: Sequence[float] | None = None if one.score is None else [one.score]
     if request is not None:
         marks = judged.read(replies.ask(judge, request, one.id), one.prediction, one.target)
@@ -163,7 +163,7 @@ def _template(task: Task, judged: Judged, templates: Path | None) -> tuple[str, 
     fields = _fields(judged.template)
     unknown = _fields(template, str(path)) - fields
     if unknown:
-        raise InputError(f"{path}: {{{unknown.pop()}}} is no field, expected {', '.join(sorted(fields))}")
+        raise ConfigError(f"{path}: {{{unknown.pop()}}} is not a known field, expected {', '.join(sorted(fields))}")
     return template, path.name
 
 
@@ -173,11 +173,11 @@ def _fields(template: str, name: str = "") -> set[str]:
     try:
         return {field for _, field, _, _ in Formatter().parse(template) if field is not None}
     except ValueError as error:
-        raise InputError(f"{name}: {error}; write braces that are no field twice") from None
+        raise ConfigError(f"{name}: {error}; double the braces that do not enclose a field") from None
 
 
 def describe(result: TaskResult) -> Mapping[str, Any]:
-    """A result as plain data, for `results.json`."""
+    """Return a result as plain data, for `results.json`."""
     benchmark, rows = result.task.benchmark, result.rows
     source = benchmark.source
     names = sorted({name for row in rows for name in row.get("tokens", {})})

@@ -1,4 +1,4 @@
-"""Files for the servers that score what nobody else can."""
+"""Write submission files for the servers that score hidden answers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from slime_vlm.evaluation.predictions import Row
 def write_submission(
     submission: Submission, rows: Sequence[Row], folder: Path, everything: Iterable[Question] = ()
 ) -> Path:
-    """Write a submission in the server's format.
+    """Write a submission in the server's format, and return its path.
 
     Args:
-        submission: what the server takes.
-        rows: the predictions.
-        folder: where to write.
-        everything: all questions of the split, where the server wants an entry for each.
+        submission: The format.
+        rows: The predictions.
+        folder: Folder to write to.
+        everything: All questions of the split, if the server wants an entry for each of them.
     """
     answered = {str(row["id"]) for row in rows}
     entries = [submission.entry(row["prediction"], row["target"]) for row in rows]

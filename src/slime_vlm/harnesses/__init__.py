@@ -1,1 +1,1 @@
-"""Thin adapters to the evaluation harnesses of others, which bring their own tasks and scores: docs/evaluation.md."""
+"""Thin adapters to lmms-eval and VLMEvalKit, which bring their own tasks and scores: see docs/evaluation.md."""

@@ -1,4 +1,4 @@
-"""How a harness wants answers made, in the words of `generate`."""
+"""Translate the generation settings of a harness into arguments of `generate`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# As long as the other models of lmms-eval answer when a task does not say.
+# The default of the other models in lmms-eval.
 _MAX_NEW_TOKENS = 1024
 _SAMPLING = ("temperature", "top_p", "top_k")
 _SEARCH = ("num_beams", "repetition_penalty")
@@ -15,13 +15,13 @@ _STOPPING = ("max_new_tokens", "until", "do_sample")
 
 @dataclass(frozen=True)
 class Generation:
-    """How answers are made.
+    """How to generate answers.
 
     Attributes:
-        max_new_tokens: longest answer.
-        stops: an answer ends before the first of these texts.
-        options: what `generate` is told about choosing tokens.
-        ignored: names of settings that mean nothing here.
+        max_new_tokens: Maximum length of an answer, in tokens.
+        stops: Texts before which an answer is cut off.
+        options: Arguments of `generate` about sampling and search.
+        ignored: Names of settings that have no meaning here.
     """
 
     max_new_tokens: int
@@ -30,25 +30,25 @@ class Generation:
     ignored: tuple[str, ...]
 
     def cut(self, text: str) -> str:
-        """The answer up to the first stop."""
+        """Return the answer up to the first stop."""
         for stop in self.stops:
             text = text.partition(stop)[0]
         return text.strip()
 
 
 def read_generation(given: Mapping[str, Any]) -> Generation:
-    """Read the generation settings of a request.
+    """Parse the generation settings of a request.
 
     Args:
-        given: settings as tasks of lmms-eval write them. A temperature of zero, or none, is greedy, whatever
-            `do_sample` says.
+        given: Settings as tasks of lmms-eval write them. A temperature of zero, or none, means greedy decoding,
+            whatever `do_sample` says.
     """
     until = given.get("until") or ()
     stops = (until,) if isinstance(until, str) else tuple(until)
-    wanted = float(given.get("temperature") or 0)
+    temperature = float(given.get("temperature") or 0)
     options = {name: given[name] for name in _SEARCH if given.get(name) is not None}
-    if wanted > 0 and given.get("do_sample") is not False:
-        # Zero and None are how tasks write that top-p and top-k are off.
+    if temperature > 0 and given.get("do_sample") is not False:
+        # Tasks write zero or None when top-p and top-k are off.
         options |= {"do_sample": True, **{name: given[name] for name in _SAMPLING if given.get(name)}}
     return Generation(
         max_new_tokens=int(given.get("max_new_tokens") or _MAX_NEW_TOKENS),

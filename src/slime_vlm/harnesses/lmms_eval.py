@@ -1,6 +1,6 @@
-"""SliME as a model of lmms-eval, `lmms-eval --model slime_vlm --model_args pretrained=nano`; imported by it alone.
+"""SliME as a model of lmms-eval 0.7: `lmms-eval --model slime_vlm --model_args pretrained=nano`.
 
-Written for lmms-eval 0.7.
+Only lmms-eval imports this module.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ class SlimeVlm(lmms):
 
     Args:
         pretrained: `nano`, a folder or a hub id.
-        device: `cpu`, `cuda`, …; None takes a GPU if there is one, under `accelerate launch` one a process.
-        dtype: type of the weights; None takes float32 on a CPU and bfloat16 on a GPU.
-        batch_size: questions at once, or `auto`.
-        max_batch_size: not needed, as a batch that does not fit is halved; lmms-eval passes it on.
+        device: `cpu`, `cuda`, …. None takes a GPU if there is one, and one GPU per process under `accelerate launch`.
+        dtype: Number type of the weights. None takes float32 on a CPU and bfloat16 on a GPU.
+        batch_size: Questions per batch, or `auto`.
+        max_batch_size: Accepted because lmms-eval passes it, and ignored: a batch that does not fit is halved.
         quantization: `int8` or `4bit`.
-        **overrides: fields of `SlimeConfig` to change, `max_tiles=16,max_local_tokens=576`.
+        **overrides: Fields of `SlimeConfig` to change, such as `max_tiles=16,max_local_tokens=576`.
 
     Raises:
-        CheckpointError: there is no such model.
-        ConfigError: an override is unknown, or the device or type is.
+        CheckpointError: The model does not exist.
+        ConfigError: An override, the device or the number type is unknown.
     """
 
     is_simple = True
@@ -55,7 +55,7 @@ class SlimeVlm(lmms):
         super().__init__()
         processes = join_processes(device)
         model, processor = load(pretrained, processes.device, dtype, quantization=quantization, **overrides)
-        # lmms-eval's own form of `auto` has a number behind it, how often to try again.
+        # In lmms-eval, `auto` may be followed by a number, as in `auto:4`.
         rows = None if str(batch_size).startswith("auto") else int(batch_size)
         self._answerer = BatchAnswerer(model, processor, rows)
         self._rank, self._world_size = processes.rank, processes.count
@@ -63,17 +63,17 @@ class SlimeVlm(lmms):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is; lmms-eval counts requests there when it runs several processes."""
+        """Device of the model. With several processes, lmms-eval gathers the number of requests on it."""
         return self._answerer.model.device
 
     @property
     def batch_size(self) -> int:
-        """Questions at once."""
+        """Questions per batch."""
         return self._answerer.batch_size
 
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
-        """Answers requests of any number, batches of one kind of generation at a time, in their order."""
-        # Requests are (text, settings, function of the record that gives its images, number, task, split).
+        """Answer any number of requests, and return the answers in order. A batch has one kind of generation."""
+        # A request is (text, settings, function from a record to its images, index, task, split).
         order = Collator([request.args for request in requests], lambda args: 0, lambda args: args[1], grouping=True)
         results: list[GenerationResult] = []
         with tqdm(total=len(requests), desc="slime_vlm", disable=self.rank != 0) as bar:
@@ -87,10 +87,10 @@ class SlimeVlm(lmms):
         images = [self._images(*args[2:]) for args in batch]
         generation = read_generation(batch[0][1])
         for name in set(generation.ignored) - self._ignored:
-            eval_logger.warning(f"slime_vlm: the generation setting '{name}' means nothing here and is left out")
+            eval_logger.warning(f"slime_vlm: the generation setting '{name}' is not supported and ignored")
         self._ignored.update(generation.ignored)
-        given = self._answerer.answer(texts, images, generation.max_new_tokens, **generation.options)
-        return [GenerationResult(generation.cut(one.text), _count(one)) for one in given]
+        answers = self._answerer.answer(texts, images, generation.max_new_tokens, **generation.options)
+        return [GenerationResult(generation.cut(answer.text), _count(answer)) for answer in answers]
 
     def _images(
         self, find: Callable[[dict[str, Any]], Any], number: int, task: str, split: str
@@ -101,13 +101,13 @@ class SlimeVlm(lmms):
         return [open_visual(image) for image in (found if isinstance(found, (list, tuple)) else [found])]
 
     def generate_until_multi_round(self, requests: list[Instance]) -> NoReturn:
-        """Not supported."""
-        raise NotImplementedError("slime_vlm: tasks of several rounds are not supported, take tasks of one question")
+        """Raise an error: not supported."""
+        raise NotImplementedError("slime_vlm: tasks of several rounds are not supported; use tasks of one question")
 
     def loglikelihood(self, requests: list[Instance]) -> NoReturn:
-        """Not supported."""
+        """Raise an error: not supported."""
         raise NotImplementedError(
-            "slime_vlm: tasks scored by log-likelihood are not supported, take their generating form (generate_until)"
+            "slime_vlm: tasks scored by log-likelihood are not supported; use their generative form (generate_until)"
         )
 
 

@@ -1,4 +1,4 @@
-"""What lmms-eval finds by the entry point group `lmms_eval.models`; imported by lmms-eval alone."""
+"""Entry point of the group `lmms_eval.models`. Only lmms-eval imports this module."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from lmms_eval.models.registry_v2 import ModelManifest
 
 
 def manifest() -> ModelManifest:
-    """Names the model for `--model slime_vlm`; lmms-eval's own `slime` is the authors' code."""
+    """Return the manifest for `--model slime_vlm`. The model `slime` of lmms-eval is the authors' code."""
     return ModelManifest(model_id="slime_vlm", simple_class_path="slime_vlm.harnesses.lmms_eval.SlimeVlm")

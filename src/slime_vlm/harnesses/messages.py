@@ -1,4 +1,4 @@
-"""Messages of VLMEvalKit, `{"type": "image" or "text", "value": …}`, as a question with its images in front."""
+"""Parse messages of VLMEvalKit, lists of `{"type": "image" or "text", "value": …}`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from slime_vlm.errors import DataError
 
 
 def read_message(message: Sequence[Mapping[str, str]]) -> tuple[str, list[str]]:
-    """Take a message apart.
+    """Split a message into its text and its images.
+
+    Args:
+        message: Parts with the keys `type` and `value`.
 
     Returns:
-        Its texts, a line each, and the files of its images in their order.
+        The texts, joined by line ends, and the files of the images in order.
 
     Raises:
-        DataError: it holds something else than texts and images.
+        DataError: The message has a part that is neither text nor image.
     """
     texts, files = [], []
     for part in message:

@@ -1,4 +1,4 @@
-"""SliME as a model of VLMEvalKit; imported by the launcher alone."""
+"""SliME as a model of VLMEvalKit. Only the launcher `vlmevalkit.py` imports this module."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from slime_vlm.inference.batching import BatchAnswerer
 
 
 class SlimeVlm(BaseModel):
-    """SliME behind VLMEvalKit's interface, one question at a time as VLMEvalKit asks, images at full sharpness.
+    """SliME behind VLMEvalKit's interface: one question at a time, images in full resolution.
 
     Args:
         pretrained: `nano`, a folder or a hub id.
-        device: where the model belongs; see `slime_vlm.load`.
-        dtype: type of its weights.
-        max_new_tokens: longest answer.
-        **overrides: fields of `SlimeConfig` to change.
+        device: Device of the model, see `slime_vlm.load`.
+        dtype: Number type of its weights.
+        max_new_tokens: Maximum length of an answer, in tokens.
+        **overrides: Fields of `SlimeConfig` to change.
     """
 
-    # Of a video VLMEvalKit then gives frames.
+    # VLMEvalKit then passes the frames of a video.
     VIDEO_LLM = False
     allowed_types = ("text", "image")
 
@@ -40,7 +40,7 @@ class SlimeVlm(BaseModel):
         self._max_new_tokens = max_new_tokens
 
     def generate_inner(self, message: list[dict[str, str]], dataset: str | None = None) -> str:
-        """Answers a message; `dataset` is the name of the benchmark and changes nothing."""
+        """Answer a message. `dataset` is the name of the benchmark and is ignored."""
         text, files = read_message(message)
         return self._answerer.answer([text], [[open_benchmark_image(file) for file in files]], self._max_new_tokens)[
             0

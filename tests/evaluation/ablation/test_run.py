@@ -125,7 +125,7 @@ def test_records_by_the_command(tmp_path: Path) -> None:
     rows = rows_of(tmp_path / "out")
     assert {row["group"] for row in rows} == {"scan", "absent"}
     assert {row["prompt"] for row in rows} == {"What is the total?", "Where is the whale?"}
-    assert "cannot be drawn larger" in result.stdout
+    assert "cannot be rendered at another size" in result.stdout
     assert not any(row["setting"].startswith("rendered") for row in rows)
     # `views` brings the setting `all`, which belongs to other tables, too: they have nothing else to show.
     titles = [line.split("**")[1] for line in result.stdout.splitlines() if line.startswith("**")]
@@ -136,7 +136,7 @@ def test_records_by_the_command(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"image": ["0.png", "0.png"]}, "'scan-0' has 2 images, expected one"),
-        ({"conversations": [{"from": "gpt", "value": "x"}]}, "turns of gpt, expected human and gpt by turns"),
+        ({"conversations": [{"from": "gpt", "value": "x"}]}, "turns of gpt, expected human and gpt in turn"),
     ],
 )
 def test_records_that_cannot_be_asked(tmp_path: Path, change: dict[str, Any], message: str) -> None:

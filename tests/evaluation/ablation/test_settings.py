@@ -25,7 +25,7 @@ def test_settings_by_group_and_by_name() -> None:
 
 
 def test_an_unknown_setting_has_the_nearest_one() -> None:
-    with pytest.raises(ConfigError, match=r"'bugdet' is no setting.*did you mean 'budget'"):
+    with pytest.raises(ConfigError, match=r"'bugdet' is not a setting.*did you mean 'budget'"):
         find_settings("top-p,bugdet")
 
 
@@ -34,7 +34,7 @@ def test_a_model_without_selector_has_nothing_to_select() -> None:
     names = {setting.name for setting in kept}
     assert {"slime", "all", "global only", "local only", "mlp alone", "resized to 336", "ocr"} <= names
     assert not any(name.startswith(("best", "top-p", "prompt", "random")) for name in names)
-    reason = "the model selects no local tokens: nothing about top-p, shares, budgets and what the selector reads"
+    reason = "the model does not select local tokens: no settings of top-p, share, budget and selector"
     assert reasons == [reason]
 
 
@@ -48,9 +48,9 @@ def test_everything_else_a_model_may_lack() -> None:
     assert len(reasons) == 4
 
 
-@pytest.mark.parametrize(("reads", "left_out"), [("question", "question"), ("prompt", "prompt"), ("all", None)])
-def test_what_the_selector_reads_as_it_is_needs_no_row_of_its_own(reads: str, left_out: str | None) -> None:
-    kept, reasons = applicable(SETTINGS, tiny_config(selector_text=reads), rendered=True)
+@pytest.mark.parametrize(("text", "left_out"), [("question", "question"), ("prompt", "prompt"), ("all", None)])
+def test_the_text_that_the_selector_uses_already_has_no_setting(text: str, left_out: str | None) -> None:
+    kept, reasons = applicable(SETTINGS, tiny_config(selector_text=text), rendered=True)
     assert kept == [setting for setting in SETTINGS if setting.name != left_out]
-    expected = [] if left_out is None else [f"the model's selector reads the {reads} as it is: see `slime`"]
+    expected = [] if left_out is None else [f"the model's selector uses the {text} already: see `slime`"]
     assert reasons == expected

@@ -14,12 +14,12 @@ from slime_vlm.cli import app
 from slime_vlm.cli.eval.pages import MODES
 from slime_vlm.errors import ConfigError
 from slime_vlm.evaluation.metrics import exact_match
-from slime_vlm.evaluation.pages.exact_match import PageAnswer, answer_pages, summarise
+from slime_vlm.evaluation.pages.exact_match import PagePrediction, answer_pages, summarise
 from slime_vlm.pages import ABSENT, PageSettings
 from tests.tiny_reader import save_tiny_reader, tiny_reader
 
 SETTINGS = PageSettings(tiles=(2, 2), page_scale=(0.8, 1.3), kinds={"form": 1.0}, split="heldout", questions=3)
-ANSWER = PageAnswer(
+PREDICTION = PagePrediction(
     seed=1,
     kind="form",
     question="total?",
@@ -49,10 +49,10 @@ def test_exact_match(prediction: str, answer: str, value: float) -> None:
 
 def test_summary_by_hand() -> None:
     answers = [
-        ANSWER,
-        replace(ANSWER, correct=0.0, num_kept=20, kind="invoice"),
-        replace(ANSWER, kind="map", correct=0.0, num_kept=0),
-        replace(ANSWER, answer=ABSENT, correct=1.0),
+        PREDICTION,
+        replace(PREDICTION, correct=0.0, num_kept=20, kind="invoice"),
+        replace(PREDICTION, kind="map", correct=0.0, num_kept=0),
+        replace(PREDICTION, answer=ABSENT, correct=1.0),
     ]
     result = summarise(answers)
     assert result["key-value"]["exact_match"] == 0.5

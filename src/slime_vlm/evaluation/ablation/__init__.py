@@ -1,1 +1,1 @@
-"""Less is more, measured: what fewer image tokens cost and save, on the same questions throughout."""
+"""Ablation of a trained model: what fewer image tokens, other views and other image sizes cost and save."""

@@ -1,4 +1,4 @@
-"""Answers to all questions of an image under one setting; what a setting does not change is computed once."""
+"""Answer all questions about an image under one setting. What a setting does not change is computed once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MAX_NEW_TOKENS = 24
 
 @dataclass
 class _Encoded:
-    """An image under some views, with what encoding took."""
+    """An encoded image, with the time and memory that encoding took."""
 
     encoded_image: EncodedImage
     image: Image.Image
@@ -40,12 +40,12 @@ class _Encoded:
 
 
 class AblationAnswerer:
-    """Asks about one image after the other under any number of settings.
+    """Ask about one image after another, each under any number of settings.
 
     Args:
-        model: the model; its config is changed while a setting is asked, and is as before afterwards.
-        processor: its processor.
-        reader: reads for the outside baseline; None without one.
+        model: The model. Its config is changed while a setting is asked, and restored afterwards.
+        processor: The model's processor.
+        reader: OCR engine of the baseline, or None to run without the baseline.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class AblationAnswerer:
         """Answer every question of a sample.
 
         Args:
-            sample: an image and its questions; as long as it is the same one, its encodings are used again.
-            setting: how.
-            kept_before: local tokens that the reference kept for each question; for `Setting.as_many`.
+            sample: An image and its questions. Consecutive calls with the same sample reuse its encodings.
+            setting: How to answer.
+            kept_before: Number of local tokens that the reference kept for each question, for `Setting.as_many`.
 
         Returns:
-            A row a question, without its place in the run.
+            One row per question, without its `place` in the run.
         """
         if sample is not self._current:
             if self._current is None:
@@ -101,58 +101,60 @@ class AblationAnswerer:
             kept = random_tokens(total, kept_before[number], f"{sample.id} {number}").to(self.model.device)
         with _changed(self.model, self.processor, config), measure_growth(self.model.device) as growth:
             start = time.perf_counter()
-            # A copy has read nothing yet: no setting finds read what the one before it had to read.
-            given = replace(encoded.encoded_image).ask(question, max_new_tokens=MAX_NEW_TOKENS, kept=kept)
+            # A fresh copy has no cached prefix, so that every setting pays for its whole prompt.
+            answer = replace(encoded.encoded_image).ask(question, max_new_tokens=MAX_NEW_TOKENS, kept=kept)
             seconds = time.perf_counter() - start
-        tokens = {"global": given.num_global, "local": given.num_local, "kept": given.num_kept}
+        tokens = {"global": answer.num_global, "local": answer.num_local, "kept": answer.num_kept}
         megabytes = None if growth.megabytes is None else max(growth.megabytes, encoded.megabytes or 0.0)
         return _row(
-            sample, setting.name, number, given.text, tokens, encoded.seconds, seconds, megabytes, encoded.image
+            sample, setting.name, number, answer.text, tokens, encoded.seconds, seconds, megabytes, encoded.image
         )
 
     def _warm_up(self, sample: Sample) -> None:
-        """Ask once and forget it: what is set up on first use would count against the setting that comes first."""
+        """Ask one question and discard the answer, so that one-time set-up does not count for the first setting."""
         encode(self.model, self.processor, sample.image()).ask(sample.questions[0].text, max_new_tokens=1)
 
     def _encode(self, sample: Sample, setting: Setting) -> _Encoded:
         if setting.side is not None:
-            return self._look(sample.rendered(setting.side) if setting.rendered else sample.resized(setting.side))
+            return self._measured_encode(
+                sample.rendered(setting.side) if setting.rendered else sample.resized(setting.side)
+            )
         views = setting.config.get("views", self.model.config.views)
         if views not in self._encoded:
             with _changed(self.model, self.processor, {"views": views, "max_local_tokens": None}):
-                self._encoded[views] = self._look(self._as_it_is(sample))
+                self._encoded[views] = self._measured_encode(self._unchanged(sample))
         encoded = self._encoded[views]
         if "gate" not in setting.config or views == "local":
             return encoded
-        # Tiles do not pass the gate: the global view alone is encoded again.
+        # Tiles do not pass the gate. Only the global view is encoded again.
         fields = {"views": "global", "gate": setting.config["gate"], "max_local_tokens": None}
         with _changed(self.model, self.processor, fields):
-            other = encode(self.model, self.processor, self._as_it_is(sample)).tokens
+            other = encode(self.model, self.processor, self._unchanged(sample)).tokens
         tokens = replace(encoded.encoded_image.tokens, gates=other.gates, global_tokens=other.global_tokens)
         return replace(encoded, encoded_image=replace(encoded.encoded_image, tokens=tokens))
 
-    def _look(self, image: Image.Image) -> _Encoded:
+    def _measured_encode(self, image: Image.Image) -> _Encoded:
         with measure_growth(self.model.device) as growth:
             start = time.perf_counter()
             encoded = encode(self.model, self.processor, image)
             if self.model.device.type == "cuda":
-                # A GPU may still be encoding, and the first question would pay for it.
+                # Without this, a GPU might still be encoding while the first question is timed.
                 torch.cuda.synchronize(self.model.device)
             seconds = time.perf_counter() - start
         return _Encoded(encoded, image, seconds, growth.megabytes)
 
-    def _as_it_is(self, sample: Sample) -> Image.Image:
+    def _unchanged(self, sample: Sample) -> Image.Image:
         if self._image is None:
             self._image = sample.image()
         return self._image
 
-    # The outside baseline --------------------------------------------------------------------------------------------
+    # The OCR baseline ------------------------------------------------------------------------------------------------
 
     def _read(self, sample: Sample) -> list[Row]:
         from slime_vlm.evaluation.ocr_baseline.answering import answer_from_text
 
         assert self.reader is not None
-        image = self._as_it_is(sample)
+        image = self._unchanged(sample)
         with measure_growth(torch.device("cpu")) as growth:
             start = time.perf_counter()
             texts = self.reader.read(image)
@@ -167,7 +169,7 @@ class AblationAnswerer:
 
 
 def random_tokens(total: int, count: int, name: str) -> Tensor:
-    """Mark any `count` of `total` tokens, bool [total]; the same ones for the same name."""
+    """Mark `count` of `total` tokens at random, bool [total]. The same name gives the same tokens."""
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     marks = torch.zeros(total, dtype=torch.bool)
     marks[torch.randperm(total, generator=generator)[:count]] = True
@@ -178,7 +180,7 @@ def random_tokens(total: int, count: int, name: str) -> Tensor:
 def _changed(
     model: SlimeForConditionalGeneration, processor: SlimeProcessor, fields: Mapping[str, Any]
 ) -> Iterator[None]:
-    """Change fields of the model's config, and its processor with them, for a while."""
+    """Change fields of the model's config within a `with` block, and keep its processor in step."""
     config = model.config
     before = {name: getattr(config, name) for name in fields}
     try:

@@ -1,4 +1,4 @@
-"""What the paper says of its parts, and whether these predictions bear it out; nothing is read into wide intervals."""
+"""Test the paper's claims about its parts on the predictions of an ablation. Wide intervals give no verdict."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from slime_vlm.evaluation.ablation.summary import compare, shared_pages
 from slime_vlm.evaluation.predictions import Row
 
 MARGIN = 0.02
-"""Accuracy that may be lost while two settings still count as equal."""
+"""Loss of accuracy up to which two settings count as equal."""
 
 FEWEST_PAGES = 20
-"""With fewer pages nothing is said: the bootstrap takes pages that happen to agree for certainty."""
+"""Fewer pages give no verdict: if they happen to agree, the bootstrap sees no uncertainty."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of the paper in terms of settings.
+    """A claim of the paper in terms of settings.
 
     Attributes:
-        text: the claim.
-        setting: the setting that it is about.
-        other: the setting that it is compared with.
-        equal: that nothing is lost against the other; otherwise, that it is better than the other.
+        text: The claim.
+        setting: The setting that it is about.
+        other: The setting that it is compared with.
+        equal: Whether the claim is that nothing is lost against the other. Otherwise it is that the setting is better.
     """
 
     text: str
@@ -44,18 +44,18 @@ CLAIMS = (
     Claim("the mixture is better than the attention adapter alone", REFERENCE, "attention alone"),
     Claim("the question chooses better than chance", "question as many", "random as many"),
     Claim("the question chooses better than the whole prompt", "question as many", "prompt as many"),
-    Claim("a page as it is answers better than one of 336 pixels", REFERENCE, "resized to 336"),
+    Claim("a page at full size is better than one of 336 pixels", REFERENCE, "resized to 336"),
 )
 
 
 def verdict(low: float, high: float, *, equal: bool, pages: int) -> str:
-    """What the interval of a difference, setting less other, says about a claim.
+    """Return what the interval of a difference (setting minus other) says about a claim.
 
     Args:
-        low: lower end.
-        high: upper end.
-        equal: see `Claim`.
-        pages: how many pages it comes from.
+        low: Lower end.
+        high: Upper end.
+        equal: See `Claim`.
+        pages: Number of pages that the interval comes from.
 
     Returns:
         "holds", "does not hold" or "cannot be told".
@@ -68,7 +68,7 @@ def verdict(low: float, high: float, *, equal: bool, pages: int) -> str:
 
 
 def claims_table(rows: Sequence[Row]) -> str:
-    """The claims that predictions can be held against, in Markdown; "" where there is none."""
+    """Return a Markdown table of the claims that the predictions can test, or "" if there are none."""
     lines = []
     for claim in CLAIMS:
         ours = [row for row in rows if row["setting"] == claim.setting]

@@ -1,4 +1,4 @@
-"""How much memory a step takes on top of what is held before it."""
+"""Measure how much memory a step takes on top of what is allocated before it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _RESET = Path("/proc/self/clear_refs")
 
 @dataclass
 class Growth:
-    """What a step took.
+    """Memory that a step took.
 
     Attributes:
-        megabytes: peak above what was held before; None where the system does not tell.
+        megabytes: Peak above what was allocated before. None if the system does not report it.
     """
 
     megabytes: float | None = None
@@ -27,7 +27,7 @@ class Growth:
 
 @contextmanager
 def measure_growth(device: torch.device) -> Iterator[Growth]:
-    """Measure the block: allocated memory on a GPU, resident memory of the process on Linux."""
+    """Measure a `with` block: allocated memory on a GPU, resident memory of the process on Linux."""
     growth = Growth()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -36,7 +36,7 @@ def measure_growth(device: torch.device) -> Iterator[Growth]:
         growth.megabytes = (torch.cuda.max_memory_allocated(device) - before) / 1e6
         return
     _give_back()
-    # Writing 5 sets the peak back to what is resident now.
+    # Writing 5 resets the peak to the current resident memory.
     resettable = _write("5")
     held = _field("VmRSS") if resettable else None
     yield growth
@@ -46,7 +46,7 @@ def measure_growth(device: torch.device) -> Iterator[Growth]:
 
 
 def _give_back() -> None:
-    """Return freed memory to the system, or a step that uses it again would seem to need none."""
+    """Return freed memory to the system. Otherwise a step that reuses it would seem to need none."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if _STATUS.exists() else None
     if trim is not None:
         trim(0)
@@ -61,7 +61,7 @@ def _write(text: str) -> bool:
 
 
 def _field(name: str) -> float | None:
-    """A field of the process's status in megabytes."""
+    """Return a field of the process's status in megabytes."""
     try:
         lines = _STATUS.read_text().splitlines()
     except OSError:

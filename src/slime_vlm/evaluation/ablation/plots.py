@@ -22,10 +22,10 @@ _POINTS = {
 
 
 def draw_plots(summaries: Sequence[Summary], out: Path) -> list[Path]:
-    """Draw what there is to draw.
+    """Draw the plots for which there is data.
 
     Returns:
-        The files.
+        The files that were written.
     """
     drawn = []
     if any(len(_on_curve(summaries, group)) > 1 for group, *_ in _CURVES):
@@ -43,7 +43,7 @@ def draw_plots(summaries: Sequence[Summary], out: Path) -> list[Path]:
 
 
 def _draw(path: Path, *fills: Callable[[Axes], None]) -> Path:
-    # Without pyplot: no display is looked for, and no state is shared with other figures.
+    # Without pyplot, matplotlib needs no display and shares no state between figures.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -61,31 +61,31 @@ def _draw(path: Path, *fills: Callable[[Axes], None]) -> Path:
 
 def _accuracy(axes: Axes, summaries: Sequence[Summary]) -> None:
     _accuracy_against(axes, summaries, _tokens)
-    axes.set(xlabel="image tokens read (global and local), mean of a question", title="Accuracy against image tokens")
+    axes.set(xlabel="image tokens (global and local), mean per question", title="Accuracy against image tokens")
     axes.set_xlim(left=0)
 
 
 def _accuracy_by_kept(axes: Axes, summaries: Sequence[Summary]) -> None:
-    """The same points by local tokens alone: the global view's are the same everywhere and crowd them together."""
+    """Plot the same points by local tokens alone. With the constant global tokens they would crowd together."""
     from matplotlib.ticker import LogLocator
 
     _accuracy_against(axes, [summary for summary in summaries if summary.kept_tokens != 0], _kept)
-    axes.set(xlabel="local tokens read, mean of a question (log scale)", title="Accuracy against local tokens")
+    axes.set(xlabel="local tokens, mean per question (log scale)", title="Accuracy against local tokens")
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.xaxis.set_minor_formatter("")
 
 
-def _accuracy_against(axes: Axes, summaries: Sequence[Summary], place: Callable[[Summary], float]) -> None:
+def _accuracy_against(axes: Axes, summaries: Sequence[Summary], x_of: Callable[[Summary], float]) -> None:
     for number, (group, label, marker) in enumerate(_CURVES):
         points = _on_curve(summaries, group)
         if len(points) > 1:
-            _errors(axes, points, [place(point) for point in points], label, marker, f"C{number}", "-")
+            _errors(axes, points, [x_of(point) for point in points], label, marker, f"C{number}", "-")
     for number, (name, (label, marker)) in enumerate(_POINTS.items(), start=len(_CURVES)):
-        # Without any point there is still a line in the legend, which both panels share.
+        # A series without points still gets a line in the legend, which both panels share.
         points = [summary for summary in summaries if summary.setting.name == name]
-        _errors(axes, points, [place(point) for point in points], label, marker, f"C{number}", "")
+        _errors(axes, points, [x_of(point) for point in points], label, marker, f"C{number}", "")
     reference, ocr = _named(summaries, REFERENCE), _named(summaries, "ocr")
     if reference is not None:
         style: dict[str, Any] = {
@@ -95,7 +95,7 @@ def _accuracy_against(axes: Axes, summaries: Sequence[Summary], place: Callable[
             "linestyle": "none",
             "fillstyle": "none",
         }
-        axes.plot(place(reference), reference.accuracy, label="the model as it is", **style)
+        axes.plot(x_of(reference), reference.accuracy, label="the model as it is", **style)
     if ocr is not None:
         axes.axhline(ocr.accuracy, color="0.4", linestyle="--", linewidth=1, label="RapidOCR and rules")
     axes.set(ylim=(-0.03, 1.03), ylabel="exact match, with 95% interval")
@@ -116,7 +116,7 @@ def _seconds(axes: Axes, summaries: Sequence[Summary]) -> None:
     for number, (name, (label, marker)) in enumerate(_POINTS.items(), start=len(_CURVES)):
         for point in (summary for summary in summaries if summary.setting.name == name):
             axes.plot(_tokens(point), point.answer_seconds, f"C{number}{marker}", markersize=7, label=label)
-    axes.set(ylabel="seconds a question, image encoded", xlabel="image tokens read, mean of a question")
+    axes.set(ylabel="seconds per question, after encoding", xlabel="image tokens, mean per question")
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.set_title("Seconds against image tokens")
@@ -128,7 +128,7 @@ def _sides(axes: Axes, summaries: Sequence[Summary]) -> None:
     ):
         points = [summary for summary in of_group(summaries, group) if summary.setting.side]
         if points:
-            # A little apart, so that neither interval hides the other.
+            # Slightly shifted, so that the intervals do not hide each other.
             sides = [(summary.setting.side or 1) * (1 + 0.03 * number) for summary in points]
             _errors(axes, points, sides, label, marker, f"C{number}", "-")
     axes.set_xscale("log")
@@ -147,7 +147,7 @@ def _sides(axes: Axes, summaries: Sequence[Summary]) -> None:
 
 
 def _errors(
-    axes: Axes, points: Sequence[Summary], places: Sequence[float], label: str, marker: str, colour: str, line: str
+    axes: Axes, points: Sequence[Summary], xs: Sequence[float], label: str, marker: str, colour: str, line: str
 ) -> None:
     values = [point.accuracy for point in points]
     low = [max(0.0, point.accuracy - point.interval[0]) for point in points]
@@ -160,7 +160,7 @@ def _errors(
         "capsize": 2,
         "elinewidth": 0.8,
     }
-    axes.errorbar(places, values, yerr=[low, high], label=label, **style)
+    axes.errorbar(xs, values, yerr=[low, high], label=label, **style)
 
 
 def _named(summaries: Sequence[Summary], name: str) -> Summary | None:
@@ -168,7 +168,7 @@ def _named(summaries: Sequence[Summary], name: str) -> Summary | None:
 
 
 def _on_curve(summaries: Sequence[Summary], group: str) -> list[Summary]:
-    """The settings of a curve from few tokens to many; the reference has a mark of its own."""
+    """Return the settings of a curve, ordered by tokens. The reference has a marker of its own."""
     members = [summary for summary in of_group(summaries, group) if summary.setting.name != REFERENCE]
     return sorted((member for member in members if member.image_tokens is not None), key=_tokens)
 

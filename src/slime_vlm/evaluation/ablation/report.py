@@ -20,9 +20,9 @@ TITLES = {
     "views": "Views",
     "gate": "Mixture against each adapter",
     "selector": "What chooses the local tokens",
-    "resized": "Longest side, the same page scaled",
-    "rendered": "Longest side, the same page drawn at that size",
-    "ocr": "Outside baseline: RapidOCR and rules",
+    "resized": "Longest side, the same page resized",
+    "rendered": "Longest side, the same page rendered at that size",
+    "ocr": "Baseline: RapidOCR and rules",
 }
 _COLUMNS = (
     "setting",
@@ -33,28 +33,29 @@ _COLUMNS = (
     "absent",
     "ANLS",
     "image tokens",
-    "s an image",
-    "s a question",
+    "s/image",
+    "s/question",
     "MB",
 )
 _EXPLAINED = (
-    "Accuracy is exact match on the questions whose answer is on the page, with the 95% interval of the bootstrap over "
-    "pages (Wilson's over as many observations as pages where all or none are right, or no page differs); differences "
-    "are on the same questions. `absent`: share of the questions about what is not on the page that say so. Image "
-    "tokens: global and kept local ones. Seconds: preparing and encoding an image, then selecting and answering a "
-    "question; settings that share an encoding have its seconds, so that either adapter alone has those of the "
-    "mixture. MB: the most that either took on top of what was held before."
+    "Accuracy is exact match on the questions whose answer is on the page. Its 95% interval comes from the bootstrap "
+    "over pages. Where all or no answers are right, or no page differs, it is Wilson's interval over as many "
+    "observations as pages. Differences are on the same questions. `absent`: share of the questions about something "
+    "that is not on the page that are answered so. Image tokens: global and kept local ones. Seconds: preparing and "
+    "encoding an image, then selecting tokens and answering a question. Settings that share an encoding have the same "
+    "seconds per image, so that each adapter alone has those of the mixture. MB: largest growth of memory in either "
+    "step."
 )
 
 
 def write_report(rows: Sequence[Row], out: Path, origin: Mapping[str, Any], notes: Sequence[str]) -> str:
-    """Write results.json, results.md and the plots into a folder.
+    """Write results.json, results.md and the plots to a folder.
 
     Args:
-        rows: all predictions.
-        out: the folder.
-        origin: model and settings of the run.
-        notes: what was left out, and why.
+        rows: All predictions.
+        out: The folder.
+        origin: Model and settings of the run.
+        notes: What was left out, and why.
 
     Returns:
         The Markdown.
@@ -76,10 +77,10 @@ def write_report(rows: Sequence[Row], out: Path, origin: Mapping[str, Any], note
 
 
 def markdown(rows: Sequence[Row], summaries: Sequence[Summary], origin: Mapping[str, Any], notes: Sequence[str]) -> str:
-    """The tables, ready for `docs/results.md`."""
+    """Return the tables as Markdown, ready for `docs/results.md`."""
     reference = next((summary for summary in summaries if summary.setting.name == REFERENCE), None)
     if reference is None:
-        return "No question with an answer on its page.\n"
+        return "No question has its answer on its page.\n"
     what = origin.get("records") or f"rendered pages of {origin.get('tiles')} tiles, split {origin.get('split')}"
     seeds = len(reference.by_seed)
     head = (
@@ -91,8 +92,8 @@ def markdown(rows: Sequence[Row], summaries: Sequence[Summary], origin: Mapping[
     claims = claims_table(rows)
     if claims:
         rules = (
-            f"enough: surely no more than {MARGIN} lost; better: surely better, and what is surely less than {MARGIN} "
-            f"better does not hold; nothing is said of fewer than {FEWEST_PAGES} pages; each line by itself"
+            f"by 95% interval: `enough` holds if less than {MARGIN} is lost, `better` if the difference is above 0; "
+            f"`better` does not hold if it is below {MARGIN}; fewer than {FEWEST_PAGES} pages give no verdict"
         )
         parts.append(f"**What holds here** ({rules})\n\n{claims}")
     for group in _groups_with_a_table(summaries):
@@ -104,10 +105,10 @@ def markdown(rows: Sequence[Row], summaries: Sequence[Summary], origin: Mapping[
 
 
 def _groups_with_a_table(summaries: Sequence[Summary]) -> list[str]:
-    """Groups with a setting of their own.
+    """Return the groups that have a setting of their own.
 
-    The reference and `all` stand in several, which would make tables of these two wherever nothing else was asked; they
-    alone have one table.
+    The reference and `all` belong to several groups. Without this rule every group would get a table of these two. If
+    there is nothing else, they get one table.
     """
     own = [group for group in GROUPS if any(summary.setting.groups == (group,) for summary in summaries)]
     return own or [group for group in GROUPS if len(of_group(summaries, group)) > 1][:1]
@@ -140,7 +141,7 @@ def _table(summaries: Sequence[Summary]) -> str:
 
 
 def _kinds(summaries: Sequence[Summary]) -> str:
-    """Accuracy by kind of page, for the settings that see the whole image and the outside baseline."""
+    """Return a table of accuracy by kind of page, for the settings that see the whole image and the baseline."""
     shown = [summary for summary in summaries if summary.setting.name in (REFERENCE, "all", "best 50%", "ocr")]
     kinds = sorted({kind for summary in shown for kind in summary.by_group})
     lines = [f"| setting | {' | '.join(kinds)} |", "|" + " --- |" * (len(kinds) + 1)]

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from slime_vlm.evaluation.ablation.answers import AblationAnswerer
     from slime_vlm.evaluation.ocr_baseline.reader import OcrReader
 
-# Rows are ordered by sample, then setting, then question.
+# Factors of the `place` of a row: rows are ordered by sample, then setting, then question.
 _MOST_SETTINGS, _MOST_QUESTIONS = 1000, 1000
 
 NO_QUERIES = (
-    "queries per tile: their number is part of a model's weights, so it cannot be varied without training; run the "
-    "ablation on a model of each number to compare them"
+    "queries per tile: their number is part of a model's weights, so it cannot be varied without training; to compare "
+    "numbers, run the ablation on one model for each"
 )
 
 
@@ -38,17 +38,17 @@ class AblationOptions:
 
     Attributes:
         model: `nano`, a folder or a hub id.
-        out: folder of the run.
-        settings: what to compare.
-        limit: pages of each seed, or records; None takes all records.
-        seeds: sets of rendered pages.
-        tiles: tiles of a rendered page.
-        split: split of the rendered pages.
-        records: records with images to ask about in place of rendered pages.
-        device: where the model belongs.
-        dtype: type of its weights.
-        overrides: fields of the model's config to change throughout.
-        ocr_wanted: whether the outside baseline was asked for by name, so that its absence is an error.
+        out: Folder of the run.
+        settings: The settings to compare.
+        limit: Number of pages per seed, or of records. None takes all records.
+        seeds: Number of sets of rendered pages.
+        tiles: Number of tiles of a rendered page.
+        split: Split of the rendered pages.
+        records: Records with images to ask about instead of rendered pages.
+        device: Device of the model.
+        dtype: Number type of its weights.
+        overrides: Fields of the model's config to change in all settings.
+        ocr_wanted: Whether the OCR baseline was requested by name, so that a missing package is an error.
     """
 
     model: str
@@ -69,17 +69,17 @@ def run_ablation(options: AblationOptions, console: Console) -> str:
     """Run an ablation, or resume an interrupted one. Answered questions are not asked again.
 
     Args:
-        options: what to run.
-        console: where progress is shown.
+        options: What to run.
+        console: Where to show progress.
 
     Returns:
-        The report in Markdown from the main process, "" from the others.
+        The report as Markdown in the main process, "" in the others.
 
     Raises:
-        ConfigError: the folder holds another run, or the settings of the pages do not fit the model.
-        DataError: records cannot be used.
-        MediaError: the OCR baseline is asked for by name and not installed.
-        CheckpointError: there is no such model.
+        ConfigError: The folder holds another run, or the settings of the pages do not fit the model.
+        DataError: Records cannot be used.
+        MediaError: The OCR baseline is asked for by name and not installed.
+        CheckpointError: There is no such model.
     """
     from slime_vlm.checkpoints.loading import load
 
@@ -118,12 +118,12 @@ def _answer_all(
     console: Console,
 ) -> None:
     done = store.done()
-    # An image goes through fast and slow settings; the estimate looks at several of them.
+    # Settings differ in speed. A long period makes the estimate span several of them.
     with progress_bar(console, processes, estimate_seconds=600) as bar:
-        # In units of an image under a setting: they take more alike than images do while one is resumed.
+        # One step is one image under one setting. A resumed run skips single settings of an image.
         shown = bar.add_task("ablation", total=number * len(settings))
-        for place, sample in enumerate(samples):
-            if place % processes.count != processes.rank:
+        for index, sample in enumerate(samples):
+            if index % processes.count != processes.rank:
                 bar.update(shown, advance=len(settings))
                 continue
             for setting in settings:
@@ -132,7 +132,7 @@ def _answer_all(
                     kept = [_kept(done, row_id(sample, REFERENCE, i)) for i in range(len(ids))]
                     rows = answerer.answer(sample, setting, kept)
                     for i, row in enumerate(rows):
-                        row["place"] = (place * _MOST_SETTINGS + SETTINGS.index(setting)) * _MOST_QUESTIONS + i
+                        row["place"] = (index * _MOST_SETTINGS + SETTINGS.index(setting)) * _MOST_QUESTIONS + i
                     store.append(rows)
                     done.update({str(row["id"]): row for row in rows})
                 bar.update(shown, advance=1)
@@ -154,7 +154,7 @@ def page_settings(options: AblationOptions, view_size: int, max_tiles: int) -> P
     """Return the settings of the rendered pages: those of `slime eval pages`, scaled to the views of a model.
 
     Raises:
-        ConfigError: the model takes fewer tiles.
+        ConfigError: The model takes fewer tiles.
     """
     scale = view_size / 256
     return PageSettings(
@@ -169,7 +169,7 @@ def page_settings(options: AblationOptions, view_size: int, max_tiles: int) -> P
 
 
 def _reader(settings: Sequence[Setting], options: AblationOptions) -> tuple[OcrReader | None, str]:
-    """The reader of the outside baseline, and why there is none."""
+    """Return the OCR engine of the baseline, or None and the reason why it is missing."""
     import torch
 
     from slime_vlm.evaluation.ocr_baseline.reader import OcrReader
@@ -177,7 +177,7 @@ def _reader(settings: Sequence[Setting], options: AblationOptions) -> tuple[OcrR
     if not any(setting.ocr for setting in settings):
         return None, ""
     try:
-        # As many threads as the model has, so that seconds compare.
+        # As many threads as the model uses, so that seconds are comparable.
         return OcrReader(torch.get_num_threads()), ""
     except MediaError as error:
         if options.ocr_wanted:

@@ -26,9 +26,9 @@ class Asked:
     """A question with its answer.
 
     Attributes:
-        text: the question.
-        answer: the exact answer.
-        group: what results are reported by; "absent" for what is not on the page.
+        text: The question.
+        answer: The exact answer.
+        group: Group that results are reported by. "absent" for questions about something that is not on the page.
     """
 
     text: str
@@ -40,9 +40,9 @@ class Sample(ABC):
     """An image and its questions.
 
     Attributes:
-        id: its name, unique in a run.
-        seed: which of the seeds it belongs to; 1 where there are none.
-        questions: its questions.
+        id: Name, unique in a run.
+        seed: Number of the set of pages that it belongs to, or 1 without sets.
+        questions: The questions.
     """
 
     def __init__(self, name: str, seed: int, questions: list[Asked]) -> None:
@@ -50,14 +50,14 @@ class Sample(ABC):
 
     @abstractmethod
     def image(self) -> Image.Image:
-        """The image as it is, RGB."""
+        """Return the unchanged image, RGB."""
 
     @abstractmethod
     def rendered(self, side: int) -> Image.Image:
-        """The same page drawn with a longest side of so many pixels."""
+        """Return the same page, rendered with a longest side of `side` pixels."""
 
     def resized(self, side: int) -> Image.Image:
-        """The image scaled to a longest side of so many pixels."""
+        """Return the image, resized to a longest side of `side` pixels."""
         image = self.image()
         factor = side / max(image.size)
         size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
@@ -94,17 +94,17 @@ class RecordSample(Sample):
         return open_stored_image(self._stored, self._root)
 
     def rendered(self, side: int) -> Image.Image:
-        """A scan cannot be drawn again; `settings.applicable` leaves such settings out."""
+        """Raise an error: a scan cannot be rendered. `settings.applicable` leaves such settings out."""
         raise DataError(f"{self.id}: an image cannot be rendered at {side} pixels, expected `resized`")
 
 
 def rendered_pages(settings: PageSettings, seeds: int, limit: int) -> Iterator[RenderedPage]:
-    """Pages by turns of the seeds, so that an unfinished run has as many of each.
+    """Yield pages of all seeds in turn, so that an unfinished run has the same number of each.
 
     Args:
-        settings: what pages to make.
-        seeds: number of seeds, each a set of pages of its own.
-        limit: pages of each seed.
+        settings: Settings of the pages.
+        seeds: Number of seeds. Each gives a separate set of pages.
+        limit: Number of pages per seed.
     """
     for number in range(limit):
         for seed in range(1, seeds + 1):
@@ -112,13 +112,13 @@ def rendered_pages(settings: PageSettings, seeds: int, limit: int) -> Iterator[R
 
 
 def record_samples(records: Path, limit: int | None = None) -> list[RecordSample]:
-    """The images of records in the published format, each with the questions of its conversation.
+    """Return the images of records in the published format, each with the questions of its conversation.
 
-    A record has one image; turns of `human` and `gpt` are question and answer. A record may say `kind`, by which
-    results are reported.
+    A record has one image. Its turns of `human` and `gpt` are questions and answers. Results are reported by its `kind`
+    if it has one.
 
     Raises:
-        DataError: a record has none or several images, or turns that are no questions with answers.
+        DataError: A record does not have exactly one image, or its turns are not questions with answers.
     """
     source = open_source(records)
     samples = []
@@ -130,15 +130,15 @@ def record_samples(records: Path, limit: int | None = None) -> list[RecordSample
         if len(record.images) != 1:
             raise DataError(f"{where} has {len(record.images)} images, expected one; leave it out")
         if name in seen:
-            raise DataError(f"{where}: two records have this id; mend the data")
+            raise DataError(f"{where}: two records have this id; repair the data")
         seen.add(name)
         kind = str(record.rest.get("kind", "record"))
         texts = [str(turn.get("value", turn.get("content", ""))).strip() for turn in record.conversations]
         senders = [turn.get("from", turn.get("role")) for turn in record.conversations]
         if len(texts) % 2 or any(
-            sender not in (("human", "user"), ("gpt", "assistant"))[place % 2] for place, sender in enumerate(senders)
+            sender not in (("human", "user"), ("gpt", "assistant"))[index % 2] for index, sender in enumerate(senders)
         ):
-            raise DataError(f"{where} has turns of {', '.join(map(str, senders))}, expected human and gpt by turns")
+            raise DataError(f"{where} has turns of {', '.join(map(str, senders))}, expected human and gpt in turn")
         questions = [
             Asked(question.replace(_PLACEHOLDER, "").strip(), answer, "absent" if answer == ABSENT else kind)
             for question, answer in zip(texts[::2], texts[1::2], strict=True)
@@ -148,5 +148,5 @@ def record_samples(records: Path, limit: int | None = None) -> list[RecordSample
 
 
 def row_id(sample: Sample, setting: str, number: int) -> str:
-    """The id of the prediction for a question of an image under a setting."""
+    """Return the id of the prediction for a question about an image under a setting."""
     return f"{sample.id}/{setting}/{number}"

@@ -10,13 +10,13 @@ from typing import Any
 from slime_vlm.errors import ConfigError
 
 REFERENCE = "slime"
-"""The model as it is; every other setting is compared with it on the same questions."""
+"""The unchanged model. Every other setting is compared with it on the same questions."""
 
 SIDES = (336, 672, 1008, 1344, 2688, 4000)
 """Longest sides of the image in pixels."""
 
 GROUPS = ("top-p", "share", "budget", "views", "gate", "selector", "resized", "rendered", "ocr")
-"""What settings are about, in the order of the tables."""
+"""Groups of settings, in the order of the tables."""
 
 _TOP_P = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 _SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -28,15 +28,15 @@ class Setting:
     """One way to answer the questions of an image.
 
     Attributes:
-        name: name, as in tables and `--settings`.
-        groups: what it is about; one setting may stand in several tables.
-        config: fields of the model's config that it changes.
-        share: keep this share of an image's local tokens.
-        as_many: keep as many local tokens as the reference kept for the question: "" does not, "best" the best ones by
-            the selector, "random" any.
-        side: longest side of the image in pixels; None takes it as it is.
-        rendered: the page is drawn at that side, and not scaled to it.
-        ocr: the outside baseline, without the model.
+        name: Name in tables and in `--settings`.
+        groups: Groups that it belongs to. One setting may be in several tables.
+        config: Fields of the model's config that it changes.
+        share: Share of an image's local tokens to keep.
+        as_many: Keep as many local tokens as the reference kept for the question: "best" keeps the best ones by the
+            selector's score, "random" any, and "" does not apply this rule.
+        side: Longest side of the image in pixels. None leaves the image unchanged.
+        rendered: Whether the page is rendered at that side instead of resized to it.
+        ocr: Whether this is the OCR baseline, which does not use the model.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Setting:
 
 
 SETTINGS: tuple[Setting, ...] = (
-    # First, because others keep as many tokens as it did.
+    # First, because other settings keep as many tokens as it did.
     Setting(REFERENCE, GROUPS),
     Setting(
         "all", ("top-p", "share", "budget", "views", "selector"), {"selector_top_p": 1.0, "max_local_tokens": None}
@@ -74,12 +74,15 @@ SETTINGS: tuple[Setting, ...] = (
 
 
 def find_settings(names: str) -> list[Setting]:
-    """The settings of a list such as `top-p,ocr`, by name or by group, in the order of the tables; "" means all.
+    """Return the settings that a list such as `top-p,ocr` names, in the order of the tables.
 
-    The reference is always among them.
+    The reference is always included.
+
+    Args:
+        names: Names of settings or groups, separated by commas. "" means all settings.
 
     Raises:
-        ConfigError: there is no such setting; the message has the nearest one.
+        ConfigError: A name is unknown. The message suggests the nearest one.
     """
     wanted = {REFERENCE}
     for name in filter(None, (part.strip() for part in names.split(","))):
@@ -88,7 +91,7 @@ def find_settings(names: str) -> list[Setting]:
             known = [*GROUPS, *(setting.name for setting in SETTINGS)]
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
             raise ConfigError(
-                f"--settings: '{name}' is no setting, expected a group ({', '.join(GROUPS)}) or one of a table; "
+                f"--settings: '{name}' is not a setting, expected a group ({', '.join(GROUPS)}) or a single setting; "
                 f"did you mean '{near}'?"
             )
         wanted |= found
@@ -96,32 +99,30 @@ def find_settings(names: str) -> list[Setting]:
 
 
 def applicable(settings: Sequence[Setting], config: Any, *, rendered: bool) -> tuple[list[Setting], list[str]]:
-    """Leave out what a model or its images cannot do.
+    """Leave out the settings that do not apply to a model or its images.
 
     Args:
-        settings: what is wanted.
-        config: the model's `SlimeConfig`.
-        rendered: whether pages can be drawn at any size; scans cannot.
+        settings: The requested settings.
+        config: The model's `SlimeConfig`.
+        rendered: Whether the images are rendered pages, which can be rendered at any size. Scans cannot.
 
     Returns:
-        The settings that are left, and a line for each reason why others are not.
+        The settings that apply, and one line for each reason why others do not.
     """
     kept: list[Setting] = []
     reasons: list[str] = []
     for setting in settings:
         reason = ""
         if not config.selects_tokens and _needs_selector(setting):
-            reason = (
-                "the model selects no local tokens: nothing about top-p, shares, budgets and what the selector reads"
-            )
+            reason = "the model does not select local tokens: no settings of top-p, share, budget and selector"
         elif not setting.as_many and setting.config.get("selector_text") == config.selector_text:
-            reason = f"the model's selector reads the {config.selector_text} as it is: see `{REFERENCE}`"
+            reason = f"the model's selector uses the {config.selector_text} already: see `{REFERENCE}`"
         elif "gate" in setting.config and config.projector_type != "gated":
-            reason = "the model has no mixture of adapters: neither adapter alone"
+            reason = "the model has no mixture of adapters: no settings of gate"
         elif setting.rendered and not rendered:
-            reason = "images of records cannot be drawn larger: only resized"
+            reason = "images of records cannot be rendered at another size: only `resized`"
         elif setting.config.get("views") not in (None, config.views) and config.views != "both":
-            reason = f"the model looks at {config.views} views alone: no other views"
+            reason = f"the model uses only {config.views} views: no settings of other views"
         if not reason:
             kept.append(setting)
         elif reason not in reasons:

@@ -1,4 +1,4 @@
-"""Accuracy with its uncertainty. Questions about one page are not independent, so pages are drawn, not questions."""
+"""Accuracy with its uncertainty. Questions about one page are not independent, so the bootstrap draws pages."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Z95 = 1.959963984540054
 RESAMPLES = 2000
 
 Tally = tuple[float, int]
-"""Right answers of a page, and its questions."""
+"""Number of right answers of a page, and number of its questions."""
 
 
 def wilson(right: float, number: int) -> tuple[float, float]:
-    """The 95% interval of a share by Wilson's formula; (0, 1) without any observation."""
+    """Return the 95% interval of a share by Wilson's formula, or (0, 1) without any observation."""
     if not number:
         return 0.0, 1.0
     share, z = right / number, Z95
@@ -26,16 +26,16 @@ def wilson(right: float, number: int) -> tuple[float, float]:
 
 
 def accuracy(pages: Sequence[Tally]) -> float:
-    """Right answers over questions, of all pages together."""
+    """Return the share of right answers over all pages."""
     questions = sum(number for _, number in pages)
     return sum(right for right, _ in pages) / questions if questions else math.nan
 
 
 def accuracy_interval(pages: Sequence[Tally]) -> tuple[float, float]:
-    """The 95% interval of the accuracy by the bootstrap over pages (percentiles, a fixed seed).
+    """Return the 95% interval of the accuracy by the bootstrap over pages (percentiles, a fixed seed).
 
-    Where every answer is right or every one is wrong the bootstrap sees no spread; Wilson's interval over as many
-    observations as there are pages stands in, which is the cautious choice.
+    If all answers are right, or all are wrong, the bootstrap sees no spread. Wilson's interval over as many
+    observations as there are pages is used instead, which is the cautious choice.
     """
     if accuracy(pages) in (0.0, 1.0):
         return wilson(accuracy(pages) * len(pages), len(pages))
@@ -43,13 +43,13 @@ def accuracy_interval(pages: Sequence[Tally]) -> tuple[float, float]:
 
 
 def difference_interval(pages: Sequence[tuple[float, float, int]]) -> tuple[float, float, float]:
-    """The difference of two accuracies on the same questions, and its 95% interval by the bootstrap over pages.
+    """Return the difference of two accuracies on the same questions, and its 95% interval by the bootstrap over pages.
 
-    Where no page differs the bootstrap sees no spread either, which proves nothing of other pages: the share of pages
-    that differ, which bounds the difference, has Wilson's interval for none of so many.
+    If no page differs, the bootstrap sees no spread, which proves nothing about other pages. The share of pages that
+    differ bounds the difference. Wilson's interval of that share, for 0 of as many pages, is used instead.
 
     Args:
-        pages: right answers by one and by the other, and questions, of every page.
+        pages: For every page, the number of right answers of each of the two, and the number of questions.
     """
     differences, questions = [one - other for one, other, _ in pages], [number for *_, number in pages]
     if not sum(questions):
@@ -64,7 +64,7 @@ def _percentiles(values: Sequence[float], weights: Sequence[int]) -> tuple[float
     drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
     totals = np.asarray(weights, dtype=float)[drawn].sum(axis=1)
     sums = np.asarray(values, dtype=float)[drawn].sum(axis=1)
-    # A page may hold nothing but questions about what is absent.
+    # A page may have only questions about something absent.
     ratios = sums[totals > 0] / totals[totals > 0]
     low, high = np.percentile(ratios, [2.5, 97.5])
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""From predictions to numbers: accuracy with its interval, difference from the model as it is, tokens, seconds."""
+"""Summarise predictions: accuracy with its interval, difference from the unchanged model, tokens, seconds."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ ABSENT_GROUP = "absent"
 
 @dataclass(frozen=True)
 class Summary:
-    """One setting in numbers; accuracy is exact match on the questions whose answer is on the page.
+    """The numbers of one setting. Accuracy is exact match on the questions whose answer is on the page.
 
     Attributes:
-        setting: the setting.
-        questions: number of questions whose answer is on the page.
-        images: number of images.
-        accuracy: share of them that is answered exactly.
-        interval: its 95% interval.
-        by_seed: accuracy for each seed.
-        difference: accuracy less that of the reference on the same questions, and its 95% interval; None for itself.
-        by_group: accuracy and number of questions by kind of page.
-        absent: share of the questions about what is absent that say so, and their number.
-        anls: mean similarity of the answers, which forgives single characters.
-        image_tokens: mean of the image tokens that the language model read; None without one.
-        kept_tokens: mean of the local ones among them.
-        encode_seconds: mean time of an image.
-        answer_seconds: mean time of a question, once the image is encoded.
-        megabytes: largest growth of memory.
+        setting: The setting.
+        questions: Number of questions whose answer is on the page.
+        images: Number of images.
+        accuracy: Share of these questions that is answered exactly.
+        interval: Its 95% interval.
+        by_seed: Accuracy for each seed.
+        difference: Accuracy minus that of the reference on the same questions, and its 95% interval. None for the
+            reference itself.
+        by_group: Accuracy and number of questions by kind of page.
+        absent: Share of the questions about something absent that are answered so, and their number.
+        anls: Mean similarity of the answers, which tolerates single wrong characters.
+        image_tokens: Mean number of image tokens in the language model's input. None for the OCR baseline.
+        kept_tokens: Mean number of local tokens among them.
+        encode_seconds: Mean time per image.
+        answer_seconds: Mean time per question, after encoding the image.
+        megabytes: Largest growth of memory.
     """
 
     setting: Setting
@@ -53,7 +54,7 @@ class Summary:
     megabytes: float | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, for `results.json`."""
+        """Return plain data for `results.json`."""
         return {
             "groups": list(self.setting.groups),
             "questions": self.questions,
@@ -74,7 +75,7 @@ class Summary:
 
 
 def summarise(rows: Sequence[Row]) -> list[Summary]:
-    """The numbers of every setting that has predictions, in the order of the tables.
+    """Return the summary of every setting that has predictions, in the order of the tables.
 
     A setting without any question whose answer is on the page is left out.
     """
@@ -89,25 +90,25 @@ def summarise(rows: Sequence[Row]) -> list[Summary]:
 
 
 def of_group(summaries: Iterable[Summary], group: str) -> list[Summary]:
-    """The summaries of one table."""
+    """Return the summaries of one table."""
     assert group in GROUPS
     return [summary for summary in summaries if group in summary.setting.groups]
 
 
 def compare(rows: Sequence[Row], others: Sequence[Row]) -> tuple[float, float, float] | None:
-    """Accuracy of predictions less that of others on the questions that both have, with its 95% interval.
+    """Return the difference in accuracy on the questions that both sets of predictions have, with its 95% interval.
 
     Returns:
-        None where they share no question whose answer is on the page.
+        The difference, its lower and its upper end. None if they share no question whose answer is on the page.
     """
     pages = shared_pages(rows, others)
     return difference_interval(pages) if pages else None
 
 
 def shared_pages(rows: Sequence[Row], others: Sequence[Row]) -> list[tuple[float, float, int]]:
-    """Right answers by one and by the other, and questions, of every page on the questions that both have.
+    """Return, for every page, the right answers of each of two sets of predictions and the number of shared questions.
 
-    Questions about what is absent do not count.
+    Questions about something absent do not count.
     """
     known = {_question(row): row["score"] for row in others}
     by_page: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -145,12 +146,12 @@ def _summary(setting: Setting, rows: Sequence[Row], reference: Sequence[Row]) ->
 
 
 def _question(row: Row) -> tuple[str, str]:
-    """Image and number of a row's question."""
+    """Return the image and the number of a row's question."""
     return _image(row), row["id"].rpartition("/")[2]
 
 
 def _image(row: Row) -> str:
-    """Id of the image that a row asks about; runs before November 2026 call it `picture`."""
+    """Return the id of the image that a row asks about. Runs from before November 2026 call it `picture`."""
     return row["image"] if "image" in row else row["picture"]
 
 

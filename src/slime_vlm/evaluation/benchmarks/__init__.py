@@ -1,4 +1,4 @@
-"""The paper's benchmarks and their neighbours, one short file each; `BENCHMARKS` lists them by name."""
+"""The paper's benchmarks and related ones, one short file each. `BENCHMARKS` holds them by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AMBER, its discriminative part: yes/no questions about existence, attributes and relations."""
+"""AMBER (discriminative part): yes/no questions about existence, attributes and relations."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from slime_vlm.evaluation.benchmarks.prompts import SHORT_ANSWER
 from slime_vlm.evaluation.metrics.yes_no import amber_scores, read_amber
 
 ANNOTATIONS = Joined("annotations", key="id", other="id")
-"""The table with the truths, of both parts."""
+"""The table with the truths of both parts."""
 
 
-def _ask(record: Record, place: int) -> Question:
-    # The repository has queries and annotations, the mirror on the hub one table.
+def _ask(record: Record, index: int) -> Question:
+    # The repository has queries and annotations, the mirror on the hub a single table.
     query = record.get("query", record.get("question"))
     truth = str(record.get("truth", record.get("answer"))).strip().lower()
     if truth not in {"yes", "no"}:
-        raise DataError(f"AMBER: record {place} has the truth {truth!r:.40}, expected yes or no: query_discriminative")
+        raise DataError(f"AMBER: record {index} has the truth {truth!r:.40}, expected yes or no: query_discriminative")
     target = {"answer": truth, "part": _part(str(record.get("type", record.get("category", ""))))}
-    name = str(record.get("id", record.get("index", place)))
+    name = str(record.get("id", record.get("index", index)))
     return Question(name, str(query) + SHORT_ANSWER, (record["image"],), target)
 
 
@@ -61,5 +61,5 @@ BENCHMARK = Benchmark(
     summarise=_summarise,
     main="accuracy",
     max_new_tokens=16,
-    note="The generative part is a task of its own, amber_generative, with numbers that are not the official ones.",
+    note="The generative part is a separate task, amber_generative, whose numbers are not the official ones.",
 )

@@ -1,8 +1,8 @@
-"""AMBER's generative part, by its own lists of objects: descriptions, and which of the listed objects they name.
+"""AMBER (generative part): descriptions, scored by which of the listed objects they name.
 
-The official numbers (CHAIR, Cover, Hal, Cog) need a tagger for nouns and word vectors for synonyms. Here a listed
-object counts where its word stands in the text. So there is no CHAIR, which asks what else is mentioned, and the other
-three have other names: they see no synonyms, and of hallucinations only those that the annotators expected.
+The official numbers (CHAIR, Cover, Hal, Cog) need a noun tagger, and word vectors for synonyms. Here a listed object
+counts if its word occurs in the text. CHAIR is therefore missing: it needs all nouns that are mentioned. The other
+three have other names here, because synonyms and hallucinations that the annotators did not expect are not detected.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from slime_vlm.evaluation.benchmarks.benchmark import Benchmark, Question, Recor
 from slime_vlm.evaluation.metrics.objects import named_objects
 
 
-def _ask(record: Record, place: int) -> Question:
+def _ask(record: Record, index: int) -> Question:
     truth = sorted({str(one) for one in record["truth"]})
-    # A few objects stand in both lists; what is there is no hallucination.
+    # A few objects are in both lists. An object that is present is not a hallucination.
     absent = sorted({str(one) for one in record["hallu"]} - set(truth))
     return Question(str(record["id"]), str(record["query"]), (record["image"],), {"truth": truth, "hallu": absent})
 
@@ -51,5 +51,5 @@ BENCHMARK = Benchmark(
     summarise=_summarise,
     main="objects named",
     max_new_tokens=512,
-    note="Listed words alone, singular or plural: no tagger, no synonyms. Not AMBER's CHAIR, Cover, Hal and Cog.",
+    note="Only listed words count, singular or plural: no tagger, no synonyms. Not AMBER's CHAIR, Cover, Hal and Cog.",
 )

@@ -1,4 +1,4 @@
-"""What a benchmark is: where its records lie, what is asked, and how answers are scored."""
+"""Define what a benchmark is: the source of its records, its questions, and the rule that scores answers."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 Record = Mapping[str, Any]
 Target = dict[str, Any]
-"""All that scoring needs to know of a record, as plain data: it is stored beside the prediction."""
+"""Everything that scoring needs to know about a record, as plain data. It is stored with the prediction."""
 
 
 @dataclass(frozen=True)
 class Joined:
-    """Another table whose columns belong to the records, such as images that are kept apart from questions.
+    """A second table whose columns are joined to the records, such as images stored apart from questions.
 
     Attributes:
-        config: its config on the hub, and its file or folder in a local copy.
-        key: column of the records.
-        other: column of the other table with the same values.
+        config: Config of the table on the hub, and its file or folder in a local copy.
+        key: Column of the records.
+        other: Column of the second table with the same values.
     """
 
     config: str
@@ -29,14 +29,14 @@ class Joined:
 
 @dataclass(frozen=True)
 class Source:
-    """Where records lie on the hub.
+    """The data set on the hub.
 
     Attributes:
-        repo: hub id; one of `ORGANISATION` follows `--organisation`.
-        split: default split.
-        config: config of the data set.
-        joined: another table that belongs to the records.
-        test_split: split whose answers only a server knows.
+        repo: Hub id. An id of `records.ORGANISATION` follows `--organisation`.
+        split: Default split.
+        config: Config of the data set.
+        joined: Second table that belongs to the records.
+        test_split: Split whose answers only a server knows.
     """
 
     repo: str
@@ -51,11 +51,11 @@ class Question:
     """One question to the model.
 
     Attributes:
-        id: unique within the task.
-        prompt: text after the images.
-        images: the record's images, not opened yet: paths, bytes, base64, `{"bytes", "path"}` or PIL images;
-            or paths of videos.
-        target: what scoring needs.
+        id: Unique within the task.
+        prompt: Text after the images.
+        images: The record's images, not opened yet: paths, bytes, base64, `{"bytes", "path"}` or PIL images, or paths
+            of videos.
+        target: What scoring needs.
     """
 
     id: str
@@ -69,11 +69,11 @@ class Scored:
     """An answer with its score.
 
     Attributes:
-        id: the question's.
-        prediction: the answer.
-        target: the question's.
-        score: 0 to 1; None where nobody here knows the right answer.
-        marks: what a judge gave; None without one, or where its reply could not be read.
+        id: Id of the question.
+        prediction: The answer.
+        target: Target of the question.
+        score: 0 to 1. None if the right answer is not known here.
+        marks: Grades of a judge. None without one, or if its reply could not be parsed.
     """
 
     id: str
@@ -91,12 +91,12 @@ class Judged:
     """How a language model grades answers.
 
     Attributes:
-        request: (prediction, target, template) -> what to ask the judge, or None where rules decide.
-        read: (reply, prediction, target) -> marks, or None where the reply makes no sense.
-        summarise: the benchmark's own numbers, from rows with marks.
-        main: which of them stands for the benchmark.
-        template: what is asked, with `{fields}`; ours unless a file replaces it.
-        full_marks: the best possible main number.
+        request: (prediction, target, template) -> prompt for the judge, or None where rules decide.
+        read: (reply, prediction, target) -> marks, or None if the reply cannot be parsed.
+        summarise: Rows with marks -> metrics of the benchmark.
+        main: Name of the main metric.
+        template: Built-in prompt, with `{fields}`. A file of `--judge-prompts` replaces it.
+        full_marks: Best possible value of the main metric.
     """
 
     request: Callable[[str, Target, str], str | None]
@@ -109,12 +109,12 @@ class Judged:
 
 @dataclass(frozen=True)
 class Submission:
-    """The file that a server takes.
+    """The file that a server scores.
 
     Attributes:
-        name: name of the file; `.json` or `.xlsx`.
-        entry: (prediction, target) -> one of its entries.
-        every: Whether the server wants an entry for every question; those not asked get an empty answer.
+        name: Name of the file, ending in `.json` or `.xlsx`.
+        entry: (prediction, target) -> one entry of the file.
+        every: Whether the server wants an entry for every question. Questions that were not asked get an empty answer.
     """
 
     name: str
@@ -127,21 +127,21 @@ class Benchmark:
     """One benchmark.
 
     Attributes:
-        name: name on the command line.
-        title: name in tables.
-        source: where its records lie.
-        licence: licence of the data as its authors state it; a `*` marks one that was not looked up.
-        metric: what is measured, in a few words.
-        fields: columns that a record must have.
-        ask: (record, place in the split) -> question.
+        name: Name on the command line.
+        title: Name in tables.
+        source: The data set on the hub.
+        licence: Licence of the data as its authors state it. A `*` marks one that was not looked up.
+        metric: Description of the metric in a few words.
+        fields: Columns that a record must have.
+        ask: (record, index in the split) -> question.
         score: (prediction, target) -> 0 to 1, or None without a known answer.
-        summarise: numbers of the whole benchmark from scored answers, in percent unless said otherwise.
-        main: which of them stands for the benchmark; None where only a judge can tell.
-        max_new_tokens: longest answer.
-        full_marks: the best possible main number.
-        judged: grading by a language model.
-        submission: the file for a server.
-        note: what a reader of its numbers must know.
+        summarise: Scored answers -> metrics of the whole benchmark, in percent unless stated otherwise.
+        main: Name of the main metric. None if only a judge can score the benchmark.
+        max_new_tokens: Maximum length of an answer, in tokens.
+        full_marks: Best possible value of the main metric.
+        judged: Grading by a language model.
+        submission: File for a server that scores.
+        note: What a reader of its numbers must know.
     """
 
     name: str
@@ -162,13 +162,13 @@ class Benchmark:
 
 
 def percent(scores: Iterable[float | None]) -> float:
-    """Mean of the known scores, times 100; 0 without any."""
+    """Return the mean of the known scores, times 100, or 0 without any."""
     known = [score for score in scores if score is not None]
     return 100 * sum(known) / len(known) if known else 0.0
 
 
 def grouped(rows: Iterable[Scored], key: str) -> dict[str, list[Scored]]:
-    """Rows by what their target says under `key`, in the order of first appearance."""
+    """Return rows grouped by the value of a field of their target, in the order of first appearance."""
     groups: dict[str, list[Scored]] = defaultdict(list)
     for row in rows:
         groups[str(row.target[key])].append(row)
@@ -176,13 +176,13 @@ def grouped(rows: Iterable[Scored], key: str) -> dict[str, list[Scored]]:
 
 
 def mean_of_groups(rows: Iterable[Scored], key: str) -> float:
-    """Mean over the groups of what each has right in percent, however many rows it has; 0 without any."""
+    """Return the unweighted mean of the groups' accuracies in percent, or 0 without any group."""
     groups = [percent(row.score for row in group) for group in grouped(rows, key).values()]
     return sum(groups) / len(groups) if groups else 0.0
 
 
 def accuracy(*keys: str) -> Summarise:
-    """A summary with the accuracy over all rows, and by each of the named fields of their targets."""
+    """Make a summary with the accuracy over all rows, and by each of the named fields of their targets."""
 
     def summarise(rows: Sequence[Scored]) -> dict[str, float]:
         result = {"accuracy": percent(row.score for row in rows)}
@@ -194,5 +194,5 @@ def accuracy(*keys: str) -> Summarise:
 
 
 def marks_mean(rows: Sequence[Scored]) -> float:
-    """Mean of the first marks of judged rows, in percent; a reply that made no sense counts 0."""
+    """Return the mean of the first marks of judged rows, in percent. A reply that could not be parsed counts 0."""
     return percent(row.marks[0] if row.marks else 0.0 for row in rows)

@@ -7,9 +7,9 @@ from slime_vlm.evaluation.benchmarks.prompts import SHORT_ANSWER
 from slime_vlm.evaluation.metrics.relaxed import relaxed_accuracy
 
 
-def _ask(record: Record, place: int) -> Question:
+def _ask(record: Record, index: int) -> Question:
     target = {"answer": str(record["answer"]), "type": str(record["type"])}
-    return Question(str(place), record["question"] + SHORT_ANSWER, (record["image"],), target)
+    return Question(str(index), record["question"] + SHORT_ANSWER, (record["image"],), target)
 
 
 BENCHMARK = Benchmark(
@@ -24,5 +24,5 @@ BENCHMARK = Benchmark(
     summarise=accuracy("type"),
     main="accuracy",
     max_new_tokens=100,
-    note="SliME's own script divides the error by the prediction; here by the answer, as ChartQA defines it.",
+    note="SliME's own script divides the error by the prediction. Here it is by the answer, as ChartQA defines it.",
 )

@@ -10,7 +10,7 @@ from slime_vlm.evaluation.benchmarks.prompts import SHORT_ANSWER, texts
 from slime_vlm.evaluation.metrics.anls import anls
 
 
-def _ask(record: Record, place: int) -> Question:
+def _ask(record: Record, index: int) -> Question:
     name = str(record["questionId"])
     target = {"questionId": int(name), "answers": texts(record.get("answers"))}
     return Question(name, record["question"] + SHORT_ANSWER, (record["image"],), target)

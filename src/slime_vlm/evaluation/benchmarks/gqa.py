@@ -1,4 +1,4 @@
-"""GQA: compositional questions about photographs; images lie in a table of their own."""
+"""GQA: compositional questions about photographs. The images are in a table of their own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from slime_vlm.evaluation.benchmarks.prompts import SHORT_ANSWER
 from slime_vlm.evaluation.metrics.exact import gqa_match
 
 
-def _ask(record: Record, place: int) -> Question:
+def _ask(record: Record, index: int) -> Question:
     target = {"answer": str(record["answer"])}
     return Question(str(record["id"]), record["question"] + SHORT_ANSWER, (record["image"],), target)
 

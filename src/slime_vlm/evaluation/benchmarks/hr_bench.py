@@ -1,4 +1,4 @@
-"""HR-Bench: small things in images of 4K and 8K, every question in four rotations that count singly."""
+"""HR-Bench: small details in images of 4K and 8K. Every question has four rotations, which count separately."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from slime_vlm.evaluation.benchmarks.letters import score_stated_letter
 from slime_vlm.evaluation.benchmarks.prompts import letter_options, option_lines
 
 
-def _ask(record: Record, place: int) -> Question:
+def _ask(record: Record, index: int) -> Question:
     options = letter_options(record)
     prompt = f"{record['question']}\n{option_lines(list(options.values()))}\nAnswer the option letter directly."
     target: Target = {
@@ -27,7 +27,7 @@ def _ask(record: Record, place: int) -> Question:
         "category": str(record["category"]),
         "cycle": str(record["cycle_category"]),
     }
-    # Rotations may share an index.
+    # Rotations of a question may share an index.
     return Question(f"{record['index']}-{target['cycle']}", prompt, (record["image"],), target)
 
 

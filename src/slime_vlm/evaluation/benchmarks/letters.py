@@ -1,4 +1,4 @@
-"""The score of benchmarks whose letters are read as MMBench's rules read them."""
+"""Score the benchmarks whose letters are extracted by MMBench's rules."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from slime_vlm.evaluation.metrics.choices import stated_letter
 
 
 def score_stated_letter(prediction: str, target: Target) -> float:
-    """Whether the option that a prediction states is the answer.
+    """Return 1.0 if the option that a prediction states is the right one, else 0.0.
 
     Args:
-        prediction: what the model said.
-        target: with `options`, texts by their letter, and `answer`, the right letter.
-
-    Returns:
-        1.0 or 0.0; an answer that states no option is wrong.
+        prediction: The model's answer.
+        target: Has `options`, the texts by letter, and `answer`, the right letter.
     """
     return float(stated_letter(prediction, target["options"]) == target["answer"])

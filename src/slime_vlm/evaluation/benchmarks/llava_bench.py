@@ -25,7 +25,7 @@ _TEMPLATE = (
 )
 
 
-def _ask(record: Record, place: int) -> Question:
+def _ask(record: Record, index: int) -> Question:
     caption = record["caption"]
     target: Target = {
         "question": record["question"],
@@ -72,5 +72,5 @@ BENCHMARK = Benchmark(
     main=None,
     max_new_tokens=1024,
     judged=Judged(_request, _read, _summarise_judged, main="relative score", template=_TEMPLATE),
-    note="No rule stands in for the judge: without one there are predictions and no number.",
+    note="No rule replaces the judge: without one there are predictions but no score.",
 )

@@ -1,4 +1,4 @@
-"""MathVerse: the same problems with ever more of the text moved into the figure."""
+"""MathVerse: the same problems in versions that move more and more of the text into the figure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TEMPLATE = (
 )
 
 
-def _ask(record: Record, place: int) -> Question:
+def _ask(record: Record, index: int) -> Question:
     target: Target = {
         "question": str(record.get("question_for_eval") or record["question"]),
         "answer": str(record["answer"]).strip(),
@@ -48,20 +48,20 @@ def _score(prediction: str, target: Target) -> float:
 
 def _summarise(rows: Sequence[Scored]) -> dict[str, float]:
     return {
-        "accuracy by rule": percent(row.score for row in _seen(rows)),
+        "accuracy by rule": percent(row.score for row in _with_figure(rows)),
         **{version: percent(row.score for row in group) for version, group in sorted(grouped(rows, "version").items())},
     }
 
 
 def _summarise_judged(rows: Sequence[Scored]) -> dict[str, float]:
     return {
-        "accuracy": marks_mean(_seen(rows)),
+        "accuracy": marks_mean(_with_figure(rows)),
         **{version: marks_mean(group) for version, group in sorted(grouped(rows, "version").items())},
     }
 
 
-def _seen(rows: Sequence[Scored]) -> list[Scored]:
-    """The five versions that make the overall score; text alone is an ablation."""
+def _with_figure(rows: Sequence[Scored]) -> list[Scored]:
+    """Return the rows of the five versions that form the overall score. The text-only version is an ablation."""
     return [row for row in rows if row.target["version"] != _TEXT_ONLY]
 
 
@@ -86,5 +86,5 @@ BENCHMARK = Benchmark(
     summarise=_summarise,
     main="accuracy by rule",
     judged=Judged(_request, _read, _summarise_judged, main="accuracy", template=_TEMPLATE),
-    note="Upstream asks a language model twice, to extract and to compare; here one question does both.",
+    note="Upstream asks a language model twice, to extract and to compare. Here one request does both.",
 )

@@ -10,7 +10,7 @@ from slime_vlm.evaluation.metrics.choices import LETTERS
 from slime_vlm.evaluation.metrics.mathvision import mathvision_match
 
 
-def _ask(record: Record, place: int) -> Question:
+def _ask(record: Record, index: int) -> Question:
     options = [str(option) for option in record.get("options") or []]
     lines = f"\n{option_lines(options)}" if options else ""
     target: Target = {
@@ -21,7 +21,7 @@ def _ask(record: Record, place: int) -> Question:
     }
     # Markers such as <image1> stay in the text.
     prompt = record["question"] + lines + SHORT_ANSWER
-    # The hub's copy holds the image itself, the original release its path alone.
+    # The hub's copy holds the image itself, the original release only its path.
     image = record["image"] if is_missing(record.get("decoded_image")) else record["decoded_image"]
     return Question(str(record["id"]), prompt, (image,), target)
 
@@ -41,7 +41,7 @@ BENCHMARK = Benchmark(
     score=_score,
     summarise=accuracy("level", "subject"),
     main="accuracy",
-    note="testmini alone is clean for models trained on SMR, which holds other items of MATH-Vision.",
+    note="Only testmini is a fair test of models trained on SMR, which contains other items of MATH-Vision.",
 )
 
 FULL = replace(
@@ -49,5 +49,5 @@ FULL = replace(
     name="mathvision_test",
     title="MATH-Vision (test)",
     source=Source("MathLLMs/MathVision", "test"),
-    note="CONTAMINATED for models trained on SMR (SliME's stage 3), which holds items of this split: use mathvision.",
+    note="CONTAMINATED for models trained on SMR (SliME's stage 3), which has items of this split: use mathvision.",
 )

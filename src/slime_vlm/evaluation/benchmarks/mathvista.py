@@ -25,7 +25,7 @@ _TEMPLATE = (
 )
 
 
-def _ask(record: Record, place: int) -> Question:
+def _ask(record: Record, index: int) -> Question:
     metadata = record.get("metadata") or {}
     target: Target = {
         "query": record["query"],
@@ -37,7 +37,7 @@ def _ask(record: Record, place: int) -> Question:
         "task": str(metadata.get("task", "")),
         "skills": list(metadata.get("skills") or []),
     }
-    # The hub's copy holds the image itself, the original release its path alone.
+    # The hub's copy holds the image itself, the original release only its path.
     image = record["image"] if is_missing(record.get("decoded_image")) else record["decoded_image"]
     return Question(str(record["pid"]), record["query"], (image,), target)
 
@@ -101,5 +101,5 @@ BENCHMARK = Benchmark(
         main="accuracy",
         template=_TEMPLATE,
     ),
-    note="The official number has answers that no rule can read extracted by a language model.",
+    note="For the official number, a language model extracts the answers that no rule can extract.",
 )

@@ -26,7 +26,7 @@ _TEMPLATE = (
 )
 
 
-def _ask(record: Record, place: int) -> Question:
+def _ask(record: Record, index: int) -> Question:
     answer = str(record["answer"]).replace("<AND>", " <AND> ").replace("<OR>", " <OR> ")
     abilities = sorted(part.strip() for part in str(record["capability"]).split(",") if part.strip())
     target: Target = {"question": record["question"], "answer": answer, "abilities": abilities}
@@ -65,5 +65,5 @@ BENCHMARK = Benchmark(
     main=None,
     max_new_tokens=512,
     judged=Judged(_request, _read, _summarise_judged, main="score", template=_TEMPLATE),
-    note="Numbers depend on the judge and its prompt; the official one is GPT-4 with a table of seven examples.",
+    note="Scores depend on the judge and its prompt. The official judge is GPT-4 with a table of seven examples.",
 )

@@ -1,4 +1,4 @@
-"""MMBench and MMBench-CN: multiple choice, every question once for each rotation of its options."""
+"""MMBench and MMBench-CN: multiple choice, every question asked once per rotation of its options."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TEMPLATE = (
 
 
 def _asker(suffix: str) -> Callable[[Record, int], Question]:
-    def ask(record: Record, place: int) -> Question:
+    def ask(record: Record, index: int) -> Question:
         options = letter_options(record)
         hint = "" if is_missing(record.get("hint")) else f"{record['hint']}\n"
         prompt = f"{hint}{record['question']}\n{option_lines(list(options.values()))}{suffix}"
@@ -52,7 +52,7 @@ def _circular(rows: Sequence[Scored], name: str, scores: Sequence[float]) -> dic
     bases = circular_scores((row.target["index"], score) for row, score in zip(rows, scores, strict=True))
     once = [score for row, score in zip(rows, scores, strict=True) if row.target["index"] < ROTATION]
     result = {name: percent(bases.values()), "without rotations": percent(once)}
-    # A question belongs to the category of its base row; rotations repeat it.
+    # The rotations of a question repeat the category of its base row.
     categories = {row.target["index"] % ROTATION: row.target["category"] for row in rows}
     for category in sorted(set(categories.values())):
         result[category] = percent(score for base, score in bases.items() if categories[base] == category)
@@ -103,7 +103,7 @@ BENCHMARK = Benchmark(
     main="circular by rule",
     judged=Judged(_request, _read, _summarise_judged, main="circular", template=_TEMPLATE),
     submission=Submission("submission.xlsx", _entry),
-    note="The official number has letters that no rule can read extracted by a language model.",
+    note="For the official number, a language model extracts the letters that no rule can extract.",
 )
 
 CHINESE = replace(

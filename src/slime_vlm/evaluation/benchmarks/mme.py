@@ -1,4 +1,4 @@
-"""MME: two yes/no questions an image in fourteen categories."""
+"""MME: two yes/no questions per image in fourteen categories."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from slime_vlm.evaluation.metrics.yes_no import (
 )
 
 
-def _ask(record: Record, place: int) -> Question:
+def _ask(record: Record, index: int) -> Question:
     question = str(record["question"]).replace(" Please answer yes or no.", "")
     pair = str(record["question_id"])
     target = {"answer": str(record["answer"]).strip().lower(), "category": str(record["category"]), "pair": pair}
     # Both questions of an image share their id.
-    return Question(f"{pair}#{place}", question + SHORT_ANSWER, (record["image"],), target)
+    return Question(f"{pair}#{index}", question + SHORT_ANSWER, (record["image"],), target)
 
 
 def _score(prediction: str, target: Target) -> float:
@@ -37,8 +37,10 @@ def _summarise(rows: Sequence[Scored]) -> dict[str, float]:
             pairs[row.target["pair"]].append(row.score or 0.0)
         crowded = next((pair for pair, scores in pairs.items() if len(scores) > 2), None)
         if crowded is not None:
-            raise DataError(f"MME: {len(pairs[crowded])} questions have the id {crowded}, expected two; mend the data")
-        # A limit may have cut a pair apart; what is there of it says nothing of both.
+            raise DataError(
+                f"MME: {len(pairs[crowded])} questions have the id {crowded}, expected two; repair the data"
+            )
+        # `--limit` may have cut a pair in half. Such a pair does not count.
         whole = {pair: scores for pair, scores in pairs.items() if len(scores) == 2}
         if whole:
             categories[name.lower()] = mme_category(whole)

@@ -28,7 +28,7 @@ _CHOICES_CN = "选项如下所示:"
 _INSTRUCTION_CN = "根据图像选择上述多项选择题的最佳答案。只需回答正确选项的字母（A, B, C, D 或 E）。\n最佳答案为："
 
 
-def _ask(record: Record, place: int, choices: str = _CHOICES, instruction: str = _INSTRUCTION) -> Question:
+def _ask(record: Record, index: int, choices: str = _CHOICES, instruction: str = _INSTRUCTION) -> Question:
     options = [str(option) for option in record["multi-choice options"]]
     lines = "\n".join(options)
     prompt = f"{record['question']} {choices}\n{lines}\n{instruction}"
@@ -72,5 +72,5 @@ CHINESE = replace(
     title="MME-RealWorld-CN",
     source=Source("yifanzhang114/MME-RealWorld-CN-Lmms-eval", "train"),
     ask=partial(_ask, choices=_CHOICES_CN, instruction=_INSTRUCTION_CN),
-    note="Its own images and questions, no translation; letters are read as in the English one.",
+    note="It has its own images and questions, not translated ones. Letters are extracted as in the English one.",
 )

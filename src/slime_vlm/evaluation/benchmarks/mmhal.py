@@ -1,4 +1,4 @@
-"""MMHal-Bench: does a long answer invent things? Rated by a language model."""
+"""MMHal-Bench: whether long answers hallucinate, rated by a language model."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _TEMPLATE = (
 )
 
 
-def _ask(record: Record, place: int) -> Question:
+def _ask(record: Record, index: int) -> Question:
     target: Target = {
         "question": record["question"],
         "content": ", ".join(map(str, record["image_content"])),
         "answer": record["gt_answer"],
-        "type": str(record.get("question_type") or f"type {place % _TYPES}"),
+        "type": str(record.get("question_type") or f"type {index % _TYPES}"),
     }
-    # Where a path is named, the image lies beside the records.
+    # `image_path` is relative to the records.
     image = record.get("image") or record["image_path"]
-    return Question(str(place), record["question"], (image,), target)
+    return Question(str(index), record["question"], (image,), target)
 
 
 def _rating(row: Scored) -> float:
@@ -75,5 +75,5 @@ BENCHMARK = Benchmark(
     main=None,
     max_new_tokens=1024,
     judged=Judged(_request, _read, _summarise_judged, main="average rating of 6", template=_TEMPLATE, full_marks=6.0),
-    note="No rule stands in for the judge: without one there are predictions and no number.",
+    note="No rule replaces the judge: without one there are predictions but no score.",
 )

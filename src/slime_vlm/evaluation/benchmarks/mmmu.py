@@ -46,7 +46,7 @@ _DOMAINS = {
 _DOMAIN_OF = {subject: domain for domain, subjects in _DOMAINS.items() for subject in subjects}
 
 
-def _ask(record: Record, place: int) -> Question:
+def _ask(record: Record, index: int) -> Question:
     name = str(record["id"])
     options, answers = _list(record["options"], name), _list(record["answer"], name)
     images = tuple(record[f"image_{n}"] for n in range(1, 8) if not is_missing(record.get(f"image_{n}")))
@@ -54,17 +54,17 @@ def _ask(record: Record, place: int) -> Question:
     block = f"\n{option_lines(options)}\n{LETTER}" if choice else f"\n{SHORT_ANSWER}"
     subject = "_".join(name.split("_")[1:-1])
     target: Target = {"id": name, "choice": choice, "options": options, "answers": answers}
-    # Markers such as <image 1> stay in the text, all images stand before it.
+    # Markers such as <image 1> stay in the text. All images come before it.
     return Question(name, record["question"] + block, images, {**target, "domain": _DOMAIN_OF.get(subject, "other")})
 
 
 def _list(value: Any, name: str) -> list[str]:
-    """A cell with a list, or with a list written as Python text, or with one text."""
+    """Return the items of a cell that holds a list, a list as Python source, or a single text."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = ast.literal_eval(value.strip())
         except (SyntaxError, ValueError):
-            raise DataError(f"MMMU {name}: {value!r:.80} is no list") from None
+            raise DataError(f"MMMU {name}: {value!r:.80} is not a list") from None
     return [str(item) for item in value] if isinstance(value, list | tuple) else [str(value)]
 
 
@@ -93,5 +93,5 @@ BENCHMARK = Benchmark(
     score=_score,
     summarise=_summarise,
     main="accuracy",
-    note="The official rule draws a letter where it reads none; letters drawn is the share of such answers.",
+    note="Where the official rule finds no letter, it draws one. `letters drawn` is the share of such answers.",
 )

@@ -1,4 +1,4 @@
-"""OCRBench: a thousand questions about text of every kind, scored by counting."""
+"""OCRBench: a thousand questions about text of every kind. The score is the number of right answers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from slime_vlm.evaluation.metrics.containing import ocr_match
 _FORMULAS = "HME100k"
 
 
-def _ask(record: Record, place: int) -> Question:
+def _ask(record: Record, index: int) -> Question:
     target: Target = {
         "answers": texts(record["answer"]),
         "formula": record["dataset"] == _FORMULAS,
         "type": str(record["question_type"]),
     }
-    return Question(str(place), record["question"], (record["image"],), target)
+    return Question(str(index), record["question"], (record["image"],), target)
 
 
 def _score(prediction: str, target: Target) -> float:

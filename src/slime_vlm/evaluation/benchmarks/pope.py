@@ -1,4 +1,4 @@
-"""POPE: is there such an object in the photograph? Half of the answers are no."""
+"""POPE: whether an object is in a photograph. Half of the answers are no."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from slime_vlm.evaluation.benchmarks.prompts import SHORT_ANSWER
 from slime_vlm.evaluation.metrics.yes_no import Confusion, read_pope
 
 
-def _ask(record: Record, place: int) -> Question:
+def _ask(record: Record, index: int) -> Question:
     category = str(record["category"])
     target = {"answer": str(record["answer"]).strip().lower(), "category": category}
-    # The three categories count their questions alike.
+    # The three categories use the same question ids.
     name = f"{category}-{record['question_id']}"
     return Question(name, record["question"] + SHORT_ANSWER, (record["image"],), target)
 

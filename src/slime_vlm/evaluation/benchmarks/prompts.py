@@ -1,4 +1,4 @@
-"""Words that several benchmarks add to a question, and pieces of records in all their spellings."""
+"""Instructions that several benchmarks add to a question, and helpers for the cells of records."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ LETTER_CN = "\n请直接回答选项字母。"
 
 
 def option_lines(options: Sequence[str]) -> str:
-    """`A. text` in a line each."""
+    """Return the options as lines of the form `A. text`."""
     return "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
 
 
 def letter_options(record: Record) -> dict[str, str]:
-    """The options in the columns A, B, C, D (and on): up to the first that is missing."""
+    """Return the options of the columns A, B, C, … up to the first missing one, by letter."""
     options: dict[str, str] = {}
     for letter in LETTERS:
         if is_missing(record.get(letter)):
@@ -30,14 +30,14 @@ def letter_options(record: Record) -> dict[str, str]:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell is empty; tables that went through pandas write that as NaN or the text `nan`."""
+    """Return whether a cell is empty. Tables that went through pandas hold NaN or the text `nan`."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return True
     return isinstance(value, str) and value.strip().lower() in {"", "nan", "none"}
 
 
 def texts(value: Any) -> list[str]:
-    """A cell that holds one text or several, as a list; of objects their `answer`."""
+    """Return the texts of a cell that holds one or several. Objects stand for their `answer`."""
     if is_missing(value):
         return []
     if isinstance(value, str | int | float):
@@ -46,5 +46,5 @@ def texts(value: Any) -> list[str]:
 
 
 def capitalised(text: str) -> str:
-    """The text with its first letter in upper case; the rest stays as it is."""
+    """Return the text with its first letter in upper case and the rest unchanged."""
     return text[:1].upper() + text[1:]

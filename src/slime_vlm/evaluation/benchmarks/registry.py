@@ -1,4 +1,9 @@
-"""All benchmarks by name, and what `--tasks` means."""
+"""Register all benchmarks by name, and parse `--tasks`.
+
+To add a benchmark, write one file in this folder that defines a `Benchmark` (`chartqa.py` is the shortest example) and
+add its module to `BENCHMARKS` below. The command line, the runner, the scoring, the reports and the table of
+`slime eval tasks` need no change. For its tests, add a fixture in `tests/evaluation/make_fixtures.py`.
+"""
 
 from __future__ import annotations
 
@@ -80,8 +85,8 @@ class Task:
     """A benchmark and one of its splits.
 
     Attributes:
-        benchmark: the benchmark.
-        split: the split.
+        benchmark: The benchmark.
+        split: Name of the split.
     """
 
     benchmark: Benchmark
@@ -89,33 +94,33 @@ class Task:
 
     @property
     def name(self) -> str:
-        """How results call it: `docvqa`, or `docvqa-test` for another split than the default one."""
+        """Name in results and run folders: `docvqa`, or `docvqa-test` for a split that is not the default one."""
         default = self.split == self.benchmark.source.split
         return self.benchmark.name if default else f"{self.benchmark.name}-{self.split}"
 
 
 def task_table() -> str:
-    """All tasks as a Markdown table, for the command line and the documentation."""
+    """Return all benchmarks as a Markdown table, for the command line and the documentation."""
     lines = ["| task | benchmark | source | split | metric | licence |", "| --- | --- | --- | --- | --- | --- |"]
     for benchmark in BENCHMARKS.values():
         source = benchmark.source
-        place = source.repo + (f" ({source.config})" if source.config else "")
+        data_set = source.repo + (f" ({source.config})" if source.config else "")
         split = source.split + (f", {source.test_split} (server)" if source.test_split else "")
         judge = "; a judge reads what rules cannot" if benchmark.judged and benchmark.main else ""
-        cells = [f"`{benchmark.name}`", benchmark.title, place, split, benchmark.metric + judge, benchmark.licence]
+        cells = [f"`{benchmark.name}`", benchmark.title, data_set, split, benchmark.metric + judge, benchmark.licence]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def find_tasks(names: str, hub_ids: Mapping[str, str] | None = None) -> list[Task]:
-    """Tasks from `textvqa,docvqa:test`: names with an optional split.
+    """Return the tasks that a list such as `textvqa,docvqa:test` names.
 
     Args:
-        names: the names.
-        hub_ids: by name, data sets on the hub to take in place of the usual ones.
+        names: Names of benchmarks, each with an optional split, separated by commas.
+        hub_ids: Hub data sets to use instead of the usual ones, by name of the benchmark.
 
     Raises:
-        ConfigError: a name is unknown, or comes twice.
+        ConfigError: A name is unknown or occurs twice.
     """
     hub_ids = hub_ids or {}
     tasks: list[Task] = []
@@ -124,18 +129,18 @@ def find_tasks(names: str, hub_ids: Mapping[str, str] | None = None) -> list[Tas
         if name not in BENCHMARKS:
             near = difflib.get_close_matches(name, BENCHMARKS, n=1, cutoff=0.0)
             raise ConfigError(
-                f"--tasks: '{name}' is no task, did you mean '{near[0]}'? `slime eval tasks` lists all of them"
+                f"--tasks: '{name}' is not a benchmark, did you mean '{near[0]}'? `slime eval tasks` lists them"
             )
         benchmark = BENCHMARKS[name]
         if name in hub_ids:
             benchmark = replace(benchmark, source=replace(benchmark.source, repo=hub_ids[name]))
         task = Task(benchmark, split or benchmark.source.split)
         if task in tasks:
-            raise ConfigError(f"--tasks: {text} comes twice, name it once")
+            raise ConfigError(f"--tasks: {text} occurs twice; name it once")
         tasks.append(task)
     if not tasks:
         raise ConfigError("--tasks is empty, expected names such as textvqa,pope; `slime eval tasks` lists them")
     unused = sorted(hub_ids.keys() - {task.benchmark.name for task in tasks})
     if unused:
-        raise ConfigError(f"--hub-id {unused[0]}=…: '{unused[0]}' is none of --tasks {names}")
+        raise ConfigError(f"--hub-id {unused[0]}=…: '{unused[0]}' is not among --tasks {names}")
     return tasks

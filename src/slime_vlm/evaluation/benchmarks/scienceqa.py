@@ -9,13 +9,13 @@ from slime_vlm.evaluation.benchmarks.prompts import LETTER, is_missing, option_l
 from slime_vlm.evaluation.metrics.choices import LETTERS, scienceqa_letter
 
 
-def _ask(record: Record, place: int) -> Question:
+def _ask(record: Record, index: int) -> Question:
     choices = list(record["choices"])
     context = "" if is_missing(record.get("hint")) else f"Context: {record['hint']}\n"
     prompt = f"{context}{record['question']}\n{option_lines(choices)}{LETTER}"
     image = record.get("image")
     target = {"answer": LETTERS[int(record["answer"])], "options": len(choices), "image": not is_missing(image)}
-    return Question(str(place), prompt, (image,) if target["image"] else (), target)
+    return Question(str(index), prompt, (image,) if target["image"] else (), target)
 
 
 def _score(prediction: str, target: Target) -> float:

@@ -9,7 +9,7 @@ from slime_vlm.evaluation.benchmarks.prompts import LETTER, option_lines
 from slime_vlm.evaluation.metrics.choices import first_character
 
 
-def _ask(record: Record, place: int) -> Question:
+def _ask(record: Record, index: int) -> Question:
     options = [str(record[f"choice_{letter}"]) for letter in "abcd"]
     images = record["image"] if isinstance(record["image"], list | tuple) else [record["image"]]
     prompt = f"{record['question']}\n{option_lines(options)}{LETTER}"
@@ -34,12 +34,12 @@ BENCHMARK = Benchmark(
     title="SEED-Bench (image)",
     source=Source("lmms-lab-encoder/SEED-Bench", "test"),
     licence="CC BY-NC 4.0*",
-    metric="accuracy of the first character, images alone",
+    metric="accuracy of the first character, images only",
     fields=("question_id", "question", "choice_a", "choice_b", "choice_c", "choice_d", "answer", "data_type", "image"),
     ask=_ask,
     score=_score,
     summarise=_summarise,
     main="image",
     max_new_tokens=16,
-    note="Questions about video see their frames as separate images; they count in video and all alone.",
+    note="For questions about video, frames are separate images. They count only in `video` and `all`.",
 )

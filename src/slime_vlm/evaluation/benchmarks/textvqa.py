@@ -1,4 +1,4 @@
-"""TextVQA: questions about the writing in photographs."""
+"""TextVQA: questions about text in photographs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slime_vlm.evaluation.metrics.vqa import normalise_answer, vqa_accuracy
 
 
 def _asker(ocr: bool) -> Callable[[Record, int], Question]:
-    def ask(record: Record, place: int) -> Question:
+    def ask(record: Record, index: int) -> Question:
         hint = f"\nReference OCR token: {', '.join(record['ocr_tokens'])}" if ocr else ""
         number = int(record["question_id"])
         target = {"question_id": number, "answers": texts(record.get("answers"))}
@@ -40,7 +40,7 @@ BENCHMARK = Benchmark(
         "submission.json",
         lambda prediction, target: {"question_id": target["question_id"], "answer": normalise_answer(prediction)},
     ),
-    note="Without OCR tokens in the prompt; LLaVA-1.5 and SliME report numbers with them (textvqa_ocr).",
+    note="The prompt has no OCR tokens. LLaVA-1.5 and SliME report numbers with them (textvqa_ocr).",
 )
 
 WITH_OCR = replace(
@@ -49,5 +49,5 @@ WITH_OCR = replace(
     title="TextVQA with OCR tokens",
     fields=(*BENCHMARK.fields, "ocr_tokens"),
     ask=_asker(ocr=True),
-    note="The prompt holds the data set's OCR tokens, as in the numbers of LLaVA-1.5 and SliME.",
+    note="The prompt contains the data set's OCR tokens, as in the numbers of LLaVA-1.5 and SliME.",
 )

@@ -12,7 +12,7 @@ _INSTRUCTION = (
 )
 
 
-def _ask(record: Record, place: int) -> Question:
+def _ask(record: Record, index: int) -> Question:
     options = [str(option) for option in record["options"]]
     lines = "\n".join(options)
     prompt = f"{_INSTRUCTION}\n{record['question']} The choices are listed below: \n{lines}\nThe best answer is:"
@@ -38,5 +38,5 @@ BENCHMARK = Benchmark(
     summarise=accuracy("duration", "domain"),
     main="accuracy",
     max_new_tokens=64,
-    note="Eight frames a video, each a tile, and the mean of their features as the global view, as published.",
+    note="Eight frames per video, each a tile. The mean of their features is the global view, as published.",
 )

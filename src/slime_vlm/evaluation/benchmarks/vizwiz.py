@@ -1,4 +1,4 @@
-"""VizWiz-VQA: photographs and questions of blind people, many of them unanswerable."""
+"""VizWiz-VQA: photographs and questions by blind people, many of them unanswerable."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from slime_vlm.evaluation.metrics.vqa import normalise_answer, vqa_accuracy
 _UNANSWERABLE = "\nWhen the provided information is insufficient, respond with 'Unanswerable'."
 
 
-def _ask(record: Record, place: int) -> Question:
+def _ask(record: Record, index: int) -> Question:
     prompt = capitalised(record["question"]) + _UNANSWERABLE + SHORT_ANSWER
     stem = str(record["question_id"])
     return Question(stem, prompt, (record["image"],), {"question_id": stem, "answers": texts(record.get("answers"))})

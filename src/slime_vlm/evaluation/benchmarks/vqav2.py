@@ -1,4 +1,4 @@
-"""VQAv2: open questions about photographs, ten annotators each."""
+"""VQAv2: open questions about photographs, with the answers of ten annotators each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from slime_vlm.evaluation.benchmarks.prompts import SHORT_ANSWER, texts
 from slime_vlm.evaluation.metrics.vqa import normalise_answer, original_vqa_accuracy
 
 
-def _ask(record: Record, place: int) -> Question:
+def _ask(record: Record, index: int) -> Question:
     number = int(record["question_id"])
     target = {"question_id": number, "answers": texts(record.get("answers"))}
     return Question(str(number), record["question"] + SHORT_ANSWER, (record["image"],), target)
@@ -34,5 +34,5 @@ BENCHMARK = Benchmark(
         lambda prediction, target: {"question_id": target["question_id"], "answer": normalise_answer(prediction)},
         every=True,
     ),
-    note="The paper reports test-dev, which only the server scores: vqav2:test writes its file.",
+    note="The paper reports test-dev, which only the server scores. vqav2:test writes the file for it.",
 )

@@ -1,4 +1,4 @@
-"""V* Bench: where is it, what colour has it? One small thing in a large photograph."""
+"""V* Bench: position and colour of one small object in a large photograph."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from slime_vlm.evaluation.metrics.choices import LETTERS
 _OPTION = re.compile(r"\(([A-Z])\)\s*")
 
 
-def _ask(record: Record, place: int) -> Question:
+def _ask(record: Record, index: int) -> Question:
     text = re.sub(r"\s*Answer with the option's letter[^\n]*", "", str(record["text"]))
     question, *rest = _OPTION.split(text)
-    # After the question come a letter and its text in turn.
+    # After the question, letters and texts alternate.
     options = [option.strip() for option in rest[1::2]]
     target: Target = {
         "answer": str(record["label"]).strip(),
@@ -37,5 +37,5 @@ BENCHMARK = Benchmark(
     score=score_stated_letter,
     summarise=accuracy("category"),
     main="accuracy",
-    note="Upstream compares the likelihoods of the options; here the model writes a letter.",
+    note="Upstream compares the likelihoods of the options. Here the model generates a letter.",
 )

@@ -1,4 +1,4 @@
-"""Metrics: text in, number out. One file per family; none knows a model, a file or a benchmark's records."""
+"""Metrics: pure functions from texts to numbers, one file per family, without models, files or records."""
 
 from __future__ import annotations
 

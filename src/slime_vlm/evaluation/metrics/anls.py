@@ -8,10 +8,10 @@ from rapidfuzz.distance import Levenshtein
 
 
 def anls(prediction: str, answers: Sequence[str], threshold: float = 0.5) -> float:
-    """Similarity to the nearest accepted answer; below `threshold` it counts as none.
+    """Return the similarity to the nearest accepted answer, or 0 if it is below `threshold`.
 
-    Texts are compared in lower case with white space folded, and the distance is divided by the longer of the texts
-    as they came.
+    Texts are compared in lower case with white space folded. The distance is divided by the length of the longer text
+    before that.
     """
     distances = [_distance(prediction, answer) for answer in answers]
     similarity = 1.0 - min(distances, default=1.0)

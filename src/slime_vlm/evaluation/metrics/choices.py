@@ -1,4 +1,4 @@
-"""Multiple choice: which letter an answer means, by the rules of several benchmarks."""
+"""Multiple choice: extract the letter that an answer means, by the rules of several benchmarks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _SEPARATORS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
-# The letter in upper case alone: "the answer is a dog" states no option A.
+# Only an upper-case letter counts: "the answer is a dog" does not state option A.
 _ANSWER_IS = re.compile(r"(?i:(?:answer|option|choice)\s+is\s*:?\s*)\(?([A-Z])\b")
 _REFUSAL = "Z"
 _REALWORLD_PHRASES = (
@@ -25,14 +25,15 @@ _REALWORLD_PHRASES = (
 
 
 def first_character(prediction: str) -> str:
-    """SEED-Bench: the first character of the answer, in upper case."""
+    """Return the first character of an answer in upper case, as SEED-Bench does."""
     return prediction.strip()[:1].upper()
 
 
 def scienceqa_letter(prediction: str, letters: str) -> str | None:
-    """ScienceQA as LLaVA reads it: a letter, a letter and `. `, or one `The answer is X.`; anything else failed.
+    """Return ScienceQA's letter by LLaVA's rule, or None if there is none.
 
-    The period of its pattern stands for any character, so `The answer is X, since` counts as well.
+    The rule takes a single letter, a letter followed by `. `, or exactly one `The answer is X.`. The period of that
+    pattern matches any character, so `The answer is X, since` counts as well.
     """
     text = prediction.strip()
     if len(text) == 1 and text in letters:
@@ -44,11 +45,14 @@ def scienceqa_letter(prediction: str, letters: str) -> str | None:
 
 
 def stated_letter(prediction: str, options: Mapping[str, str]) -> str | None:
-    """MMBench without a judge: a lone letter near the end, a refusal (Z), `answer is X`, or one option's text.
+    """Return MMBench's letter without a judge, Z for a refusal, or None.
+
+    In this order: the only option letter among the words if it is one of the last four, a refusal, `answer is X`, and
+    the only option whose text occurs in the answer.
 
     Args:
-        prediction: the answer.
-        options: texts by letter.
+        prediction: The answer.
+        options: Option texts by letter.
     """
     words = prediction.translate(_SEPARATORS).split()
     letters = {word for word in words if word in options}
@@ -69,12 +73,14 @@ def stated_letter(prediction: str, options: Mapping[str, str]) -> str | None:
 
 
 def mmmu_letter(prediction: str, options: Sequence[str], seed: str) -> tuple[str, bool]:
-    """MMMU: `(X)`, else `X `, else `X.`, else an option's text; the last one wins, and without any a draw decides.
+    """Return MMMU's letter: `(X)`, else `X `, else `X.`, else an option's text. The last occurrence wins.
+
+    Without any of these, a letter is drawn at random, as in the official script.
 
     Args:
-        prediction: the answer.
-        options: texts in the order of their letters.
-        seed: of the draw, such as the question's id: a question is drawn alike in every run.
+        prediction: The answer.
+        options: Option texts in the order of their letters.
+        seed: Seed of the draw, such as the question's id, so that every run draws the same letter.
 
     Returns:
         The letter, and whether it was drawn.
@@ -84,29 +90,31 @@ def mmmu_letter(prediction: str, options: Sequence[str], seed: str) -> tuple[str
     for mark in ",.!?;:'":
         text = text.strip(mark)
     text = f" {text} "
-    # Of several letters the official script takes the last that stands alone, in whatever form it found them.
+    # Of several letters, the official script takes the last one that stands alone.
     for form, alone in (("({})", "({})"), ("{} ", " {} "), ("{}.", " {} ")):
-        places = {letter: text.rfind(alone.format(letter)) for letter in letters if form.format(letter) in text}
-        if places:
-            return max(places, key=lambda letter: places[letter]), False
+        positions = {letter: text.rfind(alone.format(letter)) for letter in letters if form.format(letter) in text}
+        if positions:
+            return max(positions, key=lambda letter: positions[letter]), False
     if len(text.split()) > 5:
         lower = text.lower()
         named = zip(letters, options, strict=True)
-        places = {letter: lower.rfind(option.lower()) for letter, option in named if option and option.lower() in lower}
-        if places:
-            return max(places, key=lambda letter: places[letter]), False
+        positions = {
+            letter: lower.rfind(option.lower()) for letter, option in named if option and option.lower() in lower
+        }
+        if positions:
+            return max(positions, key=lambda letter: positions[letter]), False
     return random.Random(seed).choice(letters) if letters else "", True
 
 
 def realworld_letter(prediction: str, options: Sequence[str]) -> str:
-    """MME-RealWorld: the first capital A-E anywhere after its answer phrases are gone, else an option that holds it.
+    """Return MME-RealWorld's letter: the first capital A-E once answer phrases are removed, else the matching option.
 
     A sentence that starts with the article "A" therefore counts as option A, as in the official script. An empty answer
-    is wrong, where that script takes the first option.
+    is wrong here, while that script takes the first option.
 
     Args:
-        prediction: the answer.
-        options: five texts such as `(A) red`; the Chinese ones may have wide brackets.
+        prediction: The answer.
+        options: Five texts such as `(A) red`. The Chinese ones may have wide brackets.
     """
     text = prediction.strip()
     for phrase in _REALWORLD_PHRASES:

@@ -1,4 +1,4 @@
-"""Circular evaluation (MMBench): a question counts when every rotation of its options is answered right."""
+"""Circular evaluation (MMBench): a question counts as right if every rotation of its options is."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 ROTATION = 1_000_000
-"""Rows whose `index` is equal modulo this are rotations of one question."""
+"""Rows whose `index` is equal modulo this number are rotations of one question."""
 
 
 def circular_scores(rows: Iterable[tuple[int, float]]) -> dict[int, float]:
-    """1.0 or 0.0 by base question.
+    """Return 1.0 or 0.0 for every question, by its base index.
 
     Args:
-        rows: (index, 1.0 where the rotation's own letter was given, else 0.0).
+        rows: Pairs of index and score. The score is 1.0 if the right letter of that rotation was given, else 0.0.
     """
     rotations: dict[int, list[float]] = defaultdict(list)
     for index, score in rows:

@@ -1,20 +1,21 @@
-"""Answers that must hold a text: OCRBench, and MM-Vet's markers where no judge is at hand."""
+"""Match answers that must contain a text: OCRBench, and MM-Vet's markers without a judge."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-# Full-width forms of ASCII, which Chinese text has, to ASCII.
+# Map the full-width forms of ASCII in Chinese text to ASCII.
 _HALF_WIDTH = {0xFEE0 + code: code for code in range(0x21, 0x7F)} | {0x3000: 0x20}
 
 
 def ocr_match(prediction: str, answers: Sequence[str], *, formula: bool = False) -> float:
-    """1.0 when an accepted answer is part of the prediction.
+    """Return 1.0 if an accepted answer is part of the prediction, else 0.0.
 
     Args:
-        prediction: the answer as given.
-        answers: accepted answers.
-        formula: of handwritten formulas case counts and blanks do not; of all else it is the other way round.
+        prediction: The answer.
+        answers: Accepted answers.
+        formula: Compare with case and without blanks, as for handwritten formulas. Other texts are compared without
+            case and with blanks.
     """
 
     def plain(text: str) -> str:
@@ -25,7 +26,7 @@ def ocr_match(prediction: str, answers: Sequence[str], *, formula: bool = False)
 
 
 def marked_match(prediction: str, answer: str) -> float:
-    """Share of the `<AND>` parts of the best `<OR>` part that the prediction holds; case is ignored."""
+    """Return the share of the `<AND>` parts of the best `<OR>` part that the prediction contains, ignoring case."""
     given = prediction.lower()
     shares = []
     for variant in answer.lower().split("<or>"):

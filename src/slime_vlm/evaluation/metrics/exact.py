@@ -1,4 +1,4 @@
-"""Equality of texts."""
+"""Compare texts for equality."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def exact_match(prediction: str, answer: str) -> float:
-    """1.0 when both texts are equal after folding white space; case counts."""
+    """Return 1.0 if both texts are equal after folding white space, else 0.0. Case counts."""
     return float(" ".join(prediction.split()) == " ".join(answer.split()))
 
 
 def gqa_match(prediction: str, answer: str) -> float:
-    """1.0 when both texts are equal in lower case without ASCII punctuation.
+    """Return 1.0 if both texts are equal in lower case without ASCII punctuation, else 0.0.
 
-    The official pipeline takes off a final period alone, which differs on answers with other punctuation; GQA's own
-    answers have none.
+    The official pipeline only removes a final period. The results differ for predictions with other punctuation. GQA's
+    own answers have none.
     """
 
     def plain(text: str) -> str:

@@ -1,4 +1,4 @@
-"""MATH-Vision: the last boxed or stated result, compared as text and then as a number."""
+"""MATH-Vision: compare the last boxed or stated result as text, then as a number."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _LONGEST = 200
 
 
 def final_answer(prediction: str) -> str:
-    """What an answer ends in: its last box, or what follows the last phrase such as `the answer is`."""
+    """Return the result of an answer: its last box, or what follows the last phrase such as `the answer is`."""
     box = prediction.rfind("\\boxed{")
     if box >= 0:
         return _braced(prediction[box + len("\\boxed{") :])
     lower = prediction.lower()
-    # Lower case may be longer than the text (as of İ); then phrases are not looked for.
+    # Lower case may be longer than the text (İ). Positions would not match, so phrases are not searched.
     if len(lower) == len(prediction):
         ends = [lower.rfind(phrase) + len(phrase) for phrase in _PHRASES if phrase in lower]
         if ends:
@@ -40,7 +40,7 @@ def final_answer(prediction: str) -> str:
 
 
 def option_letter(prediction: str, letters: str) -> str | None:
-    """The option that an answer states in a set position: alone, first, last or in parentheses."""
+    """Return the option that an answer states alone, first, last or in parentheses, or None."""
     text = final_answer(prediction).strip()
     for pattern in (r"\(?([A-Z])\)?[.:]?", r"\(([A-Z])\).*", r"([A-Z])[.:)] .*", r".*\(([A-Z])\)"):
         found = re.fullmatch(pattern, text, re.DOTALL)
@@ -50,12 +50,14 @@ def option_letter(prediction: str, letters: str) -> str | None:
 
 
 def mathvision_match(prediction: str, answer: str, options: Mapping[str, str]) -> float:
-    """1.0 when the letter, the text or the value is the answer's (values to two decimals, tuples by their members).
+    """Return 1.0 if letter, text or value equal the answer's, else 0.0.
+
+    Values are compared to two decimals, tuples by their members.
 
     Args:
-        prediction: the answer as given.
-        answer: the right letter, where there are options, or the right value.
-        options: texts by letter; empty for open questions.
+        prediction: The answer.
+        answer: The right letter if there are options, else the right value.
+        options: Option texts by letter. Empty for open questions.
     """
     if options:
         letter = option_letter(prediction, "".join(options))
@@ -67,7 +69,7 @@ def mathvision_match(prediction: str, answer: str, options: Mapping[str, str]) -
 
 
 def same_value(given: str, wanted: str) -> bool:
-    """Whether two texts are equal but for case and blanks, or are the same number, tuple or list of numbers."""
+    """Return whether two texts are equal except for case and outer blanks, or the same number, tuple or list."""
     left, right = given.strip().lower(), wanted.strip().lower()
     if not left or not right:
         return False
@@ -81,23 +83,26 @@ def same_value(given: str, wanted: str) -> bool:
 
 
 def value_of(text: str) -> float | None:
-    """Value of an expression in LaTeX or plain: numbers, + - * / ^, fractions, roots and pi; nothing is executed."""
+    """Return the value of a LaTeX or plain expression, or None. Nothing is executed.
+
+    Numbers, + - * / ^, fractions, roots and pi are understood.
+    """
     text = text.split("=")[-1].split("\\approx")[-1]
     text = _UNITS.sub("", text.lower()).replace("\\cdot", "*").replace("\\times", "*").replace("×", "*")
     text = _SHORT_ROOT.sub(r"((\1)**0.5)", _SHORT_FRACTION.sub(r"(\1/\2)", text))
     for _ in range(5):
         text = _FRACTION.sub(r"((\1)/(\2))", _ROOT.sub(r"((\1)**0.5)", text))
     text = text.replace("\\pi", f"({math.pi})").replace("π", f"({math.pi})").replace("{", "(").replace("}", ")")
-    # A digit or a closing parenthesis before an opening one is a product.
+    # A digit or a closing parenthesis before an opening one means a product.
     text = re.sub(r"(?<=[\d)])\s*\(", "*(", re.sub(r"(?<=\d),(?=\d{3}\b)", "", text.replace("^", "**")))
     if len(text) > _LONGEST or not text.isascii():
         return None
     try:
         with warnings.catch_warnings():
-            # Answers are no source code: what looks odd in them deserves no warning.
+            # Silence the warnings that Python gives for odd source code.
             warnings.simplefilter("ignore")
             value = _evaluate(ast.parse(text.strip(), mode="eval").body)
-    # Whatever is no arithmetic, or has no value, is no number.
+    # Anything that is not arithmetic, or has no value, is not a number.
     except (SyntaxError, ValueError, ArithmeticError, RecursionError, MemoryError):
         return None
     return value if math.isfinite(value) else None
@@ -111,7 +116,7 @@ def _evaluate(node: ast.expr) -> float:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
         value = _evaluate(node.operand)
         return -value if isinstance(node.op, ast.USub) else value
-    raise ValueError("no arithmetic")
+    raise ValueError("not arithmetic")
 
 
 def _members(text: str) -> list[str]:
@@ -122,8 +127,8 @@ def _members(text: str) -> list[str]:
 
 def _braced(text: str) -> str:
     depth = 1
-    for place, character in enumerate(text):
+    for position, character in enumerate(text):
         depth += {"{": 1, "}": -1}.get(character, 0)
         if not depth:
-            return text[:place].strip()
+            return text[:position].strip()
     return text.strip()

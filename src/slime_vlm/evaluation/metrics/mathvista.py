@@ -1,4 +1,4 @@
-"""MathVista: what was extracted, brought into the form of the answer, must equal it."""
+"""MathVista: extract the result of an answer by rule, and bring it into the form of the right answer."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from rapidfuzz.distance import Levenshtein
 from slime_vlm.evaluation.metrics.choices import LETTERS
 
 _QUOTED = re.compile(r'the answer is "(.*?)"', re.IGNORECASE | re.DOTALL)
-# The letter in upper case alone: "the answer is a square" states no option A.
+# Only an upper-case letter counts: "the answer is a square" does not state option A.
 _STATED = re.compile(r"(?i:answer(?: is|:)\s*)\(?([A-Z])\b")
 
 
 def extract_by_rule(prediction: str, choices: Sequence[str], answer_type: str) -> str | None:
-    """What the official script extracts without its language model; None where it would ask one.
+    """Return what the official script extracts without its language model, or None where it would ask one.
 
     Args:
-        prediction: the answer.
-        choices: option texts; empty for free answers.
+        prediction: The answer.
+        choices: Option texts. Empty for free answers.
         answer_type: `integer`, `float`, `text` or `list`.
     """
     text = prediction.strip()
@@ -41,19 +41,19 @@ def extract_by_rule(prediction: str, choices: Sequence[str], answer_type: str) -
 def normalise_extraction(
     extraction: str, choices: Sequence[str], question_type: str, answer_type: str, precision: float | None
 ) -> str | None:
-    """An extraction in the form of the answers of its type; None where it has no such form.
+    """Return an extraction in the form of the answers of its type, or None if it does not have that form.
 
     Args:
-        extraction: what was extracted.
-        choices: option texts, for `multi_choice`.
+        extraction: The extracted text.
+        choices: Option texts, for `multi_choice`.
         question_type: `multi_choice` or `free_form`.
         answer_type: `integer`, `float`, `text` or `list`.
-        precision: decimals of a `float`.
+        precision: Number of decimals of a `float`.
     """
     text = extraction.strip()
     if question_type == "multi_choice" and choices:
         letter = re.search(r"\(([A-Za-z])\)", text)
-        # A letter without parentheses is one in upper case alone: in lower case it may be an option's text.
+        # Without parentheses only an upper-case letter counts: a lower-case one may be an option's text.
         text = letter[1].upper() if letter else text
         if len(text) == 1 and text in LETTERS[: len(choices)]:
             return choices[LETTERS.index(text)]

@@ -1,4 +1,4 @@
-"""MMMU's open questions: everything an answer may mean, against everything that is accepted."""
+"""MMMU's open questions: compare everything that an answer may mean with everything that is accepted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _NUMBERS = (
 
 
 def normalise_value(text: str) -> list[Value]:
-    """A number rounded to two decimals, or a text in lower case; one character alone gets a blank on either side."""
+    """Return a number rounded to two decimals, or the text in lower case.
+
+    A single character gets a blank before or after it, so that it only matches a whole word.
+    """
     text = text.strip()
     number = _number(text)
     if number is not None:
@@ -28,7 +31,7 @@ def normalise_value(text: str) -> list[Value]:
 
 
 def open_values(prediction: str) -> list[Value]:
-    """Everything that an open answer may mean: key phrases after words such as `is`, and all numbers."""
+    """Return everything that an open answer may mean: key phrases after words such as `is`, and their numbers."""
     phrases = _key_phrases(prediction)
     numbers = [number for phrase in phrases for pattern in _NUMBERS for number in pattern.findall(phrase)]
     values: dict[Value, None] = {}
@@ -38,7 +41,7 @@ def open_values(prediction: str) -> list[Value]:
 
 
 def open_match(prediction: str, answers: Sequence[str]) -> float:
-    """1.0 when something that the answer may mean contains an accepted text or equals an accepted number."""
+    """Return 1.0 if anything that the answer may mean contains an accepted text or equals an accepted number."""
     accepted = [value for answer in answers for value in normalise_value(answer)]
     for value in open_values(prediction):
         for wanted in accepted:
@@ -51,17 +54,17 @@ def open_match(prediction: str, answers: Sequence[str]) -> float:
 
 
 def _key_phrases(prediction: str) -> list[str]:
-    """The shortest rest after an indicator, of every line; the whole answer where none has one.
+    """Return the shortest text after an indicator for every line, or the whole answer if no line has one.
 
-    The official script means to split at sentences, too, but looks for their capitals in a text that is in lower case
-    by then. Scores depend on it.
+    The official script is meant to split at sentences as well. It searches for capitals in a text that is in lower case
+    by then, so it never does. Scores depend on that.
     """
     text = prediction.strip().strip(".").lower()
     lines = text.split("\n")
     phrases = []
-    for place, line in enumerate(lines):
-        # An equation's right side counts in the last line only, where it is the result.
-        indicators = (*_INDICATORS, "=") if place == len(lines) - 1 else _INDICATORS
+    for number, line in enumerate(lines, start=1):
+        # The right side of an equation counts only in the last line, where it is the result.
+        indicators = (*_INDICATORS, "=") if number == len(lines) else _INDICATORS
         shortest = ""
         for rest in [line.split(word)[-1].strip() for word in indicators if word in line]:
             if not shortest or len(rest) < len(shortest):

@@ -1,4 +1,4 @@
-"""Objects that a description names: a noun of a list, in the singular or the plural, as words of the text."""
+"""Find the listed objects that a description names, in the singular or the plural."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _PLURALS = {
 
 
 def named_objects(text: str, objects: Iterable[str]) -> set[str]:
-    """Which of some objects a text names; what it denies ("no dog") counts as named, and synonyms do not.
+    """Return which of the objects a text names. Negations ("no dog") count as named, synonyms do not.
 
     Args:
-        text: the description.
-        objects: nouns in the singular, of one word or several.
+        text: The description.
+        objects: Nouns in the singular, of one word or several.
     """
     words = f" {' '.join(re.findall(r'[a-z]+', text.lower()))} "
     return {one for one in objects if any(f" {form} " in words for form in _forms(one))}
 
 
 def _forms(noun: str) -> set[str]:
-    """A noun and what its plural may be; its last word is the one that changes."""
+    """Return a noun and its possible plurals. Only the last word changes."""
     plain = " ".join(re.findall(r"[a-z]+", noun.lower()))
     before, space, last = plain.rpartition(" ")
     plurals = {f"{last}s", f"{last}es"}

@@ -1,4 +1,4 @@
-"""Relaxed accuracy (ChartQA): numbers within five percent, other answers equal."""
+"""Relaxed accuracy (ChartQA): numbers may differ by five percent, other answers must be equal."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 
 
 def relaxed_accuracy(prediction: str, answer: str, tolerance: float = 0.05) -> float:
-    """1.0 when both are numbers and at most `tolerance` of the answer apart, or the texts are equal but for case.
+    """Return 1.0 if both are numbers within `tolerance` of the answer, or the texts are equal except for case.
 
-    A trailing % divides by 100, thousands separators are no part of a number, and against an answer of 0 texts are
+    A trailing % divides by 100. Thousands separators are not accepted in numbers. If the answer is 0, the texts are
     compared. The order of arguments matters: the error is relative to the answer.
     """
     given, wanted = _number(prediction), _number(answer)

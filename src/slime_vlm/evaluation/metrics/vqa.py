@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
-# The published pattern has a malformed look-behind, so that a digit before a period does not protect it, and its flag
-# is read as a number of replacements. Scores depend on both.
+# The published pattern has a malformed look-behind, so a digit before a period does not protect it. Its flag is taken
+# as the number of replacements. Scores depend on both.
 _PERIOD = re.compile(r"\.(?!\d)")
 _MOST_PERIODS = 32
 
@@ -16,7 +16,7 @@ _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eigh
 _NUMBER_WORDS = {"none": "0", **{word: str(number) for number, word in enumerate(_NUMBERS)}}
 _ARTICLES = {"a", "an", "the"}
 
-# Contractions that the published table expands from the spelling without an apostrophe.
+# Contractions that the published table restores from the spelling without an apostrophe.
 _ONE_APOSTROPHE = """
 ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's isn't it'd
 it'll ma'am mightn't might've mustn't must've needn't not've o'clock oughtn't shan't should've shouldn't somebody'll
@@ -24,12 +24,12 @@ somebody's someone'd someone'll someone's something'd something'll that's there'
 they're they've 'twas wasn't we've weren't what'll what're what's what've when's where'd where's where've who'd who'll
 who's who've why'll why're why's won't would've wouldn't y'all you'd you'll you're you've
 """
-# With two apostrophes, expanded from either spelling that lacks one.
+# Contractions with two apostrophes, restored from the spellings that lack either one.
 _TWO_APOSTROPHES = """
 couldn't've hadn't've he'd've it'd've mightn't've she'd've shouldn't've somebody'd've someone'd've something'd've
 there'd've they'd've we'd've who'd've wouldn't've y'all'll you'd've
 """
-# The table also has I'm, I've and I'd've, which never meet a word because words are in lower case by then.
+# The table also has I'm, I've and I'd've. They never match, because words are in lower case by then.
 _CONTRACTIONS = {
     **{word.replace("'", ""): word for word in _ONE_APOSTROPHE.split()},
     **{word.replace("'", "", 1): word for word in _TWO_APOSTROPHES.split()},
@@ -45,21 +45,21 @@ _CONTRACTIONS = {
 
 
 def tidy_answer(text: str) -> str:
-    """The first step of the EvalAI processor, which the original VQA script has not."""
+    """Apply the first step of the EvalAI processor, which the original VQA script does not have."""
     return text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
 
 
 def normalise_answer(text: str, *, evalai: bool = True) -> str:
-    """An answer as VQA compares it: punctuation, periods, number words, articles and contractions made alike.
+    """Return an answer as VQA compares it: punctuation, periods, number words, articles and contractions unified.
 
     Args:
-        text: the answer.
-        evalai: whether to start with `tidy_answer`.
+        text: The answer.
+        evalai: Whether to start with `tidy_answer`.
     """
     text = tidy_answer(text) if evalai else text
     text = text.replace("\n", " ").replace("\t", " ").strip()
     comma = _COMMA_IN_NUMBER.search(text) is not None
-    # Which characters vanish and which become a blank is decided by the text as it was before any of them went.
+    # The original text decides which characters vanish and which become a blank.
     cleaned = text
     for mark in _PUNCTUATION:
         vanishes = comma or f"{mark} " in text or f" {mark}" in text
@@ -70,17 +70,17 @@ def normalise_answer(text: str, *, evalai: bool = True) -> str:
 
 
 def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """Mean over annotators of min(1, matches among the others / 3), both sides normalised in full.
+    """Return the mean over annotators of min(1, matches among the others / 3), with both sides normalised.
 
-    With ten answers, k of them matching: 0, 0.3, 0.6, 0.9, and 1 from four on.
+    With ten answers of which k match, that is 0, 0.3, 0.6 and 0.9 for k up to 3, and 1 from 4 on.
     """
     return _leave_one_out(normalise_answer(prediction), [normalise_answer(answer) for answer in answers])
 
 
 def original_vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """VQAv2's own rule: as `vqa_accuracy`, but answers that all agree are compared as they are.
+    """Return the accuracy by VQAv2's original rule: as `vqa_accuracy`, but unanimous answers are not normalised.
 
-    The prediction first passes the EvalAI processor, as the submissions of the LLaVA family do.
+    The prediction first passes the EvalAI processor, as in the submissions of the LLaVA family.
     """
     given = normalise_answer(prediction)
     if len(set(answers)) <= 1:

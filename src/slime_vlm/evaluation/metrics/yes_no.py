@@ -1,4 +1,4 @@
-"""Yes/no questions: what was meant, and what follows from many of them (POPE, MME, AMBER)."""
+"""Yes/no questions (POPE, MME, AMBER): parse the answers, and compute scores from many of them."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ MME_PERCEPTION = (
 )
 MME_COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning")
 MME_HALLUCINATION = ("existence", "count", "position", "color")
-"""What SliME reports as MME's hallucination subset."""
+"""The categories that SliME reports as MME's hallucination subset."""
 
-# Keep the counters of AMBER's script from dividing by nothing.
+# Start value of the counters in AMBER's script, which avoids a division by zero.
 _AMBER_START = 0.001
 
 
 def read_pope(prediction: str) -> str:
-    """`no` when a word before the first period is No, not or no, else `yes`; there is no third outcome."""
+    """Return `no` if a word before the first period is No, not or no, else `yes`."""
     words = prediction.split(".")[0].replace(",", "").split(" ")
     return "no" if {"No", "not", "no"} & set(words) else "yes"
 
 
 def read_mme(prediction: str) -> str:
-    """`yes`, `no` or `other` (always wrong): the whole text, one letter, or what the first four characters hold."""
+    """Return `yes`, `no` or `other` (always wrong), from the whole text or its first four characters."""
     text = prediction.lower().strip().replace(".", "")
     whole = {"yes": "yes", "y": "yes", "no": "no", "n": "no"}.get(text)
     if whole:
@@ -42,7 +42,10 @@ def read_mme(prediction: str) -> str:
 
 
 def read_amber(prediction: str) -> str:
-    """`yes`, `no`, or the text itself (wrong): AMBER wants exactly Yes or No, and SliME capitalises its output."""
+    """Return `yes`, `no` or the text itself (always wrong).
+
+    AMBER accepts only Yes and No. SliME capitalises its output for it.
+    """
     text = prediction.strip()
     text = text[:1].upper() + text[1:]
     return {"Yes": "yes", "No": "no"}.get(text, text)
@@ -53,10 +56,10 @@ class Confusion:
     """Counts of yes/no answers with `yes` as the positive class.
 
     Attributes:
-        tp: yes, and right.
-        fp: yes, and wrong.
-        tn: no, and right.
-        fn: no, and wrong.
+        tp: Answered yes, and right.
+        fp: Answered yes, and wrong.
+        tn: Answered no, and right.
+        fn: Answered no, and wrong.
     """
 
     tp: int
@@ -77,17 +80,17 @@ class Confusion:
 
     @property
     def accuracy(self) -> float:
-        """Share that is right."""
+        """Share of right answers."""
         return _ratio(self.tp + self.tn, self.tp + self.fp + self.tn + self.fn)
 
     @property
     def precision(self) -> float:
-        """Share of the yeses that are right."""
+        """Share of right answers among the yeses."""
         return _ratio(self.tp, self.tp + self.fp)
 
     @property
     def recall(self) -> float:
-        """Share of the true yeses that were found."""
+        """Share of the questions with the truth yes that were answered yes."""
         return _ratio(self.tp, self.tp + self.fn)
 
     @property
@@ -97,15 +100,15 @@ class Confusion:
 
     @property
     def yes_ratio(self) -> float:
-        """Share of predictions that are yes (of predictions, not of the truth)."""
+        """Share of yeses among the predictions."""
         return _ratio(self.tp + self.fp, self.tp + self.fp + self.tn + self.fn)
 
 
 def mme_category(pairs: Mapping[str, Sequence[float]]) -> float:
-    """Score of one category, at most 200: percent of questions right plus percent of images with both right.
+    """Return the score of one category: percent of right answers plus percent of images with both right, at most 200.
 
     Args:
-        pairs: by image, 1.0 or 0.0 for each of its questions.
+        pairs: For each image, 1.0 or 0.0 for each of its questions.
     """
     answers = [score for scores in pairs.values() for score in scores]
     both = [all(scores) for scores in pairs.values()]
@@ -113,11 +116,11 @@ def mme_category(pairs: Mapping[str, Sequence[float]]) -> float:
 
 
 def amber_scores(pairs: Iterable[tuple[str, str]], *, existence: bool = False) -> dict[str, float]:
-    """Accuracy, precision, recall and F1 in percent with `no` as the positive class, rounded as AMBER's script does.
+    """Return accuracy, precision, recall and F1 in percent with `no` as the positive class, rounded as AMBER does.
 
     Args:
-        pairs: (prediction, truth), each `yes`, `no` or, of a prediction, anything else.
-        existence: whether all are questions about existence, where F1 has a larger constant in its denominator.
+        pairs: Pairs of prediction and truth. Both are `yes` or `no`, a prediction may be any other text.
+        existence: Whether all questions are about existence. F1 then has a larger constant in its denominator.
     """
     found = list(pairs)
     right_no = sum(given == truth == "no" for given, truth in found)

@@ -1,1 +1,1 @@
-"""An outside baseline: an OCR reader, and rules that find the key a question names and the value beside it."""
+"""A baseline without a vision-language model: OCR, and rules that find a key and the value beside it."""

@@ -1,7 +1,8 @@
-"""From a question and the texts of a page to an answer, by rules alone.
+"""Answer a question from the texts of a page, by rules alone.
 
-A cell of a table is where the row and the column that the question names cross. Else the text that the question names
-best is the key, and its value is the nearest fitting text to the right of it, below it or, as over bars, above it.
+If the question names a row and a column of a table, the answer is the cell where they cross. Otherwise the text that
+matches the question best is the key. Its value is the nearest fitting text to the right of it, below it or, as over
+bars of a chart, above it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from slime_vlm.evaluation.ocr_baseline.boxes import TextBox, split_boxes
 from slime_vlm.evaluation.ocr_baseline.question import WEAK, Wanted, alike, key_score, understand, words_of
 from slime_vlm.pages import ABSENT
 
-# A key with fewer of its words in the question than this is none.
+# Least score of a text to count as the key.
 _LEAST = 0.6
-# So does one that leaves half of the question's words unsaid: another column of the row, another kind of number.
+# A key must also cover this share of the question's words. Otherwise it is another column, or another kind of number.
 _LEAST_COVERED = 0.55
 _OTHER_TYPE = 0.4
-# Costs in heights of the key: what speaks against a neighbour being the value.
+# Costs of a neighbour as the value, in heights of the key.
 _OTHER_DIRECTION = 3.0
 _UPWARDS = 4.0
 _ANOTHER_KEY = 6.0
@@ -28,14 +29,14 @@ _PER_HEIGHT_RIGHT = 0.1
 
 
 def answer_from_text(question: str, boxes: Sequence[TextBox]) -> str:
-    """Answer a question about a page that was read.
+    """Answer a question about a page from its texts.
 
     Args:
-        question: the question.
-        boxes: what was read, in any order.
+        question: The question.
+        boxes: The texts with their boxes, in any order.
 
     Returns:
-        A text of the page, or `pages.ABSENT` where nothing on it is what the question names.
+        A text of the page, or `pages.ABSENT` if nothing on the page matches the question.
     """
     wanted, texts = understand(question), split_boxes(boxes)
     if wanted.extreme:
@@ -57,7 +58,7 @@ def answer_from_text(question: str, boxes: Sequence[TextBox]) -> str:
 
 
 def _rank(wanted: Wanted, box: TextBox, texts: Sequence[TextBox]) -> tuple[float, bool]:
-    """How likely a text is the key: as it is named, less where the value beside it is of another type."""
+    """Rank a text as the key: by its match with the question, less if its value is of another type."""
     score = key_score(wanted, box)
     if score >= _LEAST and wanted.kind:
         value = _value(wanted, box, texts)
@@ -66,7 +67,7 @@ def _rank(wanted: Wanted, box: TextBox, texts: Sequence[TextBox]) -> tuple[float
 
 
 def _after_key(wanted: Wanted, box: TextBox) -> str:
-    """What follows the words that are asked for in the same box; "" when it ends with them or starts otherwise."""
+    """Return what follows the words of the question in the same box, or "" if the box does not start with them."""
     words = box.text.split()
     number = 0
     while number < len(words) and _of_key(wanted, replace(box, text=words[number])):
@@ -75,13 +76,13 @@ def _after_key(wanted: Wanted, box: TextBox) -> str:
 
 
 def _of_key(wanted: Wanted, word: TextBox) -> bool:
-    """Whether a word is asked for, or says nothing by itself."""
+    """Return whether a word belongs to the question, or means nothing by itself."""
     names = words_of(word)
     return _all_asked(wanted, word) or (not _has_digit(word) and all(name in WEAK for name in names))
 
 
 def _cell(wanted: Wanted, texts: Sequence[TextBox], single: float) -> TextBox | None:
-    """The cell where a row and a column cross that together are asked for better than any text alone."""
+    """Return the cell of a row and a column that together match the question better than any single text."""
     named = [box for box in texts if _all_asked(wanted, box)]
     found: tuple[float, TextBox] | None = None
     for row, column in product(named, named):
@@ -117,7 +118,7 @@ def _value(wanted: Wanted, key: TextBox, texts: Sequence[TextBox]) -> TextBox | 
 
 
 def _distance(key: TextBox, box: TextBox, to_the_right: bool) -> float | None:
-    """How far a text is from being the value of a key by its place; None where it cannot be."""
+    """Return the cost of a text as the value of a key by its position, or None if it cannot be the value."""
     height = max(key.height, 1.0)
     if box.on_line_with(key):
         gap = (box.left - key.right) / height
@@ -131,7 +132,7 @@ def _distance(key: TextBox, box: TextBox, to_the_right: bool) -> float | None:
 
 
 def _values_stand_right(texts: Sequence[TextBox]) -> bool:
-    """Whether texts without digits more often have one with digits beside them than under them."""
+    """Return whether texts without digits have one with digits beside them more often than below them."""
     right = below = 0
     for key in texts:
         if _has_digit(key):
@@ -152,7 +153,7 @@ def _has_digit(box: TextBox) -> bool:
 
 
 def _extreme(wanted: Wanted, texts: Sequence[TextBox]) -> str:
-    """The label of the largest or smallest number of a chart."""
+    """Return the label of the largest or smallest number of a chart."""
     numbers = [
         (float(box.text.replace(",", "")), box)
         for box in texts

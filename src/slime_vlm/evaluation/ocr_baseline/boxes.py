@@ -1,4 +1,4 @@
-"""Texts on a page with their boxes, and how they stand to each other."""
+"""Texts on a page with their boxes, and their relative positions."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-# "Total: 12.50", but neither "10:30" nor "S: 1" within a word; OCR often loses the space.
+# Matches "Total: 12.50", but neither "10:30" nor "S: 1" within a word. OCR often loses the space.
 _COLON = re.compile(r"(?<=[A-Za-z.#)/ ])\s*[:\uff1a]\s*(?=\S)")
 _LEADERS = re.compile(r"\s*(?:\.{3,}|…+|_{3,}|(?:[.·] ){3,})\s*")
 
 
-# "Shipping 861.21" in one box, but not "Mar 11, 23".
+# Matches "Shipping 861.21" in one box, but not "Mar 11, 23".
 _WORDS_THEN_NUMBER = re.compile(r"(?<=[A-Za-z.#]{2})\s+(?=[$€£]?\d)")
 _MONTH = re.compile(r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?", re.IGNORECASE)
-# In heights of a line; columns are farther apart.
+# Largest gap between words in heights of a line. Columns are farther apart.
 _WORD_GAP = 0.35
 
 
@@ -23,12 +23,12 @@ class TextBox:
     """A text with its box in pixels.
 
     Attributes:
-        text: the text.
-        left: left end.
-        top: upper end.
-        right: right end.
-        bottom: lower end.
-        is_key: whether a colon or a leader after it says that a value follows.
+        text: The text.
+        left: Left edge.
+        top: Upper edge.
+        right: Right edge.
+        bottom: Lower edge.
+        is_key: Whether a colon or a leader after the text announces a value.
     """
 
     text: str
@@ -44,24 +44,24 @@ class TextBox:
         return self.bottom - self.top
 
     def on_line_with(self, other: TextBox) -> bool:
-        """Whether half of the lower of both boxes is beside the other."""
+        """Return whether at least half of the lower box is beside the other one."""
         overlap = min(self.bottom, other.bottom) - max(self.top, other.top)
         return overlap > 0.5 * min(self.height, other.height)
 
     def in_column_with(self, other: TextBox) -> bool:
-        """Whether one is over or under the other."""
+        """Return whether one box is above or below the other."""
         return min(self.right, other.right) > max(self.left, other.left)
 
     def off_axis(self, other: TextBox) -> float:
-        """Distance of the left ends, the right ends or the middles, whichever are nearest to each other."""
+        """Return the distance of the left edges, the right edges or the centres, whichever is smallest."""
         left, right = self.left - other.left, self.right - other.right
         return min(abs(left), abs(right), abs(left + right) / 2)
 
 
 def split_boxes(boxes: Iterable[TextBox]) -> list[TextBox]:
-    """Join what was read in parts, and cut boxes that hold a key and its value into two.
+    """Join boxes that belong together, and split boxes that hold a key and its value.
 
-    Places within a box follow from the numbers of characters.
+    Positions within a box are estimated from the number of characters.
     """
     pieces = []
     for box in _joined(boxes):
@@ -87,7 +87,7 @@ def _number_after_words(text: str) -> re.Match[str] | None:
 
 
 def _joined(boxes: Iterable[TextBox]) -> list[TextBox]:
-    """Join boxes on one line that are no farther apart than words: a number and its unit."""
+    """Join boxes on one line that are no farther apart than words, such as a number and its unit."""
     joined: list[TextBox] = []
     for box in sorted(boxes, key=lambda box: box.left):
         before = next(

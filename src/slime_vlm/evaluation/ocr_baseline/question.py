@@ -1,4 +1,4 @@
-"""What a question asks for: its words that may stand on a page, and the type of answer it wants."""
+"""Parse a question: the words of it that may be printed on a page, and the type of its answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STOP = _words(
     "may me much many of on one or owe page pay please read say says see show shows tell that the there this to "
     "was were what when where which who whom whose why written will with you your here chart table live people"
 )
-# Words that questions add to a key, and keys seldom print.
+# Words that questions add to a key, and that keys seldom contain.
 WEAK = _words("amount due number name value price label text population length patient side date time sum total id")
 _WEAK_WEIGHT = 0.3
 _SAME = {
@@ -71,11 +71,11 @@ _DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{2,4}|\b[A-Za-z]{3}\b.*\d|\d.*\b[
 
 @dataclass(frozen=True)
 class Wanted:
-    """A question as rules understand it.
+    """A parsed question.
 
     Attributes:
-        words: its words that name something.
-        kind: "money", "date", "number", "name" or "" for any answer.
+        words: The words that name something.
+        kind: Type of the answer: "money", "date", "number", "name", or "" for any.
         extreme: "highest", "lowest" or "".
     """
 
@@ -84,11 +84,11 @@ class Wanted:
     extreme: str
 
     def covered_by(self, words: Sequence[str]) -> float:
-        """Share of the question's words that are among others; words that questions only add count little."""
+        """Return the share of the question's words that are among `words`. Weak words count little."""
         return _share(self.words, words)
 
     def misfit(self, text: str) -> float:
-        """What speaks against a text being the answer: 0 nothing, 1 its format, `_WRONG_KIND` having digits or none."""
+        """Return a text's cost as the answer: 0, 1 for another format, `_WRONG_KIND` for wrong or missing digits."""
         digit = any(character.isdigit() for character in text)
         if self.kind == "":
             return float(not digit)
@@ -99,7 +99,7 @@ class Wanted:
 
 
 def understand(question: str) -> Wanted:
-    """Read a question."""
+    """Parse a question."""
     plain = re.findall(r"[a-z]+|#", question.lower())
     extreme = next((word for word in ("highest", "lowest") if word in plain), "")
     named = [word for word in ("due",) if {"owe", "pay"} & set(plain)]
@@ -120,13 +120,13 @@ def understand(question: str) -> Wanted:
 
 
 def words_of(box: TextBox) -> list[str]:
-    """The words of a printed text that may name something."""
+    """Return the words of a printed text that may name something."""
     found = re.findall(r"[a-z]+|#", box.text.lower().replace("s/n", "serial number"))
     return ["number" if word == "#" else word for word in found if word not in _STOP]
 
 
 def alike(asked: str, printed: str) -> bool:
-    """Whether a word of a question is the one that is printed: abbreviated, misread by a letter, or in the plural."""
+    """Return whether a word of a question is the printed one, which may be abbreviated, plural or off by a letter."""
     one, other = _SAME.get(asked, asked), _SAME.get(printed, printed)
     if one == other or one.rstrip("s") == other.rstrip("s"):
         return True
@@ -136,7 +136,7 @@ def alike(asked: str, printed: str) -> bool:
 
 
 def key_score(wanted: Wanted, box: TextBox) -> float:
-    """How well a printed text is what the question names, 0 to 1: harmonic mean of both shares of words."""
+    """Return how well a printed text matches the question, 0 to 1: the harmonic mean of both shares of words."""
     words = words_of(box)
     if not words:
         return 0.0

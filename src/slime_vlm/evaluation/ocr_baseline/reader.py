@@ -1,4 +1,4 @@
-"""RapidOCR: boxes with texts of an image. Its models come with its package; nothing is downloaded."""
+"""Read the texts of an image with RapidOCR. Its models come with its package, nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class OcrReader:
-    """Reads images with the models that RapidOCR ships.
+    """Read images with the models that RapidOCR ships.
 
     Args:
-        threads: CPU threads to use.
+        threads: Number of CPU threads.
 
     Raises:
         MediaError: RapidOCR or onnxruntime is not installed.
@@ -30,7 +30,7 @@ class OcrReader:
         self._engine: Any = package.RapidOCR(
             params={
                 "Global.log_level": "error",
-                # Pages stand upright: turned lines are not looked for, as the model does not either.
+                # Pages are upright. The model does not handle rotated lines either.
                 "Global.use_cls": False,
                 "EngineConfig.onnxruntime.intra_op_num_threads": threads,
                 "EngineConfig.onnxruntime.inter_op_num_threads": 1,
@@ -38,8 +38,8 @@ class OcrReader:
         )
 
     def read(self, image: Image.Image) -> list[TextBox]:
-        """The texts of an image, RGB, with their boxes in its pixels."""
-        # RapidOCR takes arrays as OpenCV has them, blue first.
+        """Return the texts of an RGB image, with their boxes in pixels."""
+        # RapidOCR expects BGR arrays, as OpenCV has them.
         found = self._engine(np.asarray(image)[..., ::-1])
         if found.boxes is None:
             return []

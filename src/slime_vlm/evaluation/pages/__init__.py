@@ -1,1 +1,1 @@
-"""Exact match on held-out rendered pages, and how well the vision encoder reads them."""
+"""Exact match on held-out rendered pages, and the accuracy of the vision encoder on them."""

@@ -1,4 +1,4 @@
-"""How well the eye of a page model reads, without the language model."""
+"""Measure how well the vision encoder of a page model reads, without the language model."""
 
 from __future__ import annotations
 
@@ -24,10 +24,17 @@ def read_pages(
     count: int,
     first_seed: int,
 ) -> dict[str, float]:
-    """Mean over pages of `slot_accuracy` on their local tokens.
+    """Return the mean over pages of `slot_accuracy` on their local tokens.
+
+    Args:
+        model: The model.
+        processor: The model's processor.
+        settings: Settings of the pages.
+        count: Number of pages.
+        first_seed: Seed of the first page.
 
     Raises:
-        ConfigError: the model has no vocabulary of rendered pages.
+        ConfigError: The model has no vocabulary of rendered pages.
     """
     config, vocabulary = model.config, page_vocabulary(model.config.projector_vocabulary or [])
     shape = PageShape(config.view_size, config.max_tiles, math.isqrt(config.num_local_queries), config.feature_side)

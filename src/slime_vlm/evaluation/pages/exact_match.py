@@ -1,9 +1,9 @@
-"""Exact match on held-out rendered pages, with what each answer cost."""
+"""Measure exact match on held-out rendered pages, with tokens and seconds of every answer."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -27,27 +27,27 @@ GROUPS = {
     "chart": "chart",
     "geometry": "geometry",
 }
-"""Kinds of page as results are reported."""
+"""Group that results are reported by, for every kind of page."""
 
 # Far from every seed that a recipe trains on (`training.stage_data.SEEDS_PER_STAGE`).
 FIRST_SEED = 7_000_000_000_000
 
 
 @dataclass(frozen=True)
-class PageAnswer:
-    """One question of one page, answered.
+class PagePrediction:
+    """One line of the predictions that `slime eval pages --out` writes.
 
     Attributes:
-        seed: seed of the page.
-        kind: kind of the page.
-        question: the question.
-        answer: the exact answer.
-        prediction: the model's answer.
+        seed: Seed of the page.
+        kind: Kind of the page.
+        question: The question.
+        answer: The right answer.
+        prediction: The model's answer.
         correct: 1.0 or 0.0.
-        num_global: global tokens that the language model read.
-        num_local: local tokens before selection.
-        num_kept: local tokens that the language model read.
-        seconds: time of this question; the encoding of the page is spread over its questions.
+        num_global: Number of global tokens in the language model's input.
+        num_local: Number of local tokens before selection.
+        num_kept: Number of local tokens in the language model's input.
+        seconds: Time of this question. The time to encode the page is divided among its questions.
     """
 
     seed: int
@@ -63,11 +63,11 @@ class PageAnswer:
 
     @property
     def group(self) -> str:
-        """Group that results are reported by; questions about what is not there are one of their own."""
+        """Group that results are reported by. Questions about something absent form a group of their own."""
         return "absent" if self.answer == ABSENT else GROUPS[self.kind]
 
     def as_dict(self) -> dict[str, object]:
-        """Plain data, for a file of predictions."""
+        """Return plain data, for a file of predictions."""
         return asdict(self)
 
 
@@ -80,20 +80,23 @@ def answer_pages(
     blind: bool = False,
     keep_share: float | None = None,
     first_seed: int = FIRST_SEED,
-) -> Iterator[PageAnswer]:
-    """Ask every question of a number of pages, each with a conversation of its own.
+) -> Iterator[PagePrediction]:
+    """Ask every question of a number of pages, each in a conversation of its own.
 
     Args:
-        model: the model.
-        processor: its processor.
-        settings: which pages; `split` should be a held-out one.
-        count: number of pages.
-        blind: show an empty page of the same size instead: what can be guessed without seeing.
-        keep_share: keep this share of a page's local tokens, the best ones, in place of the model's own rule.
-        first_seed: seed of the first page.
+        model: The model.
+        processor: The model's processor.
+        settings: Settings of the pages. `split` should be a held-out one.
+        count: Number of pages.
+        blind: Show an empty page of the same size instead, to measure what can be guessed.
+        keep_share: Keep this share of a page's local tokens, the best ones, instead of the model's own rule.
+        first_seed: Seed of the first page.
+
+    Yields:
+        One prediction per question.
 
     Raises:
-        ConfigError: `keep_share` is given, and the model has no selector.
+        ConfigError: `keep_share` is given, but the model has no selector.
     """
     rule = model.config.max_local_tokens
     try:
@@ -107,39 +110,39 @@ def answer_pages(
             shared = sum(encoded.seconds.values()) / len(page.questions)
             for question in page.questions:
                 encoded.seconds = {}
-                # A copy has read nothing yet: every question costs what it would alone.
-                given = replace(encoded).ask(question.text, max_new_tokens=24)
-                yield PageAnswer(
+                # A fresh copy has no cached prefix: every question pays for its whole prompt.
+                answer = replace(encoded).ask(question.text, max_new_tokens=24)
+                yield PagePrediction(
                     seed=seed,
                     kind=page.kind,
                     question=question.text,
                     answer=question.answer,
-                    prediction=given.text,
-                    correct=exact_match(given.text, question.answer),
-                    num_global=given.num_global,
-                    num_local=given.num_local,
-                    num_kept=given.num_kept,
-                    seconds=shared + sum(given.seconds.values()),
+                    prediction=answer.text,
+                    correct=exact_match(answer.text, question.answer),
+                    num_global=answer.num_global,
+                    num_local=answer.num_local,
+                    num_kept=answer.num_kept,
+                    seconds=shared + sum(answer.seconds.values()),
                 )
     finally:
         model.config.max_local_tokens = rule
 
 
-def summarise(answers: list[PageAnswer]) -> dict[str, dict[str, float]]:
-    """Means by group, and over all questions that have an answer on the page ("all")."""
-    groups: dict[str, list[PageAnswer]] = defaultdict(list)
-    for answer in answers:
-        groups[answer.group].append(answer)
-        if answer.group != "absent":
-            groups["all"].append(answer)
+def summarise(predictions: Iterable[PagePrediction]) -> dict[str, dict[str, float]]:
+    """Return means by group, and over all questions whose answer is on the page ("all")."""
+    groups: dict[str, list[PagePrediction]] = defaultdict(list)
+    for prediction in predictions:
+        groups[prediction.group].append(prediction)
+        if prediction.group != "absent":
+            groups["all"].append(prediction)
     return {
         group: {
             "questions": float(len(members)),
-            "exact_match": _mean([a.correct for a in members]),
-            "global_tokens": _mean([a.num_global for a in members]),
-            "local_tokens": _mean([a.num_local for a in members]),
-            "kept_tokens": _mean([a.num_kept for a in members]),
-            "seconds": _mean([a.seconds for a in members]),
+            "exact_match": _mean([one.correct for one in members]),
+            "global_tokens": _mean([one.num_global for one in members]),
+            "local_tokens": _mean([one.num_local for one in members]),
+            "kept_tokens": _mean([one.num_kept for one in members]),
+            "seconds": _mean([one.seconds for one in members]),
         }
         for group, members in groups.items()
     }

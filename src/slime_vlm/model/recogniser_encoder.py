@@ -149,6 +149,10 @@ class RecogniserEncoder(PreTrainedModel):
             init.kaiming_normal_(module.weight)
         init.zeros_(module.bias)
 
+    def project(self, last_map: Tensor) -> Tensor:
+        """Project the patches of the last stage's map [V, C_i, h, w] to features [V, N, C]."""
+        return self.projection(last_map).flatten(2).transpose(1, 2)
+
     def forward(
         self, pixel_values: Tensor, output_hidden_states: bool = False, return_dict: bool = True
     ) -> BaseModelOutput:
@@ -166,7 +170,7 @@ class RecogniserEncoder(PreTrainedModel):
         maps = [self.stem(pixel_values.contiguous(memory_format=torch.channels_last))]
         for stage in self.stages:
             maps.append(stage(maps[-1]))
-        features = self.projection(maps[-1]).flatten(2).transpose(1, 2)
+        features = self.project(maps[-1])
         return BaseModelOutput(
             last_hidden_state=features, hidden_states=(*maps, features) if output_hidden_states else None
         )

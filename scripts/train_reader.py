@@ -1,0 +1,237 @@
+"""Teach a vision encoder and the local compressor to read pages, and measure how well they do on held-out ones.
+
+A throw-away head names the characters of every local token. The encoder's stages are frozen at first, then trained.
+Parts of SliME are saved under the names that they have in its checkpoints.
+
+    python scripts/convert_recogniser.py runs/recogniser
+    python scripts/fetch_typeset_pdfs.py runs/pdfs
+    python scripts/train_reader.py runs/recogniser runs/reader --pdfs runs/pdfs --cpu-minutes 160
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModel
+
+from slime_vlm.errors import ConfigError
+from slime_vlm.pages.readable import ReadablePage
+from slime_vlm.pages.scan_look import apply_look
+from slime_vlm.pages.writing_readable import page_source
+from slime_vlm.training.pages.reading import LabelledTiles, PageReader, labelled_tiles, reading_loss, reading_score
+
+HELDOUT_SEED = 1_000_000
+
+Pages = Callable[[int], ReadablePage]
+
+
+def pages_of(options: argparse.Namespace, split: str, looks: float) -> Pages:
+    """Return a function from seeds to pages of the given folders in turn, a share of them with looks.
+
+    Raises:
+        ConfigError: No folder is given.
+    """
+    folders = {"typeset": options.pdfs, "browser": options.fonts}
+    names = [name for name, folder in folders.items() if folder is not None]
+    if not names:
+        raise ConfigError("no pages to read, expected --pdfs FOLDER or --fonts FOLDER")
+    sources = [page_source(name, split, pdfs=options.pdfs, fonts=options.fonts) for name in names]
+
+    def page(seed: int) -> ReadablePage:
+        drawn = sources[seed % len(sources)](seed)
+        return apply_look(drawn, "mixed", seed) if np.random.default_rng(seed).random() < looks else drawn
+
+    return page
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("encoder", type=Path, help="folder that convert_recogniser.py wrote")
+    parser.add_argument("out", type=Path, help="folder for checkpoints and the log; an unfinished run goes on")
+    parser.add_argument("--pdfs", type=Path, help="folder that fetch_typeset_pdfs.py wrote: typeset pages")
+    parser.add_argument("--fonts", type=Path, help="folder that fetch_fonts.py wrote: pages laid out by a browser")
+    parser.add_argument("--looks", type=float, default=0.5, help="share of pages that look scanned or photographed")
+    parser.add_argument("--cpu-minutes", type=float, default=160.0, help="time to train, over all threads")
+    parser.add_argument("--frozen", type=float, default=0.3, help="share of the time with frozen stages")
+    parser.add_argument("--queries", type=int, default=64, help="queries of a tile")
+    parser.add_argument("--slots", type=int, default=8, help="characters that a token can name")
+    parser.add_argument("--max-tiles", type=int, default=64)
+    parser.add_argument("--tiles", type=int, default=8, help="tiles of a step")
+    parser.add_argument("--tiles-of-page", type=int, default=12, help="tiles drawn from a page")
+    parser.add_argument("--buffer", type=int, default=384, help="maps of tiles kept to train on again while frozen")
+    parser.add_argument("--reuse", type=int, default=3, help="times that a tile is trained on while frozen")
+    parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--encoder-rate", type=float, default=2e-4)
+    parser.add_argument("--eval-pages", type=int, default=12)
+    parser.add_argument("--heldout-looks", type=float, default=0.0, help="the same share of the held-out pages")
+    parser.add_argument("--eval-minutes", type=float, default=10.0, help="the same between two measurements")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--eval-only", action="store_true")
+    return parser.parse_args()
+
+
+class Run:
+    """A run: the reader, its optimizer, and how much of its time is used."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        encoder = AutoModel.from_pretrained(options.encoder)
+        torch.manual_seed(options.seed)
+        self.reader = PageReader(
+            encoder,
+            num_queries=options.queries,
+            num_heads=max(1, encoder.config.hidden_size // 32),
+            slots=options.slots,
+        )
+        stages = {*encoder.stem.parameters(), *encoder.stages.parameters()}
+        others = [parameter for parameter in self.reader.parameters() if parameter not in stages]
+        self.stages = list(stages)
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": others, "rate": options.rate},
+                {"params": self.stages, "rate": options.encoder_rate},
+            ],
+            betas=(0.9, 0.98),
+            weight_decay=0.01,
+        )
+        self.seconds, self.page, self.step = 0.0, 0, 0
+        self.state = options.out / "state.pt"
+        if self.state.exists():
+            saved = torch.load(self.state)
+            self.reader.load_state_dict(load_file(options.out / "reader.safetensors"))
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.seconds, self.page, self.step = saved["seconds"], saved["page"], saved["step"]
+        self.shape: dict[str, Any] = {
+            "view_size": encoder.config.image_size,
+            "max_tiles": options.max_tiles,
+            "side": math.isqrt(options.queries),
+            "slots": options.slots,
+        }
+
+    @property
+    def progress(self) -> float:
+        """Share of the time that is used."""
+        return min(1.0, self.seconds / (60 * self.options.cpu_minutes))
+
+    def labelled(self, pages: Pages, seed: int) -> LabelledTiles:
+        """Draw and label the page of a seed."""
+        return labelled_tiles(pages(seed), **self.shape)
+
+    def set_rates(self) -> bool:
+        """Set the learning rates for now, and return whether the stages are frozen."""
+        frozen = self.progress < self.options.frozen
+        warm = min(1.0, (self.step + 1) / 50)
+        fall = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress))
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["rate"] * warm * fall
+        for parameter in self.stages:
+            parameter.requires_grad_(not frozen)
+        return frozen
+
+    def learn(self, maps_or_pixels: Tensor, ids: Tensor, weights: Tensor, frozen: bool) -> float:
+        """Take one step."""
+        maps = maps_or_pixels.float() if frozen else self.reader.last_map(maps_or_pixels)
+        loss = reading_loss(self.reader(maps), ids, weights)
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.reader.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        return loss.item()
+
+    def save(self) -> None:
+        """Write what is needed to go on, the weights apart."""
+        self.options.out.mkdir(parents=True, exist_ok=True)
+        weights = {name: value.contiguous() for name, value in self.reader.state_dict().items()}
+        part = self.options.out / "reader.part"
+        save_file(weights, part)
+        part.rename(self.options.out / "reader.safetensors")
+        state = {"optimizer": self.optimizer.state_dict()}
+        torch.save(state | {"seconds": self.seconds, "page": self.page, "step": self.step}, self.state)
+
+    def log(self, **values: Any) -> None:
+        """Print and append a line of the log."""
+        line = json.dumps({"step": self.step, "cpu_minutes": round(self.seconds / 60, 1), "pages": self.page, **values})
+        print(line, flush=True)  # noqa: T201
+        with (self.options.out / "log.jsonl").open("a") as file:
+            file.write(line + "\n")
+
+
+def measure(run: Run, pages: list[LabelledTiles]) -> dict[str, float]:
+    """Share of the held-out cells that are read right."""
+    run.reader.eval()
+    counts: Counter[str] = Counter()
+    for page in pages:
+        counts.update(reading_score(run.reader, page))
+    run.reader.train()
+    return {
+        "right": round(counts["right"] / counts["cells"], 4),
+        "right_up_to_3": round(counts["short_right"] / max(1, counts["short"]), 4),
+        "exact": round(counts["exact"] / counts["cells"], 4),
+        "cells": counts["cells"],
+    }
+
+
+def train(run: Run, pages: Pages, heldout: list[LabelledTiles]) -> None:
+    """Train until the time is over."""
+    options = run.options
+    # Tiles of one page are alike: every step takes tiles of several pages. Frozen stages give the same maps every time,
+    # so what is kept then are maps, and each is used several times.
+    maps: deque[tuple[Tensor, ...]] = deque(maxlen=options.buffer)
+    pixels: deque[tuple[Tensor, ...]] = deque(maxlen=8 * options.tiles)
+    rng = np.random.default_rng([options.seed, run.page])
+    losses: list[float] = []
+    measured = run.seconds
+    while run.progress < 1:
+        started = time.process_time()
+        frozen = run.set_rates()
+        tiles, *labels = run.labelled(pages, run.page).chosen(options.tiles_of_page, rng)
+        run.page += 1
+        if frozen:
+            with torch.no_grad():
+                tiles = torch.cat([run.reader.last_map(part).half() for part in tiles.split(2)])
+        kept = maps if frozen else pixels
+        kept.extend(zip(tiles, *labels, strict=True))
+        steps = len(tiles) * (options.reuse if frozen else 1) / options.tiles
+        for _ in range(max(1, round(steps))):
+            drawn = rng.choice(len(kept), min(options.tiles, len(kept)), replace=False)
+            batch = [torch.stack(part) for part in zip(*(kept[i] for i in drawn), strict=True)]
+            losses.append(run.learn(batch[0], batch[1], batch[2], frozen))
+        if not frozen:
+            maps.clear()
+        run.seconds += time.process_time() - started
+        if run.seconds - measured > 60 * options.eval_minutes or run.progress >= 1:
+            measured = run.seconds
+            run.save()
+            run.log(loss=round(float(np.mean(losses[-200:])), 3), frozen=frozen, **measure(run, heldout))
+
+
+def main() -> None:
+    """Train and measure."""
+    options = arguments()
+    torch.set_num_threads(options.threads)
+    run = Run(options)
+    heldout_pages = pages_of(options, "heldout", options.heldout_looks)
+    heldout = [run.labelled(heldout_pages, HELDOUT_SEED + k) for k in range(options.eval_pages)]
+    if not options.eval_only:
+        options.out.mkdir(parents=True, exist_ok=True)
+        train(run, pages_of(options, "train", options.looks), heldout)
+        return
+    run.log(**measure(run, heldout))
+
+
+if __name__ == "__main__":
+    main()

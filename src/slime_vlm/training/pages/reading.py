@@ -1,0 +1,218 @@
+"""Teach the local compressor's queries to read: a throw-away head names the characters of every token's cell.
+
+Reading is trained before the language model takes part: answers teach an encoder next to nothing in the same time.
+`scripts/train_reader.py` runs it, and measures it on held-out pages.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from slime_vlm.model.local_compressor import LocalCompressor
+from slime_vlm.model.query_attention import QueryAttention
+from slime_vlm.model.recogniser_encoder import RecogniserEncoder
+from slime_vlm.model.tiling import choose_grid, image_to_tile_order, tile_to_image_order
+from slime_vlm.processing.image_processing_slime import cut_views
+from slime_vlm.training.pages.character_cells import (
+    NUM_CHARACTER_IDS,
+    CharacterCells,
+    cells_right,
+    character_cells,
+    characters_of,
+)
+
+if TYPE_CHECKING:
+    from slime_vlm.pages.readable import ReadablePage
+
+
+class PageReader(nn.Module):
+    """The parts of SliME that read tiles, under the names that they have in `SlimeModel`, and the head.
+
+    Args:
+        vision_tower: The encoder.
+        num_queries: Queries Q of a tile.
+        num_heads: Heads of the query attention.
+        slots: Characters that a token can name.
+        hidden: Width of the head's hidden layer.
+    """
+
+    def __init__(
+        self, vision_tower: RecogniserEncoder, *, num_queries: int, num_heads: int, slots: int, hidden: int = 512
+    ) -> None:
+        super().__init__()
+        dim = vision_tower.config.hidden_size
+        self.num_queries, self.slots = num_queries, slots
+        self.vision_tower = vision_tower
+        self.local_compressor = LocalCompressor(num_queries=num_queries, dim=dim, num_heads=num_heads)
+        self.head = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, slots * NUM_CHARACTER_IDS))
+        start_reading(self.local_compressor.query_attention)
+
+    def last_map(self, tiles: Tensor) -> Tensor:
+        """Return the last stage's map [T, C_i, h, w] of tiles [T, 3, P, P]."""
+        return self.vision_tower(tiles, output_hidden_states=True).hidden_states[-2]
+
+    def forward(self, last_map: Tensor) -> Tensor:
+        """Return the logits [T, Q, slots, characters] of what `last_map` gives."""
+        tokens = self.local_compressor(self.vision_tower.project(last_map))
+        return self.head(tokens).unflatten(-1, (self.slots, NUM_CHARACTER_IDS))
+
+
+# (down, right) from a query's position, in units of the queries' grid: twice the quarters of its own cell, which hold
+# most of the characters, and once the nearer halves of the cells to the left and to the right.
+_OWN = [(y, x) for y in (-0.25, 0.25) for x in (-0.25, 0.25)]
+_LOOKS = [*_OWN, *_OWN, *[(y, x) for y in (-0.25, 0.25) for x in (-0.75, 0.75)]]
+
+
+def start_reading(attention: QueryAttention, sharpness: float = 35.0) -> None:
+    """Let every head of a query attention look at one part of the query's surroundings.
+
+    Deviation: the published code draws the projections. Here a head compares positions alone, shifted by its offset;
+    what the features hold takes part once it has been learnt.
+
+    Args:
+        attention: The layer, with twelve heads or any other number (they take the parts in turn).
+        sharpness: Scale of the logits. Larger looks at fewer features.
+    """
+    dim = attention.query.shape[1]
+    head_dim = dim // attention.num_heads
+    frequencies = 10000.0 ** (-torch.arange(head_dim // 4) / (dim // 4))
+    with torch.no_grad():
+        for projection in (attention.q_proj, attention.k_proj):
+            projection.bias.zero_()
+            projection.weight.normal_(std=0.005)
+            for head in range(attention.num_heads):
+                # The position code has the column first.
+                for axis, offset in enumerate(reversed(_LOOKS[head % len(_LOOKS)])):
+                    shift = offset if projection is attention.q_proj else 0.0
+                    for i, frequency in enumerate(frequencies.tolist()):
+                        row = head * head_dim + 4 * i + 2 * axis
+                        sine = 2 * axis * (dim // 4) + i
+                        cosine = sine + dim // 4
+                        turn = frequency * shift
+                        projection.weight[row, sine] = projection.weight[row + 1, cosine] = math.cos(turn)
+                        projection.weight[row, cosine] = math.sin(turn)
+                        projection.weight[row + 1, sine] = -math.sin(turn)
+            projection.weight.mul_(sharpness**0.5)
+        # Content starts small beside the positions.
+        attention.norm_query.weight.fill_(0.05)
+        attention.norm_input.weight.fill_(0.05)
+
+
+def reading_loss(logits: Tensor, ids: Tensor, weights: Tensor, blank_weight: float = 0.2) -> Tensor:
+    """Negative log-probability of the labels, summed over their alternatives; the mean over cells.
+
+    Args:
+        logits: [..., slots, characters].
+        ids: int64 [..., A, slots], see `CharacterCells.alternatives`.
+        weights: [..., A] probability of every alternative.
+        blank_weight: Weight of a cell that holds nothing.
+    """
+    log_probs = logits.float().log_softmax(dim=-1)
+    named = log_probs.gather(-1, ids.transpose(-1, -2)).sum(dim=-2)
+    loss = -torch.logsumexp(named + weights.log(), dim=-1)
+    cell_weight = torch.where((ids == 0).all(dim=-1).all(dim=-1), blank_weight, 1.0)
+    return (loss * cell_weight).sum() / cell_weight.sum()
+
+
+@dataclass
+class LabelledTiles:
+    """The tiles of a page, with what their cells show.
+
+    Attributes:
+        pixels: float32 [T, 3, P, P], (x / 255 - 0.5) / 0.5.
+        ids: int64 [T, Q, A, slots].
+        weights: float32 [T, Q, A].
+        cells: The labels in the order of the page.
+        grid: (rows, columns) of tiles.
+    """
+
+    pixels: Tensor
+    ids: Tensor
+    weights: Tensor
+    cells: CharacterCells
+    grid: tuple[int, int]
+
+    def chosen(self, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw some tiles by how many of their cells show something: their pixels, ids and weights."""
+        shown = (self.ids[..., 0, 0] > 0).sum(dim=1).numpy() + 0.5
+        count = min(count, len(shown))
+        index = torch.from_numpy(rng.choice(len(shown), count, replace=False, p=shown / shown.sum()))
+        return self.pixels[index], self.ids[index], self.weights[index]
+
+
+def labelled_tiles(page: ReadablePage, *, view_size: int, max_tiles: int, side: int, slots: int) -> LabelledTiles:
+    """Cut a page into tiles as the image processor does, and label them.
+
+    Args:
+        page: The page.
+        view_size: Side P of a tile.
+        max_tiles: Most tiles of a page.
+        side: Tokens along one side of a tile.
+        slots: Characters that a token can name.
+    """
+    height, width = page.image.shape[:2]
+    grid = choose_grid(height, width, view_size, max_tiles)
+    views = np.stack(list(cut_views(Image.fromarray(page.image), grid, Image.Resampling.BICUBIC, "local")))
+    pixels = torch.from_numpy(views).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    cells = character_cells(page.characters, page.boxes, (height, width), grid, side)
+    ids, weights = (
+        image_to_tile_order(torch.from_numpy(part).flatten(0, 1), grid.rows, grid.cols)
+        for part in cells.alternatives(slots)
+    )
+    return LabelledTiles(pixels, ids, weights, cells, (grid.rows, grid.cols))
+
+
+@torch.inference_mode()
+def read_tiles(
+    reader: PageReader, pixels: Tensor, grid: tuple[int, int], *, shown: Tensor | None = None, tiles_per_chunk: int = 4
+) -> np.ndarray:
+    """Read the tiles of a page.
+
+    Args:
+        reader: The model.
+        pixels: [T, 3, P, P].
+        grid: (rows, columns) of tiles.
+        shown: bool [T], tiles to read; the others are taken as blank. None reads all.
+        tiles_per_chunk: Tiles that are read at once.
+
+    Returns:
+        Ids [rows, cols, slots] in the order of the page.
+    """
+    index = torch.arange(len(pixels)) if shown is None else shown.nonzero()[:, 0]
+    ids = torch.zeros(len(pixels), reader.num_queries, reader.slots, dtype=torch.long)
+    for chunk in index.split(tiles_per_chunk):
+        ids[chunk] = reader(reader.last_map(pixels[chunk])).argmax(dim=-1)
+    side = math.isqrt(reader.num_queries)
+    return tile_to_image_order(ids, *grid).reshape(grid[0] * side, grid[1] * side, -1).numpy()
+
+
+def reading_score(reader: PageReader, page: LabelledTiles) -> dict[str, int]:
+    """Count cells that show something and those read right, as `cells_right` judges. Blank tiles are not read.
+
+    Returns:
+        "cells", "right", the same for cells of at most three characters ("short", "short_right"), and "exact", cells
+        whose characters by their middles alone are named.
+    """
+    shown = (page.ids[:, :, 0] > 0).flatten(1).any(dim=1)
+    predicted = read_tiles(reader, page.pixels, page.grid, shown=shown)
+    right, shows = cells_right(predicted, page.cells)
+    strings = page.cells.strings()
+    short = np.array([len(string) <= 3 for string in strings]).reshape(shows.shape) & shows
+    exact = [
+        characters_of(ids) == characters_of(string)
+        for ids, string in zip(predicted.reshape(len(strings), -1).tolist(), strings, strict=True)
+    ]
+    return {
+        "cells": int(shows.sum()),
+        "right": int((right & shows).sum()),
+        "short": int(short.sum()),
+        "short_right": int((right & short).sum()),
+        "exact": int((np.array(exact).reshape(shows.shape) & shows).sum()),
+    }

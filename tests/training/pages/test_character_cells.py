@@ -1,0 +1,160 @@
+"""Cells of 16 px on a page of one tile of 64 px: letters of 8 px in lines 16 px high."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from slime_vlm.model.tiling import fit_to_grid
+from slime_vlm.training.pages.character_cells import (
+    CHARACTERS,
+    NUM_CHARACTER_IDS,
+    OTHER,
+    CharacterCells,
+    cells_right,
+    character_cells,
+    character_ids,
+    characters_of,
+)
+
+SIDE = 4
+
+
+def line(text: str, left: float, top: float, width: float = 8.0) -> np.ndarray:
+    edges = left + width * np.arange(len(text) + 1)
+    boxes = np.stack([edges[:-1], np.full(len(text), top), edges[1:], np.full(len(text), top + 16)], 1)
+    return boxes.astype(np.float32)
+
+
+def label(*lines: tuple[str, float, float], scale: float = 1.0) -> CharacterCells:
+    boxes = np.concatenate([line(*each) for each in lines]) / scale
+    size = int(64 / scale)
+    return character_cells(
+        "".join(text for text, _, _ in lines), boxes, (size, size), fit_to_grid(size, size, 1, 1, 64), SIDE
+    )
+
+
+def reading(**cells: str) -> np.ndarray:
+    """Readings by cell, such as r1c2="ab"."""
+    predicted = np.zeros((SIDE, SIDE, 4), np.int64)
+    for name, text in cells.items():
+        predicted[int(name[1]), int(name[3]), : len(text)] = character_ids(text)
+    return predicted
+
+
+def spelled(cells: CharacterCells, row: int, col: int) -> str:
+    return characters_of(cells.strings()[row * SIDE + col])
+
+
+def test_ids_are_latin_1_and_what_windows_adds() -> None:
+    assert len(set(CHARACTERS)) == len(CHARACTERS) == NUM_CHARACTER_IDS - 2
+    assert {*map(chr, range(0x20, 0x7F)), *"äñß£§°½€“”–•"} <= set(CHARACTERS)
+    assert characters_of(character_ids("Grüße: 3 €")) == "Grüße: 3 €"
+    assert character_ids("Ω").tolist() == [OTHER]
+    assert characters_of([*character_ids("\u2212\u00a07"), 0, OTHER]) == "– 7\N{REPLACEMENT CHARACTER}"
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_characters_by_their_middles(scale: float) -> None:
+    """Middles at 4, 12 | 20, 28 | …; the second line is 16 px below."""
+    cells = label(("ab cd", 0, 0), ("ef", 16, 16), scale=scale)
+    assert [spelled(cells, 0, col) for col in range(4)] == ["ab", " c", "d", ""]
+    assert [spelled(cells, 1, col) for col in range(4)] == ["", "ef", "", ""]
+    ids, weights = cells.alternatives(4)
+    assert characters_of(ids[0, 1, 0]) == " c"
+    assert weights[0, 1].tolist() == [1.0] + 7 * [0.0]
+
+
+def test_two_lines_in_a_cell_read_downwards() -> None:
+    cells = label(("cd", 0, -1 + 4), ("ab", 0, -4))
+    # Middles at 4 and 11 px: both in the first row of cells and more than 0.4 of 16 px apart.
+    assert spelled(cells, 0, 0) == "abcd"
+
+
+def test_a_superscript_is_on_its_line() -> None:
+    cells = label(("x", 0, 0), ("2", 8, -3))
+    assert spelled(cells, 0, 0) == "x2"
+
+
+def accepted(cells: CharacterCells, row: int, col: int) -> dict[str, float]:
+    ids, weights = cells.alternatives(4)
+    assert weights[row, col].sum() == pytest.approx(1.0)
+    return {characters_of(i): w for i, w in zip(ids[row, col], weights[row, col].tolist(), strict=True) if w}
+
+
+def test_a_character_near_an_edge_may_be_named_beyond() -> None:
+    """The letters begin at 3: middles at 7, 15, 23; "b" is 1 px before the edge at 16."""
+    cells = label(("abc", 3, 0))
+    assert accepted(cells, 0, 0) == {"ab": 1.0}
+    assert accepted(cells, 0, 1) == pytest.approx({"c": 2 / 3, "bc": 1 / 3})
+    assert characters_of(cells.alternatives(3)[0][0, 1, 0]) == "c"
+
+
+def test_a_line_near_an_edge_is_named_beyond_as_a_whole() -> None:
+    """The line's middle is at 15, 1 px above the edge."""
+    cells = label(("ab", 0, 7))
+    assert accepted(cells, 0, 0) == {"ab": 1.0}
+    assert accepted(cells, 1, 0) == pytest.approx({"": 2 / 3, "ab": 1 / 3})
+
+
+def test_two_edges_in_doubt() -> None:
+    """Letters of 10 px from 9: middles at 14, 24, 34; "a" and "c" are 2 px from the cell of "b"."""
+    cells = character_cells("abc", line("abc", 9, 0, width=10), (64, 64), fit_to_grid(64, 64, 1, 1, 64), SIDE)
+    beyond = 0.5 - 2 / 6
+    assert accepted(cells, 0, 1) == pytest.approx(
+        {"b": (1 - beyond) ** 2, "ab": beyond * (1 - beyond), "bc": beyond * (1 - beyond), "abc": beyond**2}
+    )
+
+
+def test_more_characters_than_slots_are_cut_off() -> None:
+    boxes = line("abcdef", 0, 0, width=2)
+    ids, _ = character_cells("abcdef", boxes, (64, 64), fit_to_grid(64, 64, 1, 1, 64), SIDE).alternatives(3)
+    assert characters_of(ids[0, 0, 0]) == "abc"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("ab", "c", [True, True]),
+        ("a", "bc", [True, True]),
+        ("ab", "bc", [True, True]),
+        # Neither cell names "b": the one whose character it is is wrong.
+        ("a", "c", [False, True]),
+        ("ab", "", [True, False]),
+        ("ba", "c", [False, True]),
+        ("aab", "c", [False, True]),
+        # The cell that names "b" is wrong otherwise, so that does not count.
+        ("a", "bd", [False, False]),
+    ],
+)
+def test_a_character_near_an_edge_counts_in_either_cell(first: str, second: str, expected: list[bool]) -> None:
+    cells = label(("abc", 3, 0))
+    right, shows = cells_right(reading(r0c0=first, r0c1=second), cells)
+    assert right[0, :2].tolist() == expected
+    assert shows.tolist() == [[True, True, False, False], *[[False] * 4] * 3]
+    # Blank cells with nothing read are right, too.
+    assert right[1:].all()
+
+
+def test_spaces_are_read_but_do_not_make_a_cell_count() -> None:
+    cells = label(("a  b", 0, 0))
+    assert spelled(cells, 0, 1) == " b"
+    right, shows = cells_right(reading(r0c0="a ", r0c1="b"), cells)
+    assert right[0].tolist() == [True, False, True, True]
+    only = label((" ", 4, 0))
+    right, shows = cells_right(reading(), only)
+    assert not shows.any()
+    assert not right[0, 0]
+
+
+def test_what_is_read_into_blank_cells_is_wrong() -> None:
+    right, _ = cells_right(reading(r2c2="x"), label(("ab", 0, 0)))
+    assert not right[2, 2]
+
+
+def test_a_page_without_text() -> None:
+    cells = character_cells("", np.zeros((0, 4), np.float32), (64, 64), fit_to_grid(64, 64, 1, 1, 64), SIDE)
+    assert cells.alternatives(2)[0].shape == (4, 4, 8, 2)
+    right, shows = cells_right(np.zeros((4, 4, 2), np.int64), cells)
+    assert right.all()
+    assert not shows.any()

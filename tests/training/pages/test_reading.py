@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from slime_vlm.model.configuration_recogniser import RecogniserConfig
+from slime_vlm.model.query_attention import QueryAttention
+from slime_vlm.model.recogniser_encoder import RecogniserEncoder
+from slime_vlm.pages.readable import ReadablePage
+from slime_vlm.training.pages.character_cells import NUM_CHARACTER_IDS, character_ids, characters_of
+from slime_vlm.training.pages.reading import (
+    PageReader,
+    labelled_tiles,
+    reading_loss,
+    reading_score,
+    start_reading,
+)
+
+SHAPE = {"view_size": 64, "max_tiles": 6, "side": 4, "slots": 5}
+
+
+def written_page(text: str = "Amount due 41.50", height: int = 64, width: int = 128) -> ReadablePage:
+    """One line of text in letters 7 px wide."""
+    image = Image.new("RGB", (width, height), "white")
+    font = ImageFont.load_default(12)
+    boxes = []
+    for k, character in enumerate(text):
+        ImageDraw.Draw(image).text((2 + 7 * k, 18), character, "black", font)
+        boxes.append((2 + 7 * k, 18, 9 + 7 * k, 34))
+    lines = np.zeros(len(text), np.int32)
+    return ReadablePage(np.asarray(image), text, np.array(boxes, np.float32), lines, [], "test", "", "train", 0, 7.0)
+
+
+def small_reader() -> PageReader:
+    torch.manual_seed(0)
+    config = RecogniserConfig(
+        stem_width=8, stage_widths=(8, 16), stage_depths=(1, 1), gated_blocks=((), ()), hidden_size=64, image_size=64
+    )
+    return PageReader(RecogniserEncoder(config), num_queries=16, num_heads=4, slots=5, hidden=64)
+
+
+def test_tiles_and_labels_lie_in_the_same_order() -> None:
+    page = labelled_tiles(written_page(), **SHAPE)
+    assert page.grid == (1, 2)
+    assert page.pixels.shape == (2, 3, 64, 64)
+    assert page.ids.shape == (2, 16, 8, 5)
+    assert page.weights.shape == (2, 16, 8)
+    # Letters of 7 px from 2: middles at 5.5, 12.5 | 19.5, …; the second row of cells of 16 px. Tile 2 begins at 64.
+    rows = [[characters_of(page.ids[tile, 4 + col, 0].tolist()) for col in range(4)] for tile in (0, 1)]
+    assert "".join(rows[0]) == "Amount du"
+    assert "".join(rows[1]) == "e 41.50"
+    assert page.pixels[0].min() < -0.5
+    assert (page.ids[:, :4] == 0).all()
+
+
+def test_the_loss_of_a_cell_with_two_readings_by_hand() -> None:
+    """Three characters and one slot: probabilities 0.5, 0.3, 0.2; the label is 1 (0.75) or nothing (0.25)."""
+    logits = torch.tensor([[[0.5, 0.3, 0.2]]]).log()
+    ids = torch.tensor([[[1], [0]]])
+    found = reading_loss(logits, ids, torch.tensor([[0.75, 0.25]]))
+    assert found.item() == pytest.approx(-np.log(0.75 * 0.3 + 0.25 * 0.5))
+
+
+def test_blank_cells_count_less() -> None:
+    logits = torch.tensor([[[0.5, 0.5]], [[0.25, 0.75]]]).log()
+    ids = torch.tensor([[[0]], [[1]]])
+    found = reading_loss(logits, ids, torch.ones(2, 1), blank_weight=0.5)
+    assert found.item() == pytest.approx(-(0.5 * np.log(0.5) + np.log(0.75)) / 1.5)
+
+
+def test_alternatives_without_weight_give_no_nan() -> None:
+    page = labelled_tiles(written_page(), **SHAPE)
+    logits = torch.zeros(2, 16, 5, NUM_CHARACTER_IDS, requires_grad=True)
+    reading_loss(logits, page.ids, page.weights).backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+def test_heads_look_at_their_part_of_the_surroundings() -> None:
+    """8 x 8 queries over 16 x 16 features: head 0 looks at the upper left quarter, head 11 to the right."""
+    attention = QueryAttention(num_queries=64, dim=384, num_heads=12)
+    start_reading(attention)
+    with torch.no_grad():
+        queries = attention.q_proj(attention.position_table)
+        keys = attention.k_proj(attention.input_positions(256))
+    scores = torch.einsum("qhd,khd->hqk", queries.unflatten(-1, (12, 32)), keys.unflatten(-1, (12, 32)))
+    # Query 27 is in row 3 and column 3 and covers rows and columns 6 and 7 of the features.
+    expected = {0: (6, 6), 3: (7, 7), 4: (6, 6), 8: (6, 5), 11: (7, 8)}
+    assert {head: divmod(int(scores[head, 27].argmax()), 16) for head in expected} == expected
+
+
+def test_it_learns_a_page_by_heart() -> None:
+    reader = small_reader()
+    page = labelled_tiles(written_page(), **SHAPE)
+    optimizer = torch.optim.AdamW(reader.parameters(), 3e-3)
+    for _ in range(150):
+        loss = reading_loss(reader(reader.last_map(page.pixels)), page.ids, page.weights)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    score = reading_score(reader.eval(), page)
+    assert score["cells"] == 7
+    assert score["right"] == score["cells"]
+
+
+def test_tiles_are_drawn_by_what_they_show() -> None:
+    page = labelled_tiles(written_page("Am", height=192, width=64), **SHAPE)
+    rng = np.random.default_rng(0)
+    counts = np.zeros(2)
+    for _ in range(50):
+        pixels, ids, weights = page.chosen(1, rng)
+        assert len(pixels) == len(ids) == len(weights) == 1
+        counts[int((ids[0, :, 0, 0] > 0).any())] += 1
+    assert counts[1] > counts[0] > 0
+
+
+def test_ids_fit_the_head() -> None:
+    assert character_ids("Ω").max() == NUM_CHARACTER_IDS - 1
+    reader = small_reader()
+    assert reader(reader.last_map(torch.zeros(1, 3, 64, 64))).shape == (1, 16, 5, NUM_CHARACTER_IDS)

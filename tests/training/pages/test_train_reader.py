@@ -1,0 +1,75 @@
+"""The script that trains the reading head, on one small page."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from slime_vlm.errors import ConfigError
+from tests.training.pages.test_reading import small_reader, written_page
+
+_SCRIPT = Path(__file__).parents[3] / "scripts" / "train_reader.py"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    spec = importlib.util.spec_from_file_location("train_reader", _SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "page_source", lambda *_args, **_kwargs: lambda _seed: written_page())
+    return module
+
+
+def run(script: Any, monkeypatch: pytest.MonkeyPatch, encoder: Path, out: Path, *more: str) -> list[dict[str, Any]]:
+    options = [
+        "--queries",
+        "16",
+        "--slots",
+        "4",
+        "--max-tiles",
+        "2",
+        "--tiles",
+        "2",
+        "--eval-pages",
+        "1",
+        "--threads",
+        "1",
+    ]
+    monkeypatch.setattr(sys, "argv", ["train_reader.py", str(encoder), str(out), "--pdfs", "here", *options, *more])
+    script.main()
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def test_it_trains_goes_on_and_measures(script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    encoder, out = tmp_path / "encoder", tmp_path / "out"
+    small_reader().vision_tower.save_pretrained(encoder)
+    first = run(script, monkeypatch, encoder, out, "--cpu-minutes", "0.03", "--frozen", "1")
+    assert first[-1]["frozen"]
+    assert first[-1]["cells"] == 7
+    before = load_file(out / "reader.safetensors")
+    untrained = small_reader().vision_tower.state_dict()
+    assert (before["vision_tower.stem.first.weight"] == untrained["stem.first.weight"]).all()
+    # The parts of SliME have the names that they have in its checkpoints.
+    assert "local_compressor.query_attention.query" in before
+    second = run(script, monkeypatch, encoder, out, "--cpu-minutes", "0.06", "--frozen", "0.1")
+    assert second[-1]["step"] > first[-1]["step"]
+    assert not second[-1]["frozen"]
+    after = load_file(out / "reader.safetensors")
+    assert (after["vision_tower.stem.first.weight"] != untrained["stem.first.weight"]).any()
+    measured = run(script, monkeypatch, encoder, out, "--eval-only")
+    assert measured[-1]["right"] == second[-1]["right"]
+
+
+def test_without_pages_it_says_what_is_wanted(script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    small_reader().vision_tower.save_pretrained(tmp_path / "encoder")
+    monkeypatch.setattr(sys, "argv", ["train_reader.py", str(tmp_path / "encoder"), str(tmp_path / "out")])
+    with pytest.raises(ConfigError, match="expected --pdfs FOLDER or --fonts FOLDER"):
+        script.main()

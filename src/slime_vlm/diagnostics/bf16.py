@@ -1,15 +1,20 @@
-"""Detect fast bfloat16. Without instructions for it, a CPU is about seventy times slower than in float32."""
+"""Detect fast bfloat16.
+
+Without instructions for it, a CPU is about seventy times slower than in float32. With AVX-512 BF16 alone it is not
+faster: training took 1.8 times as long on a Xeon that has it and no AMX. The answer depends on the processor and not
+on a timing, so that a resumed run computes as before.
+"""
 
 from __future__ import annotations
 
 
 def cpu_has_bf16() -> bool:
-    """Return whether the processor has bfloat16 instructions (AVX-512 BF16, AMX, ARMv8.6), or False if unknown."""
-    return any("bf16" in flag for flag in _cpu_flags())
+    """Return whether the processor gains from bfloat16 (AMX, ARMv8.6), or False if unknown."""
+    return any(flag in ("amx_bf16", "bf16") for flag in _cpu_flags())
 
 
 def has_bf16() -> bool:
-    """Return whether the device that training would use has bfloat16 instructions."""
+    """Return whether the device that training would use computes faster in bfloat16."""
     import torch
 
     if torch.cuda.is_available():

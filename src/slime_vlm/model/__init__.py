@@ -6,9 +6,11 @@ question_selector (and selectors, scorers), token_merging, slime_model (adds the
 the head), generation. Images and chats become model inputs in `slime_vlm.processing`.
 
 Shape letters used in every docstring:
+
     B  rows of a batch          I  images of a batch        V  views of the whole batch (global views and tiles)
     T  tiles                    N  vision tokens of a view  Q  learnable queries of a tile
     L  local tokens of an image S  sequence length          D  width of the language model
     C  width of the vision encoder                          K  slots of the visual vocabulary
+
 Sizes are (height, width) everywhere; grids are (rows, columns).
 """

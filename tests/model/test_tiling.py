@@ -97,7 +97,7 @@ def test_transposed_image_gets_transposed_canvas() -> None:
 
 @pytest.mark.parametrize("size", [(0, 5), (5, 0), (-1, 5)])
 def test_empty_image_is_an_error(size: tuple[int, int]) -> None:
-    with pytest.raises(InputError, match="nothing to slice"):
+    with pytest.raises(InputError, match="expected at least 1 x 1"):
         choose_grid(*size)
 
 

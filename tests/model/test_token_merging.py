@@ -92,7 +92,7 @@ def test_wrong_placeholders_are_errors() -> None:
     placeholders = torch.tensor([[True, True, False], [True, False, False]])
     with pytest.raises(InputError, match="hold 3 image placeholders, expected 4"):
         image_rows(placeholders, torch.tensor([4]))
-    with pytest.raises(InputError, match="run over two rows"):
+    with pytest.raises(InputError, match="are in two rows"):
         image_rows(placeholders, torch.tensor([1, 2]))
 
 

@@ -1,4 +1,4 @@
-"""What a key-value cache holds of merged rows: which tokens, at which positions.
+"""Records of key-value caches: which tokens of merged rows a cache holds, at which positions.
 
 transformers assumes that every token of `input_ids` is in the cache, at the position that the attention mask counts.
 Merging breaks both assumptions. Dropped local tokens are not in the cache, and with `keep_position_ids` the next text
@@ -25,13 +25,13 @@ UNKNOWN_TOKEN = -1
 
 @dataclass
 class CachedRows:
-    """The tokens of a cache; C tokens of `input_ids` before selection became S cached ones.
+    """The tokens of a cache. C tokens of `input_ids` before selection became S cached ones.
 
     Attributes:
-        input_ids: [B, C] tokens that were consumed, images as their placeholders before selection.
+        input_ids: [B, C] processed tokens, with images as their placeholders before selection.
         attention_mask: [B, S] 0 in padding.
         position_ids: [B, S].
-        token_index: [B, S] position in `input_ids` of every cached token, -1 in padding.
+        token_index: [B, S] index in `input_ids` of every cached token, -1 in padding.
     """
 
     input_ids: Tensor
@@ -41,12 +41,12 @@ class CachedRows:
 
     @property
     def num_source(self) -> int:
-        """Tokens C of `input_ids` that the cache stands for."""
+        """Number C of tokens of `input_ids` that the cache stands for."""
         return self.input_ids.shape[1]
 
     @property
     def num_cached(self) -> int:
-        """Cached tokens S."""
+        """Number S of cached tokens."""
         return self.attention_mask.shape[1]
 
     def cut(self, length: int) -> CachedRows:
@@ -60,7 +60,7 @@ class CachedRows:
         )
 
     def next_positions(self, new_mask: Tensor) -> Tensor:
-        """Positions [B, n] of new tokens behind the cached ones.
+        """Return the positions [B, n] of new tokens behind the cached ones.
 
         Args:
             new_mask: [B, n] 1 on real new tokens.
@@ -84,10 +84,10 @@ class CachedRows:
         return input_ids.shape[1] >= count and torch.equal(input_ids[:, :count], self.input_ids.to(input_ids.device))
 
     def split_mask(self, attention_mask: Tensor | None, num_new: int, rows: int) -> tuple[Tensor, Tensor]:
-        """Return the masks of the cached tokens [B, S] and of the new ones [B, n], whichever way the caller counts.
+        """Return the masks of the cached tokens [B, S] and of the new ones [B, n] for any mask that a caller may have.
 
         Args:
-            attention_mask: None; or the mask of the new tokens [B, n], of cached and new ones [B, S + n], or of all
+            attention_mask: None, or the mask of the new tokens [B, n], of cached and new ones [B, S + n], or of all
                 tokens before selection [B, C + n], as a plain loop builds it.
             num_new: Number n of new tokens.
             rows: Number B of rows.
@@ -115,7 +115,7 @@ class CachedRows:
 
 
 def record_of(cache: Any) -> CachedRows | None:
-    """Return the record of what a cache holds now, cut to its length; None when it has none or does not fit."""
+    """Return the record of a cache, cut to its length. None if it has none, or one that is too short."""
     record: CachedRows | None = getattr(cache, _ATTRIBUTE, None)
     if record is None:
         return None
@@ -124,24 +124,24 @@ def record_of(cache: Any) -> CachedRows | None:
 
 
 def attach_record(cache: Any, record: CachedRows | None) -> None:
-    """Attach the record of its tokens to a cache."""
+    """Attach a record to a cache."""
     if cache is not None:
         setattr(cache, _ATTRIBUTE, record)
 
 
 def rows_of(merged: MergedRows, input_ids: Tensor, position_ids: Tensor) -> CachedRows:
-    """Record of merged rows.
+    """Make the record of merged rows.
 
     Args:
         merged: The rows.
         input_ids: [B, C] the rows before selection.
-        position_ids: [B, S] the positions that the language model was given.
+        position_ids: [B, S] the positions that the language model gets.
     """
     mask = merged.attention_mask
     return CachedRows(input_ids, mask, position_ids.expand_as(mask), merged.token_index)
 
 
 def rows_of_text(input_ids: Tensor, new_mask: Tensor, position_ids: Tensor) -> CachedRows:
-    """Record of rows [B, n] that nothing was dropped from."""
+    """Make the record of rows [B, n] from which nothing was dropped."""
     index = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
     return CachedRows(input_ids, new_mask, position_ids.expand_as(input_ids), index.masked_fill(new_mask == 0, -1))

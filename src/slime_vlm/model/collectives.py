@@ -1,4 +1,4 @@
-"""What the processes of one training run have to agree on."""
+"""Numbers on which the processes of a training run have to agree."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch import Tensor
 
 
 def num_processes() -> int:
-    """How many processes train together."""
+    """Return the number of processes of the training run."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def most_of_all(count: int, device: torch.device) -> int:
-    """The largest of the counts of all processes of a run, each of which has to ask.
+    """Return the largest count of all processes. Every process has to call this.
 
-    Where weights are spread over processes, every use of a part gathers them from all: a part that one process uses
-    more often than another would wait for ever.
+    With weights that are sharded over processes, every use of a part gathers them from all. If one process uses a part
+    more often than another, it waits forever.
     """
     if num_processes() == 1:
         return count

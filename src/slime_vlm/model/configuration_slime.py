@@ -1,4 +1,4 @@
-"""Configuration of a SliME model: what its weights mean. How a run is made is a recipe, not part of this."""
+"""Configuration of a SliME model: what its weights mean. How it is trained is part of a recipe instead."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _sub_config(value: dict[str, Any] | PretrainedConfig | None, default_model_t
 
 
 def side_of(value: Any) -> int | None:
-    """Side of a square that a config gives as a number or as (height, width); None for anything else."""
+    """Return the side of a square that a config gives as a number or as (height, width), or None for anything else."""
     if isinstance(value, (list, tuple)) and len(value) == 2 and value[0] == value[1]:
         value = value[0]
     return value if isinstance(value, int) else None
@@ -87,7 +87,9 @@ class SlimeConfig(SlimeFields, PretrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         if "top_p" in kwargs:
-            raise ConfigError("top_p is a sampling parameter, expected selector_top_p for the selector's share")
+            raise ConfigError(
+                "top_p is a sampling parameter, expected selector_top_p for the selector's probability mass"
+            )
         _refuse_misspelt(kwargs)
         if self.vision_config is None:
             self.vision_config = {
@@ -104,7 +106,7 @@ class SlimeConfig(SlimeFields, PretrainedConfig):
         self.tie_word_embeddings = self.tie_word_embeddings or bool(
             getattr(self.text_config, "tie_word_embeddings", False)
         )
-        # A hierarchical encoder's image_size and patch_size describe its first stage, not the features we read.
+        # The image_size and patch_size of a hierarchical encoder describe its first stage, not the selected features.
         hierarchical = getattr(self.vision_config, "hidden_sizes", None) is not None
         if self.patch_size is None:
             if hierarchical:
@@ -132,7 +134,9 @@ class SlimeConfig(SlimeFields, PretrainedConfig):
                 f"view_size {self.view_size} is not a multiple of patch_size {self.patch_size}, choose a multiple"
             )
         if math.isqrt(self.num_local_queries) ** 2 != self.num_local_queries:
-            raise ConfigError(f"num_local_queries is {self.num_local_queries}, expected a square such as 64 or 144")
+            raise ConfigError(
+                f"num_local_queries is {self.num_local_queries}, expected a square number such as 64 or 144"
+            )
         if self.max_tiles < 1:
             raise ConfigError(f"max_tiles is {self.max_tiles}, expected at least 1")
         if not 0.0 <= self.selector_top_p <= 1.0:
@@ -162,7 +166,7 @@ class SlimeConfig(SlimeFields, PretrainedConfig):
         sizes = getattr(self.vision_config, "hidden_sizes", None)
         if sizes is None:
             return self.vision_config.hidden_size
-        # Hidden states may begin with the stem's output, so stages are counted from the end.
+        # Hidden states may start with the output of the stem, so stages are counted from the end.
         if not -len(sizes) <= self.vision_feature_layer < 0:
             raise ConfigError(
                 f"vision_feature_layer is {self.vision_feature_layer} for an encoder of {len(sizes)} stages, "
@@ -199,7 +203,7 @@ class SlimeConfig(SlimeFields, PretrainedConfig):
 
     @property
     def token_layout(self) -> TokenLayout:
-        """How many tokens each part of an image takes before selection."""
+        """Numbers of tokens of the parts of an image before selection."""
         return TokenLayout(
             num_global_tokens=0 if self.views == "local" else self.num_global_tokens,
             num_tile_tokens=0 if self.views == "global" else self.num_tile_tokens,

@@ -1,8 +1,8 @@
 """Generation over rows whose length changes when images are merged in.
 
-`generate` counts in tokens of `input_ids`, the cache in tokens of the merged rows. The record on the cache
-(`cached_rows`) says which tokens it holds, at which positions. This mixin hands its mask and positions to every step,
-so that cropped caches (speculative decoding) and caches of earlier turns continue at the right position.
+`generate` counts tokens of `input_ids`, the cache counts tokens of the merged rows. The record on the cache
+(`cached_rows`) has the tokens that it holds, and their positions. This mixin passes its mask and positions to every
+step. Cropped caches (speculative decoding) and caches of earlier turns therefore continue at the right position.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class SlimeGenerationMixin(GenerationMixin):
         """Generate as every transformers model does, but never the image placeholder, which is not text.
 
         Raises:
-            InputError: A kind of speculative decoding is asked for that images cannot pass through.
+            InputError: The requested kind of speculative decoding does not work with images.
         """
         config = generation_config or self.generation_config
         in_vocabulary = self.config.image_token_id < self.config.text_config.vocab_size
@@ -82,16 +82,16 @@ class SlimeGenerationMixin(GenerationMixin):
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, is_first_iteration: bool | None = False, **kwargs: Any
     ) -> dict[str, Any]:
-        """Give images to the first step only, or to every step when there is no cache.
+        """Pass images to the first step only, or to every step if there is no cache.
 
         A filled cache may come with the first step. Then `input_ids` are one of these:
-            - the tokens that follow, with images or without, and an `attention_mask` over the cached tokens, too;
-            - a whole conversation that begins with the tokens of the cache;
-            - a whole prompt of which the cache holds the part before its local tokens. The model cuts that part off
-              itself: how many tokens it has is known only after merging.
+            - the tokens that follow, with or without images, and an `attention_mask` that covers the cached ones too;
+            - a whole conversation that starts with the tokens of the cache;
+            - a whole prompt of which the cache holds the part before its local tokens. The model drops that part
+              itself, since its length is known only after merging.
 
         Raises:
-            InputError: `input_ids` are whole and do not begin with what the cache holds.
+            InputError: `input_ids` are whole and do not start with the tokens of the cache.
         """
         images = {name: kwargs.pop(name, None) for name in _IMAGE_INPUTS}
         cache = kwargs.get("past_key_values")
@@ -101,7 +101,7 @@ class SlimeGenerationMixin(GenerationMixin):
             inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
             if is_first_iteration or not kwargs.get("use_cache", True):
                 # Merging needs the plain mask and counts positions itself. The next token follows the last column, so
-                # rows that were padded on the right (or not at all, but keep unequal numbers of tokens) move over.
+                # all rows are padded on the left, also those that were padded on the right or became unequally long.
                 mask = kwargs.get("attention_mask")
                 inputs.update(images, attention_mask=mask, position_ids=None, padding_side="left")
             return inputs
@@ -111,7 +111,7 @@ class SlimeGenerationMixin(GenerationMixin):
                 _put_behind(record, record.attention_mask.new_ones(input_ids.shape[0], num_new), kwargs)
             return super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
         mask = kwargs.get("attention_mask")
-        # `generate` compares the lengths of ids and mask, and may have dropped a mask of ones since.
+        # `generate` sets it after comparing the lengths of ids and mask. It may have dropped a mask of ones since.
         whole = kwargs.get("next_sequence_length") is not None
         if record is not None and kwargs.get("inputs_embeds") is None:
             if whole and not self._ends_within_an_image(record, input_ids):
@@ -138,19 +138,19 @@ class SlimeGenerationMixin(GenerationMixin):
         """Whether the cache ends between the tokens of an image, so that the rest of the image has to be merged.
 
         Raises:
-            InputError: The rows do not begin with what the cache holds, or nothing follows it.
+            InputError: The rows do not start with the tokens of the cache, or no token follows them.
         """
         count = record.num_source
         if not record.begins(input_ids) or input_ids.shape[1] == count:
             raise InputError(
                 f"the cache stands for {count} tokens, and the {input_ids.shape[1]} of input_ids do not begin with "
                 "them and go on: pass the whole conversation, or only the tokens that follow, with an attention_mask "
-                "over the cached ones, too"
+                "that covers the cached ones too"
             )
         run = (record.input_ids == self.config.image_token_id).flip(1).long().cumprod(dim=1).sum(dim=1)
         follows = input_ids[:, count] == self.config.image_token_id
         layout = self.config.token_layout
-        # What a cache may end with is the global part of an image; a longer run of placeholders is a whole image.
+        # A cache can end after the global part of an image. A longer run of placeholders is a whole image.
         partial = (run > 0) & (run <= layout.num_global_tokens + layout.num_separators)
         return bool((partial & follows).any())
 
@@ -158,7 +158,7 @@ class SlimeGenerationMixin(GenerationMixin):
         """Keep the images whose placeholders follow the cached tokens.
 
         Args:
-            record: What the cache holds.
+            record: Record of the cache.
             input_ids: [B, S] the whole conversation.
             images: The images of the whole conversation, or only those that follow.
         """
@@ -191,7 +191,7 @@ class SlimeGenerationMixin(GenerationMixin):
         self, outputs: ModelOutput, model_kwargs: dict[str, Any], **kwargs: Any
     ) -> dict[str, Any]:
         if outputs.get("vision_tokens") is not None and not model_kwargs.get("use_cache", True):
-            # Without a cache every step merges anew: neither encode again, nor let the selector see the answer.
+            # Without a cache every step merges again. It must not encode again, nor show the answer to the selector.
             model_kwargs["vision_tokens"] = outputs["vision_tokens"]
             model_kwargs["kept_local_tokens"] = outputs.get("kept_local_tokens")
             model_kwargs.update(pixel_values=None, question_mask=None)
@@ -213,7 +213,7 @@ class SlimeGenerationMixin(GenerationMixin):
         return input_ids, {**model_kwargs, **{name: value for name, value in images.items() if value is not None}}
 
     def _expand_images(self, expand_size: int, input_ids: Tensor, images: dict[str, Any]) -> dict[str, Any]:
-        """Encode once, then repeat the images of every row as often as the row is repeated."""
+        """Encode images once, then repeat those of every row as often as the row is repeated."""
         vision_tokens = images["vision_tokens"]
         if vision_tokens is None and images["pixel_values"] is not None:
             vision_tokens = self.model.encode_images(images["pixel_values"], images["image_grids"])

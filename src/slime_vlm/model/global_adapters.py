@@ -34,10 +34,10 @@ class GlobalAdapter(nn.Module):
     """Soft mixture of the MLP adapter and the attention adapter, gated per token.
 
     g = softmax(x W_g) / (sum + 1e-6) and out = g_1 MLP_proj(x) + g_2 MLP_proj(Resampler_N(x)). In training the logits
-    get noise of spread softplus(x W_g) + 0.01 (the spread comes from W_g itself, as published).
+    get noise with the spread softplus(x W_g) + 0.01. As published, the spread comes from W_g itself.
 
     Args:
-        num_tokens: Vision tokens N of a view, one query each.
+        num_tokens: Vision tokens N of a view, with one query each.
         vision_dim: Width C of vision features.
         num_heads: Heads of the query attention.
     """
@@ -45,16 +45,16 @@ class GlobalAdapter(nn.Module):
     def __init__(self, *, num_tokens: int, vision_dim: int, num_heads: int) -> None:
         super().__init__()
         self.query_attention = QueryAttention(num_queries=num_tokens, dim=vision_dim, num_heads=num_heads)
-        # Zero, so that both adapters start with half of the weight.
+        # Zero, so that both adapters start with a weight of one half.
         self.gate_weight = nn.Parameter(torch.zeros(vision_dim, 2))
 
     def adapter_weights(self, features: Tensor, *, gate_noise: bool = True, noise: Tensor | None = None) -> Tensor:
-        """Weights of both adapters for every token.
+        """Compute the weights of both adapters for every token.
 
         Args:
             features: [..., N, C].
             gate_noise: Whether training adds noise to the logits.
-            noise: [..., N, 2] standard normal numbers to use in place of drawn ones; only in training.
+            noise: [..., N, 2] standard normal numbers to use instead of drawn ones, only in training.
 
         Returns:
             [..., N, 2], column 0 for the MLP adapter.
@@ -75,17 +75,17 @@ class GlobalAdapter(nn.Module):
         gate_noise: bool = True,
         noise: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Adapt whole views.
+        """Adapt global views.
 
         Args:
             features: [V, N, C].
-            project: MLP_proj, shared by both adapters and the local tokens.
-            gate: "mixture", or "mlp" or "attention" for one adapter alone (stages 1a and 1b).
+            project: MLP_proj. Both adapters and the local tokens share it.
+            gate: "mixture", or "mlp" or "attention" for a single adapter (stages 1a and 1b).
             gate_noise: See `adapter_weights`.
             noise: See `adapter_weights`.
 
         Returns:
-            Tokens [V, N, D], and the adapters' weights [V, N, 2] (None when one adapter stands alone).
+            Tokens [V, N, D], and the adapters' weights [V, N, 2], None for a single adapter.
         """
         if gate == "mlp":
             return project(features), None

@@ -1,4 +1,4 @@
-"""Labels of tokens that no loss sees."""
+"""The label of tokens that no loss uses."""
 
 IGNORED_LABEL = -100
-"""Label of a token that is not supervised, as in transformers and torch's cross-entropy."""
+"""Label of a token that is not supervised, as in transformers and in torch's cross-entropy."""

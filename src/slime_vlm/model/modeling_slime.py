@@ -36,7 +36,7 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """Token embeddings of the language model."""
+        """Return the token embeddings of the language model."""
         return self.model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
@@ -44,7 +44,7 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
         self.model.set_input_embeddings(value)
 
     def get_output_embeddings(self) -> nn.Module:
-        """The language modelling head."""
+        """Return the language modelling head."""
         return self.lm_head
 
     def encode_image(self, pixel_values: Tensor, grid: tuple[int, int]) -> VisionTokens:
@@ -91,11 +91,13 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
         loss_only: bool = False,
         **kwargs: Any,
     ) -> SlimeCausalLMOutput:
-        """Logits [B, S, vocabulary] of the merged rows, and the loss when labels are given.
+        """Compute logits [B, S, vocabulary] of the merged rows, and the loss if there are labels.
 
-        The loss is the token mean of the shifted cross-entropy over the whole batch. Arguments: see
-        `SlimeModel.forward`; `logits_to_keep` limits the logits to the last positions (0: all) or to given ones. With
-        `loss_only`, as in training, the same loss is computed without logits where no label is, and none are returned.
+        The loss is the token mean of the shifted cross-entropy over the whole batch. The inputs are those of
+        `SlimeModel.forward`, spelled out because `generate` and `Trainer` take the names of inputs from this signature.
+        `logits_to_keep` is the number of last positions with logits (0: all), or a tensor of positions. With
+        `loss_only`, as in training, the same loss is computed without logits of unlabelled tokens, and the output has
+        no logits.
         """
         return_dict = kwargs.pop("return_dict", None)
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)
@@ -116,11 +118,11 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
         )
         passed_on = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
         if loss_only and labels is not None:
-            hidden, kept_labels = outputs.last_hidden_state, outputs.labels
-            alone = text_loss(self._logits, hidden, kept_labels, num_items_in_batch, together=self.training)
-            return _as_asked(SlimeCausalLMOutput(loss=alone, **passed_on), return_dict)
+            hidden, merged_labels = outputs.last_hidden_state, outputs.labels
+            loss = text_loss(self._logits, hidden, merged_labels, num_items_in_batch, together=self.training)
+            return _as_requested(SlimeCausalLMOutput(loss=loss, **passed_on), return_dict)
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        # With labels all positions are needed whatever the caller keeps.
+        # The loss needs all positions, whatever the caller keeps.
         hidden = outputs.last_hidden_state if labels is not None else outputs.last_hidden_state[:, keep]
         logits, loss = self._logits(hidden), None
         if labels is not None:
@@ -133,15 +135,15 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
                 vocab_size=self.config.text_config.vocab_size,
                 num_items_in_batch=num_items_in_batch,
             )
-        return _as_asked(SlimeCausalLMOutput(loss=loss, logits=logits, **passed_on), return_dict)
+        return _as_requested(SlimeCausalLMOutput(loss=loss, logits=logits, **passed_on), return_dict)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self.lm_head(hidden)
         bound = getattr(self.config.text_config, "final_logit_softcapping", None)
-        # Gemma 2 bounds its logits after the head: greedy answers do not show it, sampling and the loss do.
+        # Gemma 2 bounds its logits after the head. That changes sampling and the loss, but not greedy answers.
         return logits if bound is None else bound * torch.tanh(logits / bound)
 
 
-def _as_asked(output: SlimeCausalLMOutput, return_dict: bool | None) -> Any:
+def _as_requested(output: SlimeCausalLMOutput, return_dict: bool | None) -> Any:
     """Return the output, or with `return_dict=False` the tuple of its values."""
     return output.to_tuple() if return_dict is False else output

@@ -1,4 +1,4 @@
-"""What the model hands back: everything the paper talks about has a name here."""
+"""Outputs of the model. Everything that the paper names has a field."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from transformers.utils import ModelOutput
 
 @dataclass
 class VisionTokens:
-    """Tokens of one image before selection: computed once, good for any number of questions.
+    """Tokens of one image before selection. They are computed once and serve any number of questions.
 
     Attributes:
         grid: (rows, columns) of tiles.
-        gates: [N, 2] weights of the MLP and the attention adapter; None when one adapter stands alone.
-        global_tokens: [N, D], or None when the global view is left out.
-        local_tokens: [L, D] in the order of merging, without page positions; None when tiles are left out.
+        gates: [N, 2] weights of the MLP and the attention adapter. None for a single adapter.
+        global_tokens: [N, D]. None if the model does not use the global view.
+        local_tokens: [L, D] in the order of merging, without page positions. None if the model does not use tiles.
     """
 
     grid: tuple[int, int]
@@ -29,7 +29,7 @@ class VisionTokens:
 
     @property
     def num_local_tokens(self) -> int:
-        """Number of local tokens L, 0 when tiles are left out."""
+        """Number of local tokens L, 0 if the model does not use tiles."""
         return 0 if self.local_tokens is None else self.local_tokens.shape[0]
 
     def to(self, *args: Any, **kwargs: Any) -> VisionTokens:
@@ -37,7 +37,7 @@ class VisionTokens:
         return self._map(lambda tensor: tensor.to(*args, **kwargs))
 
     def detach(self) -> VisionTokens:
-        """Cut all tensors off from the graph that made them."""
+        """Detach all tensors from the autograd graph."""
         return self._map(torch.Tensor.detach)
 
     def _map(self, function: Any) -> VisionTokens:
@@ -47,22 +47,22 @@ class VisionTokens:
 
 @dataclass
 class SlimeModelOutput(ModelOutput):
-    """Output of `SlimeModel`; S is the length after merging, tuples hold one entry per image.
+    """Output of `SlimeModel`. S is the length after merging, and tuples hold one entry per image.
 
     Attributes:
         last_hidden_state: [B, S, D].
         past_key_values: Cache of the language model.
-        hidden_states: Hidden states of the language model, when asked for.
-        attentions: Attention weights of the language model, when asked for.
-        attention_mask: [B, S] mask of the merged rows; None when nothing was merged.
-        position_ids: [B, S] positions of the merged rows; None when nothing was merged.
-        labels: [B, S] labels of the merged rows; None without labels.
-        token_index: [B, S] place of every token in `input_ids`, -1 in padding; None when nothing was merged.
-        adapter_weights: [N, 2] per image, how much each global token takes from either adapter.
+        hidden_states: Hidden states of the language model, if requested.
+        attentions: Attention weights of the language model, if requested.
+        attention_mask: [B, S] mask of the merged rows. None if nothing was merged.
+        position_ids: [B, S] positions of the merged rows. None if nothing was merged.
+        labels: [B, S] labels of the merged rows. None without labels.
+        token_index: [B, S] index in `input_ids` of every token, -1 in padding. None if nothing was merged.
+        adapter_weights: [N, 2] per image, the weights of both adapters for every global token.
         selection_scores: [L] per image, relevance of local tokens to the question.
-        selection_probs: [L] per image.
+        selection_probs: [L] per image, the scores as probabilities.
         kept_local_tokens: [L] bool per image.
-        vision_tokens: The images' tokens before selection.
+        vision_tokens: Tokens of the images before selection.
     """
 
     last_hidden_state: Tensor | None = None
@@ -82,7 +82,7 @@ class SlimeModelOutput(ModelOutput):
 
 @dataclass
 class SlimeCausalLMOutput(ModelOutput):
-    """Output of `SlimeForConditionalGeneration`: loss, logits [B, S, vocabulary], then as `SlimeModelOutput`."""
+    """Output of `SlimeForConditionalGeneration`: loss, logits [B, S, vocabulary], fields of `SlimeModelOutput`."""
 
     loss: Tensor | None = None
     logits: Tensor | None = None

@@ -1,7 +1,7 @@
-"""Attention in a row of several samples that lie end to end, each of which sees itself alone.
+"""Attention in a row of several samples that lie end to end. Each sample attends to itself alone.
 
-transformers would mask the pairs of different samples, which are most of a long row, and compute them all the same.
-Here the row is taken apart, so that a sample costs what it costs alone.
+transformers would mask the pairs of different samples and still compute them. They are most of the pairs of a long row.
+Here the row is split, so that a sample costs no more than by itself.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 PACKED_ATTENTION = "slime_packed"
-"""Name of this attention in transformers: its fused attention, but for packed rows."""
+"""Name of this attention in transformers: fused attention that knows packed rows."""
 
 
 def packed_attention(
@@ -31,13 +31,13 @@ def packed_attention(
     """Attend as transformers' fused attention does, within each sample of a packed row.
 
     Args:
-        module: The layer.
-        query: [1, heads, N, d]; [B, heads, S, d] for rows that are not packed.
+        module: The attention layer.
+        query: [1, heads, N, d], or [B, heads, S, d] for rows that are not packed.
         key: [1, key heads, N, d].
         value: [1, key heads, N, d].
         attention_mask: For rows that are not packed.
-        packed_lengths: Tokens of every sample, N in sum; None for rows that are not packed.
-        **kwargs: Scale, dropout and what else transformers hands over.
+        packed_lengths: Number of tokens of every sample, N in total. None for rows that are not packed.
+        **kwargs: Scale, dropout and other arguments that transformers passes.
 
     Returns:
         [1, N, heads, d].
@@ -51,15 +51,15 @@ def packed_attention(
 
 
 def _mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
-    """No mask for packed rows, which have none: of all their pairs it would be large."""
+    """Build transformers' mask, but none for packed rows: it would cover all their pairs."""
     return None if attention_mask is None else sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
 
 
 def use_packed_attention(language_model: PreTrainedModel) -> None:
-    """Have a language model attend within samples, where it attends by plain fused attention now.
+    """Switch a language model with plain fused attention to attention within samples.
 
-    Others read packed rows as they are: flash attention takes them apart by itself, and windows, bounded scores and
-    eager attention go by transformers' mask of pairs, which is as right and costs more.
+    Other models process packed rows as they are. Flash attention splits them by itself. Sliding windows, bounded scores
+    and eager attention use transformers' mask of pairs, which gives the same result at a higher cost.
     """
     config: Any = language_model.config
     windowed = set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}

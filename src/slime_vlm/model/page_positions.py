@@ -1,7 +1,7 @@
 """Position of every local token on the stitched page.
 
-Deviation: not in the paper. An option for small language models, which do not infer a token's place on the page from
-its place in the sequence.
+Deviation: not in the paper. An option for small language models, which do not infer the position of a token on the page
+from its position in the sequence.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class PagePositions(nn.Module):
     def forward(
         self, rows: int, cols: int, tile_side: int, order: str = "spatial", kept: Tensor | None = None
     ) -> Tensor:
-        """Positions of all local tokens of a grid of tiles, in the order in which their tokens are merged.
+        """Embed the positions of all local tokens of a grid of tiles, in the order of merging.
 
         Args:
             rows: Tiles from top to bottom.
             cols: Tiles from left to right.
             tile_side: Local tokens along the side of a tile.
             order: See `stitch_tiles`.
-            kept: [L] bool, to have the positions of these tokens only.
+            kept: [L] bool: embed the positions of these tokens only.
 
         Returns:
             [L, D].
@@ -43,7 +43,7 @@ class PagePositions(nn.Module):
         tile_rows, tile_cols, local_rows, local_cols = torch.meshgrid(
             *(torch.arange(n, device=weight.device) for n in (rows, cols, tile_side, tile_side)), indexing="ij"
         )
-        places = torch.stack([tile_rows * tile_side + local_rows, tile_cols * tile_side + local_cols], dim=-1)
-        places = stitch_tiles(places.reshape(rows * cols, tile_side**2, 2), rows, cols, order)
-        places = places if kept is None else places[kept]
-        return self.linear(sincos_positions(places[:, 0], places[:, 1], weight.shape[1]).to(weight.dtype))
+        positions = torch.stack([tile_rows * tile_side + local_rows, tile_cols * tile_side + local_cols], dim=-1)
+        positions = stitch_tiles(positions.reshape(rows * cols, tile_side**2, 2), rows, cols, order)
+        positions = positions if kept is None else positions[kept]
+        return self.linear(sincos_positions(positions[:, 0], positions[:, 1], weight.shape[1]).to(weight.dtype))

@@ -1,4 +1,4 @@
-"""What both model classes share: loading, saving and the first values of the weights."""
+"""Base class of both model classes: loading, saving and initial weights."""
 
 from __future__ import annotations
 

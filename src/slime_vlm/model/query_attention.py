@@ -1,6 +1,6 @@
 """One cross-attention layer with learnable queries: the resampler of the paper (section 3.2).
 
-The global attention adapter uses it with one query per vision token, the local compressor with few queries a tile.
+The global attention adapter has one query per vision token, the local compressor a few queries per tile.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from slime_vlm.errors import ConfigError, InputError
 
 
 def sincos_positions(rows: Tensor, cols: Tensor, dim: int, temperature: float = 10000.0) -> Tensor:
-    """Encode places (row, column) by sines and cosines: the first half of the channels for the column.
+    """Encode positions (row, column) by sines and cosines. The first half of the channels encodes the column.
 
     Args:
-        rows: [P] row of every place.
-        cols: [P] column of every place.
+        rows: [P] row of every position.
+        cols: [P] column of every position.
         dim: Width of the code, a multiple of 4.
-        temperature: Wavelengths grow from 2 pi to 2 pi times this.
+        temperature: Wavelengths grow from 2 pi to 2 pi times this number.
 
     Returns:
         [P, dim] float32.
@@ -30,8 +30,8 @@ def sincos_positions(rows: Tensor, cols: Tensor, dim: int, temperature: float = 
         ConfigError: The width is not a multiple of 4.
     """
     if dim % 4:
-        raise ConfigError(f"a 2-D position code of width {dim} is impossible, expected a multiple of 4")
-    # Double precision here costs nothing and keeps far-away places exact.
+        raise ConfigError(f"the width of a 2-D position code is {dim}, expected a multiple of 4")
+    # Double precision costs nothing here and keeps distant positions exact.
     steps = torch.arange(dim // 4, dtype=torch.float64, device=rows.device)
     frequencies = temperature ** (-steps / (dim // 4))
     angles_x = cols.double()[:, None] * frequencies
@@ -40,25 +40,25 @@ def sincos_positions(rows: Tensor, cols: Tensor, dim: int, temperature: float = 
 
 
 def initial_position_table(num_queries: int, dim: int) -> Tensor:
-    """Sine-cosine table of a square grid of queries in raster order, [Q, C] float32."""
-    places = torch.arange(num_queries)
+    """Return the sine-cosine table of a square grid of queries in raster order, [Q, C] float32."""
+    index = torch.arange(num_queries)
     side = math.isqrt(num_queries)
-    return sincos_positions(places // side, places % side, dim)
+    return sincos_positions(index // side, index % side, dim)
 
 
 class QueryAttention(nn.Module):
-    """Learnable queries that read a map of features by one multi-head cross-attention.
+    """Learnable queries that attend to a map of features by one multi-head cross-attention.
 
     q = LN_q(query) + pos, k = LN_kv(x) + pos', v = LN_kv(x), out = LN_post(Attention(q, k, v)); pos' is the queries'
     position table resized to the input's grid. No residual connection.
 
     Args:
-        num_queries: Queries Q, a square number: they lie on a grid.
+        num_queries: Number of queries Q, a square number, since they form a grid.
         dim: Width C.
         num_heads: Attention heads.
 
     Raises:
-        ConfigError: The number of queries is no square or the width does not divide into the heads.
+        ConfigError: The number of queries is not a square, or the width does not divide into the heads.
     """
 
     position_table: Tensor
@@ -66,12 +66,12 @@ class QueryAttention(nn.Module):
     def __init__(self, *, num_queries: int, dim: int, num_heads: int) -> None:
         super().__init__()
         if math.isqrt(num_queries) ** 2 != num_queries:
-            raise ConfigError(f"a query attention with {num_queries} queries has no grid, expected a square number")
+            raise ConfigError(f"query attention has {num_queries} queries, expected a square number: they form a grid")
         if num_heads < 1 or dim % num_heads:
             raise ConfigError(f"width {dim} does not divide into {num_heads} heads, change query_attention_head_dim")
         self.num_heads = num_heads
         self.query = nn.Parameter(torch.empty(num_queries, dim))
-        # Stored with the weights and never trained: published checkpoints hold a table rounded to 16 bit.
+        # Stored with the weights and never trained. Published checkpoints hold a table that is rounded to 16 bits.
         self.register_buffer("position_table", torch.empty(num_queries, dim))
         self.norm_query = nn.LayerNorm(dim, eps=1e-6)
         self.norm_input = nn.LayerNorm(dim, eps=1e-6)
@@ -89,7 +89,7 @@ class QueryAttention(nn.Module):
             self.position_table.copy_(initial_position_table(*self.query.shape))
 
     def input_positions(self, num_inputs: int) -> Tensor:
-        """Position table resized to an input grid of `num_inputs` places, [num_inputs, C].
+        """Resize the position table to an input grid of `num_inputs` positions, [num_inputs, C].
 
         Raises:
             InputError: The inputs do not form a square grid.
@@ -105,7 +105,7 @@ class QueryAttention(nn.Module):
         return table.permute(0, 2, 3, 1).reshape(num_inputs, dim).to(self.position_table.dtype)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Read features with the queries: [T, N, C] -> [T, Q, C]."""
+        """Attend to features with the queries: [T, N, C] -> [T, Q, C]."""
         num_views, num_inputs, dim = features.shape
         inputs = self.norm_input(features)
         queries = self.q_proj(self.norm_query(self.query) + self.position_table)

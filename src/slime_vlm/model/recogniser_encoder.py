@@ -38,8 +38,8 @@ class RecogniserStem(nn.Module):
 
     def forward(self, views: Tensor) -> Tensor:
         """Encode views [V, 3, H, W]."""
-        # Windows of 2 x 2 keep their size by one more row and column of zeros at the end. No feature is negative, so
-        # zeros do for the maximum, too.
+        # Windows of 2 x 2 keep the size with one more row and column of zeros at the end. No feature is negative, so
+        # zeros do not change the maximum.
         edge = F.pad(F.relu(self.first(views)), (0, 1, 0, 1))
         branch = F.relu(self.widen(F.pad(F.relu(self.narrow(edge)), (0, 1, 0, 1))))
         pooled = F.max_pool2d(edge, 2, stride=1)
@@ -48,7 +48,7 @@ class RecogniserStem(nn.Module):
 
 
 class ChannelGate(nn.Module):
-    """Squeeze and excitation: every channel times a number in 0..1 that the channels' means over the view decide.
+    """Squeeze and excitation: scale every channel by a number in 0..1, computed from the channels' means over the view.
 
     Args:
         width: Channels.
@@ -101,7 +101,7 @@ class RecogniserBlock(nn.Module):
 class RecogniserEncoder(PreTrainedModel):
     """Stem, stages, and a projection of patches of the last map that makes the features a square raster.
 
-    The stages see text more finely along a line than across lines (stride 8 x 4), but SliME's views are squares of
+    The stages resolve text more finely along a line than across lines (stride 8 x 4), but SliME's views are squares of
     features. One strided convolution takes every patch of the last map (16 pixels: 2 x 4 features) to one feature. It
     is new: it is trained with the parts that follow it.
     """

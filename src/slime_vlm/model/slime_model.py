@@ -157,7 +157,7 @@ class SlimeModel(SlimeVision):
                 )
             return visible & question_mask.to(visible.device).bool()
         if self.config.selector_text == "prompt" and labels is not None:
-            # Deviation: the published training lets the selector read the answer, which inference cannot do.
+            # Deviation: the published training shows the answer to the selector, which inference cannot do.
             return visible & (labels == IGNORED_LABEL)
         return visible
 

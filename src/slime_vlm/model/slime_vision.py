@@ -1,4 +1,4 @@
-"""The parts of SliME that see: from pixels to the tokens of images before selection (paper sections 3.1 to 3.3)."""
+"""The vision parts of SliME: from pixels to the tokens of images before selection (paper sections 3.1 to 3.3)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ from slime_vlm.model.visual_vocabulary import VisualVocabulary
 
 
 class SlimeVision(SlimePreTrainedModel):
-    """All parts of SliME but the language model, which `SlimeModel` adds; what encodes images is here.
+    """The vision parts of SliME, and the selector. `SlimeModel` adds the language model.
 
-    A base class rather than a part of the model, so that weights keep their names: `vision_tower` and not
-    `vision.vision_tower`.
+    A base class and not a submodule, so that weights keep their names: `vision_tower`, not `vision.vision_tower`.
     """
 
     def __init__(self, config: SlimeConfig) -> None:
@@ -64,14 +63,14 @@ class SlimeVision(SlimePreTrainedModel):
             self.page_positions = PagePositions(dim=dim)
 
     def encode_views(self, pixel_values: Tensor) -> Tensor:
-        """Vision features of all views of a batch, in bounded chunks: [V, 3, H, W] -> [V, N, C] (section 3.1).
+        """Encode all views of a batch in chunks of bounded size: [V, 3, H, W] -> [V, N, C] (section 3.1).
 
-        Features [V, N, C] that a frozen encoder gave before (`training/features/cache.py`) are handed through.
+        Features [V, N, C] that a frozen encoder gave earlier (`training/features/cache.py`) are returned as they are.
         """
         stored = pixel_values.ndim == 3
         per_chunk = self.config.views_per_chunk
         chunks = 0 if stored else -(-len(pixel_values) // per_chunk)
-        # Weights may be spread over processes: then all of them run the encoder equally often.
+        # Weights may be sharded over processes, which then have to run the encoder equally often.
         least_chunks = most_of_all(chunks, self.device) if self.training else chunks
         options: dict[str, Any] = {
             "layer": self.config.vision_feature_layer,
@@ -94,29 +93,29 @@ class SlimeVision(SlimePreTrainedModel):
         return self.global_adapter.query_attention(features)
 
     def adapt_global(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Tokens [V, N, D] and gates [V, N, 2] of whole views from their features [V, N, C] (section 3.2)."""
+        """Compute tokens [V, N, D] and gates [V, N, 2] of global views from their features [V, N, C] (section 3.2)."""
         if self.config.projector_type != "gated":
             return self.project(features), None
         assert self.global_adapter is not None
         return self.global_adapter(features, self.project, gate=self.config.gate, gate_noise=self.config.gate_noise)
 
     def compress_tiles(self, features: Tensor) -> Tensor:
-        """Local tokens [T, Q, D] of tiles from their features [T, N, C] (section 3.3)."""
+        """Compute local tokens [T, Q, D] of tiles from their features [T, N, C] (section 3.3)."""
         if self.local_compressor is None:
             return self.adapt_global(features)[0]
         return self.project(self.local_compressor(features))
 
     def encode_image(self, pixel_values: Tensor, grid: tuple[int, int]) -> VisionTokens:
-        """Encode one image once, for many questions: its views [1 + T, 3, H, W] and its (rows, columns) of tiles."""
+        """Encode one image: its views [1 + T, 3, H, W], and the (rows, columns) of its tiles."""
         return self.encode_images(pixel_values, torch.tensor([tuple(grid)]))[0]
 
     def encode_stream(self, chunks: Iterable[Tensor], grid: tuple[int, int]) -> VisionTokens:
-        """Encode one image whose views come in chunks, of which only the tokens are kept.
+        """Encode one image whose views come in chunks. Only their tokens stay in memory.
 
-        With chunks of `views_per_chunk` views the tokens are those of `encode_image`, bit for bit.
+        With chunks of `views_per_chunk` views, the tokens equal those of `encode_image` bit for bit.
 
         Args:
-            chunks: [v, 3, H, W] each: the views that the model looks at (config `views`), the global view first.
+            chunks: [v, 3, H, W] each: the views that the model uses (config `views`), the global view first.
             grid: (rows, columns) of tiles.
 
         Raises:
@@ -137,13 +136,13 @@ class SlimeVision(SlimePreTrainedModel):
         return VisionTokens(grid, gates, global_tokens, None if views == "global" else tiles.tokens())
 
     def encode_frames(self, pixel_values: Tensor, grid: tuple[int, int]) -> VisionTokens:
-        """Encode frames of a video: the mean of their features is the global view, each of them is a tile.
+        """Encode the frames of a video. The mean of their features is the global view, and each frame is a tile.
 
-        Every frame goes through the encoder once (published with SliME's results on Video-MME).
+        Every frame goes through the encoder once, as published with SliME's results on Video-MME.
 
         Args:
-            pixel_values: [F, 3, H, W] frames in the order of time, each as one view.
-            grid: (rows, columns) that they are laid out in, see `tiling.frame_grid`.
+            pixel_values: [F, 3, H, W] frames in the order of time, one view each.
+            grid: (rows, columns) of their layout, see `tiling.frame_grid`.
 
         Raises:
             InputError: The number of frames does not fit the grid.
@@ -164,33 +163,38 @@ class SlimeVision(SlimePreTrainedModel):
         return VisionTokens(grid, gates, global_tokens, local_tokens)
 
     def _encode_chunks(self, chunks: Iterable[Tensor], is_global: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Features [g, N, C] of the global views and [t, N, C] of the tiles of every chunk of views.
+        """Encode chunks of views one after the other.
 
         Args:
             chunks: [v, 3, H, W] each.
-            is_global: [V] bool, for the views of all chunks.
+            is_global: [V] bool, True on the global views among the views of all chunks.
+
+        Yields:
+            Features [g, N, C] of the global views and [t, N, C] of the tiles of a chunk.
 
         Raises:
-            InputError: There are more or fewer views than told.
+            InputError: The number of views is not V.
         """
-        seen = 0
+        num_views = 0
         for chunk in chunks:
-            marks = is_global[seen : seen + len(chunk)]
-            seen += len(chunk)
-            if len(marks) < len(chunk):
+            mask = is_global[num_views : num_views + len(chunk)]
+            num_views += len(chunk)
+            if len(mask) < len(chunk):
                 break
             features = self.encode_views(chunk)
-            marks = marks.to(features.device)
-            yield features[marks], features[~marks]
-        if seen != len(is_global):
-            raise InputError(f"got {seen} views, expected {len(is_global)}: take the grid that they were cut by")
+            mask = mask.to(features.device)
+            yield features[mask], features[~mask]
+        if num_views != len(is_global):
+            raise InputError(
+                f"got {num_views} views, expected {len(is_global)}: pass the grid that the views were cut by"
+            )
 
     def encode_images(self, pixel_values: Tensor, image_grids: Tensor) -> list[VisionTokens]:
         """Encode all images of a batch, all of their views together.
 
         Args:
-            pixel_values: [V, 3, H, W] views of all images, the global view of an image before its tiles; with
-                views "global", the global views alone will do.
+            pixel_values: [V, 3, H, W] views of all images, the global view of an image before its tiles. With views
+                "global", the global views alone are enough.
             image_grids: [I, 2] (rows, columns) of every image.
 
         Returns:
@@ -213,10 +217,10 @@ class SlimeVision(SlimePreTrainedModel):
                 )
             is_global = torch.cat([torch.arange(1 + tiles) == 0 for tiles in num_tiles])
         if views != "both":
-            wanted = is_global if views == "global" else ~is_global
-            pixel_values, is_global = pixel_values[wanted.to(pixel_values.device)], is_global[wanted]
-        # A chunk's features are used up before the next chunk is encoded: they are N / Q times as many as the tokens.
-        # Training keeps them for the gradient anyway, and there every part has to run as often in all processes.
+            used = is_global if views == "global" else ~is_global
+            pixel_values, is_global = pixel_values[used.to(pixel_values.device)], is_global[used]
+        # The features of a chunk are compressed before the next chunk is encoded: they are N / Q times as large as its
+        # tokens. Training keeps them for the gradient anyway, and every part has to run equally often in all processes.
         adapted: list[tuple[Tensor, Tensor | None]] = []
         compressed: list[Tensor] = []
         chunks = [pixel_values] if self.training else pixel_values.split(self.config.views_per_chunk)

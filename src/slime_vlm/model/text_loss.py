@@ -1,7 +1,7 @@
-"""The language model's loss where there is something to predict: no logits for images and prompts, never all at once.
+"""The loss of the language model on labelled tokens only. Logits are computed in chunks, never all at once.
 
-A row of 2,048 tokens and a vocabulary of 128,000 words make logits of 1 GB in float32, and as much again for their
-gradient, and most of them are thrown away: only answers have labels.
+A row of 2,048 tokens and a vocabulary of 128,000 entries give 1 GB of logits in float32, and another 1 GB for their
+gradient. Only answers have labels, so most of these logits would not be used.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ def text_loss(
     tokens_per_chunk: int = TOKENS_PER_CHUNK,
     together: bool = False,
 ) -> Tensor:
-    """Shifted cross-entropy over labelled tokens: the value and gradients of the plain loss (paper section 3.4).
+    """Compute the shifted cross-entropy over labelled tokens, equal to the plain loss (paper section 3.4).
 
-    Logits of one chunk exist at a time. With more than one chunk they are computed a second time for the gradient.
+    Only the logits of one chunk exist at a time. With several chunks they are computed again for the gradient.
 
     Args:
-        to_logits: Hidden states [n, D] to logits [n, vocabulary].
+        to_logits: Maps hidden states [n, D] to logits [n, vocabulary].
         hidden: [B, S, D].
         labels: [B, S], -100 where nothing is predicted.
-        num_items: Divides the sum of the losses; None = the number of labelled tokens.
-        tokens_per_chunk: Most logits at a time.
-        together: Whether all processes of a run do this at the same time. The head then runs equally often in each, as
-            it has to where its weights are spread over them.
+        num_items: Divisor of the summed loss. None takes the number of labelled tokens.
+        tokens_per_chunk: Maximum number of tokens of a chunk.
+        together: Whether all processes of a run call this at the same time. The head then runs equally often in each,
+            which is required if its weights are sharded over them.
 
     Returns:
-        The loss; 0 where nothing is labelled.
+        The loss, 0 if nothing is labelled.
     """
     targets = labels[:, 1:].to(hidden.device)
-    asked = targets != IGNORED_LABEL
-    # Choosing first and computing then: rows of `states` are all that the head ever sees.
-    states, targets = hidden[:, :-1][asked], targets[asked]
+    labelled = targets != IGNORED_LABEL
+    # Select first, then compute: the head only runs on labelled tokens.
+    states, targets = hidden[:, :-1][labelled], targets[labelled]
 
     def loss_of(part: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(to_logits(part).float(), target, reduction="sum")
@@ -58,7 +58,7 @@ def text_loss(
         total = loss_of(states, targets)
     else:
         spans = [slice(first * tokens_per_chunk, (first + 1) * tokens_per_chunk) for first in range(chunks)]
-        # Summed by hand, so that the sum has the type and graph of its parts.
+        # Stacked and summed, so that the sum has the type and graph of its parts.
         losses = [checkpoint(loss_of, states[span], targets[span], use_reentrant=False) for span in spans]
         total = torch.stack(losses).sum()
     if num_items is None:

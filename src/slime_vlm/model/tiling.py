@@ -20,12 +20,12 @@ Array = TypeVar("Array", "np.ndarray", "Tensor")
 """Values of local tokens, in NumPy or torch."""
 
 PUBLISHED_MAX_TILES = 7
-"""Most tiles of the published rule."""
+"""Maximum number of tiles of the published rule."""
 
 
 @dataclass(frozen=True)
 class TileGrid:
-    """A grid of square tiles and the place of the scaled image on it, in pixels of the canvas.
+    """A grid of square tiles, and the position of the scaled image on it in pixels of the canvas.
 
     Attributes:
         rows: Tiles from top to bottom.
@@ -52,7 +52,7 @@ class TileGrid:
 
     @property
     def num_views(self) -> int:
-        """Number of views of the image: the global view and the tiles."""
+        """Number of views of the image: one global view and the tiles."""
         return 1 + self.num_tiles
 
     @property
@@ -63,12 +63,12 @@ class TileGrid:
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """How many tokens the parts of an image take before any token is dropped (paper section 3.2, 3.3).
+    """Numbers of tokens of an image before selection (paper section 3.2, 3.3).
 
     Attributes:
-        num_global_tokens: Tokens of the global view (N), 0 when it is left out.
-        num_tile_tokens: Tokens of one tile (Q), 0 when tiles are left out.
-        num_separators: 1 when a separator stands between the two parts, else 0.
+        num_global_tokens: Tokens of the global view (N), 0 if the model does not use it.
+        num_tile_tokens: Tokens of one tile (Q), 0 if the model does not use tiles.
+        num_separators: 1 if a separator stands between the two parts, else 0.
     """
 
     num_global_tokens: int
@@ -81,16 +81,16 @@ class TokenLayout:
         return math.isqrt(self.num_tile_tokens)
 
     def num_local_tokens(self, rows: int, cols: int) -> int:
-        """Number of local tokens L of an image sliced into rows x cols tiles."""
+        """Return the number of local tokens L of an image with rows x cols tiles."""
         return num_local_tokens(rows, cols, self.num_tile_tokens)
 
     def num_image_tokens(self, rows: int, cols: int) -> int:
-        """Number of placeholders of an image sliced into rows x cols tiles: global, separator and local tokens."""
+        """Return the number of placeholders of an image with rows x cols tiles: global, separator and local tokens."""
         return self.num_global_tokens + self.num_separators + self.num_local_tokens(rows, cols)
 
 
 def num_local_tokens(rows: int, cols: int, num_tile_tokens: int) -> int:
-    """Number of local tokens L of a rows x cols grid."""
+    """Return the number of local tokens L of a rows x cols grid."""
     return rows * cols * num_tile_tokens
 
 
@@ -124,9 +124,9 @@ def tile_to_image_order(tiles: Array, rows: int, cols: int) -> Array:
 
 
 def candidate_grids(num_tiles: int, max_tiles: int) -> list[tuple[int, int]]:
-    """List the (rows, cols) grids with about `num_tiles` tiles, in the order in which ties are decided."""
-    wanted = max(2, min(num_tiles, max_tiles - 1))
-    products = range(2 if wanted == 2 else wanted - 1, wanted + 2)
+    """List the (rows, cols) grids with about `num_tiles` tiles. The first one wins a tie."""
+    target = max(2, min(num_tiles, max_tiles - 1))
+    products = range(2 if target == 2 else target - 1, target + 2)
     grids = [
         (product // cols, cols)
         for product in products
@@ -141,13 +141,13 @@ def candidate_grids(num_tiles: int, max_tiles: int) -> list[tuple[int, int]]:
 def finer_grids(height: int, width: int, view_size: int, max_tiles: int) -> list[tuple[int, int]]:
     """List for every number of rows the (rows, cols) grid that keeps most pixels and wastes least.
 
-    Deviation: the published rule, made for at most seven tiles, looks at three numbers of tiles, and those of a large
-    image seldom divide into its shape: 10,000 x 10,000 pixels are 886 tiles' worth, but 885 = 15 x 59, 886 = 2 x 443
-    and 887 is prime. Beyond seven tiles any number up to `max_tiles` will do, and none past the image's own scale.
+    Deviation: the published rule, made for at most seven tiles, tries three numbers of tiles. Those of a large image
+    rarely divide into its shape: 10,000 x 10,000 pixels are 886 tiles' worth, but 885 = 15 x 59, 886 = 2 x 443 and 887
+    is prime. Beyond seven tiles any number up to `max_tiles` may be chosen, as long as the image is not enlarged.
     """
     most_rows, most_cols = math.ceil(height / view_size), math.ceil(width / view_size)
     return [
-        # With as many columns as the scale of these rows asks for, more would only be black.
+        # As many columns as the image covers at the scale of these rows. More would only be black.
         (rows, min(max_tiles // rows, most_cols, -(-rows * width // height)))
         for rows in range(1, min(most_rows, max_tiles) + 1)
     ]
@@ -163,18 +163,19 @@ def choose_grid(height: int, width: int, view_size: int = 336, max_tiles: int = 
         height: Height of the image in pixels.
         width: Width of the image in pixels.
         view_size: Side P of a tile.
-        max_tiles: Largest number of tiles; the published rule is 7. More tiles change nothing for an image that has no
-            more than six tiles' worth of pixels; for larger ones see `finer_grids`.
+        max_tiles: Maximum number of tiles, 7 in the published rule. A larger one changes nothing for an image of up to
+            six tiles' worth of pixels. For larger images see `finer_grids`.
 
     Raises:
         InputError: A size is not positive.
     """
     if height < 1 or width < 1:
-        raise InputError(f"an image of {height} x {width} pixels has nothing to slice, expected at least 1 x 1")
+        raise InputError(f"an image has {height} x {width} pixels, expected at least 1 x 1")
     if max_tiles < 1:
         raise InputError(f"max_tiles is {max_tiles}, expected at least 1")
     num_tiles = math.ceil(width * height / view_size**2)
-    # Where no grid keeps one whole pixel across, the published rule takes the first; finer grids still differ along.
+    # If no grid keeps a whole pixel along the short side, the published rule takes the first. Finer grids differ along
+    # the long side.
     if min(num_tiles, max_tiles - 1) < PUBLISHED_MAX_TILES:
         candidates, least = candidate_grids(num_tiles, max_tiles), 0
     else:
@@ -195,7 +196,7 @@ def fit_to_grid(height: int, width: int, rows: int, cols: int, view_size: int = 
     """Scale an image to fit a rows x cols canvas with its aspect kept, and centre it (paper section 3.1)."""
     canvas_height, canvas_width = rows * view_size, cols * view_size
     scale_x, scale_y = canvas_width / width, canvas_height / height
-    # The tighter side takes its target exactly; the other is rounded up, so that no image vanishes.
+    # The tighter side takes its target exactly. The other is rounded up, so that it is never 0.
     if scale_x < scale_y:
         scaled_height, scaled_width = min(math.ceil(height * scale_x), canvas_height), canvas_width
     else:
@@ -212,15 +213,15 @@ def fit_to_grid(height: int, width: int, rows: int, cols: int, view_size: int = 
 
 
 def frame_grid(num_frames: int, view_size: int = 336) -> TileGrid:
-    """Grid of the frames of a video: every frame is a tile that it fills, two to a row (8 frames are 4 x 2).
+    """Return the grid of the frames of a video. Every frame fills a tile, two in a row: 8 frames are 4 x 2.
 
-    An odd number of frames stands in one column.
+    An odd number of frames makes one column.
 
     Raises:
         InputError: There is no frame.
     """
     if num_frames < 1:
-        raise InputError(f"a video of {num_frames} frames has nothing to look at, expected at least 1")
+        raise InputError(f"a video has {num_frames} frames, expected at least 1")
     cols = 2 - num_frames % 2
     rows = num_frames // cols
     return TileGrid(rows, cols, view_size, rows * view_size, cols * view_size, top=0, left=0)

@@ -1,11 +1,10 @@
-"""Images into sequences: the one place where embeddings, mask, positions and labels change length (paper section 3.4).
+"""Merging of images into rows of text: the only file where rows change their length (paper section 3.4).
 
-Every image stands in `input_ids` as one placeholder per token that it has before selection. Merging drops the places of
-local tokens that were not kept and pads the rows again. Only what is left is then embedded, and its placeholders filled
-with features, so an image of many tiles costs no more here than the tokens that it keeps. All of it works on index
-tensors; there is no loop over tokens.
+In `input_ids` every image has one placeholder per token before selection. Merging drops the placeholders of local
+tokens that were not kept, and pads the rows anew. Only what is left is embedded, and features replace the placeholders.
+An image of many tiles therefore costs no more here than the tokens that it keeps. There is no loop over tokens.
 
-Deviation: a prompt may hold several images, each with a selection of its own; the published code fails on two.
+Deviation: a prompt may hold several images, each with its own selection. The published code fails on two.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from slime_vlm.model.tiling import TokenLayout
 
 @dataclass
 class MergedRows:
-    """Rows as the language model reads them; S is the longest row's length after merging.
+    """Rows as the language model processes them. S is the length of the longest row after merging.
 
     Attributes:
         input_ids: [B, S], 0 in padding.
         attention_mask: [B, S] long, 0 in padding.
         position_ids: [B, S], 0 in padding.
         labels: [B, S] with -100 in padding, or None.
-        token_index: [B, S] place that every token had before merging, -1 in padding.
+        token_index: [B, S] index of every token before merging, -1 in padding.
     """
 
     input_ids: Tensor
@@ -44,17 +43,17 @@ class MergedRows:
 def check_vision_tokens(
     vision_tokens: Sequence[VisionTokens], layout: TokenLayout, kept_local_tokens: Sequence[Tensor] | None = None
 ) -> None:
-    """Check that every image has the tokens of its placeholders.
+    """Check that every image has as many tokens as placeholders.
 
-    Image by image: with a right sum alone, one image could be filled with the tokens of another and nobody would see.
+    Every image is checked by itself. If only the sum were checked, one image could get the tokens of another unnoticed.
 
     Args:
         vision_tokens: Tokens of every image.
-        layout: How many there have to be.
+        layout: Expected numbers of tokens.
         kept_local_tokens: [L] bool for every image.
 
     Raises:
-        InputError: An image has another number of tokens, or the masks are not those of the images.
+        InputError: An image has another number of tokens, or a mask does not fit its image.
     """
     for index, tokens in enumerate(vision_tokens):
         rows, cols = tokens.grid
@@ -80,14 +79,14 @@ def check_vision_tokens(
 
 
 def image_rows(placeholders: Tensor, counts: Tensor) -> Tensor:
-    """Find the row of every image and check that the placeholders are those of whole images.
+    """Find the row of every image, and check that the placeholders are those of whole images.
 
     Args:
         placeholders: [B, S] True on image placeholders.
-        counts: [I] placeholders that every image takes.
+        counts: [I] number of placeholders of every image.
 
     Returns:
-        [I] row index.
+        [I] row of every image.
 
     Raises:
         InputError: The placeholders do not fit the images.
@@ -104,21 +103,21 @@ def image_rows(placeholders: Tensor, counts: Tensor) -> Tensor:
     if not torch.equal(first, last):
         image = int((first != last).nonzero()[0])
         raise InputError(
-            f"the placeholders of image {image} run over two rows, expected {int(counts[image])} in one row: "
+            f"the placeholders of image {image} are in two rows, expected {int(counts[image])} in one row: "
             "pass images in the order of the rows that hold them"
         )
     return first
 
 
 def padding_side_of(attention_mask: Tensor, default: str = "right") -> str:
-    """Side on which rows are padded: "left" or "right"; `default` when no row has padding."""
+    """Return the side on which rows are padded, "left" or "right", or `default` if no row has padding."""
     if bool((attention_mask[:, 0] == 0).any()):
         return "left"
     return "right" if bool((attention_mask[:, -1] == 0).any()) else default
 
 
 def fill_placeholders(embeddings: Tensor, placeholders: Tensor, features: Tensor) -> Tensor:
-    """Put image features [P, D] into the placeholders, in order, of embeddings [B, S, D]."""
+    """Replace the placeholders in embeddings [B, S, D] by image features [P, D], in order."""
     return embeddings.masked_scatter(placeholders[..., None], features.to(embeddings.dtype))
 
 
@@ -164,21 +163,21 @@ def merge_rows(
     keep_position_ids: bool = False,
     max_length: int | None = None,
 ) -> MergedRows:
-    """Drop tokens and pad the rows anew.
+    """Drop tokens from the rows and pad them anew.
 
     Args:
         input_ids: [B, S].
         attention_mask: [B, S] 1 on real tokens.
-        kept: [B, S] True on tokens to keep; padding is dropped whatever this says.
+        kept: [B, S] True on tokens to keep. Padding is always dropped.
         padding_side: "left" or "right".
-        labels: [B, S]; the caller has set those of placeholders to -100.
-        position_ids: [B, S] positions before dropping, to use in place of counted ones.
-        keep_position_ids: Whether tokens keep the position they had before dropping.
-        max_length: Cut every row to so many tokens.
+        labels: [B, S] with -100 on placeholders.
+        position_ids: [B, S] positions before dropping, to use instead of counted ones.
+        keep_position_ids: Whether tokens keep the position that they had before dropping.
+        max_length: Maximum number of tokens of a row. Longer rows are cut.
     """
     real = attention_mask != 0
     if position_ids is None and keep_position_ids:
-        # Deviation: not in the paper. For small language models, so that dropping a token moves no other.
+        # Deviation: not in the paper. For small language models: dropping a token does not move the others.
         position_ids = real.long().cumsum(dim=1) - 1
     kept = kept & real
     if max_length is not None:
@@ -198,18 +197,18 @@ def merge_rows(
 
 
 def after_beginning(rows: MergedRows, cached: int) -> MergedRows:
-    """The part [1, S - cached] of a whole prompt that a cache of its first tokens leaves to read.
+    """Return the part [1, S - cached] of a whole prompt that follows the tokens of a cache.
 
     Raises:
-        InputError: The cache cannot hold the first tokens: there are several rows, or nothing is left, or local tokens
-            among the first were dropped, which may have been others when the cache was filled.
+        InputError: The cache does not hold the first tokens. There are several rows, or no token follows, or local
+            tokens among the first were dropped: other ones may have been dropped when the cache was filled.
     """
     batch_size, length = rows.input_ids.shape
     if batch_size > 1 or cached >= length or int(rows.token_index[0, cached - 1]) != cached - 1:
         raise InputError(
             f"the cache holds {cached} tokens of {batch_size} whole prompt(s) of {length} tokens after merging, "
-            "expected one prompt and a cache that ends before its local tokens: otherwise pass only what follows the "
-            "cached tokens, with an attention_mask over both"
+            "expected one prompt, and a cache that ends before its local tokens: otherwise pass only the tokens after "
+            "the cached ones, with an attention_mask over both"
         )
     return MergedRows(
         input_ids=rows.input_ids[:, cached:],
@@ -221,18 +220,18 @@ def after_beginning(rows: MergedRows, cached: int) -> MergedRows:
 
 
 def pack_rows(rows: MergedRows, embeddings: Tensor) -> tuple[MergedRows, Tensor]:
-    """Lay all rows end to end in one, without padding.
+    """Lay all rows end to end in a single one, without padding.
 
-    Deviation: not in the paper, whose batches are padded. Rows do not see each other, see `packed_attention`, so the
+    Deviation: not in the paper, where batches are padded. Rows do not attend to each other (`packed_attention`), so the
     loss is the same.
 
     Args:
-        rows: [B, S] each; their positions begin at 0.
+        rows: Rows [B, S] whose positions start at 0.
         embeddings: [B, S, D].
 
     Returns:
-        The one row and its embeddings [1, N, D] for N real tokens. The first token of every row has no label: what
-        stands before it belongs to another.
+        The row and its embeddings [1, N, D] for N real tokens. The first token of every original row loses its label,
+        since the token before it belongs to another row.
     """
     real = rows.attention_mask != 0
     labels = None

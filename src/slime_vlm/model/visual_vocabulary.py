@@ -1,8 +1,8 @@
 """Projection through a soft distribution over embedding tables (known from the Ovis models).
 
-Deviation: not in the paper. An option for small models trained from nothing: a slot names one thing a token can
-hold (a character, a word), the table says what the language model reads when it does, and the language model can be
-trained on exact tokens before any pixel is seen.
+Deviation: not in the paper. An option for small models that are trained from scratch. A slot names one thing that a
+token can hold, such as a character or a word. The table has an embedding for each, so the language model can be trained
+on exact tokens before any pixel is encoded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from slime_vlm.errors import ConfigError, InputError
 
 
 class VisualVocabulary(nn.Module):
-    """MLP_proj that ends in K slots of logits; a token is the sum of the slots' expected embeddings.
+    """MLP_proj that ends in K slots of logits. A token is the sum of the slots' expected embeddings.
 
     Args:
         vision_dim: Width C of vision features.
@@ -36,7 +36,7 @@ class VisualVocabulary(nn.Module):
         self.slot_sizes = list(slot_sizes)
         self.linear_1 = nn.Linear(vision_dim, dim, bias=bias)
         self.linear_2 = nn.Linear(dim, sum(slot_sizes), bias=bias)
-        # One table for all slots, slot after slot: embedding K ids is one look-up.
+        # One table for all slots, so that embedding K ids is a single look-up.
         self.table = nn.Parameter(torch.empty(sum(slot_sizes), dim))
         self.reset_parameters()
 
@@ -45,21 +45,23 @@ class VisualVocabulary(nn.Module):
         nn.init.normal_(self.table, std=0.02)
 
     def slot_logits(self, features: Tensor) -> list[Tensor]:
-        """Logits of every slot: [..., C] -> K tensors [..., size_k]."""
+        """Compute the logits of every slot: [..., C] -> K tensors [..., size_k]."""
         return list(self.linear_2(F.gelu(self.linear_1(features))).split(self.slot_sizes, dim=-1))
 
     def embed_probs(self, probs: Sequence[Tensor]) -> Tensor:
-        """Expected embedding, summed over slots: K tensors [..., size_k] -> [..., D]."""
+        """Return the expected embedding, summed over slots: K tensors [..., size_k] -> [..., D]."""
         return torch.cat(list(probs), dim=-1) @ self.table
 
     def embed_ids(self, ids: Tensor) -> Tensor:
-        """Embedding of exact entries, summed over slots: [..., K] long -> [..., D].
+        """Embed exact entries and sum over slots: [..., K] long -> [..., D].
 
         Raises:
             InputError: The last dimension is not the number of slots.
         """
         if ids.shape[-1] != len(self.slot_sizes):
-            raise InputError(f"got {ids.shape[-1]} ids a token, expected one for each of {len(self.slot_sizes)} slots")
+            raise InputError(
+                f"got {ids.shape[-1]} id(s) per token, expected one for each of {len(self.slot_sizes)} slots"
+            )
         offsets = torch.tensor([0, *self.slot_sizes[:-1]], device=ids.device).cumsum(0)
         return F.embedding(ids + offsets, self.table).sum(dim=-2)
 

@@ -125,15 +125,15 @@ def encode_segments(
             ends = accumulate(len(part) + len(image_token) for part in before)
             verbatim |= {position + end - len(image_token) for end in ends}
             piece = image_token.join(parts)
-        question = bytearray(len(piece))
+        asked = bytearray(len(piece))
         if segment.kind == "question":
             first = 0
             for words in piece.split(image_token):
                 # Blanks around a question say nothing, and sentencepiece may glue them to the template.
                 core, lead = words.strip(), len(words) - len(words.lstrip())
-                question[first + lead : first + lead + len(core)] = b"\x01" * len(core)
+                asked[first + lead : first + lead + len(core)] = b"\x01" * len(core)
                 first += len(words) + len(image_token)
-        is_question += question
+        is_question += asked
         is_answer += bytes([segment.kind == "answer"]) * len(piece)
         is_literal += bytes([segment.literal]) * len(piece)
         pieces.append(piece)

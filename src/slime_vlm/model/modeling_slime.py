@@ -119,8 +119,8 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
         passed_on = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
         if loss_only and labels is not None:
             hidden, merged_labels = outputs.last_hidden_state, outputs.labels
-            loss = text_loss(self._logits, hidden, merged_labels, num_items_in_batch, together=self.training)
-            return _as_requested(SlimeCausalLMOutput(loss=loss, **passed_on), return_dict)
+            labelled_loss = text_loss(self._logits, hidden, merged_labels, num_items_in_batch, together=self.training)
+            return _as_requested(SlimeCausalLMOutput(loss=labelled_loss, **passed_on), return_dict)
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         # The loss needs all positions, whatever the caller keeps.
         hidden = outputs.last_hidden_state if labels is not None else outputs.last_hidden_state[:, keep]

@@ -126,25 +126,29 @@ class LabelledTiles:
     """The tiles of a page, with what their cells show.
 
     Attributes:
-        pixels: float32 [T, 3, P, P], (x / 255 - 0.5) / 0.5.
+        views: uint8 [T, P, P, 3].
         ids: int64 [T, Q, A, slots].
         weights: float32 [T, Q, A].
         cells: The labels in the order of the page.
         grid: (rows, columns) of tiles.
     """
 
-    pixels: Tensor
+    views: Tensor
     ids: Tensor
     weights: Tensor
     cells: CharacterCells
     grid: tuple[int, int]
+
+    def pixels(self, index: Tensor) -> Tensor:
+        """Return some tiles as the encoder takes them: float32 [t, 3, P, P]."""
+        return self.views[index].permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
     def chosen(self, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Draw some tiles by how many of their cells show something: their pixels, ids and weights."""
         shown = (self.ids[..., 0, 0] > 0).sum(dim=1).numpy() + 0.5
         count = min(count, len(shown))
         index = torch.from_numpy(rng.choice(len(shown), count, replace=False, p=shown / shown.sum()))
-        return self.pixels[index], self.ids[index], self.weights[index]
+        return self.pixels(index), self.ids[index], self.weights[index]
 
 
 def labelled_tiles(page: ReadablePage, *, view_size: int, max_tiles: int, side: int, slots: int) -> LabelledTiles:
@@ -160,37 +164,27 @@ def labelled_tiles(page: ReadablePage, *, view_size: int, max_tiles: int, side: 
     height, width = page.image.shape[:2]
     grid = choose_grid(height, width, view_size, max_tiles)
     views = np.stack(list(cut_views(Image.fromarray(page.image), grid, Image.Resampling.BICUBIC, "local")))
-    pixels = torch.from_numpy(views).permute(0, 3, 1, 2).float() / 127.5 - 1.0
     cells = character_cells(page.characters, page.boxes, (height, width), grid, side)
     ids, weights = (
         image_to_tile_order(torch.from_numpy(part).flatten(0, 1), grid.rows, grid.cols)
         for part in cells.alternatives(slots)
     )
-    return LabelledTiles(pixels, ids, weights, cells, (grid.rows, grid.cols))
+    return LabelledTiles(torch.from_numpy(views), ids, weights, cells, (grid.rows, grid.cols))
 
 
 @torch.inference_mode()
-def read_tiles(
-    reader: PageReader, pixels: Tensor, grid: tuple[int, int], *, shown: Tensor | None = None, tiles_per_chunk: int = 4
-) -> np.ndarray:
-    """Read the tiles of a page.
-
-    Args:
-        reader: The model.
-        pixels: [T, 3, P, P].
-        grid: (rows, columns) of tiles.
-        shown: bool [T], tiles to read; the others are taken as blank. None reads all.
-        tiles_per_chunk: Tiles that are read at once.
+def read_page(reader: PageReader, page: LabelledTiles, tiles_per_chunk: int = 4) -> np.ndarray:
+    """Read the tiles of a page that show something; the others are taken as blank.
 
     Returns:
         Ids [rows, cols, slots] in the order of the page.
     """
-    index = torch.arange(len(pixels)) if shown is None else shown.nonzero()[:, 0]
-    ids = torch.zeros(len(pixels), reader.num_queries, reader.slots, dtype=torch.long)
-    for chunk in index.split(tiles_per_chunk):
-        ids[chunk] = reader(reader.last_map(pixels[chunk])).argmax(dim=-1)
-    side = math.isqrt(reader.num_queries)
-    return tile_to_image_order(ids, *grid).reshape(grid[0] * side, grid[1] * side, -1).numpy()
+    shown = (page.ids[:, :, 0] > 0).flatten(1).any(dim=1).nonzero()[:, 0]
+    ids = torch.zeros(len(page.views), reader.num_queries, reader.slots, dtype=torch.long)
+    for index in shown.split(tiles_per_chunk):
+        ids[index] = reader(reader.last_map(page.pixels(index))).argmax(dim=-1)
+    rows, cols = page.cells.rows, page.cells.cols
+    return tile_to_image_order(ids, *page.grid).reshape(rows, cols, -1).numpy()
 
 
 def reading_score(reader: PageReader, page: LabelledTiles) -> dict[str, int]:
@@ -200,8 +194,7 @@ def reading_score(reader: PageReader, page: LabelledTiles) -> dict[str, int]:
         "cells", "right", the same for cells of at most three characters ("short", "short_right"), and "exact", cells
         whose characters by their middles alone are named.
     """
-    shown = (page.ids[:, :, 0] > 0).flatten(1).any(dim=1)
-    predicted = read_tiles(reader, page.pixels, page.grid, shown=shown)
+    predicted = read_page(reader, page)
     right, shows = cells_right(predicted, page.cells)
     strings = page.cells.strings()
     short = np.array([len(string) <= 3 for string in strings]).reshape(shows.shape) & shows

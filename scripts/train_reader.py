@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModel
@@ -29,7 +31,15 @@ from slime_vlm.errors import ConfigError
 from slime_vlm.pages.readable import ReadablePage
 from slime_vlm.pages.scan_look import apply_look
 from slime_vlm.pages.writing_readable import page_source
-from slime_vlm.training.pages.reading import LabelledTiles, PageReader, labelled_tiles, reading_loss, reading_score
+from slime_vlm.training.pages.character_cells import words_found
+from slime_vlm.training.pages.reading import (
+    LabelledTiles,
+    PageReader,
+    labelled_tiles,
+    read_page,
+    reading_loss,
+    reading_score,
+)
 
 HELDOUT_SEED = 1_000_000
 
@@ -79,6 +89,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--eval-minutes", type=float, default=10.0, help="the same between two measurements")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--scans", type=Path, help="folder of PNG files: share of RapidOCR's words on them")
     parser.add_argument("--eval-only", action="store_true")
     return parser.parse_args()
 
@@ -185,6 +196,33 @@ def measure(run: Run, pages: list[LabelledTiles]) -> dict[str, float]:
     }
 
 
+def measure_scans(run: Run, folder: Path) -> dict[str, str]:
+    """Count RapidOCR's words of four and more letters on scans, and those of them that are read whole."""
+    from slime_vlm.evaluation.ocr_baseline.reader import OcrReader
+
+    ocr = OcrReader(run.options.threads)
+    run.reader.eval()
+    counts = {}
+    for path in sorted(folder.glob("*.png")):
+        image = Image.open(path).convert("RGB")
+        words = sorted({word for box in ocr.read(image) for word in re.findall(r"[^\W\d_]{4,}", box.text)})
+        page = ReadablePage(
+            image=np.asarray(image),
+            characters="",
+            boxes=np.zeros((0, 4), np.float32),
+            lines=np.zeros(0, np.int32),
+            questions=[],
+            source="scan",
+            template=path.name,
+            split="heldout",
+            seed=0,
+            x_height=0.0,
+        )
+        read = read_page(run.reader, labelled_tiles(page, **run.shape), whole=True)
+        counts[path.name] = f"{sum(words_found(read, words))} of {len(words)}"
+    return counts
+
+
 def train(run: Run, pages: Pages, heldout: list[LabelledTiles]) -> None:
     """Train until the time is over."""
     options = run.options
@@ -229,8 +267,9 @@ def main() -> None:
     if not options.eval_only:
         options.out.mkdir(parents=True, exist_ok=True)
         train(run, pages_of(options, "train", options.looks), heldout)
-        return
-    run.log(**measure(run, heldout))
+    if options.eval_only or options.scans:
+        scans = measure_scans(run, options.scans) if options.scans else {}
+        run.log(**measure(run, heldout), scans=scans)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from slime_vlm.training.pages.character_cells import (
     character_cells,
     character_ids,
     characters_of,
+    words_found,
 )
 
 SIDE = 4
@@ -150,6 +151,24 @@ def test_spaces_are_read_but_do_not_make_a_cell_count() -> None:
 def test_what_is_read_into_blank_cells_is_wrong() -> None:
     right, _ = cells_right(reading(r2c2="x"), label(("ab", 0, 0)))
     assert not right[2, 2]
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ({"r0c0": "Amou", "r0c1": "nt d", "r0c2": "ue"}, [True, True, False]),
+        # Named on both sides of an edge, and where the line changes from one row of cells to the next.
+        ({"r1c0": "Amo", "r1c1": "oun", "r2c2": "t 41"}, [True, False, False]),
+        ({"r1c0": "Amo", "r1c1": "un", "r3c2": "t"}, [False, False, False]),
+        ({"r0c0": "Amo", "r0c2": "unt"}, [False, False, False]),
+        ({"r0c0": "xAm", "r0c1": "oun", "r0c2": "t"}, [True, False, False]),
+        # A true double letter is found with and without the second one.
+        ({"r0c0": "Bal", "r0c1": "loon"}, [False, False, True]),
+        ({"r0c0": "Ball", "r0c1": "oon"}, [False, False, True]),
+    ],
+)
+def test_words_that_cells_spell(cells: dict[str, str], expected: list[bool]) -> None:
+    assert words_found(reading(**cells), ["Amount", "due", "Balloon"]) == expected
 
 
 def test_a_page_without_text() -> None:

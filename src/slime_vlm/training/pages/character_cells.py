@@ -247,3 +247,44 @@ def _matched(ids: list[int], cell: list[Member]) -> list[int] | None:
 
 def _longer(path: list[int], other: list[int] | None) -> bool:
     return other is None or len(path) > len(other)
+
+
+def words_found(read: np.ndarray, words: Sequence[str]) -> list[bool]:
+    """Tell which words a reading has whole, wherever they stand: a lower bound, since two lines in a cell hide both.
+
+    Args:
+        read: int64 [rows, cols, slots] ids.
+        words: Words without spaces.
+
+    Returns:
+        Whether each word is spelled by neighbouring cells. They are of one row or of two rows in turn, as a line near
+        their edge may be named in either; what two neighbours both name at their common edge counts once.
+    """
+    texts = [[characters_of(ids.tolist()) for ids in row] for row in read]
+    wanted = set(words)
+    found: set[str] = set()
+    for upper, lower in itertools.pairwise([*texts, [""] * read.shape[1]]):
+        columns = [{a, b} - {""} for a, b in zip(upper, lower, strict=True)]
+        letters = set("".join(itertools.chain.from_iterable(columns)))
+        found |= {word for word in wanted - found if set(word) <= letters and _spelled(word, columns)}
+    return [word in found for word in words]
+
+
+def _spelled(word: str, columns: Sequence[set[str]]) -> bool:
+    """Whether neighbouring columns spell a word, with one of the column's texts each."""
+    # How many characters the columns so far may have spelled, up to the last one's end.
+    begun: set[int] = set()
+    for texts in columns:
+        following: set[int] = set()
+        for text in texts:
+            if word in text:
+                return True
+            following |= {n for n in range(1, min(len(text), len(word) - 1) + 1) if text.endswith(word[:n])}
+            for n in begun:
+                for more in (text, text[1:] if text[0] == word[n - 1] else text):
+                    if more.startswith(word[n:]):
+                        return True
+                    if word.startswith(more, n):
+                        following.add(n + len(more))
+        begun = following
+    return False

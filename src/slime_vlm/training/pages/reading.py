@@ -173,13 +173,19 @@ def labelled_tiles(page: ReadablePage, *, view_size: int, max_tiles: int, side: 
 
 
 @torch.inference_mode()
-def read_page(reader: PageReader, page: LabelledTiles, tiles_per_chunk: int = 4) -> np.ndarray:
-    """Read the tiles of a page that show something; the others are taken as blank.
+def read_page(reader: PageReader, page: LabelledTiles, *, whole: bool = False, tiles_per_chunk: int = 4) -> np.ndarray:
+    """Read a page.
+
+    Args:
+        reader: The model.
+        page: The page.
+        whole: Whether to read all tiles. Otherwise those without labels are taken as blank.
+        tiles_per_chunk: Tiles that are read at once.
 
     Returns:
         Ids [rows, cols, slots] in the order of the page.
     """
-    shown = (page.ids[:, :, 0] > 0).flatten(1).any(dim=1).nonzero()[:, 0]
+    shown = ((page.ids[:, :, 0] > 0).flatten(1).any(dim=1) | whole).nonzero()[:, 0]
     ids = torch.zeros(len(page.views), reader.num_queries, reader.slots, dtype=torch.long)
     for index in shown.split(tiles_per_chunk):
         ids[index] = reader(reader.last_map(page.pixels(index))).argmax(dim=-1)

@@ -27,6 +27,7 @@ from slime_vlm.checkpoints.layouts import is_published
 from slime_vlm.checkpoints.loading import check_overrides, resolve
 from slime_vlm.checkpoints.published.config import read_published_config
 from slime_vlm.errors import CheckpointError, InputError, one_line
+from slime_vlm.model.cache_name import CACHE
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.tiling import TileGrid, choose_grid
@@ -273,7 +274,7 @@ def _count_prefill(model: SlimeForConditionalGeneration, length: int) -> _Count:
     with _counting(model, counts, "prefill"):
         embeds = torch.empty(1, length, model.config.text_config.hidden_size, dtype=model.dtype, device="meta")
         output = model(inputs_embeds=embeds, use_cache=True, logits_to_keep=1)
-    layers = [(layer.keys, layer.values) for layer in output.past_key_values.layers if layer.is_initialized]
+    layers = [(layer.keys, layer.values) for layer in getattr(output, CACHE).layers if layer.is_initialized]
     counts["prefill"].cache_bytes = sum(tensor.nbytes for layer in layers for tensor in layer)
     return counts["prefill"]
 
@@ -282,9 +283,9 @@ def _count_next_token(model: SlimeForConditionalGeneration, length: int) -> _Cou
     counts: dict[str, _Count] = {}
     embeds = torch.empty(1, length, model.config.text_config.hidden_size, dtype=model.dtype, device="meta")
     with torch.inference_mode():
-        cache = model(inputs_embeds=embeds, use_cache=True, logits_to_keep=1).past_key_values
+        cache = model(inputs_embeds=embeds, use_cache=True, logits_to_keep=1)[CACHE]
     with _counting(model, counts, "next"):
-        model(inputs_embeds=embeds[:, :1], past_key_values=cache, use_cache=True)
+        model(inputs_embeds=embeds[:, :1], use_cache=True, **{CACHE: cache})
     return counts["next"]
 
 

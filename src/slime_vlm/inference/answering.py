@@ -18,6 +18,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from slime_vlm.errors import InputError
 from slime_vlm.inference.heat_map import LocalSelection, draw_overlay, drawing_copy
 from slime_vlm.media import Clip, OpenedInput, TiledImage, to_rgb
+from slime_vlm.model.cache_name import CACHE
 from slime_vlm.model.outputs import VisionTokens
 from slime_vlm.model.tiling import TileGrid, choose_grid, frame_grid, tile_to_image_order
 
@@ -186,12 +187,12 @@ class EncodedImage:
                 num_beams=1,
                 streamer=streamer,
                 return_dict_in_generate=True,
-                past_key_values=known,
+                **{CACHE: known},
             )
         clock.tick("prefill", until=streamer.first_token)
         clock.tick("decode")
         new_tokens = output.sequences[0, ids.shape[1] :]
-        prefix = self._shared_prefix(ids, output.past_key_values, len(new_tokens))
+        prefix = self._shared_prefix(ids, getattr(output, CACHE), len(new_tokens))
         if prefix is not None:
             self._prefixes.append(prefix)
         text = self.processor.tokenizer.decode(new_tokens, skip_special_tokens=True).strip()

@@ -25,7 +25,8 @@ from slime_vlm.errors import ConfigError, InputError
 from slime_vlm.inference.answering import EncodedImage, OnText, TimedStreamer, check_question, encode
 from slime_vlm.inference.heat_map import LocalSelection, draw_overlay, drawing_copy
 from slime_vlm.media import OpenedInput
-from slime_vlm.processing.chat_styles import Segment
+from slime_vlm.model.cache_name import CACHE
+from slime_vlm.processing.chat_markers import mark_messages, parse_marks
 from slime_vlm.processing.tokenization import encode_segments
 
 if TYPE_CHECKING:
@@ -280,7 +281,8 @@ class Conversation:
             return self._first_turn(question, images)["input_ids"][0].tolist()
         # Tokens of earlier turns stay as they are. Tokenizing an answer again could split it differently.
         messages = [_message("?", 0), {"role": "assistant", "content": _ANSWER}, _message(question, len(images))]
-        text = self.processor.apply_chat_template(messages, add_generation_prompt=True)
+        # Marked, so that special tokens in the question are ordinary text.
+        text = self.processor.apply_chat_template(mark_messages(messages, answers=False), add_generation_prompt=True)
         _, found, turn = text.partition(_ANSWER)
         if not found or question.strip() not in turn:
             raise ConfigError(
@@ -289,7 +291,7 @@ class Conversation:
         image_token_id = self.processor.image_token_id
         encoded = encode_segments(
             self.processor.tokenizer,
-            [Segment(turn, "template")],
+            parse_marks(turn, self.processor.tokenizer) or [],
             image_token_id,
             image_token=self.processor.image_token,
             add_special_tokens=False,
@@ -321,7 +323,7 @@ class Conversation:
             # With keep_position_ids, positions continue from the length before selection.
             first = self._num_cached if self.model.config.keep_position_ids else cached
             positions = torch.arange(first, first + len(new), device=ids.device)
-            extra.update(past_key_values=self._cache, position_ids=positions[None])
+            extra.update({CACHE: self._cache, "position_ids": positions[None]})
         if should_stop is not None:
             extra["stopping_criteria"] = StoppingCriteriaList([_StopWhen(should_stop)])
         output = self.model.generate(
@@ -338,7 +340,7 @@ class Conversation:
             cache_implementation=None,
             **extra,
         )
-        return output.sequences[0, len(new) :].tolist(), output.past_key_values
+        return output.sequences[0, len(new) :].tolist(), getattr(output, CACHE)
 
 
 def _message(question: str, num_images: int) -> dict[str, Any]:

@@ -74,6 +74,7 @@ class SlimeConfig(SlimeFields, PretrainedConfig):
     sub_configs: ClassVar[dict[str, Any]] = {"vision_config": AutoConfig, "text_config": AutoConfig}
     keys_to_ignore_at_inference: ClassVar[list[str]] = [
         "past_key_values",
+        "cache",
         "attention_mask",
         "position_ids",
         "labels",

@@ -16,6 +16,7 @@ from transformers import GenerationConfig, GenerationMixin
 from transformers.utils import ModelOutput
 
 from slime_vlm.errors import InputError
+from slime_vlm.model.cache_name import CACHE
 from slime_vlm.model.cached_rows import CachedRows, record_of
 from slime_vlm.model.token_merging import image_rows
 
@@ -94,7 +95,7 @@ class SlimeGenerationMixin(GenerationMixin):
             InputError: `input_ids` are whole and do not start with the tokens of the cache.
         """
         images = {name: kwargs.pop(name, None) for name in _IMAGE_INPUTS}
-        cache = kwargs.get("past_key_values")
+        cache = kwargs.get(CACHE)
         filled = cache is not None and cache.get_seq_length() > 0
         record = record_of(cache) if filled else None
         if not filled:

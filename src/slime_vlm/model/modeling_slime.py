@@ -89,6 +89,7 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
         padding_side: str | None = None,
         logits_to_keep: int | Tensor = 0,
         loss_only: bool = False,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> SlimeCausalLMOutput:
         """Compute logits [B, S, vocabulary] of the merged rows, and the loss if there are labels.
@@ -105,7 +106,7 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            past_key_values=cache if past_key_values is None else past_key_values,
             inputs_embeds=inputs_embeds,
             pixel_values=pixel_values,
             image_grids=image_grids,

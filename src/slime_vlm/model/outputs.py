@@ -10,6 +10,8 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 from transformers.utils import ModelOutput
 
+from slime_vlm.model.cache_name import CACHE
+
 
 @dataclass
 class VisionTokens:
@@ -51,7 +53,7 @@ class SlimeModelOutput(ModelOutput):
 
     Attributes:
         last_hidden_state: [B, S, D].
-        past_key_values: Cache of the language model.
+        past_key_values: Cache of the language model; `cache` from transformers 5.24 on.
         hidden_states: Hidden states of the language model, if requested.
         attentions: Attention weights of the language model, if requested.
         attention_mask: [B, S] mask of the merged rows. None if nothing was merged.
@@ -66,7 +68,10 @@ class SlimeModelOutput(ModelOutput):
     """
 
     last_hidden_state: Tensor | None = None
-    past_key_values: Cache | None = None
+    if CACHE == "cache":
+        cache: Cache | None = None
+    else:
+        past_key_values: Cache | None = None  # type: ignore[no-redef]
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     attention_mask: Tensor | None = None
@@ -86,7 +91,10 @@ class SlimeCausalLMOutput(ModelOutput):
 
     loss: Tensor | None = None
     logits: Tensor | None = None
-    past_key_values: Cache | None = None
+    if CACHE == "cache":
+        cache: Cache | None = None
+    else:
+        past_key_values: Cache | None = None  # type: ignore[no-redef]
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
     attention_mask: Tensor | None = None

@@ -13,6 +13,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from slime_vlm.errors import InputError
+from slime_vlm.model.cache_name import CACHE
 from slime_vlm.model.cached_rows import (
     UNKNOWN_TOKEN,
     CachedRows,
@@ -306,6 +307,7 @@ class SlimeModel(SlimeVision):
         kept_local_tokens: Sequence[Tensor] | None = None,
         padding_side: str | None = None,
         pack: bool = False,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> SlimeModelOutput:
         """Run the model on a batch that may mix images of any size and rows without images.
@@ -342,12 +344,14 @@ class SlimeModel(SlimeVision):
             padding_side: Side on which to pad the merged rows. None takes the side of the input.
             pack: Whether to lay the merged rows end to end in one row [1, N]. The language model then processes it
                 without padding, each row as if it were alone. For training: without a cache or `position_ids`.
+            cache: Another name of `past_key_values`, that of transformers 5.24.
             **kwargs: Passed on to the language model.
 
         Raises:
             InputError: Inputs contradict each other.
         """
         # 1. Check the inputs.
+        past_key_values = cache if past_key_values is None else past_key_values
         num_cached = 0 if past_key_values is None else int(past_key_values.get_seq_length())
         record = record_of(past_key_values) if num_cached else None
         has_images = pixel_values is not None or bool(vision_tokens)
@@ -423,16 +427,16 @@ class SlimeModel(SlimeVision):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            **{CACHE: past_key_values},
             **kwargs,
         )
         # 7. Record what the cache holds.
-        cache = outputs.past_key_values
+        cache = getattr(outputs, CACHE)
         if cache is not None:
             attach_record(cache, new_rows if record is None or new_rows is None else record.followed_by(new_rows))
         return SlimeModelOutput(
             last_hidden_state=outputs.last_hidden_state,
-            past_key_values=cache,
+            **{CACHE: cache},
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             labels=labels,

@@ -16,13 +16,13 @@ from slime_vlm.processing.chat_styles import Kind, Segment
 # Unicode noncharacters: reserved for use inside a program, so no honest text has them.
 _OPEN_QUESTION, _CLOSE_QUESTION, _OPEN_ANSWER, _CLOSE_ANSWER = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3"
 # What was said in earlier turns: neither question nor label, but text in which special tokens mean nothing.
-_OPEN_SAID, _CLOSE_SAID = "\ufdd4", "\ufdd5"
+_OPEN_SAID, _CLOSE_SAID = "\ufdd6", "\ufdd7"
 _KINDS: dict[str, tuple[str, Kind]] = {
     _OPEN_QUESTION: (_CLOSE_QUESTION, "question"),
     _OPEN_ANSWER: (_CLOSE_ANSWER, "answer"),
     _OPEN_SAID: (_CLOSE_SAID, "template"),
 }
-_MARKS = re.compile("[\ufdd0-\ufdd5]")
+_MARKS = re.compile("[\ufdd0-\ufdd3\ufdd6\ufdd7]")
 _MARKED = re.compile("|".join(f"{opening}[^{closing}]*" for opening, (closing, _) in _KINDS.items()))
 _ENDS_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "</s>")
 

@@ -1,6 +1,6 @@
 # Two commands that need nothing but make and Python >= 3.11:
 #   make demo   asks the shipped model about the shipped page and draws where it looked
-#   make test   runs the whole test suite
+#   make test   runs the whole test suite; make test-fast leaves out the tests marked slow
 # Building the documentation site into site/ takes its own packages:
 #   make docs   fails on every warning, a broken link among them
 # The virtual environment is .venv; PYTHON chooses the interpreter it is made from.
@@ -13,7 +13,7 @@ PAGE := examples/invoice.png
 QUESTION := What is the amount due?
 PYTEST_ARGS ?= -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test docs install install-dev clean
+.PHONY: demo test test-fast docs install install-dev clean
 
 demo: install
 	$(BIN)/slime ask $(PAGE) -q "$(QUESTION)" --show demo/overlay.png
@@ -21,6 +21,9 @@ demo: install
 
 test: install-dev
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: install-dev
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

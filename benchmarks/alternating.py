@@ -5,8 +5,9 @@
 
 The paper starts from a trained vision encoder and a trained language model, and trains the parts between them. So does
 this benchmark: it keeps nano's encoder, language model and table of visual words, and initialises the projection, both
-adapters and the local compressor at random. `recipes/ablations/alternating.yaml` and `joint.yaml` then train with the
-same losses and rates, on pages of the same kinds. The result is exact match on held-out pages, the same for each seed.
+adapters and the local compressor at random. The recipes `ablations/alternating` and `ablations/joint` then train
+with the same losses and rates, on pages of the same kinds. The result is exact match on held-out pages, the same for
+each seed.
 
 Start the same command again to resume an interrupted run.
 """
@@ -21,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from nano_ablation import RECIPES, exact_match, make_start, mean_and_spread, share
+from nano_ablation import exact_match, make_start, mean_and_spread, share
 from rich.console import Console
 from transformers.utils import logging
 
+from slime_vlm.recipes import recipe_path
 from slime_vlm.training.recipe import load_recipe
 from slime_vlm.training.run import train
 
@@ -35,7 +37,7 @@ NUM_LOCAL_QUERIES = 64
 
 def train_arm(arm: str, seed: int, start: Path, out: Path, scale: float) -> Path:
     """Run a recipe, and return the folder of its model."""
-    path = RECIPES / "ablations" / f"{arm}.yaml"
+    path = recipe_path(f"ablations/{arm}")
     overrides = [f"seed={seed}", f"model.path={start}", "trackers=[]"]
     overrides += [f"stages.{s.name}.steps={max(1, round(scale * (s.steps or 0)))}" for s in load_recipe(path).stages]
     return train(path, out, resume=True, overrides=overrides)

@@ -17,7 +17,6 @@ from slime_vlm.pages import PageSettings
 from slime_vlm.training.pages.new_model import new_page_model
 from slime_vlm.training.recipe import load_recipe
 
-RECIPES = Path(__file__).parent.parent / "recipes"
 HELD_OUT = PageSettings(
     tiles=(2, 3),
     page_scale=(0.8, 1.3),
@@ -32,7 +31,7 @@ BETWEEN = ("model.projector.linear", "model.global_adapter.", "model.local_compr
 def make_start(folder: Path, seed: int, num_local_queries: int) -> None:
     """Save nano with new parts between its encoder and its language model."""
     model, _processor = slime_vlm.load("nano", device="cpu", dtype=torch.float32)
-    recipe = replace(load_recipe(RECIPES / "nano.yaml"), seed=seed)
+    recipe = replace(load_recipe("nano"), seed=seed)
     fresh, fresh_processor = new_page_model(recipe, {"num_local_queries": num_local_queries})
     state = fresh.state_dict()
     for name, value in model.state_dict().items():

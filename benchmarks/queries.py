@@ -4,7 +4,7 @@
     python benchmarks/queries.py --scale 0.01 --pages 1 --seeds 1    # a quick check that it works
 
 The number of queries cannot be changed in a trained model, so one model is trained for each. The projection, both
-adapters and a local compressor with that many queries are initialised at random. `recipes/ablations/joint.yaml` trains
+adapters and a local compressor with that many queries are initialised at random. The recipe `ablations/joint` trains
 them and nano's language model. nano's vision encoder, which gives 256 features per tile, and its table of visual words
 are kept. The result is exact match on held-out pages, which are the same for every model.
 
@@ -22,14 +22,15 @@ from typing import Any
 
 import torch
 from machine import machine
-from nano_ablation import RECIPES, cost, exact_match, make_start, mean_and_spread, share
+from nano_ablation import cost, exact_match, make_start, mean_and_spread, share
 from rich.console import Console
 from transformers.utils import logging
 
+from slime_vlm.recipes import recipe_path
 from slime_vlm.training.recipe import load_recipe
 from slime_vlm.training.run import train
 
-RECIPE = RECIPES / "ablations" / "joint.yaml"
+RECIPE = recipe_path("ablations/joint")
 QUERIES = (16, 36, 64, 144)
 GROUPS = ("all", "key-value", "table", "scene")
 Results = dict[tuple[int, int], dict[str, Any]]

@@ -98,7 +98,7 @@ def build(size: str) -> tuple[SlimeForConditionalGeneration, Stage]:
         gate_noise=False,
     )
     model = slime_vlm.SlimeForConditionalGeneration(config).train()
-    recipe = load_recipe(Path(__file__).parent.parent / "recipes" / "slime-vicuna-7b.yaml")
+    recipe = load_recipe("slime-vicuna-7b")
     stage = next(stage for stage in recipe.stages if stage.name == "3")
     apply_stage(model, stage)
     for name in frozen_modules(model, stage):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import importlib
 import inspect
 import itertools
 import json
@@ -46,8 +45,6 @@ def generated_pages() -> dict[str, str]:
     # MkDocs restores sys.path after it has loaded this file, so the path is set here.
     if str(SOURCE) not in sys.path:
         sys.path.insert(0, str(SOURCE))
-    # With this module loaded first, `import slime_vlm` does not import torch. See the end of `slime_vlm/__init__.py`.
-    importlib.import_module("slime_vlm_command")
     card = (PACKAGE / "checkpoints" / "nano" / "README.md").read_text(encoding="utf-8")
     return {
         "nano.md": card,

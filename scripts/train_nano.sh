@@ -17,7 +17,7 @@ read -r gpus cores < <("$python" -c 'import os, torch; print(torch.cuda.device_c
 export OMP_NUM_THREADS=1
 
 stages() { # WORKERS STAGE...
-    train=(train recipes/nano.yaml --out "$out" --resume)
+    train=(train nano --out "$out" --resume)
     for stage in "${@:2}"; do train+=(--stage "$stage" --set "stages.$stage.data.workers=$1"); done
     train+=(${options[@]+"${options[@]}"})
 }

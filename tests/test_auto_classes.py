@@ -18,21 +18,48 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_reader(tmp_path_factory.mktemp("checkpoint"))
 
 
-def test_one_import_is_enough(folder: Path) -> None:
+def run(program: str, *arguments: object) -> str:
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("imports", ["import slime_vlm, transformers", "import transformers, slime_vlm"])
+def test_one_import_is_enough(folder: Path, imports: str) -> None:
     program = (
-        "import sys, slime_vlm, transformers\n"
+        f"{imports}, sys\n"
         "for name in ('Config', 'ImageProcessor', 'Model', 'ModelForImageTextToText', 'Processor'):\n"
         "    auto = getattr(transformers, 'Auto' + name)\n"
         "    print(type(auto.from_pretrained(sys.argv[1])).__name__)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=False)
-    assert done.stdout.split() == [
+    assert run(program, folder).split() == [
         "SlimeConfig",
         "SlimeImageProcessor",
         "SlimeModel",
         "SlimeForConditionalGeneration",
         "SlimeProcessor",
-    ], done.stderr
+    ]
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("model.configuration_slime", "SlimeConfig"), ("processing.processing_slime", "SlimeProcessor")],
+)
+def test_importing_one_module_registers_all_classes(module: str, name: str) -> None:
+    # Registration needs the module whose import of transformers starts it.
+    program = (
+        f"from slime_vlm.{module} import {name}\n"
+        "from transformers.models.auto.processing_auto import PROCESSOR_MAPPING\n"
+        "from transformers.models.auto.configuration_auto import CONFIG_MAPPING\n"
+        "print(PROCESSOR_MAPPING[CONFIG_MAPPING['slime']].__name__)\n"
+        # The hook leaves neither itself nor its loader behind.
+        "import slime_vlm.errors, sys, transformers\n"
+        f"for module in (slime_vlm.errors, transformers, sys.modules[{name}.__module__]):\n"
+        "    print(type(module.__spec__.loader).__name__)\n"
+        "print(*[finder for finder in sys.meta_path if type(finder).__module__.startswith('slime_vlm')])\n"
+    )
+    assert run(program).split() == ["SlimeProcessor", *["SourceFileLoader"] * 3]
 
 
 def test_the_name_of_the_program_does_not_matter(tmp_path: Path) -> None:

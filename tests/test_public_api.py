@@ -47,9 +47,8 @@ def test_an_unknown_name_is_an_error():
 
 
 def test_a_name_is_imported_on_first_use():
-    """As for the command `slime`, whose import of the package loads neither torch nor transformers."""
     program = (
-        "import sys, slime_vlm_command, slime_vlm\n"
+        "import sys, slime_vlm\n"
         "print(sorted({'torch', 'transformers', 'PIL', 'numpy'} & set(sys.modules)))\n"
         "print(slime_vlm.ConfigError.__name__, 'torch' in sys.modules)\n"
         "print(slime_vlm.load.__name__, 'torch' in sys.modules)\n"

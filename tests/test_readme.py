@@ -47,7 +47,7 @@ def test_lower_bounds_are_those_of_the_project():
 CHEAP = (
     "slime pages --out pages -n 20",
     'slime ask examples/invoice.png -q "What is the amount due?" --show overlay.png',
-    "slime train recipes/nano.yaml --out runs/nano --dry-run",
+    "slime train nano --out runs/nano --dry-run",
     "slime info nano --image-size 3000x4000",
 )
 
@@ -55,8 +55,7 @@ CHEAP = (
 @pytest.mark.parametrize("line", ["slime --help", *CHEAP])
 def test_cheap_commands_run_as_written(line, tmp_path, monkeypatch):
     assert line == "slime --help" or any(command.startswith(line) for command in slime_commands())
-    for name in ("examples", "recipes"):
-        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, shlex.split(line.replace("-n 20", "-n 2"))[1:])
     assert done.exit_code == 0, done.output

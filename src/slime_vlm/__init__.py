@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from typing import TYPE_CHECKING, Any
+
+from slime_vlm.registration import register_when_transformers_is_imported
 
 if TYPE_CHECKING:
     from slime_vlm.checkpoints.loading import load
@@ -71,7 +72,5 @@ def __dir__() -> list[str]:
     return list(__all__)
 
 
-# Importing the package makes its classes known to transformers' Auto classes and pipelines. That imports torch, which
-# takes seconds; the command `slime` has to show its help at once, so there every subcommand imports what it needs.
-if "slime_vlm_command" not in sys.modules:
-    importlib.import_module("slime_vlm.auto_classes")
+# transformers' Auto classes and pipelines know SliME after `import slime_vlm`.
+register_when_transformers_is_imported()

@@ -17,13 +17,10 @@ from slime_vlm.errors import InputError
 from tests.media.test_video import write_clip
 from tests.tiny_reader import save_tiny_reader
 
-# What the installed command does. Without it, importing the package imports torch at once.
-AS_COMMAND = "import sys; from slime_vlm_command import main; "
-
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", f"{AS_COMMAND}main()", *arguments],
+        [sys.executable, "-m", "slime_vlm", *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -39,7 +36,7 @@ def test_help_lists_the_commands():
 
 def test_help_imports_nothing_heavy():
     program = (
-        f"{AS_COMMAND}sys.argv.append('--help')\n"
+        "import sys; from slime_vlm.cli import main; sys.argv.append('--help')\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'transformers', 'numpy', 'PIL', 'yaml'} & set(sys.modules)\n"
         "sys.exit(f'imported: {sorted(heavy)}' if heavy else 0)\n"

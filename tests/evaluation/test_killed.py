@@ -30,7 +30,7 @@ def arguments(out: Path) -> list[str]:
 
 def start(out: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "slime_vlm_command", *arguments(out)],
+        [sys.executable, "-m", "slime_vlm", *arguments(out)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,

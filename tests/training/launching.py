@@ -15,6 +15,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from slime_vlm.recipes import FOLDER as RECIPES
 from slime_vlm.training.trainer import COMPLETE
 from tests.training.forking import PATIENCE, ROOT
 from tests.training.mini import losses
@@ -56,7 +57,7 @@ elastic_launch(config_from_args(options)[0], process)(*options.training_script_a
 
 def sharding(file: Path) -> dict[str, str]:
     """Environment of the recipe for FSDP2, as `accelerate launch` sets it; what is sharded is written to `file`."""
-    recipe = yaml.safe_load((ROOT / "recipes" / "accelerate" / "fsdp2.yaml").read_text())
+    recipe = yaml.safe_load((RECIPES / "accelerate" / "fsdp2.yaml").read_text())
     values = {key.upper(): str(value) for key, value in recipe["fsdp_config"].items()}
     return {**values, "ACCELERATE_USE_FSDP": "true", "SHARDED": str(file)}
 

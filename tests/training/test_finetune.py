@@ -14,14 +14,13 @@ from slime_vlm.checkpoints.loading import load
 from slime_vlm.errors import CheckpointError
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.pages import PageSettings, write_pages
+from slime_vlm.recipes import FOLDER as RECIPES
 from slime_vlm.training.architecture import recipe_config
 from slime_vlm.training.lora import add_lora
 from slime_vlm.training.planning.dry_run import GIB, memory_estimate
 from slime_vlm.training.recipe import load_recipe
 from slime_vlm.training.run import train
 from slime_vlm.training.stages import apply_stage
-
-RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 def own_records(folder: Path) -> Path:

@@ -73,7 +73,7 @@ FLAGGED = {
 
 
 def paper_stage(name: str, recipe: str = "slime-vicuna-7b") -> Stage:
-    return next(s for s in load_recipe(ROOT / "recipes" / f"{recipe}.yaml").stages if s.name == name)
+    return next(s for s in load_recipe(recipe).stages if s.name == name)
 
 
 @pytest.mark.parametrize("recipe", PAPER)

@@ -19,6 +19,7 @@ from slime_vlm.cli.info import info
 from slime_vlm.cli.merge import merge
 from slime_vlm.cli.new import new
 from slime_vlm.cli.pages import pages
+from slime_vlm.cli.recipes import app as recipes
 from slime_vlm.cli.train import train
 from slime_vlm.quiet import quiet_bitsandbytes
 
@@ -43,6 +44,7 @@ app.command(no_args_is_help=True)(merge)
 app.command(no_args_is_help=True)(new)
 app.add_typer(data, name="data")
 app.add_typer(evaluate, name="eval")
+app.add_typer(recipes, name="recipes")
 
 # The base class of every usage error; it has no public name.
 _UsageError: Any = typer.BadParameter.__base__

@@ -9,7 +9,9 @@ import typer
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file, for example `recipes/nano.yaml`.")],
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="Recipe file, or the name of a shipped one (`slime recipes list`).")
+    ],
     stage: Annotated[list[str] | None, typer.Option("--stage", help="Run only this stage. Repeatable.")] = None,
     out: Annotated[
         Path | None,
@@ -61,7 +63,7 @@ def train(
 
     On several GPUs, start it with `torchrun` or `accelerate launch`: see docs/training.md.
 
-    Example: `slime train recipes/nano.yaml --out runs/nano --dry-run`
+    Example: `slime train nano --out runs/nano --dry-run`
     """
     from slime_vlm.errors import ConfigError
 

@@ -15,6 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from slime_vlm.errors import ConfigError
+from slime_vlm.recipes import FOLDER as RECIPES
 from slime_vlm.training.distributed.deepspeed import check_zero_checkpoint
 from slime_vlm.training.run import train
 from slime_vlm.training.stage_checks import check_start
@@ -23,7 +24,7 @@ from tests.training.mini import losses, records_recipe, write_recipe
 
 DEEPSPEED = importlib.util.find_spec("deepspeed")
 
-RECIPE = ROOT / "recipes" / "accelerate" / "zero3.yaml"
+RECIPE = RECIPES / "accelerate" / "zero3.yaml"
 
 
 def environment(**settings: str) -> dict[str, str]:

@@ -12,10 +12,10 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
 from slime_vlm.errors import ConfigError
+from slime_vlm.recipes import FOLDER as RECIPES
 from slime_vlm.training.distributed.fsdp import is_sharded
 from slime_vlm.training.run import train
 from slime_vlm.training.trainer import SlimeTrainer
-from tests.training.forking import ROOT
 from tests.training.launching import Launch, assert_same, sharding
 
 
@@ -50,7 +50,7 @@ def test_whole_checkpoints_are_not_taken_for_shards(alone: Path) -> None:
 
 @pytest.mark.parametrize("name", ["fsdp2", "zero3"])
 def test_accelerate_reads_its_recipes(name: str) -> None:
-    path = ROOT / "recipes" / "accelerate" / f"{name}.yaml"
+    path = RECIPES / "accelerate" / f"{name}.yaml"
     config = load_config_from_file(str(path))
     assert config.num_processes == 8
     known = {"fsdp2": config.fsdp_config, "zero3": config.deepspeed_config}[name]

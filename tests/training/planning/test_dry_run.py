@@ -13,6 +13,7 @@ from slime_vlm.data.images import open_stored_image, stored_image_size
 from slime_vlm.errors import ConfigError
 from slime_vlm.media.orientation import ORIENTATION_TAG
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
+from slime_vlm.recipes import FOLDER as RECIPES
 from slime_vlm.training.architecture import recipe_config
 from slime_vlm.training.models import start_model
 from slime_vlm.training.planning.dry_run import Hardware, StepPlan, memory_estimate, sequence_length
@@ -24,8 +25,6 @@ from slime_vlm.training.run import train
 from slime_vlm.training.stages import apply_stage
 from tests.conftest import tiny_config
 from tests.training.mini import mini_recipe, records_recipe, write_recipe, write_records
-
-RECIPES = Path(__file__).parents[3] / "recipes"
 
 
 def test_memory_by_hand() -> None:

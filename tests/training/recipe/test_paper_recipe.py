@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from slime_vlm.checkpoints.loading import load
 from slime_vlm.checkpoints.published.weight_names import native_names
+from slime_vlm.recipes import FOLDER as RECIPES
 from slime_vlm.training.recipe import load_recipe
 from slime_vlm.training.run import train
 from slime_vlm.training.stages import apply_stage
@@ -19,7 +20,7 @@ from tests.data.writing import make_image, turns, write_lines
 from tests.training.mini import losses, write_parts
 
 ROOT = Path(__file__).parents[3]
-RECIPE = ROOT / "recipes" / "slime-vicuna-7b.yaml"
+RECIPE = RECIPES / "slime-vicuna-7b.yaml"
 
 # Stage of the recipe -> stage of the published scripts, whose flags were recorded.
 PUBLISHED = {

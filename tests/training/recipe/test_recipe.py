@@ -9,10 +9,9 @@ import pytest
 import yaml
 
 from slime_vlm.errors import ConfigError
+from slime_vlm.recipes import FOLDER as RECIPES
 from slime_vlm.training.recipe import load_recipe, recipe_dict
 from tests.training.mini import mini_recipe, write_recipe
-
-RECIPES = Path(__file__).parents[3] / "recipes"
 
 
 def message_of(tmp_path: Path, recipe: Any, overrides: dict[str, str] | None = None) -> str:

@@ -59,7 +59,7 @@ def open_lora(folder: Path, base: str | Path | None = None) -> LoraFolder:
     Raises:
         CheckpointError: It is damaged; or the base is not there, damaged, or another one than it was trained on.
     """
-    lora = read_lora(folder, native=True)
+    lora = read_lora(folder)
     found = _base_folder(folder, lora, base)
     opened = LoraFolder(folder, found, lora, _tensors(found))
     # What does not fit the base is told now rather than when tensors are read.

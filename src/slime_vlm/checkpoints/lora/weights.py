@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from slime_vlm.checkpoints.json_files import read_json
-from slime_vlm.checkpoints.published.weight_names import native_names
 from slime_vlm.checkpoints.tensor_files import StoredTensor, file_tensors, some
 from slime_vlm.errors import CheckpointError
 
@@ -116,12 +115,13 @@ def folded(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
     return torch.addmm(weight.float(), b.float(), a.float(), alpha=scale).to(weight)
 
 
-def read_lora(folder: Path, native: bool = False) -> LoraWeights:
+def read_lora(folder: Path, native_names: Callable[[str], list[str]] | None = None) -> LoraWeights:
     """Read the low-rank weights of a folder with `adapter_config.json`.
 
     Args:
         folder: The folder.
-        native: Whether names are those of this package, and `modules_to_save` may be there; else they are published.
+        native_names: Turns a published name into those of this package. None: the names are those of this package, and
+            `modules_to_save` may be there.
 
     Raises:
         CheckpointError: They are damaged, or were trained in a way that this cannot add up.
@@ -134,10 +134,10 @@ def read_lora(folder: Path, native: bool = False) -> LoraWeights:
         if settings.get(name) not in (plain, None):
             raise CheckpointError(f"{path} has {name} {settings[name]!r}, expected {plain!r}; merge it with peft first")
     saved = settings.get("modules_to_save") or []
-    if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved) or (saved and not native):
+    if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved) or (saved and native_names):
         raise CheckpointError(f"{path} has modules_to_save {saved!r}, expected none; merge it with peft first")
     rank, alpha = _positive(settings, "r", path), _positive(settings, "lora_alpha", path)
-    pairs, whole = _weights(folder, rank, tuple(f"{name}." for name in saved) if native else None)
+    pairs, whole = _weights(folder, rank, tuple(f"{name}." for name in saved), native_names)
     base = settings.get("base_model_name_or_path")
     return LoraWeights(
         folder=folder,
@@ -156,9 +156,9 @@ def _positive(settings: Mapping[str, Any], name: str, path: Path) -> float:
 
 
 def _weights(
-    folder: Path, rank: float, saved: tuple[str, ...] | None
+    folder: Path, rank: float, saved: tuple[str, ...], native_names: Callable[[str], list[str]] | None
 ) -> tuple[dict[str, tuple[StoredTensor, StoredTensor]], dict[str, StoredTensor]]:
-    """Low-rank weights, and those that were trained whole: of native names that begin as `saved` says, else none."""
+    """Return low-rank weights, and those that were trained whole, whose native names begin as `saved` says."""
     path = next((folder / name for name in _WEIGHTS if (folder / name).exists()), None)
     if path is None:
         raise CheckpointError(f"{folder} has {ADAPTER_CONFIG} but neither {' nor '.join(_WEIGHTS)}; fetch it again")
@@ -171,7 +171,7 @@ def _weights(
             whole[name.removeprefix(PREFIX)] = tensor
             continue
         target = f"{match[1]}.weight" if match else ""
-        targets = [target] if saved is not None else native_names(target)
+        targets = native_names(target) if native_names else [target]
         if match is None or len(targets) != 1:
             unknown.append(name)
             continue

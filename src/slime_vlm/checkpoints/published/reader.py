@@ -28,7 +28,7 @@ from slime_vlm.checkpoints.published.config import (
 )
 from slime_vlm.checkpoints.published.vision_weights import PREFIX as VISION_PREFIX
 from slime_vlm.checkpoints.published.vision_weights import compare_with_public, public_tower, tower_name
-from slime_vlm.checkpoints.published.weight_names import is_unused, native_tensors
+from slime_vlm.checkpoints.published.weight_names import is_unused, native_names, native_tensors
 from slime_vlm.checkpoints.tensor_files import StoredTensor, file_tensors, folder_tensors, has_weights, in_memory, some
 from slime_vlm.errors import CheckpointError, one_line
 from slime_vlm.model.configuration_slime import SlimeConfig
@@ -107,7 +107,7 @@ def open_published(src: Path, base: str | Path | None = None) -> PublishedCheckp
             shape; or the base is missing or another one.
     """
     fields = read_json(src / "config.json")
-    lora = read_lora(src) if (src / ADAPTER_CONFIG).exists() else None
+    lora = read_lora(src, native_names) if (src / ADAPTER_CONFIG).exists() else None
     adapters = [src / name for name in (_BESIDE_LORA, *ADAPTER_FILES) if (src / name).exists()]
     whole = lora is None and (has_weights(src) or not adapters)
     base_folder = None if whole else _base_folder(src, base, lora)

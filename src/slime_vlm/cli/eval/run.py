@@ -106,7 +106,7 @@ def run(
 
     Writes predictions, results.md, results.json and plots to `--out`. Run the same command again to resume after
     an interruption; answered questions are not asked again. On several GPUs, start it with
-    `accelerate launch --module slime_vlm_command eval run …`.
+    `accelerate launch --module slime_vlm eval run …`.
 
     Example: `slime eval run --model slime-8b --tasks textvqa,pope --out runs/eval`
     """

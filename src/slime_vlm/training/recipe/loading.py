@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from slime_vlm.errors import ConfigError
+from slime_vlm.recipes import recipe_path
 from slime_vlm.training.recipe.checks import recipe_problems
 from slime_vlm.training.recipe.migration import move_former_keys
 from slime_vlm.training.recipe.schema import Recipe
@@ -17,14 +18,15 @@ def load_recipe(path: str | Path, overrides: dict[str, str] | None = None) -> Re
     """Read a recipe.
 
     Args:
-        path: YAML file.
+        path: YAML file, or the name of a shipped recipe.
         overrides: Dotted keys to YAML values, `{"stages.encoder.steps": "20"}`. A stage is addressed by its name.
 
     Raises:
         ConfigError: The file is missing or is not YAML, keys are unknown, moved or missing, or values are out of range
             (all reported at once). Or an override is not YAML or does not fit the recipe.
     """
-    raw = read_yaml(Path(path))
+    path = recipe_path(path)
+    raw = read_yaml(path)
     for key, value in (overrides or {}).items():
         override(raw, key, value)
     return _checked_recipe(path, raw, move_former_keys(raw))

@@ -33,7 +33,7 @@ def read_yaml(path: Path) -> Any:
         ConfigError: the file is missing or no YAML.
     """
     if not path.is_file():
-        raise ConfigError(f"no recipe at {path}: give the path of a YAML file, such as recipes/nano.yaml")
+        raise ConfigError(f"no recipe at {path}: give the path of a YAML file, or a name that slime recipes list shows")
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Yaml)
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""`slime chat`: questions and commands from a pipe, one line for what is wrong, Ctrl-C stops the answer alone."""
+"""`slime chat`: questions and commands from a pipe, one line per error, Ctrl-C stops only the answer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def page(tmp_path) -> Path:
 
 @pytest.fixture
 def chat(monkeypatch, capsys, tmp_path, checkpoint):
-    """Runs `slime chat` on piped lines: exit code, standard output, standard error."""
+    """Run `slime chat` on piped lines: exit code, standard output, standard error."""
     monkeypatch.delenv("SLIME_DEBUG", raising=False)
     monkeypatch.chdir(tmp_path)
 

@@ -1,4 +1,4 @@
-"""The command line: it starts light, and every failure a user can cause is one line."""
+"""The command line imports nothing heavy before it runs, and every failure that a user can cause is one line."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def page(tmp_path) -> Path:
 
 @pytest.fixture
 def slime(monkeypatch, capsys):
-    """Runs the command line in this process: exit code, standard output, standard error."""
+    """Run the command line in this process: exit code, standard output, standard error."""
     monkeypatch.delenv("SLIME_DEBUG", raising=False)
 
     def call(*arguments: object) -> tuple[int, str, str]:
@@ -82,7 +82,7 @@ def slime(monkeypatch, capsys):
 
 
 def failure_line(result: tuple[int, str, str], code: int = 2) -> str:
-    """Checks that a call failed with one line and nothing else, and gives that line."""
+    """Check that a call failed with one line and nothing else, and return that line."""
     found, out, err = result
     assert (found, out) == (code, "")
     assert err.startswith("slime: ")

@@ -1,4 +1,4 @@
-"""`slime info` counts by formulas that can be checked by hand, without any weights."""
+"""`slime info` counts without weights, checked against formulas by hand."""
 
 from __future__ import annotations
 

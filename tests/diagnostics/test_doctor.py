@@ -1,4 +1,4 @@
-"""`slime doctor` names what is there and what is missing, and never fails."""
+"""`slime doctor` reports what is installed and what is missing, and never fails."""
 
 from __future__ import annotations
 

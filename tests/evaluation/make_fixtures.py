@@ -45,7 +45,7 @@ def hub_image(number: int) -> dict[str, Any]:
 
 def ten(*answers: str) -> list[str]:
     """Ten annotators who gave these answers in turn."""
-    return [answers[place % len(answers)] for place in range(10)]
+    return [answers[index % len(answers)] for index in range(10)]
 
 
 VQAV2 = [
@@ -54,8 +54,8 @@ VQAV2 = [
         "question": question,
         "question_type": "what",
         "answers": [
-            {"answer": answer, "answer_confidence": "yes", "answer_id": place + 1}
-            for place, answer in enumerate(ten(*answers))
+            {"answer": answer, "answer_confidence": "yes", "answer_id": index + 1}
+            for index, answer in enumerate(ten(*answers))
         ],
         "image_id": 262148,
         "answer_type": "other",
@@ -522,7 +522,7 @@ MMHAL = [
 
 
 def main() -> None:
-    """Write all fixtures anew."""
+    """Write all fixtures again."""
     shutil.rmtree(FIXTURES, ignore_errors=True)
     _parquet("vqav2/data/validation-00000-of-00001.parquet", VQAV2)
     _parquet("gqa/testdev_balanced_instructions/testdev-00000-of-00001.parquet", GQA_QUESTIONS)

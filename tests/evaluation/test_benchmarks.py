@@ -21,7 +21,7 @@ from slime_vlm.evaluation.records import load_records
 from slime_vlm.evaluation.submission import write_submission
 from slime_vlm.media import Clip
 from tests.evaluation.make_fixtures import FIXTURES
-from tests.evaluation.oracle import right_answer
+from tests.evaluation.right_answers import right_answer
 
 ROOT = Path(__file__).parent.parent.parent
 # Fixtures hold two categories of perception and one of cognition, and three of a thousand questions.
@@ -43,7 +43,7 @@ every_benchmark = pytest.mark.parametrize("benchmark", BENCHMARKS.values(), ids=
 
 def questions_of(benchmark: Benchmark, data: Path = FIXTURES) -> tuple[list[Question], Path | None]:
     records = load_records(Task(benchmark, benchmark.source.split), data)
-    return [benchmark.ask(row, place) for place, row in enumerate(records.rows)], records.folder
+    return [benchmark.ask(row, index) for index, row in enumerate(records.rows)], records.folder
 
 
 def scored(benchmark: Benchmark, predictions: list[str]) -> list[Scored]:
@@ -133,8 +133,8 @@ def _as_hub_image(text: str, folder: Path | None) -> dict[str, object] | None:
 
 
 def test_prompts_word_by_word() -> None:
-    def prompt(name: str, place: int = 0) -> str:
-        return questions_of(BENCHMARKS[name])[0][place].prompt
+    def prompt(name: str, index: int = 0) -> str:
+        return questions_of(BENCHMARKS[name])[0][index].prompt
 
     assert prompt("scienceqa") == (
         "Context: Look at the picture.\nWhich of these is red?\nA. the sky\nB. the square"

@@ -73,9 +73,9 @@ def grader() -> Iterator[Grader]:
 def rows_of(name: str, *predictions: str) -> list[dict[str, Any]]:
     questions, _ = questions_of(BENCHMARKS[name])
     return [
-        {"task": name, "split": BENCHMARKS[name].source.split, "place": place, "id": q.id, "prediction": text}
+        {"task": name, "split": BENCHMARKS[name].source.split, "place": index, "id": q.id, "prediction": text}
         | {"target": q.target}
-        for place, (q, text) in enumerate(zip(questions, predictions, strict=True))
+        for index, (q, text) in enumerate(zip(questions, predictions, strict=True))
     ]
 
 

@@ -1,4 +1,4 @@
-"""The shipped model on five tasks from end to end: killed in the middle and resumed, it is as if nothing had been."""
+"""The shipped model on five tasks from end to end. A run that is killed and resumed equals an uninterrupted one."""
 
 from __future__ import annotations
 

@@ -333,7 +333,7 @@ def test_mmmu_keeps_every_value_and_not_the_characters_of_the_first() -> None:
         ("B).", ["red", "blue"], "text", "B"),
         ("The answer is B", ["red", "blue"], "text", "B"),
         ("The answer: (B) blue", ["red", "blue"], "text", "B"),
-        # A word is no letter.
+        # A word is not a letter.
         ("The answer is a square", ["circle", "square"], "text", None),
         ("14.5", [], "float", "14.5"),
         ('The answer is "7".', [], "integer", "7"),

@@ -14,7 +14,7 @@ from slime_vlm.evaluation.metrics.objects import named_objects
         ("A dog, and two cats.", {"dog", "cat"}),
         ("People stand by the traffic\nlights.", {"person", "traffic light"}),
         ("Firemen with knives and berries", {"fireman", "knife", "berry"}),
-        # A part of a word is no word, and neither is a synonym.
+        # A part of a word does not count, and neither does a synonym.
         ("A hotdog, cattle and a puppy", set()),
         ("There is no dog.", {"dog"}),
         ("", set()),

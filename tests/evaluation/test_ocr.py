@@ -1,4 +1,4 @@
-"""Finding values among boxes of text, by hand; no reader is needed."""
+"""Find values among boxes of text, checked by hand, without an OCR engine."""
 
 from __future__ import annotations
 
@@ -128,6 +128,6 @@ def test_the_reader_reads_a_page() -> None:
     value = next(question.answer for question in page.questions if question.value_runs)
     texts = [piece.text.replace(" ", "") for piece in split_boxes(found)]
     assert value.replace(" ", "") in texts
-    place = found[texts.index(value.replace(" ", ""))] if len(texts) == len(found) else found[0]
-    assert 0 <= place.left < place.right <= page.width + 10
-    assert place.top < place.bottom
+    box = found[texts.index(value.replace(" ", ""))] if len(texts) == len(found) else found[0]
+    assert 0 <= box.left < box.right <= page.width + 10
+    assert box.top < box.bottom

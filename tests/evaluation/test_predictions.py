@@ -12,8 +12,8 @@ from slime_vlm.errors import DataError
 from slime_vlm.evaluation.predictions import FILE, PredictionStore, read_rows
 
 
-def row(place: int, text: str = "no") -> dict[str, Any]:
-    return {"task": "pope", "place": place, "id": f"q{place}", "prediction": text, "target": {}}
+def row(index: int, text: str = "no") -> dict[str, Any]:
+    return {"task": "pope", "place": index, "id": f"q{index}", "prediction": text, "target": {}}
 
 
 def test_a_file_cut_anywhere_keeps_its_whole_lines(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_a_file_cut_anywhere_keeps_its_whole_lines(tmp_path: Path) -> None:
     store.append([row(0, "nö 🙂\u2028x"), row(1, "\ud800")])
     store.append([row(2)])
     content = (tmp_path / "whole" / "predictions.part0.jsonl").read_bytes()
-    ends = [place + 1 for place, byte in enumerate(content) if byte == 10]
+    ends = [index + 1 for index, byte in enumerate(content) if byte == 10]
     assert len(ends) == 3
     for cut in range(len(content) + 1):
         folder = tmp_path / "cut"

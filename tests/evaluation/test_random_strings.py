@@ -1,4 +1,4 @@
-"""Whatever a model writes, no scorer fails on it: 10,000 random strings through every benchmark."""
+"""No scorer fails, whatever a model writes: 10,000 random strings through every benchmark."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def test_the_strings_are_many_and_of_every_kind(strings: list[str]) -> None:
 def test_no_scorer_fails(benchmark: Benchmark, strings: list[str]) -> None:
     questions, _ = questions_of(benchmark)
     rows = []
-    for place, text in enumerate(strings):
-        question = questions[place % len(questions)]
+    for index, text in enumerate(strings):
+        question = questions[index % len(questions)]
         score = benchmark.score(text, question.target)
         assert score is None or 0.0 <= score <= 1.0, text
         rows.append(Scored(question.id, text, question.target, score))

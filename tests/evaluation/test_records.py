@@ -1,4 +1,4 @@
-"""Finding records, opening their images, and saying in one line what is wrong with them."""
+"""Find records and open their images. Whatever is wrong with them is one line."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_splits_are_told_apart(tmp_path: Path) -> None:
     assert [len(list(found.rows)) for found in by_name.values()] == [3, 2]
     with pytest.raises(DataError, match="none for the split val; rename one to val"):
         load_records(Task(BENCHMARKS["docvqa"], "val"), tmp_path)
-    # One file alone is no reason to take one split for the other.
+    # A single file of another split is not taken for the requested one.
     for path in folder.glob("test-*"):
         path.unlink()
     with pytest.raises(DataError, match=r"has validation\.jsonl but none for the split test"):

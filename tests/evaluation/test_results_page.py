@@ -1,4 +1,4 @@
-"""The table of the paper's numbers in docs/results.md names tasks that there are."""
+"""The table of the paper's numbers in docs/results.md names existing tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs: batches answer as single questions do, what is there is never computed again, and other runs are refused."""
+"""Runs: batches answer like single questions, stored answers are not computed again, other runs are refused."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_batches_answer_as_single_questions_do() -> None:
 
 
 def test_padding_behind_an_answer_is_no_text() -> None:
-    """Not even where the padding token is an ordinary one."""
+    """Not even if the padding token is an ordinary token."""
     model, processor = tiny_reader()
     images = [[open_benchmark_image(make_image(number))] for number in (2, 3, 4)]
     prompts, answerer = ["What is it?", "Which colour?", "why"], BatchAnswerer(model, processor, batch_size=3)

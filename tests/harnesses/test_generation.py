@@ -1,4 +1,4 @@
-"""Settings of a harness become those of `generate`, and what an entry point names is there."""
+"""Settings of a harness become those of `generate`, and the entry point names an existing module."""
 
 from __future__ import annotations
 

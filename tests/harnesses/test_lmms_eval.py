@@ -1,4 +1,4 @@
-"""lmms-eval itself finds the model and runs it; skipped where it is not installed, docs/evaluation.md says how."""
+"""lmms-eval finds the model and runs it. Skipped if it is not installed, see docs/evaluation.md."""
 
 from __future__ import annotations
 

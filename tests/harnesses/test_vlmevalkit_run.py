@@ -1,4 +1,4 @@
-"""VLMEvalKit itself runs the model; skipped where it is not installed, docs/evaluation.md says how."""
+"""VLMEvalKit runs the model. Skipped if it is not installed, see docs/evaluation.md."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHORT = 24
 
 
 def launch(folder: Path, *arguments: str) -> str:
-    """Runs the launcher on the tables in `folder/LMUData`; what it said."""
+    """Run the launcher on the tables in `folder/LMUData`, and return its output."""
     command = [sys.executable, "-m", "slime_vlm.harnesses.vlmevalkit", "--model", "nano", "--device", "cpu"]
     command += ["--dtype", "float32", "--max-new-tokens", str(SHORT), "--work-dir", "out", *arguments]
     environment = {**os.environ, "LMUData": str(folder / "LMUData"), "HF_HUB_OFFLINE": "1"}

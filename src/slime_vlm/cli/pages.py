@@ -30,20 +30,23 @@ def pages(
         str,
         typer.Option(
             "--source",
-            help="Where pages come from: `renderer`, `typeset` (PDFs) or `browser` (documents laid out by Chromium).",
+            help="Source of the pages: `renderer`, `typeset` (PDFs) or `browser` (documents laid out by Chromium).",
         ),
     ] = "renderer",
     look: Annotated[
         str,
-        typer.Option("--look", help="Look of the pages: `clean`, `light`, `scan`, `copy`, `fax`, `camera` or `mixed`."),
+        typer.Option(
+            "--look",
+            help="Degradation of the pages: `clean` (none), `light`, `scan`, `copy`, `fax`, `camera` or `mixed`.",
+        ),
     ] = "clean",
     pdfs: Annotated[
         Path | None,
-        typer.Option("--pdfs", help="Folder that scripts/fetch_typeset_pdfs.py filled, for `typeset` pages."),
+        typer.Option("--pdfs", help="Folder of PDFs from scripts/fetch_typeset_pdfs.py, for `typeset` pages."),
     ] = None,
     fonts: Annotated[
         Path | None,
-        typer.Option("--fonts", help="Folder that scripts/fetch_fonts.py filled, for `browser` pages."),
+        typer.Option("--fonts", help="Folder of fonts from scripts/fetch_fonts.py, for `browser` pages."),
     ] = None,
 ) -> None:
     """Render pages with questions and answers.
@@ -59,7 +62,7 @@ def pages(
         from slime_vlm.pages.writing_readable import page_source, write_readable_pages
 
         if kind:
-            raise ConfigError("slime pages: --kind is for clean pages of the renderer; leave it out")
+            raise ConfigError("slime pages: --kind works only with --source renderer and --look clean; leave it out")
         write_readable_pages(out, count, seed, page_source(source, split, pdfs=pdfs, fonts=fonts), look)
         typer.echo(f"{count} pages in {out}")
         return

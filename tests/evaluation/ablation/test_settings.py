@@ -1,4 +1,4 @@
-"""Which settings there are, and which of them a model can do."""
+"""Which settings exist, and which of them apply to a model."""
 
 from __future__ import annotations
 

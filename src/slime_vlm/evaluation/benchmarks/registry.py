@@ -1,8 +1,9 @@
 """Register all benchmarks by name, and parse `--tasks`.
 
-To add a benchmark, write one file in this folder that defines a `Benchmark` (`chartqa.py` is the shortest example) and
-add its module to `BENCHMARKS` below. The command line, the runner, the scoring, the reports and the table of
-`slime eval tasks` need no change. For its tests, add a fixture in `tests/evaluation/make_fixtures.py`.
+To add a benchmark, write one file in this folder that defines a `Benchmark` (see `chartqa.py`), import it
+below and add one line to `BENCHMARKS`. The command line, the runner, the scoring and the reports need no change. The
+tests then ask for two more things: a fixture in `tests/evaluation/make_fixtures.py`, on which they run every benchmark,
+and a line in the table of docs/evaluation.md, which `slime eval tasks` prints.
 """
 
 from __future__ import annotations

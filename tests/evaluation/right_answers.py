@@ -1,4 +1,4 @@
-"""The right answer to a fixture's question, in words that its benchmark's scorer accepts."""
+"""Give the right answer to a fixture's question, in words that its benchmark's scorer accepts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from slime_vlm.evaluation.benchmarks.benchmark import Target
 
 
 def right_answer(target: Target) -> str:
-    """From what scoring knows: the commonest of several answers, else the only one."""
+    """Return the most frequent of several answers, else the only one."""
     if target.get("answers"):
         return max(target["answers"], key=target["answers"].count)
     if "truth" in target:

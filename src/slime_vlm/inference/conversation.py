@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
     from slime_vlm.processing.processing_slime import SlimeProcessor
 
-# A Unicode noncharacter. It stands for the answer before a question, to find where the text of a turn begins.
-_ANSWER = "\ufdd4"
+# A Unicode noncharacter that `chat_markers` does not use. It stands for the answer before a question, to find where the
+# text of a turn begins.
+_ANSWER = "\ufddf"
 
 
 @dataclass(frozen=True)
@@ -282,16 +283,18 @@ class Conversation:
         # Tokens of earlier turns stay as they are. Tokenizing an answer again could split it differently.
         messages = [_message("?", 0), {"role": "assistant", "content": _ANSWER}, _message(question, len(images))]
         # Marked, so that special tokens in the question are ordinary text.
-        text = self.processor.apply_chat_template(mark_messages(messages, answers=False), add_generation_prompt=True)
+        marked = mark_messages(messages, answers=False)
+        text = self.processor.apply_chat_template(marked, add_generation_prompt=True)
         _, found, turn = text.partition(_ANSWER)
-        if not found or question.strip() not in turn:
+        segments = parse_marks(turn, self.processor.tokenizer)
+        if not found or segments is None or question.strip() not in turn:
             raise ConfigError(
                 "the model's chat template cannot write a second question; ask each question in a new conversation"
             )
         image_token_id = self.processor.image_token_id
         encoded = encode_segments(
             self.processor.tokenizer,
-            parse_marks(turn, self.processor.tokenizer) or [],
+            segments,
             image_token_id,
             image_token=self.processor.image_token,
             add_special_tokens=False,

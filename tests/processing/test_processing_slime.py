@@ -357,7 +357,7 @@ def test_processor_follows_a_config():
     assert processor.token_layout == config.token_layout
     assert (processor.image_processor.view_size, processor.image_processor.max_tiles) == (56, 3)
     config.image_token_id += 1
-    with pytest.raises(ConfigError, match="take the tokenizer that belongs to the model"):
+    with pytest.raises(ConfigError, match="use the tokenizer that belongs to the model"):
         processor.follow(config)
     with pytest.raises(ConfigError, match="style 'cuneiform' is unknown"):
         SlimeProcessor(SlimeImageProcessor(), byte_tokenizer(), conversation_style="cuneiform")

@@ -1,8 +1,8 @@
-"""Rows of a scaled image, a band at a time: the pixels of `Image.resize`, bit for bit, and never all of it at once.
+"""Rows of a scaled image, a band at a time: the pixels of `Image.resize` bit for bit, without the whole scaled image.
 
-Pillow scales in two passes, across and down, and rounds to 8 bits after each. Across, every row stands alone, so a band
-is scaled by Pillow itself. Down, Pillow takes a part of the result only by a box in single precision, which moves some
-pixels by a grey level; so that pass is written out here, with Pillow's whole-number weights.
+Pillow scales in two passes, across and down, and rounds to 8 bits after each. The pass across treats every row by
+itself, so Pillow scales bands there. For a part of the pass down, Pillow only takes a box in single precision, which
+changes some pixels by one grey level. That pass is therefore written out here, with Pillow's integer weights.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from slime_vlm.media import TiledImage
 
 # Fractional bits of Pillow's weights for 8-bit channels.
 _BITS = 22
-# Rows of the source that are held at a time.
+# Rows of the source that are in memory at a time.
 _SOURCE_ROWS = 1024
 # Reach of the bicubic filter to either side, in pixels of the coarser of the two images.
 _REACH = 2.0
 
 
 class RowBands:
-    """An image scaled by the bicubic filter, of which any rows can be had.
+    """An image scaled by the bicubic filter. It computes any range of rows.
 
     Args:
-        image: The image, RGB; or what has its size and `crop`.
+        image: The RGB image, or an object with its size and `crop`.
         height: Height after scaling.
         width: Width after scaling.
     """
@@ -35,8 +35,8 @@ class RowBands:
         self._down_first = down_first(image.height, image.width, height, width)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """Rows start to stop (not included) of the scaled image, uint8 [stop - start, width, 3]."""
-        # Every row stands alone, so a band that takes too many rows of the source comes in pieces.
+        """Compute rows start to stop (exclusive) of the scaled image, uint8 [stop - start, width, 3]."""
+        # Rows are independent, so a band that needs too many rows of the source is computed in pieces.
         piece = max(1, _SOURCE_ROWS * self.height // self.image.height)
         pieces = [self._piece(first, min(first + piece, stop)) for first in range(start, stop, piece)]
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
@@ -58,35 +58,35 @@ class RowBands:
         return band.resize((self.width, band.height), Image.Resampling.BICUBIC)
 
     def _down(self, band: np.ndarray, start: int, stop: int, top: int) -> np.ndarray:
-        """Rows start to stop of the result from a band [n, w, 3] of rows that begins with row `top` of the source."""
+        """Compute rows start to stop of the result from a band [n, w, 3] that starts at row `top` of the source."""
         sources = band.reshape(len(band), -1)
         scaled = np.empty((stop - start, sources.shape[1]), dtype=np.uint8)
         total, product = np.empty((2, sources.shape[1]), dtype=np.int32)
-        for place, row in zip(scaled, range(start, stop), strict=True):
+        for out, row in zip(scaled, range(start, stop), strict=True):
             total.fill(1 << (_BITS - 1))
             for source, weight in zip(sources[self._first[row] - top :], self._weights[row], strict=False):
                 np.multiply(source, weight, out=product, dtype=np.int32)
                 total += product
             total >>= _BITS
-            np.clip(total, 0, 255, out=place, casting="unsafe")
+            np.clip(total, 0, 255, out=out, casting="unsafe")
         return scaled.reshape(stop - start, -1, 3)
 
 
 def down_first(height: int, width: int, new_height: int, new_width: int) -> bool:
     """Whether Pillow scales an image of this size down its columns first.
 
-    The order matters, for what sharp edges overshoot is cut off between the passes. It is Pillow 13's rule, found by
-    trial (older versions always go across first); a test compares bands with Pillow over many sizes.
+    The order matters, since overshoot at sharp edges is clipped between the passes. This is the rule of Pillow 13,
+    found by trial. Older versions always scale across first. A test compares bands with Pillow over many sizes.
     """
     return height - new_height > 2 * max(0, width - new_width)
 
 
 def bicubic_weights(size: int, target: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pillow's weights for scaling `size` pixels to `target`; scaling down widens the filter.
+    """Compute Pillow's weights for scaling `size` pixels to `target`. Scaling down widens the filter.
 
     Returns:
-        First source pixel of every target pixel, int [target]; weights from there on in units of 2^-22, int32
-        [target, taps], 0 past the filter and past the end of the source.
+        First source pixel of every target pixel, int [target], and the weights from there on in units of 2^-22, int32
+        [target, taps]. They are 0 beyond the filter and beyond the end of the source.
     """
     scale = size / target
     stretch = max(scale, 1.0)

@@ -1,7 +1,7 @@
 """Marks that carry questions and answers through any chat template.
 
-A chat template turns messages into one string, and who said what is lost. So texts are wrapped in marks before they are
-rendered, and the marks are taken out again afterwards: no template has to be understood for it.
+A chat template turns messages into one string, which no longer tells who said what. Texts are therefore wrapped in
+marks before they are rendered, and the marks are removed afterwards. This works for any template.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 from slime_vlm.processing.chat_styles import Kind, Segment
 
-# Unicode noncharacters: reserved for use inside a program, so no honest text has them.
+# Unicode noncharacters. They are reserved for use inside a program, so ordinary text does not contain them.
 _OPEN_QUESTION, _CLOSE_QUESTION, _OPEN_ANSWER, _CLOSE_ANSWER = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3"
-# What was said in earlier turns: neither question nor label, but text in which special tokens mean nothing.
+# Texts of earlier turns. They are neither question nor label, but special tokens in them are ordinary text.
 _OPEN_SAID, _CLOSE_SAID = "\ufdd6", "\ufdd7"
 _KINDS: dict[str, tuple[str, Kind]] = {
     _OPEN_QUESTION: (_CLOSE_QUESTION, "question"),
@@ -28,16 +28,16 @@ _ENDS_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "</s>")
 
 
 def mark_messages(conversation: Any, *, answers: bool) -> Any:
-    """Wrap what users and assistants said in marks; return a copy.
+    """Wrap the texts of users and assistants in marks, and return a copy.
 
-    The last user text is the question. With `answers` every user text is one, and assistant texts are answers. What was
-    said in other turns is marked as well: special tokens in it are ordinary text.
+    The last user text is the question. With `answers`, every user text is a question, and assistant texts are answers.
+    Texts of other turns are marked as well, since special tokens in them are ordinary text.
 
-    Marks stand inside the blanks around a text, so that templates that strip blanks still strip them.
+    Marks go inside the blanks around a text, so that a template that strips blanks still strips them.
 
     Args:
         conversation: Messages, or a list of conversations.
-        answers: Whether to mark all turns, answers among them.
+        answers: Whether to mark every turn as question or answer.
     """
     if not isinstance(conversation, (list, tuple)):
         return conversation
@@ -75,14 +75,13 @@ def _wrap(text: str, opening: str | None) -> str:
 
 
 def parse_marks(text: str, tokenizer: Any, closing: str | None = None) -> list[Segment] | None:
-    """Take the marks out of a rendered text; None when it has none.
+    """Remove the marks from a rendered text and return its segments, or None if it has no marks.
 
-    An answer is widened over the blanks around it and over the end of turn that follows it, which are the model's to
-    write as well.
+    An answer is extended by the blanks around it and by the end of turn after it, since the model writes these as well.
 
     Args:
         text: Rendered text.
-        tokenizer: Tokenizer whose end-of-text token ends an answer, beside those of well-known templates.
+        tokenizer: Its end-of-text token ends an answer, and so do the end tokens of well-known templates.
         closing: Text that ends an answer in the style of the conversation.
     """
     if not _MARKS.search(text):
@@ -110,14 +109,14 @@ def _widen_answers(segments: Sequence[Segment], ends: Sequence[str | None]) -> l
         if widened[index].kind != "answer":
             continue
         before, answer, after = widened[index - 1].text, widened[index].text, widened[index + 1].text
-        # Only a single blank: a prompt such as `ASSISTANT:` leaves it to the model, line ends belong to the template.
+        # A single blank only: after a prompt such as `ASSISTANT:` the model writes it. Line ends are of the template.
         lead = " " if before.endswith(" ") and not before.endswith("\n ") else ""
         found = pattern.match(after)
         tail = found.group() if found else ""
         widened[index - 1] = replace(widened[index - 1], text=before[: len(before) - len(lead)])
         widened[index] = Segment(lead + answer, "answer", literal=True)
         widened[index + 1] = replace(widened[index + 1], text=after[len(tail) :])
-        # The end of turn is a special token, apart from what was said.
+        # The end of turn is a special token, so it is not part of the literal text.
         tails[index] = Segment(tail, "answer")
     return [
         piece for index, segment in enumerate(widened) for piece in (segment, tails.get(index)) if piece is not None

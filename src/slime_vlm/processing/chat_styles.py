@@ -1,7 +1,7 @@
-"""Conversations: from turns to text, and which part of the text is the question or the answer (paper section 3.4, 4.1).
+"""Conversation styles: from turns to text with its questions and answers marked (paper section 3.4, 4.1).
 
-A conversation becomes a list of `Segment`s whose texts joined are the prompt. Every mask follows from the kinds of the
-segments, so no mask depends on how a tokenizer happens to split a prompt.
+A conversation becomes a list of `Segment`s, whose joined texts are the prompt. All masks follow from the kinds of the
+segments, so no mask depends on how a tokenizer splits a prompt.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from slime_vlm.errors import ConfigError, DataError
 
 IMAGE_PLACEHOLDER = "<image>"
 ESCAPED_PLACEHOLDER = "\\" + IMAGE_PLACEHOLDER
-"""The placeholder as a word in a text; the backslash is not tokenized."""
+"""The placeholder as a word of a text. The backslash is not tokenized."""
 
 PLACEHOLDERS = re.compile(r"(?<!\\)" + re.escape(IMAGE_PLACEHOLDER))
-"""Finds placeholders that stand for an image."""
+"""Matches placeholders that stand for an image."""
 
 END_OF_CONVERSATION = "<|eot_conversation|>"
 """Literal text that the published llama3 template puts after every answer."""
@@ -39,10 +39,10 @@ CONTROL_TOKENS = (
     "[INST]",
     "[/INST]",
 )
-"""Texts that begin or end a turn in well-known chat formats, for checks that know no tokenizer."""
+"""Texts that start or end a turn in well-known chat formats, for checks without a tokenizer."""
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-"""What the speakers of a record are called, in the published form and in chat messages."""
+"""Names of the speakers of a record, in the published form and in chat messages."""
 
 Kind = Literal["template", "question", "answer"]
 _WRITTEN: tuple[Kind, Kind] = ("question", "answer")
@@ -53,11 +53,11 @@ class Segment:
     """A piece of a prompt.
 
     Attributes:
-        text: The piece; image placeholders stand in it literally.
-        kind: `template` (given by the style, and system text), `question` (what a user wrote) or `answer` (what the
+        text: The text of the piece, with image placeholders.
+        kind: `template` (text of the style, and system text), `question` (text of a user) or `answer` (text that the
             model has to write, with the token that ends it).
-        literal: Whether a user or a model wrote the piece. Special tokens in it are ordinary text then, so that nobody
-            can end a turn or begin one from inside a question.
+        literal: Whether a user or a model wrote the piece. Special tokens in it are then ordinary text, so that a
+            question cannot end its turn or start another one.
     """
 
     text: str
@@ -71,8 +71,8 @@ class Turn:
 
     Attributes:
         role: `system`, `user` or `assistant`.
-        text: What is said. Placeholders in it stay where they are.
-        images: Number of images put before the text.
+        text: Text of the message. Placeholders in it stay at their position.
+        images: Number of images before the text.
     """
 
     role: str
@@ -93,11 +93,11 @@ class ConversationStyle:
         assistant_close: Text that ends an answer, written by the model.
         system_open: Text before a system message.
         system_close: Text after a system message.
-        default_system: System message of conversations that have none; None = no system turn.
+        default_system: System message of conversations that have none. None: no system turn.
         image_close: Text between the images and the text of a question.
-        keep_question: False leaves out everything a user wrote but the images (`plain`).
+        keep_question: False drops the texts of users and keeps only the images (`plain`).
         published_tail: Text that the published code leaves after every answer of a prompt.
-        drops_empty_answer: True where the published code writes nothing for an empty answer, not even its end.
+        drops_empty_answer: True if the published code writes nothing for an empty answer, not even its end.
     """
 
     name: str
@@ -133,7 +133,7 @@ STYLES: dict[str, ConversationStyle] = {
             user_open="USER: ",
             user_close=" ",
             assistant_open="ASSISTANT:",
-            # The prompt ends at the colon, so the space is the model's to write.
+            # The prompt ends at the colon, so the model writes the space.
             answer_lead=" ",
             assistant_close="</s>",
             system_close=" ",
@@ -145,7 +145,7 @@ STYLES: dict[str, ConversationStyle] = {
         ),
         # Stages 1 and 2 of the paper: image, caption, newline.
         ConversationStyle(name="plain", assistant_close="\n", keep_question=False),
-        # The shipped small model: one token opens a turn, nothing else is template.
+        # The shipped small model: a single token opens a turn, and there is no other template text.
         ConversationStyle(
             name="pages", user_open="<user>", assistant_open="<assistant>", assistant_close="<eos>", image_close=""
         ),
@@ -177,12 +177,13 @@ def get_style(name: str | ConversationStyle | Mapping[str, Any]) -> Conversation
 def turns_from_record(conversations: Sequence[Mapping[str, str]], num_images: int | None = None) -> list[Turn]:
     """Read the turns of a training record in the published form, `[{"from": "human", "value": ...}, ...]`.
 
-    As published, the placeholder of a turn moves to its front, several in one turn become one, and an answer that
-    comes before the first question is left out.
+    As published, the placeholder of a turn moves to its front, several placeholders of a turn become one, and an answer
+    before the first question is left out.
 
     Args:
-        conversations: Turns of the record; `role` / `content` are taken as well as `from` / `value`.
-        num_images: Images of the record. When it equals the number of placeholders, a turn keeps all of its own.
+        conversations: Turns of the record, with `from` and `value`, or `role` and `content`.
+        num_images: Number of images of the record. If it equals the number of placeholders, every turn keeps all of its
+            placeholders.
 
     Raises:
         DataError: A role is unknown, roles do not alternate, or the placeholders do not fit `num_images`.
@@ -217,7 +218,7 @@ def turns_from_record(conversations: Sequence[Mapping[str, str]], num_images: in
 
 
 def turns_from_messages(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:
-    """Read chat messages, `[{"role": "user", "content": text or blocks}, ...]`; images come before the text of a turn.
+    """Read chat messages, `[{"role": "user", "content": text or blocks}, ...]`. Images go before the text of a turn.
 
     Raises:
         DataError: A role or a block type is unknown.
@@ -261,15 +262,15 @@ def build_segments(
     Args:
         turns: Messages in order.
         style: The style.
-        add_generation_prompt: Ends with what stands before an answer.
-        published: Writes what the published code writes, defects included: `<|eot_conversation|>` after every answer
-            (llama3), and nothing at all, not even the end of turn, for an empty answer (v1).
+        add_generation_prompt: Whether to end with the text before an answer.
+        published: Whether to write exactly what the published code writes, defects included: `<|eot_conversation|>`
+            after every answer (llama3), and nothing, not even the end of turn, for an empty answer (v1).
     """
     segments: list[Segment] = []
 
     def add(text: str, kind: Kind = "template", literal: bool = False) -> None:
         if text:
-            # Published code reads control tokens wherever they stand.
+            # Published code takes control tokens anywhere for control tokens.
             segments.append(Segment(text, kind, literal and not published))
 
     if style.default_system is not None and not (turns and turns[0].role == "system"):
@@ -286,12 +287,12 @@ def build_segments(
             add(style.user_close)
         else:
             add(style.assistant_open)
-            # Deviation: the published v1 prompt has no end of turn for an empty answer; here saying nothing is learnt.
+            # Deviation: the published v1 prompt has no end of turn for an empty answer. Here empty answers are learned.
             if turn.text or not (published and style.drops_empty_answer):
                 lead = style.answer_lead if turn.text else ""
                 add(lead + turn.text, "answer", literal=True)
                 add(style.assistant_close, "answer")
-            # Deviation: the published llama3 prompt leaves a literal <|eot_conversation|>, which training never saw.
+            # Deviation: the published llama3 prompt leaves a literal <|eot_conversation|>, which is not in training.
             add(style.published_tail if published else "")
     if add_generation_prompt:
         add(style.assistant_open)
@@ -309,8 +310,8 @@ def build_prompt(
 def write_chat_template(style: ConversationStyle) -> str:
     """Write a style as a Jinja chat template that renders messages exactly as `build_segments` does.
 
-    The variable `published` (default false) switches the published defects on; answers stand in generation blocks, so
-    `return_assistant_tokens_mask` works.
+    The variable `published` (default false) switches the published defects on. Answers are in generation blocks, so
+    that `return_assistant_tokens_mask` works.
     """
 
     def put(text: str) -> str:
@@ -323,7 +324,7 @@ def write_chat_template(style: ConversationStyle) -> str:
         lines.append("{%- if not messages or messages[0]['role'] != 'system' -%}" + system + "{%- endif -%}")
     lines += [
         "{%- for message in messages -%}",
-        # A for loop has its own scope in Jinja; only a namespace carries values out of the loop over blocks.
+        # A for loop has its own scope in Jinja. Only a namespace carries values out of the loop over blocks.
         "{%- set part = namespace(text='', images=0) -%}",
         "{%- if message['content'] is string -%}{%- set part.text = message['content'] -%}",
         "{%- elif message['content'] -%}",
@@ -368,9 +369,9 @@ _ONLY_IMAGES = "{%%- set part.text = %s * (part.text.split(%s) | length - 1) -%%
 
 
 def find_segments(prompt: str, style: ConversationStyle, *, add_generation_prompt: bool = True) -> list[Segment]:
-    """Find questions and answers in a prompt that was written as text, by the marks of a style.
+    """Find questions and answers in a prompt that was written as text, by the texts of a style around them.
 
-    A prompt without the marks of the style is one question as a whole.
+    If the prompt does not contain them, all of it is one question.
     """
     if not (style.user_open and style.assistant_open):
         return [Segment(prompt, "question")]

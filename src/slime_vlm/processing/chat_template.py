@@ -1,8 +1,8 @@
-"""The chat template of a language model, made to take images.
+"""Adapt the chat template of a language model to images.
 
-Language models are published with templates for text: some add the content of a message to a string, which fails for a
-list of blocks, and some write an image as a token of their own. So messages are made plain text, with our placeholder
-for every image, before the template sees them; the template itself stays as its authors wrote it.
+Language models are published with templates for text. Some append the content of a message to a string, which fails for
+a list of blocks. Some write an image as a token of their own. Messages are therefore turned into plain text, with our
+placeholder for every image, before the template processes them. The template itself does not change.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 
 from slime_vlm.processing.chat_styles import IMAGE_PLACEHOLDER
 
-# As in `conversation.build_segments`: images first, a line each, then the text.
+# As in `chat_styles.build_segments`: images first, one per line, then the text.
 _FLATTEN = """\
 {%- set flat = namespace(messages=[]) -%}
 {%- for message in messages -%}
@@ -30,18 +30,18 @@ _FLATTEN = """\
 {%- set messages = flat.messages -%}
 """.replace("IMAGE", json.dumps(IMAGE_PLACEHOLDER))
 
-# Training supervises the answer alone, so a template that opens a thinking block before it (Qwen3) has to open the same
-# empty block when the model is asked. Callers may still pass enable_thinking=True.
+# Training supervises the answer alone. A template that puts an empty thinking block before it (Qwen3) has to put the
+# same block into the prompt of a question. Callers may still pass enable_thinking=True.
 _NO_THINKING = "{%- set enable_thinking = enable_thinking | default(false) -%}\n"
 
 
 def accept_images(template: str) -> str:
-    """Put the flattening of messages in front of a chat template, and turn thinking off where the template knows it.
+    """Flatten messages in front of a chat template, and turn thinking off if the template has it.
 
     Args:
         template: Jinja template of a language model.
 
     Returns:
-        A template that renders messages with text and image blocks, and renders messages of plain text as before.
+        A template that renders messages with text and image blocks, and messages of plain text as before.
     """
     return _FLATTEN + (_NO_THINKING if "enable_thinking" in template else "") + template

@@ -1,4 +1,4 @@
-"""Rows into a batch: images matched to placeholders, tokens padded to one length."""
+"""Collate rows into a batch: match images to placeholders, and pad tokens to one length."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PADDINGS = (True, False, "longest", "max_length", "do_not_pad")
 
 
 def match_images(images: Any, per_row: Sequence[int], image_token: str) -> list[Any]:
-    """Bring images into one list, and check them against the placeholders.
+    """Flatten images into one list, and check their number against the placeholders.
 
     Args:
         images: None, one image, a list of images, or a list of images per row.
@@ -21,7 +21,7 @@ def match_images(images: Any, per_row: Sequence[int], image_token: str) -> list[
         image_token: Text of a placeholder, for messages.
 
     Raises:
-        InputError: There are more or fewer images than placeholders, in all or in a row.
+        InputError: The numbers of images and placeholders differ, in total or in a row.
     """
     if images is None:
         images = []
@@ -29,10 +29,10 @@ def match_images(images: Any, per_row: Sequence[int], image_token: str) -> list[
         images = [images]
     if any(isinstance(entry, (list, tuple)) or entry is None for entry in images):
         nested = [list(row) if isinstance(row, (list, tuple)) else [] if row is None else [row] for row in images]
-        for index, (row, wanted) in enumerate(zip(nested, per_row, strict=False)):
-            if len(row) != wanted:
+        for index, (row, expected) in enumerate(zip(nested, per_row, strict=False)):
+            if len(row) != expected:
                 raise InputError(
-                    f"row {index} has {wanted} {image_token} placeholder(s) and {len(row)} image(s), "
+                    f"row {index} has {expected} {image_token} placeholder(s) and {len(row)} image(s), "
                     "expected as many of each"
                 )
         if len(nested) != len(per_row):
@@ -64,13 +64,13 @@ def padded_length(
 
 
 def pad_rows(rows: Sequence[EncodedText], length: int | None, side: str, pad_token_id: int) -> dict[str, Any]:
-    """Pad rows to one length, on the left or right.
+    """Pad rows to one length on the left or right.
 
     Args:
         rows: Rows of a batch.
-        length: Length to pad to, None for no padding.
+        length: Length to pad to. None does not pad.
         side: `left` or `right`.
-        pad_token_id: Id of padding.
+        pad_token_id: Id of the padding token.
 
     Returns:
         `input_ids`, `attention_mask`, `question_mask`, `labels` and `offset_mapping`, each a list per row.

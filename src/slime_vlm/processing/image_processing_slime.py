@@ -22,7 +22,7 @@ from slime_vlm.model.tiling import TileGrid, choose_grid
 from slime_vlm.processing.banded_resize import RowBands, down_first
 
 WHOLE_PIXELS = 4_000_000
-"""An image that is larger than this after scaling is scaled in bands; smaller ones take less time at once."""
+"""An image that is larger than this after scaling is scaled in bands. Smaller ones are faster in a single step."""
 
 _TORCH_MODES = {PILImageResampling.BICUBIC: "bicubic", PILImageResampling.BILINEAR: "bilinear"}
 
@@ -34,10 +34,10 @@ class SlimeImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call
 
     Attributes:
         view_size: Side of a view in pixels.
-        max_tiles: Largest number of tiles of an image.
-        resize_backend: "pillow", or "torch": faster on large images, and one grey level off in a few of a thousand
-            values. Where the image shrinks far more in height than in width, and where it is scaled in bands, Pillow's
-            filter is taken all the same.
+        max_tiles: Maximum number of tiles of an image.
+        resize_backend: "pillow", or "torch", which is faster on large images and differs by one grey level in a few of
+            a thousand values. If the image shrinks far more in height than in width, or is scaled in bands, Pillow's
+            filter is used anyway.
     """
 
     view_size: int
@@ -46,18 +46,18 @@ class SlimeImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call
 
 
 _OVERSHOOT = 0.05
-"""How far floating point arrays may leave 0 to 1."""
+"""How far values of floating point arrays may be outside 0 to 1."""
 
 
 def as_rgb(image: Any) -> Image.Image:
-    """Make an 8-bit PIL RGB image of a PIL image, an array or a tensor; arrays are [H, W], [H, W, C] or [C, H, W].
+    """Convert a PIL image, an array or a tensor to an 8-bit PIL RGB image.
 
-    Floating point arrays hold 0 to 1, the convention of tensors. Modes and deep grey are treated as in opened files,
-    see `inputs.to_rgb`; an RGB image is returned as it is.
+    Arrays are [H, W], [H, W, C] or [C, H, W]. Floating point arrays hold 0 to 1, the convention of tensors. Modes and
+    deep grey are treated as in opened files, see `media.to_rgb`. An RGB image is returned as it is.
 
     Raises:
-        InputError: The array has no image shape, holds whole numbers beyond 8 bits in several channels, or floating
-            point numbers beyond 0 to 1.
+        InputError: The array has no image shape, integers beyond 8 bits in several channels, or floating point numbers
+            outside 0 to 1.
     """
     if isinstance(image, Image.Image):
         return _without_copy(image)
@@ -87,7 +87,7 @@ def as_rgb(image: Any) -> Image.Image:
 
 
 def _without_copy(image: Image.Image) -> Image.Image:
-    """As `to_rgb`, but what is RGB stays what it is: views are only read from it, and it may take 600 MB."""
+    """Convert by `to_rgb`, but return an RGB image without a copy: it is never written to, and may take 600 MB."""
     return image if image.mode == "RGB" and not image.has_transparency_data else to_rgb(image)
 
 
@@ -100,12 +100,12 @@ def cut_views(
 ) -> Iterator[np.ndarray]:
     """Cut an RGB image into its views, one after the other.
 
-    No more than a row of tiles is held at a time where the scaled image would be large.
+    If the scaled image would be large, only one row of tiles is in memory at a time.
 
     Args:
-        image: The image; one that stays in its file is scaled in bands, by Pillow's filter whatever the backend.
+        image: The image. One that stays in its file is scaled in bands, by Pillow's filter whatever the backend.
         grid: Its tiles.
-        resample: Filter that scales it.
+        resample: Filter for scaling.
         views: "both", or only the "global" view or the "local" tiles.
         resize_backend: See `SlimeImageProcessorKwargs`.
 
@@ -113,7 +113,7 @@ def cut_views(
         [P, P, 3] uint8: the whole image squashed to a square, then the tiles row by row.
 
     Raises:
-        ConfigError: The backend is unknown, or does not know the filter.
+        ConfigError: The backend is unknown, or does not have the filter.
     """
     side = grid.view_size
     scale = _scaling(image, resample, resize_backend)
@@ -135,12 +135,12 @@ def cut_views(
 
 
 def _scaling(image: Image.Image | TiledImage, resample: int, resize_backend: str) -> _Scale:
-    """Function that scales the image to a height and width, uint8 [height, width, 3]."""
+    """Return a function that scales the image to a height and width, uint8 [height, width, 3]."""
     if resize_backend not in ("pillow", "torch"):
         raise ConfigError(f"resize_backend is '{resize_backend}', expected 'pillow' or 'torch'")
     if isinstance(image, TiledImage):
         if resample != PILImageResampling.BICUBIC:
-            raise ConfigError(f"an image that stays in its file is scaled by the bicubic filter, not by {resample}")
+            raise ConfigError(f"resample is {resample}, expected bicubic for an image that stays in its file")
         return lambda height, width: RowBands(image, height, width).rows(0, height)
 
     def by_pillow(height: int, width: int) -> np.ndarray:
@@ -155,13 +155,13 @@ def _scaling(image: Image.Image | TiledImage, resample: int, resize_backend: str
     sources: list[Tensor] = []
 
     def by_torch(height: int, width: int) -> np.ndarray:
-        # Torch goes across first, and what sharp edges overshoot is cut off between the passes: up to seven levels.
+        # Torch scales across first and clips overshoot at sharp edges between the passes: up to seven grey levels.
         if down_first(image.height, image.width, height, width):
             return by_pillow(height, width)
         if not sources:
-            # Channels last is what torch's fast path takes.
+            # Torch's fast path needs channels last.
             sources.append(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None])
-        # Deviation: whole-number weights of 16 bits where Pillow has 22.
+        # Deviation: integer weights of 16 bits, Pillow has 22.
         scaled = F.interpolate(sources[0], (height, width), mode=_TORCH_MODES[resample], antialias=True)
         return scaled[0].permute(1, 2, 0).numpy()
 
@@ -169,7 +169,7 @@ def _scaling(image: Image.Image | TiledImage, resample: int, resize_backend: str
 
 
 def _rows_of_scaled(image: Image.Image | TiledImage, grid: TileGrid, resample: int, scale: _Scale) -> _Scale:
-    """Function that gives rows start to stop of the image scaled to its grid, uint8 [stop - start, width, 3]."""
+    """Return a function for rows start to stop of the image scaled to its grid, uint8 [stop - start, width, 3]."""
     large = grid.scaled_height * grid.scaled_width > WHOLE_PIXELS
     if isinstance(image, TiledImage) or (large and resample == PILImageResampling.BICUBIC):
         return RowBands(image, grid.scaled_height, grid.scaled_width).rows
@@ -180,7 +180,7 @@ def _rows_of_scaled(image: Image.Image | TiledImage, grid: TileGrid, resample: i
 def normalise(
     pixels: np.ndarray, factor: float | None, statistics: tuple[Sequence[float], Sequence[float]] | None
 ) -> None:
-    """Rescale views [V, 3, P, P] float32 in place, and take mean and standard deviation of every colour out of them."""
+    """Rescale and normalise views [V, 3, P, P] float32 in place, by mean and standard deviation of every colour."""
     if factor is not None:
         pixels *= np.float32(factor)
     if statistics is not None:
@@ -192,8 +192,8 @@ def normalise(
 class SlimeImageProcessor(PilBackend):
     """Slices images of any size into views.
 
-    Returns `pixel_values` [V, 3, P, P], all views of all images one after the other (global view first), and
-    `image_grids` [I, 2], the (rows, columns) of every image.
+    It returns `pixel_values` [V, 3, P, P], the views of all images in order (the global view of an image before its
+    tiles), and `image_grids` [I, 2], the (rows, columns) of every image.
     """
 
     model_input_names = ["pixel_values", "image_grids"]  # noqa: RUF012  (the base class's attribute)
@@ -212,17 +212,17 @@ class SlimeImageProcessor(PilBackend):
         super().__init__(**kwargs)
 
     def grid(self, height: int, width: int) -> TileGrid:
-        """Grid that an image of this size is cut into."""
+        """Return the grid of an image of this size."""
         return choose_grid(height, width, self.view_size, self.max_tiles)
 
     def stream_views(
         self, image: ImageInput | TiledImage, views_per_chunk: int, views: str = "both"
     ) -> Iterator[Tensor]:
-        """Cut one image of any size in bounded memory: the same `pixel_values` as of a call, a chunk at a time.
+        """Cut one image of any size in bounded memory: the `pixel_values` of a call, a chunk at a time.
 
         Args:
             image: The image.
-            views_per_chunk: Most views of a chunk.
+            views_per_chunk: Maximum number of views of a chunk.
             views: "both", or only the "global" view or the "local" tiles.
 
         Yields:
@@ -234,12 +234,12 @@ class SlimeImageProcessor(PilBackend):
             yield self._normalised(chunk)
 
     def frame_views(self, frames: Sequence[ImageInput]) -> Tensor:
-        """Make views of the frames of a video, each squashed to one: [F, 3, P, P]."""
+        """Squash every frame of a video to one view: [F, 3, P, P]."""
         scalings = (_scaling(as_rgb(frame), self.resample, self.resize_backend) for frame in frames)
         return self._normalised([scale(self.view_size, self.view_size) for scale in scalings])
 
     def _normalised(self, views: Sequence[np.ndarray]) -> Tensor:
-        """Views [P, P, 3] uint8 as the encoder takes them, [v, 3, P, P]."""
+        """Convert views [P, P, 3] uint8 to the input of the vision encoder, [v, 3, P, P]."""
         pixels = np.stack(views).transpose(0, 3, 1, 2).astype(np.float32, order="C")
         normalise(
             pixels,
@@ -249,7 +249,7 @@ class SlimeImageProcessor(PilBackend):
         return torch.from_numpy(pixels)
 
     def process_image(self, image: ImageInput, **kwargs: Any) -> Image.Image:
-        """Make one image RGB; unlike other processors this one works on PIL images until they are cut."""
+        """Convert one image to RGB. Unlike other processors, this one works on PIL images until they are cut."""
         return as_rgb(image)
 
     def _preprocess(
@@ -276,8 +276,8 @@ class SlimeImageProcessor(PilBackend):
             for image, grid in zip(images, grids, strict=True)
             for view in cut_views(image, grid, resample, resize_backend=resize_backend)
         )
-        for place, view in zip(pixels, views, strict=True):
-            place[:] = view.transpose(2, 0, 1)
+        for out, view in zip(pixels, views, strict=True):
+            out[:] = view.transpose(2, 0, 1)
         normalise(pixels, rescale_factor if do_rescale else None, (image_mean, image_std) if do_normalize else None)
         data = {
             "pixel_values": pixels,

@@ -1,7 +1,7 @@
-"""The processor: conversations and images in, everything the model takes out (paper section 3.1, 3.4).
+"""The processor: turns conversations and images into the inputs of the model (paper section 3.1, 3.4).
 
-Each image placeholder is repeated as often as the image has tokens before selection (`tiling.TokenLayout`); the model
-shortens the rows once it knows which local tokens a question keeps.
+Each image placeholder is repeated once per token of the image before selection (`tiling.TokenLayout`). The model then
+shortens the rows to the local tokens that a question keeps.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class SlimeProcessor(ProcessorMixin):
 
     Args:
         image_processor: Cuts images into views.
-        tokenizer: A fast tokenizer; `image_token` is added to it where it has none.
-        chat_template: Jinja template; default: the one of `conversation_style`, else the tokenizer's.
+        tokenizer: A fast tokenizer. `image_token` is added to it if it is missing.
+        chat_template: Jinja template. Default: that of `conversation_style`, else the tokenizer's.
         image_token: Text that stands for an image.
         conversation_style: `llama3`, `v1`, `plain`, `pages`, the fields of a `ConversationStyle`, or None for a
-            model that is described by its chat template alone.
-        num_global_tokens: Tokens of the global view (N), 0 when the model leaves it out.
-        num_tile_tokens: Tokens of one tile (Q), 0 when the model leaves tiles out.
-        num_separators: 1 when the model puts a separator between the two, else 0.
+            model that only has a chat template.
+        num_global_tokens: Tokens of the global view (N), 0 if the model does not use it.
+        num_tile_tokens: Tokens of one tile (Q), 0 if the model does not use tiles.
+        num_separators: 1 if the model puts a separator between the two, else 0.
 
     Raises:
         ConfigError: The conversation style is unknown, or the image token is more than one token.
@@ -86,14 +86,14 @@ class SlimeProcessor(ProcessorMixin):
         image_processor: Any = None,
         chat_template: str | None = None,
     ) -> SlimeProcessor:
-        """Build the processor that fits a model's config; sets `config.image_token_id` to the tokenizer's."""
+        """Build the processor that fits a model's config, and set `config.image_token_id` to the tokenizer's."""
         image_processor = image_processor or SlimeImageProcessor()
         processor = cls(image_processor, tokenizer, chat_template, conversation_style=conversation_style)
         config.image_token_id = processor.image_token_id
         return processor.follow(config)
 
     def follow(self, config: SlimeConfig) -> SlimeProcessor:
-        """Take over what a config says about views and token counts; returns the processor itself.
+        """Take views and token counts from a config, and return the processor itself.
 
         Raises:
             ConfigError: The config has another image token than the tokenizer.
@@ -101,7 +101,7 @@ class SlimeProcessor(ProcessorMixin):
         if config.image_token_id != self.image_token_id:
             raise ConfigError(
                 f"the config's image_token_id is {config.image_token_id}, the tokenizer's {self.image_token} is "
-                f"{self.image_token_id}; take the tokenizer that belongs to the model"
+                f"{self.image_token_id}; use the tokenizer that belongs to the model"
             )
         layout = config.token_layout
         self.num_global_tokens = layout.num_global_tokens
@@ -113,7 +113,7 @@ class SlimeProcessor(ProcessorMixin):
 
     @property
     def token_layout(self) -> TokenLayout:
-        """How many tokens each part of an image takes before selection."""
+        """Numbers of tokens of the parts of an image before selection."""
         return TokenLayout(self.num_global_tokens, self.num_tile_tokens, self.num_separators)
 
     @property
@@ -122,7 +122,7 @@ class SlimeProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        """Names of everything `__call__` may return for the model."""
+        """Names of all model inputs that `__call__` may return."""
         return ["input_ids", "attention_mask", "pixel_values", "image_grids", "question_mask"]
 
     def __call__(
@@ -135,23 +135,23 @@ class SlimeProcessor(ProcessorMixin):
     ) -> BatchFeature:
         """Process prompts that are already written, and their images.
 
-        Questions (and answers) are found by the marks of the conversation style; a prompt without them is one question.
-        `apply_chat_template` and `encode_conversations` know them exactly.
+        Questions (and answers) are found by the texts of the conversation style around them. A prompt without these is
+        one question. `apply_chat_template` and `encode_conversations` know them exactly.
 
         Args:
             images: Images of all prompts in the order of their placeholders: one, a list, or a list per prompt.
-                Each a PIL image, array, path or URL.
+                Each is a PIL image, array, path or URL.
             text: One prompt or several, with one `<image>` per image.
-            return_labels: Adds `labels`, and marks the question of every turn rather than the last one.
-            image_grids: (rows, columns) of every image, in place of `images` when the model has encoded them already
-                (`VisionTokens`); nothing is computed of the pixels.
+            return_labels: Whether to add `labels`, and to mark the question of every turn instead of the last one.
+            image_grids: (rows, columns) of every image, instead of `images` that the model has encoded already
+                (`VisionTokens`). No pixels are processed.
             **kwargs: `padding` (default True), `padding_side` (default: the tokenizer's, right with labels),
-                `max_length`, `truncation`, `return_tensors` (default "pt"), `add_special_tokens`, and those of the
-                image processor.
+                `max_length`, `truncation`, `return_tensors` (default "pt"), `add_special_tokens`, and the arguments of
+                the image processor.
 
         Returns:
-            `input_ids`, `attention_mask`, `question_mask` [B, S], `labels` [B, S] when asked; with images also
-            `pixel_values` [V, 3, H, W] and `image_grids` [I, 2] (rows, columns).
+            `input_ids`, `attention_mask` and `question_mask` [B, S]; with `return_labels` also `labels` [B, S]; with
+            images also `pixel_values` [V, 3, H, W] and `image_grids` [I, 2] (rows, columns).
 
         Raises:
             InputError: There is no text, a text is empty, or placeholders and images do not fit.
@@ -225,16 +225,16 @@ class SlimeProcessor(ProcessorMixin):
         """Process whole conversations for training.
 
         Args:
-            conversations: Rows; a row is a list of `Turn`s, of published records (`from`, `value`) or of messages
+            conversations: Rows. A row is a list of `Turn`s, of published records (`from`, `value`) or of messages
                 (`role`, `content`).
-            images: As in `__call__`; with a list per row, a record may have several images in a turn.
+            images: As in `__call__`. With a list per row, a record may have several images in a turn.
             image_grids: As in `__call__`.
-            return_labels: Adds `labels`: answers with their end of turn, -100 elsewhere.
-            label_rule: `answers` or `published`, see `text_encoding.encode_conversation`.
-            style: Another conversation style than the processor's (`plain` in stages 1 and 2).
-            max_length: Cuts rows without an image.
+            return_labels: Whether to add `labels`: answers with their end of turn, -100 elsewhere.
+            label_rule: `answers` or `published`, see `tokenization.encode_conversation`.
+            style: A conversation style to use instead of the processor's (`plain` in stages 1 and 2).
+            max_length: Cut rows without an image to this length.
             padding: Whether to pad.
-            padding_side: `left` or `right`; default right with labels.
+            padding_side: `left` or `right`. Default: right with labels.
             return_tensors: Type of the result.
 
         Raises:
@@ -242,20 +242,20 @@ class SlimeProcessor(ProcessorMixin):
             InputError: Placeholders and images do not fit.
             ConfigError: A style or label rule is unknown.
         """
-        wanted = self.style if style is None else get_style(style)
-        if wanted is None and label_rule != "answers":
+        used = self.style if style is None else get_style(style)
+        if used is None and label_rule != "answers":
             raise ConfigError(f"label_rule '{label_rule}' needs a conversation style, this model has only a template")
         nested = isinstance(images, (list, tuple)) and all(isinstance(row, (list, tuple)) for row in images)
         numbers = [len(row) for row in images] if nested and len(images) == len(conversations) else None
         encoded = []
         for index, conversation in enumerate(conversations):
             turns = read_turns(conversation, numbers[index] if numbers else None)
-            if wanted is None:
+            if used is None:
                 encoded.append(self._encode_by_template(turns))
             else:
                 encoded.append(
                     encode_conversation(
-                        self.tokenizer, turns, wanted, self.image_token_id, label_rule=label_rule, max_length=max_length
+                        self.tokenizer, turns, used, self.image_token_id, label_rule=label_rule, max_length=max_length
                     )
                 )
         return self._assemble(
@@ -269,7 +269,7 @@ class SlimeProcessor(ProcessorMixin):
         )
 
     def _encode_by_template(self, turns: Sequence[Turn]) -> EncodedText:
-        """Encode turns of a model that is described by its chat template alone."""
+        """Encode turns for a model that only has a chat template."""
         messages = [
             {"role": turn.role, "content": [{"type": "image"}] * turn.images + [{"type": "text", "text": turn.text}]}
             for turn in turns
@@ -283,11 +283,11 @@ class SlimeProcessor(ProcessorMixin):
         return encode_segments(self.tokenizer, segments, self.image_token_id, image_token=self.image_token)
 
     def apply_chat_template(self, conversation: Any, *args: Any, tokenize: bool = False, **kwargs: Any) -> Any:
-        """Write messages by the chat template, and process them when `tokenize` is set.
+        """Render messages by the chat template, and process them if `tokenize` is set.
 
-        Works as `ProcessorMixin.apply_chat_template`; with `tokenize` the question mask (and with
-        `processor_kwargs={"return_labels": True}` the labels) come from the messages themselves. The end of an answer
-        without text is not labelled here; `encode_conversations` labels it.
+        Like `ProcessorMixin.apply_chat_template`. With `tokenize`, the question mask comes from the messages
+        themselves, and so do the labels with `processor_kwargs={"return_labels": True}`. The end of an answer without
+        text is not labelled here, but `encode_conversations` labels it.
         """
         if not conversation:
             raise InputError("there is no message, expected at least one from the user")
@@ -312,7 +312,7 @@ class SlimeProcessor(ProcessorMixin):
         truncation: bool = False,
         extras: Mapping[str, bool] | None = None,
     ) -> BatchFeature:
-        """Cut the images, expand their placeholders and pad the rows."""
+        """Process the images, expand their placeholders and pad the rows."""
         per_row = [row.input_ids.count(self.image_token_id) for row in rows]
         known = images is None and image_grids is not None
         flat = match_images(list(range(len(image_grids or ()))) if known else images, per_row, self.image_token)
@@ -349,10 +349,10 @@ class SlimeProcessor(ProcessorMixin):
         )
 
     def _open(self, images: list[Any]) -> list[Any]:
-        """Open what is a file here by our own rules; the rest (URLs, base64) is fetched by transformers."""
+        """Open local files by our own rules. transformers fetches the rest (URLs, base64)."""
         opened: list[Any] = []
         for image in images:
-            # os.path, unlike pathlib, takes a base64 string for what it is: no file.
+            # os.path, unlike pathlib, does not fail on a long base64 string.
             local = isinstance(image, Path) or (isinstance(image, str) and os.path.isfile(image))
             opened.append(open_image(image) if local else image)
         return list(self.image_processor.fetch_images(opened))
@@ -366,14 +366,14 @@ class SlimeProcessor(ProcessorMixin):
         return row.cut(max_length)
 
     def replace_image_token(self, image_inputs: Mapping[str, Any], image_idx: int, **kwargs: Any) -> str:
-        """Text that a placeholder becomes: the image token once for each of the image's tokens before selection."""
+        """Return the text that replaces a placeholder: the image token once per token of the image before selection."""
         rows, cols = (int(side) for side in image_inputs["image_grids"][image_idx])
         return self.image_token * self.token_layout.num_image_tokens(rows, cols)
 
     def _get_num_multimodal_tokens(
         self, image_sizes: Sequence[tuple[int, int]] | None = None, **kwargs: Any
     ) -> MultiModalData:
-        """Count tokens and views of images of given (height, width) without looking at a pixel."""
+        """Count tokens and views of images of given (height, width) without their pixels."""
         if image_sizes is None:
             return MultiModalData()
         view_size = kwargs.get("view_size", self.image_processor.view_size)

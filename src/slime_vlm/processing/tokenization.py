@@ -1,7 +1,7 @@
 """From the segments of a conversation to token ids, question masks and labels (paper section 3.4, 4.1).
 
-As published, a prompt is cut at its image placeholders and every part is tokenized by itself, so sentencepiece puts its
-leading space before each part. The masks follow from character offsets.
+As published, a prompt is split at its image placeholders, and every part is tokenized by itself. Sentencepiece
+therefore adds its leading space to each part. The masks follow from character offsets.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class EncodedText:
     """Tokens of one row.
 
     Attributes:
-        input_ids: Token ids; one `image_token_id` for each image until `expand_images`.
+        input_ids: Token ids, with one `image_token_id` per image until `expand_images`.
         question_mask: 1 on tokens of a question, else 0.
-        labels: The token's id where the model has to write it, else -100.
+        labels: The token's id if the model has to write it, else -100.
         offsets: (first, last + 1) character of every token in the text.
     """
 
@@ -49,7 +49,7 @@ class EncodedText:
         )
 
     def expand_images(self, image_token_id: int, counts: Sequence[int]) -> EncodedText:
-        """Repeat the placeholder of image i `counts[i]` times; offsets are those in the expanded text."""
+        """Repeat the placeholder of image i `counts[i]` times. Offsets become those of the expanded text."""
         ids: list[int] = []
         question: list[int] = []
         labels: list[int] = []
@@ -74,7 +74,7 @@ class EncodedText:
         return EncodedText(ids, question, labels, offsets)
 
     def image_replacements(self, image_token_id: int, image_token: str, counts: Sequence[int]) -> list[dict[str, Any]]:
-        """Where placeholders are and come to lie by `expand_images`, in the form of transformers' assistant masks."""
+        """List the spans of placeholders before and after `expand_images`, in transformers' form."""
         found, shift = [], 0
         spans = [span for token, span in zip(self.input_ids, self.offsets, strict=True) if token == image_token_id]
         for (start, end), count in zip(spans, counts, strict=True):
@@ -100,15 +100,15 @@ def encode_segments(
     image_token: str = IMAGE_PLACEHOLDER,
     add_special_tokens: bool = True,
 ) -> EncodedText:
-    """Tokenize segments; a token belongs to the question it touches and to the answer it starts in.
+    """Tokenize segments. A token belongs to the question that it touches and to the answer in which it starts.
 
     Args:
         tokenizer: A tokenizer that knows character offsets.
         segments: The row.
         image_token_id: Id that stands for an image.
         image_token: Text that stands for an image.
-        add_special_tokens: Begins with the beginning-of-text token where the tokenizer has the habit. It is never
-            doubled when the text has it already.
+        add_special_tokens: Whether to start with the beginning-of-text token if the tokenizer adds it. If the text has
+            it already, it is not added again.
 
     Raises:
         ConfigError: The tokenizer has no character offsets.
@@ -120,7 +120,7 @@ def encode_segments(
     for segment in segments:
         piece = segment.text
         if segment.literal:
-            # An escaped placeholder is a word: the backslash goes, and the rest is not taken for an image.
+            # An escaped placeholder is a word. The backslash is dropped, and the rest does not stand for an image.
             *before, _ = parts = piece.split("\\" + image_token)
             ends = accumulate(len(part) + len(image_token) for part in before)
             verbatim |= {position + end - len(image_token) for end in ends}
@@ -129,7 +129,7 @@ def encode_segments(
         if segment.kind == "question":
             first = 0
             for words in piece.split(image_token):
-                # Blanks around a question say nothing, and sentencepiece may glue them to the template.
+                # Blanks around a question carry no meaning, and sentencepiece may join them to the template.
                 core, lead = words.strip(), len(words) - len(words.lstrip())
                 asked[first + lead : first + lead + len(core)] = b"\x01" * len(core)
                 first += len(words) + len(image_token)
@@ -149,14 +149,15 @@ def encode_segments(
     def put(token: int, start: int, end: int) -> None:
         ids.append(token)
         question.append(int(token not in special and any(is_question[start:end])))
-        # A token that starts before an answer is one that the model is never asked to write.
+        # The model never has to write a token that starts before its answer.
         labels.append(token if start < len(text) and is_answer[start] else IGNORED_LABEL)
         offsets.append((start, end))
 
     start = 0
     has_bos = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
     if has_bos or (add_special_tokens and _adds_bos(tokenizer)):
-        # Written by hand: what follows a beginning-of-text token in the text would lose sentencepiece's leading space.
+        # Added here, not by the tokenizer: after a beginning-of-text token in the text, sentencepiece would not add its
+        # leading space.
         start = len(tokenizer.bos_token) if has_bos else 0
         put(tokenizer.bos_token_id, 0, start)
         labels[0] = IGNORED_LABEL
@@ -178,12 +179,12 @@ def _adds_bos(tokenizer: Any) -> bool:
 
 
 def _tokenize_part(tokenizer: Any, text: str, is_literal: bytes | bytearray) -> list[tuple[int, tuple[int, int]]]:
-    """Tokenize text between images; special tokens in what a user wrote are split into ordinary ones."""
+    """Tokenize text between images. Special tokens in literal text are split into ordinary ones."""
     tokens = _tokenize(tokenizer, text)
     control = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     if not any(token in control and any(is_literal[first:last]) for token, (first, last) in tokens):
         return tokens
-    # Only such a text is cut at its borders: elsewhere a cut would change how the words beside it are tokenized.
+    # Only such a text is split at its borders. In other texts a split would change the tokens of the words beside it.
     tokens = []
     start = 0
     for literal, run in groupby(is_literal):
@@ -200,7 +201,7 @@ def _tokenize(tokenizer: Any, text: str, split_special_tokens: bool = False) -> 
             f"the tokenizer {type(tokenizer).__name__} has no character offsets, expected a fast tokenizer; "
             "load it from a tokenizer.json"
         )
-    # verbose=False: an image's tokens come later, so a warning about the length would be about the wrong length.
+    # verbose=False: the tokens of images are added later, so a warning would be about the wrong length.
     encoded = tokenizer(
         text,
         add_special_tokens=False,
@@ -220,18 +221,18 @@ def encode_conversation(
     label_rule: str = "answers",
     max_length: int | None = None,
 ) -> EncodedText:
-    """Tokenize a training conversation, images as one placeholder each.
+    """Tokenize a training conversation, with one placeholder per image.
 
     Args:
         tokenizer: Tokenizer with offsets.
         turns: Messages.
         style: Conversation style.
         image_token_id: Id that stands for an image.
-        label_rule: `answers` supervises every answer with its end of turn, nothing else, always. `published` is the
-            rule of the published code: labels by counting the tokens of every round, and a sample whose count is off
-            is not supervised at all. Deviation: the default is `answers`.
-        max_length: Cuts conversations without an image, as published; those with images are cut after the image's
-            tokens are in place, by the model.
+        label_rule: `answers` always supervises every answer with its end of turn, and nothing else. `published` is the
+            rule of the published code: it counts the tokens of every round, and a sample with a wrong count is not
+            supervised at all. Deviation: the default is `answers`.
+        max_length: Cut conversations without an image to this length, as published. The model cuts those with images,
+            after it has inserted them.
 
     Raises:
         ConfigError: `label_rule` is unknown.
@@ -241,7 +242,7 @@ def encode_conversation(
     segments = [
         segment
         for segment in build_segments(turns, style, published=label_rule == "published")
-        # The published training removes this tail again before tokenizing.
+        # The published training removes this tail before tokenizing.
         if segment.text != END_OF_CONVERSATION
     ]
     encoded = encode_segments(tokenizer, segments, image_token_id)
@@ -261,10 +262,10 @@ def published_labels(
     image_token_id: int,
     max_length: int | None = None,
 ) -> list[int]:
-    """Label a conversation as the published training code does, accidents included.
+    """Label a conversation exactly as the published training code does, defects included.
 
-    The prompt is split into rounds as text, the tokens of each round and of its instruction are counted apart, and
-    when the counts do not add up to the length of the sample, all of it is ignored.
+    The prompt is split into rounds as text. The tokens of each round and of its instruction are counted separately. If
+    the counts do not add up to the length of the sample, none of it is supervised.
 
     Args:
         tokenizer: Tokenizer of the sample.
@@ -272,7 +273,7 @@ def published_labels(
         style: `llama3`, `v1` or `plain`.
         input_ids: Tokens of the sample, images as one placeholder each.
         image_token_id: Id that stands for an image.
-        max_length: Samples at least this long are not checked.
+        max_length: Samples of at least this length are not checked.
 
     Raises:
         InputError: The style has no published rule.
@@ -290,7 +291,7 @@ def published_labels(
         rounds, mark, length, surplus = prompt.split(END_OF_CONVERSATION), style.assistant_open, 0, 0
         corrected = True
     elif style.name == "v1":
-        # The mark ends in a space of its own, and the count of a round has a bos: two tokens that the sample lacks.
+        # The mark ends with a separate space, and the count of a round includes a bos: two tokens too many.
         rounds, mark, length, surplus = prompt.split(style.assistant_close), " ASSISTANT: ", 1, 2
         corrected = not getattr(tokenizer, "legacy", True)
     else:
@@ -300,7 +301,7 @@ def published_labels(
         pieces = text.split(mark)
         if len(pieces) != 2:
             break
-        # Every round is tokenized as if it began the text; from the second on, one token is only there because of that.
+        # Every round is tokenized as if it started the text. From the second round on, that adds one token.
         extra = int(index > 0 and corrected)
         instruction = count(pieces[0] + mark) - surplus - extra
         labels[length : length + instruction] = [IGNORED_LABEL] * len(labels[length : length + instruction])

@@ -23,7 +23,7 @@ from slime_vlm.training.features.precompute import open_store, store_features
 from slime_vlm.training.interrupts import finish_step_on_interrupt
 from slime_vlm.training.lora import add_lora, merged, save_lora
 from slime_vlm.training.models import base_of, stage_model, start_model
-from slime_vlm.training.planning.dry_run import Hardware, print_plan
+from slime_vlm.training.planning.dry_run import FEW_STEPS, Hardware, few_steps, print_plan
 from slime_vlm.training.planning.step_flops import training_flops
 from slime_vlm.training.recipe import Recipe, Stage, load_recipe
 from slime_vlm.training.records import BadRecords, RecordCollator
@@ -183,6 +183,8 @@ def _run_stage(run: _Run, stage: Stage) -> None:
             run.console.print(f"stopped after step {step} of {steps} of stage {stage.name}; go on with --resume")
             raise KeyboardInterrupt
         _report_bad_records(run, bad_records, folder)
+        if steps < FEW_STEPS:
+            run.console.print(few_steps(stage, steps), soft_wrap=True)
         if data.objective is not None:
             data.objective.finish(model)
         _save_stage(run, stage, model, processor, trainer, before)

@@ -8,11 +8,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from slime_vlm.data import MixtureOrder
@@ -154,6 +156,21 @@ class SlimeTrainer(Trainer):
             self.optimizer = cls([{"params": group, "lr": rate} for rate, group in by_rate.items()], **options)
         return self.optimizer
 
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Create the schedule of the stage. Its first step learns, too.
+
+        Deviation: the published warm-up begins at a rate of 0, so its first step changes no weight, and a run of one
+        step changes nothing at all. Here step i of W warm-up steps, counted from 0, has (i + 1) / W of the rate.
+        """
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        warmup = self.args.get_warmup_steps(num_training_steps)
+        if isinstance(scheduler, LambdaLR) and warmup:
+            scheduler.lr_lambdas = [partial(_warm_up_from_above_zero, one, warmup) for one in scheduler.lr_lambdas]
+            rates = zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+            for group, base, factor in rates:
+                group["lr"] = base * factor(scheduler.last_epoch)
+        return scheduler
+
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
@@ -268,3 +285,8 @@ def last_complete_checkpoint(folder: Path) -> str | None:
             # Another process of the run may be at it as well.
             shutil.rmtree(path, ignore_errors=True)
     return steps[max(steps)] if steps else None
+
+
+def _warm_up_from_above_zero(schedule: Callable[[int], float], warmup: int, step: int) -> float:
+    """Return the factor of the rate at a step."""
+    return (step + 1) / warmup if step < warmup else schedule(step)

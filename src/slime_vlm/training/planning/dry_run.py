@@ -25,6 +25,9 @@ from slime_vlm.training.stages import apply_stage, trainable_table
 
 GIB = 2**30
 
+FEW_STEPS = 10
+"""Fewer optimizer steps than this deserve a warning."""
+
 _PART_OF_UNIT = {
     "views": "vision encoder",
     "adapted": "global adapter",
@@ -162,6 +165,8 @@ def print_plan(recipe: Recipe, stages: list[Stage], hardware: Hardware | None = 
         hours.append(step.hours(hardware))
         notes = [*samples.notes, *_cache_notes(stage, config, samples, step.a_view, hardware)]
         notes += _batch_notes(stage, hardware.gpus)
+        if step.steps is not None and step.steps < FEW_STEPS:
+            notes.append(few_steps(stage, step.steps))
         for note in notes:
             console.print(f"- {note}", markup=False, highlight=False, soft_wrap=True)
     known = [value for value in hours if value is not None]
@@ -255,6 +260,14 @@ def step_table(stage: Stage, step: StepPlan, hardware: Hardware) -> Table:
         table.add_row("time of 100,000 samples", _time(100_000 * per_sample))
         table.add_row("time of the stage", "unknown" if hours is None else _time(hours))
     return table
+
+
+def few_steps(stage: Stage, steps: int) -> str:
+    """Return the warning for a stage that hardly changes its model."""
+    return (
+        f"stage {stage.name} has {steps} step(s) and hardly changes the model; give it more records, epochs or steps, "
+        "or a smaller batch_size"
+    )
 
 
 def _batch_notes(stage: Stage, gpus: int) -> list[str]:

@@ -46,7 +46,7 @@ def take_up(folder: Path, process: int, processes: int) -> Any:
         _loss_sum=torch.zeros(()),
         _sums={},
     )
-    SlimeTrainer._take_up_sums(trainer, folder)  # type: ignore[arg-type]
+    SlimeTrainer._restore_sums(trainer, folder)  # type: ignore[arg-type]
     return trainer
 
 

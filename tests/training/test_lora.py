@@ -245,7 +245,7 @@ def test_four_bits_without_their_package(tmp_path: Path, monkeypatch: pytest.Mon
         ({"lora": {"base_weights": "4bit"}}, "'stages.3.lora.base_weights: 4bit' needs 'merge: false'"),
         ({"lora": {"base_weights": "bfloat16"}}, "'stages.3.lora.base_weights: bfloat16' needs 'bf16: true'"),
         ({"lora": {"base_weights": "int3"}}, "is 'int3', expected float32, bfloat16 or 4bit"),
-        ({"lora": {"merge": False}}, "'stages.3.lora.merge: false' needs one checkpoint to lie over: 'model.path'"),
+        ({"lora": {"merge": False}}, "'stages.3.lora.merge: false' needs one base checkpoint: 'model.path'"),
     ],
 )
 def test_what_does_not_go_together(stage: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -262,5 +262,7 @@ def test_adapters_apart_come_first_among_starts(tmp_path: Path) -> None:
         first,
         {**first, "name": "b", "lora": None, "start": ["a", "3"]},
     ]
-    with pytest.raises(ConfigError, match=r"'stages\.b\.start' adds '3', whose adapters are kept apart; put it first"):
+    with pytest.raises(
+        ConfigError, match=r"'stages\.b\.start' adds '3', which keeps its adapters apart; name it first"
+    ):
         load_recipe(write_recipe(tmp_path, recipe))

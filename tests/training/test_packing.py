@@ -160,7 +160,7 @@ def test_a_packed_run_goes_on(tmp_path: Path) -> None:
 def test_what_cannot_be_packed(tmp_path: Path) -> None:
     recipe = records_recipe(tmp_path, packing=True)
     recipe["model"]["config"]["keep_position_ids"] = True
-    with pytest.raises(ConfigError, match=r"stage '3': packing counts positions anew .* leave packing out"):
+    with pytest.raises(ConfigError, match=r"stage '3': packing recounts positions .* leave packing out"):
         train(write_recipe(tmp_path, recipe), tmp_path / "run")
     recipe["stages"][0] |= {"data": {"pages": {}}, "steps": 1}
     with pytest.raises(ConfigError, match=r"'stages.3.packing' needs records"):

@@ -103,7 +103,7 @@ def test_both_rules_of_labels(tmp_path: Path) -> None:
 def test_the_published_rule_needs_a_published_conversation(tmp_path: Path) -> None:
     dataset, (_, processor) = dataset_of(write_records(tmp_path)), tiny_reader()
     processor.style = get_style("pages")
-    with pytest.raises(ConfigError, match="the model's conversation is pages; expected one that has a published rule"):
+    with pytest.raises(ConfigError, match="the model's conversation is pages; expected one with a published"):
         RecordCollator(dataset, processor, labels="published")
 
 
@@ -132,7 +132,8 @@ def test_a_bad_record_is_replaced_by_the_next(tmp_path: Path) -> None:
         tally.add(collator([3])["bad_records"])
     assert [line.split(": ")[2] for line in said] == ["record 'r3'", "record 'r4'"]
     with pytest.raises(
-        DataError, match=r"record 'r4'.*bad record number 2 of 10, 1 may be: mend the data .* or raise data.max_bad"
+        DataError,
+        match=r"record 'r4'.*bad record number 2 of 10, expected at most 1: repair the data .* or raise data.max_bad",
     ):
         BadRecords(dataset, [1], said.append).add(collator([3])["bad_records"])
 
@@ -148,7 +149,7 @@ def test_bad_records_in_a_run(tmp_path: Path, workers: int, capfd: pytest.Captur
     listed = (tmp_path / "run" / "3" / "bad_records_0.jsonl").read_text()
     assert [json.loads(line)["place"] for line in listed.splitlines()] in ([3, 4], [4, 3])
     assert "2 records were left out, see" in said
-    with pytest.raises(DataError, match=r"record 'r\d'.*bad record number 2 of 10, 1 may be") as caught:
+    with pytest.raises(DataError, match=r"record 'r\d'.*bad record number 2 of 10, expected at most 1") as caught:
         train(path, tmp_path / "stopped", overrides=["stages.3.data.max_bad=0.1"])
     assert "\n" not in str(caught.value)
 
@@ -175,7 +176,9 @@ def test_bad_records_of_a_mixture(tmp_path: Path) -> None:
     assert "record 'r3'" in lines[0]["reason"]
     assert "damaged.png" in lines[0]["reason"]
     # Three more sound records in the other source make no difference: a source has a limit of its own.
-    with pytest.raises(DataError, match=r"bad.records\.json: record 'r4'.*bad record number 2 of 10, 1 may be"):
+    with pytest.raises(
+        DataError, match=r"bad.records\.json: record 'r4'.*bad record number 2 of 10, expected at most 1"
+    ):
         BadRecords(dataset, dataset.limits(0.1), said.append).add(bad)
 
 

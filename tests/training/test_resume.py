@@ -108,7 +108,7 @@ def test_interrupted_and_resumed(recipe: Path, unbroken: Path, tmp_path: Path) -
     assert "Traceback" not in said
     last = said.strip().splitlines()[-1]
     assert last.startswith("stopped after step")
-    assert last.endswith("of 8 of stage encoder; go on with --resume")
+    assert last.endswith("of 8 of stage encoder; continue with --resume")
     step = int(last.split()[3])
     assert last_complete_checkpoint(out / "encoder") == str(out / "encoder" / f"checkpoint-{step}")
 
@@ -118,7 +118,7 @@ def test_interrupted_and_resumed(recipe: Path, unbroken: Path, tmp_path: Path) -
     process.join(PATIENCE)
     said = file.read_text()
     assert process.exitcode == 0, said
-    assert f"stage encoder: going on after step {step} of 8" in said
+    assert f"stage encoder: resuming after step {step} of 8" in said
     assert_same_run("encoder", out, unbroken)
 
 
@@ -261,7 +261,7 @@ def test_a_full_disk_is_one_line(recipe: Path, tmp_path: Path) -> None:
     said = file.read_text()
     last = said.strip().splitlines()[-1]
     assert last.startswith("slime_vlm.errors.CheckpointError: cannot write to"), said
-    assert last.endswith("go on with --resume")
+    assert last.endswith("continue with --resume")
     # The torn checkpoint is not taken for one.
     assert last_complete_checkpoint(tmp_path / "run" / "encoder") is None
 

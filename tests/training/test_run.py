@@ -59,7 +59,7 @@ def test_pages_need_a_model_that_reads(tmp_path: Path) -> None:
 def test_batches_must_fit_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_recipe(tmp_path, short(1, batch_size=3, micro_batch_size=3))
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match="batch_size 3 is no multiple of micro_batch_size 3 x 2 processes"):
+    with pytest.raises(ConfigError, match="batch_size is 3, expected a multiple of micro_batch_size 3 x 2 processes"):
         train(path, tmp_path / "run")
 
 

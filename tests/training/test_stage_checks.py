@@ -27,7 +27,11 @@ def two_stages(folder: Path, **second: Any) -> dict[str, Any]:
     [
         ({"data": {"records": "none.jsonl"}}, DataError, "no records at none.jsonl: expected"),
         ({"data": {"records": "a/b", "images": "none"}}, DataError, "no image folder at none: expected"),
-        ({"batch_size": 3}, ConfigError, "stage '4': batch_size 3 is no multiple of micro_batch_size 1 x 2 processes"),
+        (
+            {"batch_size": 3},
+            ConfigError,
+            "stage '4': batch_size is 3, expected a multiple of micro_batch_size 1 x 2 pro",
+        ),
     ],
 )
 def test_before_the_first_stage(
@@ -42,7 +46,7 @@ def test_before_the_first_stage(
 
 def test_packing_is_checked_by_a_dry_run(tmp_path: Path) -> None:
     recipe = two_stages(tmp_path, packing=True, config={"keep_position_ids": True})
-    with pytest.raises(ConfigError, match=r"stage '4': packing counts positions anew"):
+    with pytest.raises(ConfigError, match=r"stage '4': packing recounts positions"):
         train(write_recipe(tmp_path, recipe), dry_run=True)
     recipe = two_stages(tmp_path, packing=True)
     kinds = ["linear_attention", "full_attention"]

@@ -75,9 +75,9 @@ def test_what_does_not_fit(first: Path, tmp_path: Path) -> None:
     weights = load_file(tmp_path / "model.safetensors")
     name = "model.language_model.norm.weight"
     save_file({**weights, name: torch.zeros(3)}, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ConfigError, match=r"norm.weight has the shape \[3\], and in .* it is \[32\]: stages that"):
+    with pytest.raises(ConfigError, match=r"norm.weight has the shape \[3\], but in .* it is \[32\]: stages that"):
         stage_model([first, tmp_path], {})
     weights["model.language_model.more"] = torch.zeros(3)
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ConfigError, match=r"more has the shape \[3\], and in .* it is absent"):
+    with pytest.raises(ConfigError, match=r"more has the shape \[3\], but in .* it is absent"):
         stage_model([first, tmp_path], {})

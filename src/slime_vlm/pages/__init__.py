@@ -1,6 +1,7 @@
-"""Seeded pages with exact questions and answers: what the small model is trained and tested on.
+"""Seeded pages with exact questions and answers, for training and testing the small model.
 
-`make_page` lays a page out from a seed without drawing it, `render` draws it, `write_pages` writes some to look at.
+`make_page` lays out a page from a seed without drawing it, `render` draws it, and `write_pages` writes pages to a
+folder.
 """
 
 from __future__ import annotations

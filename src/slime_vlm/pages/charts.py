@@ -1,4 +1,4 @@
-"""Charts: bars and lines with a word for every category and its value printed at it."""
+"""Charts: bars and lines, with a word for every category and its value printed beside it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SUPERLATIVES = 0.2  # share of charts that are asked for their highest or lowes
 
 
 def fill_chart(sheet: Sheet) -> None:
-    """Lay a chart out on a sheet and ask for its values."""
+    """Lay out a chart on a sheet and ask for its values."""
     rng, margin = sheet.rng, sheet.margin
     layout = sheet.choose_layout(_TRAINED, _HELDOUT)
     top = add_title(sheet, "chart", 0.6 if sheet.height > 300 else 0.2)
@@ -35,13 +35,13 @@ def fill_chart(sheet: Sheet) -> None:
     if rng.random() < 0.4:
         colours = [rng.choice(tuple(COLOURS.values())) for _ in categories]
 
-    place = _horizontal if layout == "horizontal" else _vertical
+    draw = _horizontal if layout == "horizontal" else _vertical
     bottom = sheet.height - margin
     if bottom - top > 350:  # a chart need not fill its page
         spare = (bottom - top - 300) * rng.uniform(0.0, 1.0)
         above = spare * rng.random()
         top, bottom = top + above, bottom - (spare - above)
-    runs = place(sheet, layout, top + 4, bottom, shown, categories, values, colours)
+    runs = draw(sheet, layout, top + 4, bottom, shown, categories, values, colours)
     add_filler(sheet, [(top, bottom)])
     facts = [
         Fact([a.format(k=c) for a in CHART_ASKS], v, (key,), value)
@@ -71,7 +71,7 @@ def _horizontal(
     values: list[str],
     colours: list[Colour],
 ) -> list[tuple[int, int]]:
-    """Bars from left to right; returns the runs (category, value) of each."""
+    """Draw bars from left to right and return the runs (category, value) of each."""
     rng, margin = sheet.rng, sheet.margin
     count = min(len(shown), int((bottom - top) // sheet.pitch), rng.randint(3, 8))
     label_width = max([sheet.body.width(t) for t in shown[:count]], default=0.0)
@@ -93,7 +93,7 @@ def _horizontal(
         sheet.draw("rectangle", [(left, middle - thick), (end, middle + thick)], fill=colours[i])
         x, align = (margin, "left") if align_left else (left - 8, "right")
         key = sheet.text(x, middle, shown[i], "key", (words[i],), align=align)
-        # The bar is short for a small value, so the number keeps its distance from the word by itself.
+        # The bar of a small value is short, so the number needs a distance from the word of its own.
         x = max(end + 8, left - 8 + GAP)
         runs.append((key, sheet.text(x, middle, values[i], "value", (words[i],), (key,))))
     return runs
@@ -109,7 +109,7 @@ def _vertical(
     values: list[str],
     colours: list[Colour],
 ) -> list[tuple[int, int]]:
-    """Bars, points or a line from left to right; returns the runs (category, value) of each."""
+    """Draw bars, points or a line from left to right and return the runs (category, value) of each."""
     rng, margin = sheet.rng, sheet.margin
     room = sheet.width - 2 * margin
     count = 0

@@ -1,7 +1,7 @@
-"""Fonts by fixed name: which families train, which are held out, their metrics and their glyphs.
+"""Fonts by fixed name: the families for training, the held-out families, their metrics and their glyphs.
 
-Nothing is picked up from the system: the same settings draw the same pages everywhere. Files come from Python packages
-of the `train` extra and from Pillow's built-in Aileron.
+No font of the system is used, so the same settings draw the same pages everywhere. Font files come from Python packages
+of the `train` extra. Aileron is built into Pillow.
 """
 
 from __future__ import annotations
@@ -76,14 +76,14 @@ FONTS: dict[str, FontFile] = {
 
 
 def font_names(split: str, fonts: str = "all") -> tuple[str, ...]:
-    """Names of the faces that pages of a split may use.
+    """Return the names of the faces that pages of a split may use.
 
     Args:
         split: "heldout_fonts" for the held-out families, anything else for the training ones.
         fonts: "all", or "pillow" for the one face that needs no extra package.
 
     Raises:
-        ConfigError: held-out faces asked of "pillow", which has none.
+        ConfigError: Held-out faces asked of "pillow", which has none.
     """
     heldout = split == "heldout_fonts"
     names = tuple(n for n, f in FONTS.items() if f.heldout == heldout and (fonts == "all" or f.package == "pillow"))
@@ -113,7 +113,7 @@ def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
         if not isinstance(font, ImageFont.FreeTypeFont):
             raise ConfigError("Pillow was built without FreeType: install a wheel of Pillow")
         return font
-    # Basic layout: one glyph a character, so a character's box is known without shaping.
+    # Basic layout: one glyph per character, so a character's box is known without shaping.
     return ImageFont.truetype(_path(name), size, layout_engine=ImageFont.Layout.BASIC)
 
 
@@ -123,9 +123,9 @@ class FontMetrics:
 
     Attributes:
         advances: float64 [128], width of each ASCII character.
-        ascent: height of the tallest letter above the baseline.
-        descent: depth of the deepest letter below it.
-        capital: height of a capital letter.
+        ascent: Height of the tallest letter above the baseline.
+        descent: Depth of the deepest letter below it.
+        capital: Height of a capital letter.
     """
 
     advances: np.ndarray
@@ -136,10 +136,10 @@ class FontMetrics:
 
 @cache
 def font_metrics(name: str) -> FontMetrics:
-    """Measures of the face called `name`.
+    """Return the measures of the face called `name`.
 
     Raises:
-        ConfigError: the package that carries the face is not installed.
+        ConfigError: The package that carries the face is not installed.
     """
     font = _font(name, _METRIC_SIZE)
     advances = np.zeros(128)
@@ -153,7 +153,7 @@ def font_metrics(name: str) -> FontMetrics:
 
 @lru_cache(maxsize=20000)
 def glyph(name: str, size: int, character: str) -> tuple[np.ndarray, int, int, float]:
-    """Coverage of one character.
+    """Return the coverage of one character.
 
     Returns:
         uint8 [h, w], its offset (down, right) from the pen position on the baseline, and its advance in pixels.

@@ -42,13 +42,13 @@ def _item_wordings(key: Key) -> list[str]:
 
 
 def _compatible(key: Key, chosen: list[Key]) -> bool:
-    """Whether no chosen key is part of this one or the other way round: "date" beside "due date" would be ambiguous."""
+    """Return whether no chosen key contains this one or is part of it. "date" beside "due date" would be ambiguous."""
     mine = set(key.words)
     return not any(mine <= set(other.words) or mine >= set(other.words) for other in chosen)
 
 
 class _Pairs:
-    """Writes key-value pairs on a sheet in one look and remembers them as facts."""
+    """Key-value pairs on a sheet in one look, which are remembered as facts."""
 
     def __init__(self, sheet: Sheet, kind: str, layout: str):
         rng = sheet.rng
@@ -62,7 +62,7 @@ class _Pairs:
         self.items: set[str] = set()
 
     def keys(self) -> Iterator[Key]:
-        """Keys in random order, those that suit the kind of page first."""
+        """Yield keys in random order, those that suit the kind of page first."""
         rng = self.sheet.rng
         longest = self.sheet.settings.max_value_length
         keys = [key for key in KEYS if shortest_value(key.value_type) <= longest]
@@ -78,7 +78,7 @@ class _Pairs:
         return text + self.mark if text[-1] not in ".:#" else text
 
     def write(self, key: Key, block: _Block, middle: float, tab: float, *, item: bool = False) -> bool:
-        """Write one pair with its first line at a height; False when it does not fit the block."""
+        """Write one pair with its first line at a height. Return False if it does not fit the block."""
         sheet, rng = self.sheet, self.sheet.rng
         text = self.printed(key)
         key_width = self.key_face.width(text)
@@ -160,7 +160,7 @@ class _Pairs:
                     break
             else:
                 return
-            # Pairs of two lines stand apart, so that a value is nearer to its own key than to the next.
+            # Leave space after pairs of two lines, so that a value is nearer to its own key than to the next.
             y += sheet.pitch * {"cells": 1.0, "stacked": 2.35, "boxed": 2.12}.get(self.layout, 1.03)
 
     def ask(self) -> None:
@@ -183,13 +183,13 @@ def _columns(sheet: Sheet, top: float, bottom: float, most: int) -> list[_Block]
     count = max(1, min(most, int((sheet.width - 2 * margin + GAP) // (narrowest + GAP))))
     count = rng.randint(max(1, count - 1), count)
     inner = (sheet.width - 2 * margin - GAP * (count - 1)) / count
-    # A wide column would part a key from its value by the whole page; most are narrower than they could be.
+    # A wide column would put the whole page between a key and its value. Most columns are narrower than they could be.
     width = inner if rng.random() < 0.3 else min(inner, rng.uniform(230, 420))
     return [_Block(margin + i * (inner + GAP), margin + i * (inner + GAP) + width, top, bottom) for i in range(count)]
 
 
 def fill_form(sheet: Sheet) -> None:
-    """Lay a form out: titled columns of pairs in one arrangement."""
+    """Lay out a form: titled columns of pairs in one arrangement."""
     rng = sheet.rng
     pairs = _Pairs(sheet, "form", sheet.choose_layout(_TRAINED, _HELDOUT))
     top = add_title(sheet, "form", 0.6 if sheet.height > 300 else 0.3)
@@ -207,7 +207,7 @@ def fill_form(sheet: Sheet) -> None:
 
 
 def fill_invoice(sheet: Sheet) -> None:
-    """Lay an invoice out: title and logo, data of the order, amounts at the lower right."""
+    """Lay out an invoice: title and logo, data of the order, amounts at the lower right."""
     rng, margin = sheet.rng, sheet.margin
     pairs = _Pairs(sheet, "invoice", sheet.choose_layout(_TRAINED, _HELDOUT))
     top = add_title(sheet, "invoice", 0.9 if sheet.height > 300 else 0.4)
@@ -248,7 +248,7 @@ def _letterhead(sheet: Sheet, top: float) -> None:
 
 
 def fill_receipt(sheet: Sheet) -> None:
-    """Lay a receipt out: a strip with goods and their prices, then the amounts."""
+    """Lay out a receipt: a strip with goods and their prices, then the amounts."""
     rng, margin = sheet.rng, sheet.margin
     layout = sheet.choose_layout(("right", "leaders", "tab"), _HELDOUT)
     widest = sheet.width - 2 * margin

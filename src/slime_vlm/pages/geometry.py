@@ -17,7 +17,7 @@ _Box = tuple[float, float, float, float]
 
 
 def fill_geometry(sheet: Sheet) -> None:
-    """Lay figures out and ask for the lengths of their sides; figures are sketches, not drawn to scale."""
+    """Lay out figures and ask for the lengths of their sides. Figures are sketches, not drawn to scale."""
     rng, margin = sheet.rng, sheet.margin
     layout = sheet.choose_layout(("outline", "filled"), ("dashed",))
     top = add_title(sheet, "geometry", 0.5 if sheet.height > 300 else 0.0)
@@ -61,7 +61,7 @@ def _overlap(a: _Box, b: _Box, gap: float) -> bool:
 
 
 def _figure(sheet: Sheet, layout: str, area: _Box, names: list[str], sides: set[frozenset[str]]) -> list[Fact]:
-    """Place one figure within an area; [] when no position of its texts is free of overlaps."""
+    """Draw one figure within an area and return its facts; none if its texts always overlap."""
     rng, count = sheet.rng, len(names)
     unit = rng.choice(("cm", "cm", "m", "mm", "km"))
     left, top, right, bottom = area
@@ -117,7 +117,7 @@ def _length(sheet: Sheet, unit: str) -> str:
 
 
 def _beside(point: tuple[float, float], behind: tuple[float, float], width: float, height: float) -> _Box:
-    """Box of a text that lies on the far side of a point, seen from `behind`, as near as it can."""
+    """Return the box of a text on the far side of a point, seen from `behind`, as near to the point as possible."""
     dx, dy = point[0] - behind[0], point[1] - behind[1]
     norm = math.hypot(dx, dy) or 1.0
     dx, dy = dx / norm, dy / norm
@@ -127,7 +127,7 @@ def _beside(point: tuple[float, float], behind: tuple[float, float], width: floa
 
 
 def _crosses(a: tuple[float, float], b: tuple[float, float], box: _Box) -> bool:
-    """Whether a side runs through a text, tested at points along it."""
+    """Return whether a side crosses a text, tested at points along the side."""
     for i in range(17):
         x, y = a[0] + (b[0] - a[0]) * i / 16, a[1] + (b[1] - a[1]) * i / 16
         if box[0] - 1 < x < box[2] + 1 and box[1] + 3 < y < box[3] - 3:

@@ -1,4 +1,4 @@
-"""Makes pages: one seed, one page."""
+"""Make one page from one seed."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _TRIES = 20
 
 
 def make_page(seed: int, settings: PageSettings) -> Page:
-    """Lay out the page of a seed; the same seed and settings give the same page in every process.
+    """Lay out the page of a seed. The same seed and settings give the same page in every process.
 
     Raises:
-        ConfigError: a negative seed, or settings under which no page holds anything to ask.
+        ConfigError: The seed is negative, or no page has anything to ask about under these settings.
     """
     if seed < 0:
         raise ConfigError(f"pages: seed is {seed}, expected 0 or more")
@@ -45,7 +45,7 @@ def make_page(seed: int, settings: PageSettings) -> Page:
     for attempt in range(_TRIES):
         sheet = Sheet(rng, *choose_page_size(rng, settings), settings)
         _FILL[kind](sheet)
-        # A narrow page may have no room for what was drawn for it; another size is drawn then.
+        # A narrow page may have no room for its content. Then draw another size.
         answers = {question.value_runs for question in sheet.questions if question.value_runs}
         if kind == "specimen" or len(answers) > (1 if attempt < _TRIES // 2 else 0):
             return sheet.page(kind, seed)

@@ -1,4 +1,4 @@
-"""What a rendered page is: pieces of text with exact boxes, drawings behind them, and questions with their answers."""
+"""A rendered page: pieces of text with exact boxes, drawings behind them, and questions with their answers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Run:
     """One piece of text on one line.
 
     Attributes:
-        text: the characters as printed.
+        text: The characters as printed.
         boxes: float32 [len(text), 4], x0, y0, x1, y1 of every character (spaces too) in page pixels; y0 and y1 are
             those of the line, the same for all characters.
         role: "key", "value", "row", "column", "cell", "label" or "other".
-        words: at most two words of `words()` that the run spells or belongs to; a vertex of a geometry page counts as
+        words: At most two words of `words()` that the run spells or belongs to; a vertex of a geometry page counts as
             the word of its capital letter.
-        word_runs: for values, cells and labels the index of the run that spells each word, or () when the owner is a
+        word_runs: For values, cells and labels the index of the run that spells each word, or () when the owner is a
             drawing.
     """
 
@@ -38,11 +38,11 @@ class Question:
     """A question about one page with its exact answer.
 
     Attributes:
-        text: the question as a person would type it.
-        answer: the text of the single run in `value_runs`, or `ABSENT`.
-        kind: kind of the page it was asked about.
-        key_runs: runs that name what is asked; () when a drawing does, or when it is absent.
-        value_runs: the run that answers; () when it is absent.
+        text: The question as a person would type it.
+        answer: The text of the single run in `value_runs`, or `ABSENT`.
+        kind: Kind of the page it was asked about.
+        key_runs: Runs that name what is asked for; () if a drawing does, or if it is absent.
+        value_runs: The run that answers; () if it is absent.
     """
 
     text: str
@@ -68,11 +68,11 @@ class Drawing:
 
     Attributes:
         shape: "rectangle", "ellipse", "polygon" or "line".
-        points: corners; two of them for a rectangle and an ellipse.
-        fill: colour of the inside, None for none.
-        outline: colour of the border or of the line, None for none.
-        width: thickness of the border in page pixels.
-        words: at most two words of `words()` that a question calls it by; () for decoration.
+        points: Corners; two of them for a rectangle and an ellipse.
+        fill: Colour of the inside, None for none.
+        outline: Colour of the border or of the line, None for none.
+        width: Thickness of the border in page pixels.
+        words: At most two words of `words()` that a question calls it by; () for decoration.
     """
 
     shape: str
@@ -84,7 +84,7 @@ class Drawing:
 
     @property
     def box(self) -> tuple[float, float, float, float]:
-        """x0, y0, x1, y1 of its corners."""
+        """Left, top, right and bottom of its corners."""
         xs, ys = zip(*self.points, strict=True)
         return min(xs), min(ys), max(xs), max(ys)
 
@@ -94,18 +94,18 @@ class Page:
     """Layout of a page, enough to draw it with `render`.
 
     Attributes:
-        height: page height in pixels.
-        width: page width in pixels.
-        kind: what it shows, one of `kinds()`.
+        height: Page height in pixels.
+        width: Page width in pixels.
+        kind: What it shows, one of `kinds()`.
         split: "train", "heldout" or "heldout_fonts".
-        seed: seed it was made from.
-        runs: every piece of text.
-        questions: questions with exact answers.
-        styles: how each run is drawn, in the order of `runs`.
-        drawings: shapes under the text, in drawing order.
-        paper: background colour.
-        noise: strength of the scan noise, 0 = none.
-        layout: name of the arrangement, to check that held-out arrangements are not seen in training.
+        seed: Seed it was made from.
+        runs: Every piece of text.
+        questions: Questions with exact answers.
+        styles: How each run is drawn, in the order of `runs`.
+        drawings: Shapes under the text, in drawing order.
+        paper: Background colour.
+        noise: Strength of the scan noise, 0 = none.
+        layout: Name of the arrangement, to check that held-out arrangements are not seen in training.
     """
 
     height: int

@@ -1,4 +1,4 @@
-"""Questions about what a page states, in several wordings, and about what it does not."""
+"""Questions about facts of a page in several wordings, and about things that are not on the page."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from slime_vlm.pages.sheet import Sheet
 
 OUTSIDE_SHARE = 0.3
-"""Share of the questions about something absent that no page is about at all."""
+"""Of the questions about something absent, the share about things that are on no page at all."""
 
 
 @dataclass(frozen=True)
 class Fact:
-    """Something that a page states, or could have stated.
+    """A fact that a page states, or could have stated.
 
     Attributes:
-        wordings: questions that ask for it, complete.
-        answer: the printed text that answers; `ABSENT` for something the page does not state.
-        key_runs: runs that name it.
-        value_run: run that answers, None when nothing does.
-        name: the part of its questions that keeps its capitals, a side "AB" for one.
+        wordings: Complete questions that ask for it.
+        answer: The printed text that answers; `ABSENT` for something the page does not state.
+        key_runs: Runs that name it.
+        value_run: Run that answers, None when nothing does.
+        name: The part of its questions that keeps its capitals, for example a side "AB".
     """
 
     wordings: Sequence[str]
@@ -37,12 +37,12 @@ class Fact:
 
 
 def vary_case(rng: random.Random, text: str, fixed: str = "") -> str:
-    """Write a question as people do: as it is, all lower, first letter capital, rarely in capitals, some without end.
+    """Vary a question as people do: unchanged, in lower case, capitalised, rarely in capitals, some without full stop.
 
     Args:
-        rng: source of randomness.
-        text: the question.
-        fixed: a name within the question that keeps its capitals (a side "AB").
+        rng: Source of randomness.
+        text: The question.
+        fixed: A name within the question that keeps its capitals (a side "AB").
     """
     if text[-1] in "?." and rng.random() < 0.15:
         text = text[:-1]
@@ -58,7 +58,7 @@ def vary_case(rng: random.Random, text: str, fixed: str = "") -> str:
 
 
 def outside(rng: random.Random, heldout: bool) -> Fact:
-    """A question about something that no page is about, with words that are spelled out in characters."""
+    """Return a fact that is on no page. Its words are outside of the vocabulary, so they are spelled in characters."""
     thing = rng.choice(OUTSIDE_HELDOUT if heldout else OUTSIDE)
     return Fact([rng.choice(OUTSIDE_ASKS).format(t=thing)])
 
@@ -67,10 +67,10 @@ def ask(sheet: Sheet, kind: str, facts: Sequence[Fact], absent: Callable[[], Fac
     """Ask different questions about the facts of a page, up to as many as its settings want.
 
     Args:
-        sheet: the page.
-        kind: kind of the page.
-        facts: what the page states; every fact is asked before one is asked again.
-        absent: draws something that the page does not state but might have, or None when there is nothing.
+        sheet: The page.
+        kind: Kind of the page.
+        facts: Facts of the page. Every fact is asked once before one is asked again.
+        absent: Draws something that the page does not state but could; None if there is nothing.
     """
     rng, count, absent_share = sheet.rng, sheet.settings.questions, sheet.settings.absent
     questions: list[Question] = []
@@ -80,7 +80,8 @@ def ask(sheet: Sheet, kind: str, facts: Sequence[Fact], absent: Callable[[], Fac
     for _ in range(6 * count):
         if len(questions) == count:
             break
-        # Absent things are counted beforehand: a page of few facts soon repeats itself and would fill up with them.
+        # Questions about absent things are counted beforehand. A page of few facts soon repeats itself, and would
+        # otherwise fill up with them.
         fact = None
         if missing or not facts:
             fact = outside(rng, sheet.heldout) if rng.random() < OUTSIDE_SHARE else absent()

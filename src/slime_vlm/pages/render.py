@@ -1,4 +1,4 @@
-"""Draws a page: shapes, then text from cached glyphs, then light scan noise."""
+"""Draw a page: shapes, then text from cached glyphs, then light scan noise."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _draw(pen: ImageDraw.ImageDraw, drawing: Drawing) -> None:
 
 
 def _write(pixels: np.ndarray, run: Run, style: TextStyle) -> None:
-    """Blend one run into the page; glyphs stand on whole pixels."""
+    """Blend one run into the page. Glyphs are placed at whole pixels."""
     height, width, _ = pixels.shape
     boxes = run.boxes
     pad = style.size // 3 + 2  # italics and serifs reach out of their advance
@@ -56,7 +56,7 @@ def _write(pixels: np.ndarray, run: Run, style: TextStyle) -> None:
         if character == " ":
             continue
         mask, down, across, advance = glyph(style.font, style.size, character)
-        # A glyph narrower than its box (the least advance of `Sheet`) stands in the middle of it.
+        # A glyph narrower than its box (the least advance of `Sheet`) is centred in it.
         x = round(left + (right - left - advance) / 2) + across - x0
         y = style.baseline + down - y0
         h, w = mask.shape
@@ -73,7 +73,7 @@ def _write(pixels: np.ndarray, run: Run, style: TextStyle) -> None:
 
 @lru_cache(maxsize=1)
 def _noise_bank() -> np.ndarray:
-    """Grain of unit spread times 16, int16 [_BANK, _BANK]: pixel noise, and speckle of a few pixels like JPEG's."""
+    """Return grain of unit spread times 16, int16 [_BANK, _BANK]: pixel noise and JPEG-like speckle."""
     rng = np.random.default_rng(20240612)
     fine = rng.standard_normal((_BANK, _BANK))
     coarse = rng.standard_normal((_BANK // 4, _BANK // 4)).repeat(4, 0).repeat(4, 1)
@@ -81,11 +81,11 @@ def _noise_bank() -> np.ndarray:
 
 
 def _scan(pixels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Light scan noise: contrast, blur, grain."""
+    """Add light scan noise: blur and grain."""
     height, width, _ = pixels.shape
     draws = rng.random(5).tolist()
     if draws[0] < 0.3 * strength:
-        # The blur grows with the page, so that it means the same at every resolution.
+        # The radius grows with the page, so that the blur looks the same at every resolution.
         radius = (0.25 + 0.45 * draws[1]) * max(1.0, min(height, width) / 700)
         pixels = np.array(Image.fromarray(pixels).filter(ImageFilter.BoxBlur(radius)))
     top, left = int(draws[2] * _BANK), int(draws[3] * _BANK)

@@ -1,4 +1,4 @@
-"""The same page drawn larger or smaller: layout, texts and questions stay, only pixels become more or fewer."""
+"""Scale a page: layout, texts and questions stay the same, and only the number of pixels changes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from slime_vlm.pages.page import Page
 
 
 def scale_page(page: Page, longest_side: int) -> Page:
-    """Lay a page out again so that its longest side has so many pixels.
+    """Scale a page to a longest side in pixels.
 
-    Fonts come in whole pixels, so that text may be up to half a pixel larger or smaller than the rest.
+    Font sizes are whole pixels, so text may be up to half a pixel larger or smaller than everything else.
 
     Args:
-        page: the page.
-        longest_side: pixels of the longest side, at least 1.
+        page: The page.
+        longest_side: Pixels of the longest side, at least 1.
     """
     factor = longest_side / max(page.height, page.width)
 

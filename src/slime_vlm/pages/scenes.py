@@ -1,4 +1,4 @@
-"""Scenes of coloured shapes with labels, and maps of places with numbers."""
+"""Scenes of coloured shapes with labels, and maps of towns with numbers."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _POLYGONS = {"square": (4, 45), "triangle": (3, 90), "star": (10, 90), "diamond"
 
 
 def shape_points(shape: str, x: float, y: float, radius: float) -> list[tuple[float, float]]:
-    """Corners of a shape around its middle; two corners of the box for a circle and an oval.
+    """Return the corners of a shape around its middle; for a circle and an oval two corners of the box.
 
     Raises:
-        KeyError: the shape is not in `SHAPES`.
+        KeyError: The shape is not in `SHAPES`.
     """
     if shape in ("circle", "oval"):
         tall = radius if shape == "circle" else 0.62 * radius
@@ -44,7 +44,7 @@ def shape_points(shape: str, x: float, y: float, radius: float) -> list[tuple[fl
 
 
 def _cells(sheet: Sheet, top: float, width: float, height: float) -> list[tuple[float, float]]:
-    """Corners of the cells of a page, each at least (height, width), in random order."""
+    """Return the top left corners of cells of a page, each at least (height, width), in random order."""
     room_x, room_y = sheet.width - 2 * sheet.margin, sheet.height - sheet.margin - top
     cols, rows = int((room_x + GAP) // (width + GAP)), int(room_y // height)
     if cols < 1 or rows < 1:
@@ -60,9 +60,9 @@ def _cells(sheet: Sheet, top: float, width: float, height: float) -> list[tuple[
 
 
 def fill_scene(sheet: Sheet) -> None:
-    """Lay coloured shapes out, each with a label in it or under it; no two are alike."""
+    """Lay out coloured shapes, each with a label in it or under it. No two are the same."""
     rng = sheet.rng
-    # A label above would be nobody's arrangement to hold out: it stands as close to the shape of the row before.
+    # Labels above the shapes cannot be the held-out arrangement: they would be as close to the shape of the row above.
     layout = sheet.choose_layout(("below", "inside", "mixed"), ("plate",))
     top = add_title(sheet, "scene", 0.3 if sheet.height > 300 else 0.0)
     radius = rng.uniform(26, 40)
@@ -100,7 +100,7 @@ def fill_scene(sheet: Sheet) -> None:
         facts.append(Fact([a.format(c=colour, s=shape) for a in SCENE_ASKS], text, (), run))
 
     def absent() -> Fact | None:
-        # A colour or a shape of the page in another combination: the hard case.
+        # The hard case: a colour or a shape of the page in another combination.
         colour, shape = rng.choice([p for p in pairs if p not in used])
         if used and rng.random() < 0.6:
             near = [(c, s) for c, s in pairs if (c, s) not in used and (c == used[0][0] or s == used[0][1])]
@@ -127,7 +127,7 @@ _ROAD: Colour = (226, 212, 178)
 
 
 def fill_map(sheet: Sheet) -> None:
-    """Lay a map out: places with their population over land, water and roads."""
+    """Lay out a map: towns with their population over land, water and roads."""
     rng = sheet.rng
     layout = sheet.choose_layout(("under", "plain"), ("boxed",))
     top = add_title(sheet, "map", 0.3 if sheet.height > 300 else 0.0)

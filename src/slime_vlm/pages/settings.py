@@ -1,4 +1,4 @@
-"""What pages to make, as data that a recipe can hold."""
+"""Settings of the page renderer, as a recipe holds them."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ _DEFAULT_KINDS = {
 
 @dataclass(frozen=True)
 class PageSettings:
-    """Settings of the page renderer; the defaults make pages of 700 to 3000 pixels to look at.
+    """Settings of the page renderer. The defaults make pages of 700 to 3000 pixels.
 
     Attributes:
-        kinds: share of every kind of page; kinds left out are not made.
-        tiles: fewest and most tiles of the grid that the image processor will choose for a page.
-        text_px: smallest and largest font size in pixels of the tile grid.
-        page_scale: smallest and largest number of page pixels for one pixel of the tile grid.
-        max_side: longest side of a page in pixels.
-        view_size: side of a tile.
-        max_tiles: most tiles that the image processor may choose.
+        kinds: Share of every kind of page. Kinds that are left out are not made.
+        tiles: Fewest and most tiles of the grid that the image processor chooses for a page.
+        text_px: Smallest and largest font size in pixels of the tile grid.
+        page_scale: Smallest and largest number of page pixels for one pixel of the tile grid.
+        max_side: Longest side of a page in pixels.
+        view_size: Side of a tile.
+        max_tiles: Most tiles that the image processor may choose.
         split: "train", "heldout" (values, layouts, pairings) or "heldout_fonts" (fonts as well).
-        questions: questions a page.
-        absent: share of questions about something that is not on the page.
-        noise: strength of the scan noise; 0 switches it off.
-        max_value_length: longest form value in characters.
-        fonts: "all", or "pillow" to do with the one face that needs no extra package.
+        questions: Questions per page.
+        absent: Share of questions about something that is not on the page.
+        noise: Strength of the scan noise; 0 switches it off.
+        max_value_length: Longest form value in characters.
+        fonts: "all", or "pillow" for the one face that needs no extra package.
 
     Raises:
-        ConfigError: a value out of range, an unknown kind or an unknown split.
+        ConfigError: A value is out of range, or a kind or the split is unknown.
     """
 
     kinds: dict[str, float] = field(default_factory=lambda: dict(_DEFAULT_KINDS))
@@ -60,7 +60,7 @@ class PageSettings:
     fonts: str = "all"
 
     def __post_init__(self) -> None:
-        """Check every value; lists from YAML become tuples."""
+        """Check every value, and turn lists from YAML into tuples."""
         for name in ("tiles", "text_px", "page_scale"):
             pair = getattr(self, name)
             if not isinstance(pair, list | tuple) or len(pair) != 2 or not 0 < pair[0] <= pair[1]:
@@ -86,10 +86,10 @@ class PageSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PageSettings:
-        """Settings from a mapping as YAML gives it.
+        """Build settings from a mapping that was read from YAML.
 
         Raises:
-            ConfigError: an unknown key or a bad value.
+            ConfigError: A key is unknown, or a value is out of range.
         """
         known = [f.name for f in fields(cls)]
         unknown = [name for name in values if name not in known]

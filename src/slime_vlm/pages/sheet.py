@@ -1,4 +1,4 @@
-"""A sheet to lay a page out on: text and shapes in pixels of the tile grid, placed in page pixels."""
+"""A sheet for laying out a page: text and shapes are given in pixels of the tile grid and stored in page pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slime_vlm.pages.page import Colour, Drawing, Page, Question, Run, TextStyle
 from slime_vlm.pages.settings import PageSettings
 from slime_vlm.pages.values import is_heldout
 
-# A visual token of the small model covers 32 grid pixels and names at most five characters: none is narrower.
+# Least width of a character. A visual token of the small model covers 32 grid pixels and names at most five characters.
 MIN_ADVANCE = 6.4
 MIN_PITCH = 33.0
 GAP = 26.0  # between two texts on a line
@@ -32,13 +32,13 @@ _ACCENTS: tuple[Colour, ...] = ((30, 60, 120), (120, 30, 40), (20, 90, 70), (70,
 
 @dataclass(frozen=True)
 class Face:
-    """A font at a size: what one look of text on a page needs.
+    """A font at a size.
 
     Attributes:
-        name: name of the font.
-        size: size in whole page pixels.
-        metrics: its measures for size 1.
-        unit: page pixels of one grid pixel.
+        name: Name of the font.
+        size: Size in whole page pixels.
+        metrics: Its measures for size 1.
+        unit: Page pixels of one grid pixel.
     """
 
     name: str
@@ -47,12 +47,12 @@ class Face:
     unit: float
 
     def advances(self, text: str) -> np.ndarray:
-        """Width of every character, float64 [len(text)], in page pixels."""
+        """Return the width of every character, float64 [len(text)], in page pixels."""
         codes = np.frombuffer(text.encode("ascii"), np.uint8)
         return np.maximum(self.metrics.advances[codes] * self.size, MIN_ADVANCE * self.unit)
 
     def width(self, text: str) -> float:
-        """Width of a text in grid pixels."""
+        """Return the width of a text in grid pixels."""
         return float(self.advances(text).sum()) / self.unit
 
     @property
@@ -62,20 +62,20 @@ class Face:
 
 
 class Sheet:
-    """A page being laid out; every coordinate is in pixels of the tile grid, from the page's own corner.
+    """A page during layout. Every coordinate is in pixels of the tile grid, from the corner of the page.
 
     Attributes:
-        height: height of the page in grid pixels.
-        width: width of the page in grid pixels.
-        pitch: distance between two lines.
-        body: face of most text.
-        head: face of titles and headers.
-        ink: colour of most text.
-        paper: background colour.
-        accent: colour of rules and headers.
-        runs: texts placed so far.
-        questions: filled by the page kinds.
-        layout: name of the arrangement.
+        height: Height of the page in grid pixels.
+        width: Width of the page in grid pixels.
+        pitch: Distance between two lines.
+        body: Face of most text.
+        head: Face of titles and headers.
+        ink: Colour of most text.
+        paper: Background colour.
+        accent: Colour of rules and headers.
+        runs: Texts placed so far.
+        questions: Filled by the page kinds.
+        layout: Name of the arrangement.
     """
 
     def __init__(self, rng: random.Random, page_height: int, page_width: int, grid: TileGrid, settings: PageSettings):
@@ -83,7 +83,7 @@ class Sheet:
         self.settings = settings
         self.split = settings.split
         self.page_height, self.page_width = page_height, page_width
-        # The scaled image is a whole number of pixels, so the axes differ in the last digits: stay inside both.
+        # Scaled images have whole pixels, so the scales of the two axes differ slightly. Take the one that fits both.
         self.unit = max(page_height / grid.scaled_height, page_width / grid.scaled_width)
         self.height, self.width = page_height / self.unit, page_width / self.unit
         names = font_names(settings.split, settings.fonts)
@@ -109,18 +109,18 @@ class Sheet:
         return self.split != "train"
 
     def allows(self, value: str) -> bool:
-        """Whether a value may be printed on a page of this split."""
+        """Return whether a value may be printed on a page of this split."""
         return is_heldout(value) == self.heldout
 
     def face(self, name: str, size: float) -> Face:
-        """The font `name` at a size in grid pixels, larger (within `text_px`) where its digits would be too narrow."""
+        """Return a font at a size in grid pixels, larger (within `text_px`) if its digits would be too narrow."""
         metrics = font_metrics(name)
         digit = float(metrics.advances[48])
         size = min(max(size, 10.0 / digit), max(size, self.settings.text_px[1]))
         return Face(name, max(6, round(size * self.unit)), metrics, self.unit)
 
     def choose_layout(self, trained: tuple[str, ...], heldout: tuple[str, ...]) -> str:
-        """Draw an arrangement; the held-out ones are used by held-out pages alone, for half of them."""
+        """Draw an arrangement. Only held-out pages use the held-out ones, half of the time."""
         name = self.rng.choice(heldout if self.heldout and self.rng.random() < 0.5 else trained)
         self.layout = name
         return name
@@ -141,14 +141,14 @@ class Sheet:
         """Place a text on a line and return its index.
 
         Args:
-            x: left end, right end or middle of the text, after `align`.
-            middle: height of the middle of a capital letter.
-            text: the characters.
-            role: see `Run`.
-            words: see `Run`.
-            word_runs: see `Run`.
-            face: font and size, by default the body's.
-            colour: by default the ink.
+            x: Left end, right end or middle of the text, depending on `align`.
+            middle: Height of the middle of a capital letter.
+            text: The characters.
+            role: See `Run`.
+            words: See `Run`.
+            word_runs: See `Run`.
+            face: Font and size, by default the body's.
+            colour: By default the ink.
             align: "left", "right" or "centre".
         """
         face = face or self.body
@@ -176,7 +176,7 @@ class Sheet:
         width: float = 1.0,
         words: tuple[str, ...] = (),
     ) -> None:
-        """Draw a shape under the text; `width` is in grid pixels, `words` are what it is called by."""
+        """Draw a shape under the text. `width` is in grid pixels, and `words` are its name in questions."""
         scaled = tuple((x * self.unit, y * self.unit) for x, y in points)
         self.drawings.append(Drawing(shape, scaled, fill, outline, max(1, round(width * self.unit)), words))
 
@@ -185,7 +185,7 @@ class Sheet:
         self.draw("line", [(x0, y), (x1, y)], outline=colour or self.accent, width=width)
 
     def page(self, kind: str, seed: int) -> Page:
-        """The finished page."""
+        """Return the finished page."""
         noise = self.settings.noise * self.rng.uniform(0.0, 1.0)
         return Page(
             height=self.page_height,

@@ -1,4 +1,4 @@
-"""Page sizes: any size and aspect for which the image processor chooses a wanted number of tiles."""
+"""Page sizes: any size and aspect ratio for which the image processor chooses a wanted number of tiles."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SMALLEST_SIDE = 48  # pages narrower than a few characters hold nothing
 
 @lru_cache(maxsize=64)
 def _grids(tiles: tuple[int, int], view_size: int, max_tiles: int) -> tuple[list[tuple[int, int]], list[float]]:
-    """Grids that the slicing rule can choose, with a weight that favours page-like aspects."""
+    """Return the grids that the slicing rule can choose, with weights that favour page-like aspect ratios."""
     grids, weights = [], []
     for rows in range(1, tiles[1] + 1):
         for cols in range(1, tiles[1] // rows + 1):
@@ -31,13 +31,13 @@ def _grids(tiles: tuple[int, int], view_size: int, max_tiles: int) -> tuple[list
 
 
 def choose_page_size(rng: random.Random, settings: PageSettings) -> tuple[int, int, TileGrid]:
-    """Draw a page size whose grid has `settings.tiles` tiles and about `settings.page_scale` pixels a grid pixel.
+    """Draw a page size whose grid has `settings.tiles` tiles and about `settings.page_scale` pixels per grid pixel.
 
     Returns:
         Height and width of the page in pixels, and its grid.
 
     Raises:
-        ConfigError: no page has that many tiles under the slicing rule.
+        ConfigError: No page has that many tiles under the slicing rule.
     """
     view_size, max_tiles = settings.view_size, settings.max_tiles
     grids, weights = _grids(settings.tiles, view_size, max_tiles)
@@ -45,7 +45,7 @@ def choose_page_size(rng: random.Random, settings: PageSettings) -> tuple[int, i
     for attempt in range(_TRIES if grids else 0):
         rows, cols = rng.choices(grids, weights)[0]
         scale = rng.uniform(low, high)
-        # One side fills its tiles, the other any part of them: pages are not grid-sized, and the slack is pasted black.
+        # One side fills its tiles and the other only a part of them, as in real pages. The rest of the tiles is black.
         short = rng.uniform(0.72, 1.0) if rng.random() < 0.7 else rng.uniform(0.9, 1.0)
         fill_height, fill_width = (1.0, short) if rng.random() < 0.5 else (short, 1.0)
         height, width = round(rows * view_size * scale * fill_height), round(cols * view_size * scale * fill_width)
@@ -55,7 +55,7 @@ def choose_page_size(rng: random.Random, settings: PageSettings) -> tuple[int, i
         if not settings.tiles[0] <= grid.num_tiles <= settings.tiles[1]:
             continue
         true_scale = width / grid.scaled_width
-        # Small grids cannot be had at large scales (more pixels make more tiles), so the wish is dropped half way.
+        # Small grids are impossible at large scales (more pixels make more tiles). Drop the wanted scale half way.
         if attempt > _TRIES // 2 or 0.93 * low <= true_scale <= 1.07 * high:
             return height, width, grid
     raise ConfigError(

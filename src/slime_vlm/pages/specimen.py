@@ -1,6 +1,6 @@
-"""Specimen sheets: lines full of characters and words in many faces, nothing to ask. They teach an eye to read, fast.
+"""Specimen sheets: lines full of characters and words in many faces, without questions, to train a vision encoder fast.
 
-A form leaves most of a page empty; a specimen shows about four times as many characters for the same pixels.
+A form leaves most of a page empty. A specimen shows about four times as many characters for the same pixels.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from slime_vlm.pages.sheet import GAP, MIN_PITCH, Sheet
 from slime_vlm.pages.values import is_heldout
 from slime_vlm.pages.vocabulary import COLUMNS, ITEMS, KEYS, PLACES, characters
 
-# Codes and numbers are what most questions ask for.
+# Most questions ask for codes and numbers.
 _VALUE_CHARACTERS = "0123456789" * 4 + "ABCDEFGHIJKLMNOPQRSTUVWXYZ" * 2 + ".,:-/%$" * 2
 _ANY_CHARACTERS = characters().replace(" ", "")
 _ROWS = sorted({item for items in ITEMS.values() for item in items} | set(PLACES))
@@ -41,7 +41,7 @@ def fill_specimen(sheet: Sheet) -> None:
 
 
 def _piece(sheet: Sheet) -> tuple[str, str, tuple[str, ...]]:
-    """A text with its role and the words that it spells."""
+    """Draw a text; return it with its role and the words that it spells."""
     rng = sheet.rng
     if rng.random() < 0.35:
         role = rng.choice(("key", "row", "column"))

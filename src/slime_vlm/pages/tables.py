@@ -32,7 +32,7 @@ def _wordings(row: str, column: str) -> list[str]:
 
 
 def fill_table(sheet: Sheet) -> None:
-    """Lay a table out on a sheet and ask about its cells."""
+    """Lay out a table on a sheet and ask about its cells."""
     rng, margin = sheet.rng, sheet.margin
     style = sheet.choose_layout(_TRAINED, _HELDOUT)
     top = add_title(sheet, "table", 0.45 if sheet.height > 300 else 0.25)
@@ -43,7 +43,7 @@ def fill_table(sheet: Sheet) -> None:
     row_case = rng.choice((str.capitalize, str.capitalize, str.lower))
     shown = {r: row_case(r) for r in rows}
 
-    # Columns are added while they fit; a column is as wide as its widest text.
+    # Add columns while they fit. A column is as wide as its widest text.
     columns, cells, widths = [], [], []
     row_width = max(sheet.body.width(t) for t in shown.values())
     left_over = sheet.width - 2 * margin - row_width

@@ -1,4 +1,4 @@
-"""Text that answers nothing: titles and paragraphs, so that a page is more than its facts."""
+"""Text that answers no question: titles, paragraphs and stamps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def add_title(sheet: Sheet, kind: str, share: float) -> float:
     """Place a title in a share of the pages.
 
     Returns:
-        Height at which the page goes on.
+        Height at which the rest of the page begins.
     """
     rng = sheet.rng
     if rng.random() >= share:
@@ -40,7 +40,7 @@ def add_title(sheet: Sheet, kind: str, share: float) -> float:
 
 
 def filler_line(sheet: Sheet, width: float) -> str:
-    """Random words that fit a width, "" when none does."""
+    """Return random words that fit a width, "" if none does."""
     line = ""
     for _ in range(12):
         word = sheet.rng.choice(FILLER)
@@ -52,7 +52,7 @@ def filler_line(sheet: Sheet, width: float) -> str:
 
 
 def _stamp(sheet: Sheet, low: float, high: float) -> None:
-    """Put a stamp into a free band."""
+    """Draw a stamp into a free band."""
     rng = sheet.rng
     text, colour = rng.choice(STAMPS), rng.choice(((190, 40, 40), (40, 70, 170), (30, 130, 80)))
     half = sheet.head.width(text) / 2 + 14
@@ -71,14 +71,14 @@ def add_filler(sheet: Sheet, taken: Sequence[tuple[float, float]], share: float 
     """Write a paragraph into the largest free band of a page, in a share of the pages that have one.
 
     Args:
-        sheet: the page.
-        taken: bands (from, to) that hold something.
-        share: share of the pages.
+        sheet: The page.
+        taken: Bands (from, to) that hold something.
+        share: Share of the pages.
     """
     rng = sheet.rng
     if rng.random() >= share:
         return
-    # Boxes of what is placed already, the title for one, are bands too.
+    # The boxes of everything placed so far, for example the title, are bands, too.
     bands = [*taken, *((float(r.boxes[0, 1]) / sheet.unit, float(r.boxes[0, 3]) / sheet.unit) for r in sheet.runs)]
     edges, y = [], sheet.margin
     for low, high in sorted(bands):

@@ -1,4 +1,4 @@
-"""Random printed values by type, split by the hash of the string: a held-out value is never drawn for training."""
+"""Random printed values by type, split by a hash of the string, so that no held-out value is drawn for training."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _SHARE = 8  # one string in this many is held out
 
 
 def is_heldout(text: str) -> bool:
-    """Whether a value belongs to the held-out split: one string in eight, by a hash that never changes."""
+    """Return whether a value belongs to the held-out split: one string in eight, by a hash that never changes."""
     return zlib.crc32(text.encode()) % _SHARE == 0
 
 
@@ -115,7 +115,7 @@ def _phone(rng: random.Random) -> str:
 
 
 def _name(rng: random.Random) -> str:
-    """A capitalised name of random syllables, 3 to 9 letters."""
+    """Return a capitalised name of random syllables with 3 to 9 letters."""
     while True:
         syllables = rng.choice((2, 2, 2, 3))
         name = "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(syllables)) + rng.choice(_CODAS)
@@ -169,7 +169,7 @@ _SHORTEST = {"date": 8, "time": 5, "phone": 7, "pressure": 5}
 
 
 def shortest_value(value_type: str) -> int:
-    """Length at which values of a type are not rare yet."""
+    """Return the least length at which values of a type are not rare."""
     return _SHORTEST.get(value_type, 4)
 
 
@@ -177,13 +177,13 @@ def draw_value(rng: random.Random, value_type: str, split: str, *, max_length: i
     """Draw a value of a type for a split.
 
     Args:
-        rng: source of randomness.
+        rng: Source of randomness.
         value_type: "money", "date", "code", ….
-        split: "train" draws what `is_heldout` refuses, the other splits only what it takes.
-        max_length: longest value wanted.
+        split: "train" draws values that are not held out, the other splits only held-out values.
+        max_length: Most characters of the value.
 
     Raises:
-        ConfigError: no value of the type is that short.
+        ConfigError: No value of the type is that short.
     """
     draw, wanted = _DRAW[value_type], split != "train"
     for _ in range(1000):

@@ -1,4 +1,4 @@
-"""What pages talk about: keys with their printed variants and value types, table words, places, shapes, wordings."""
+"""The vocabulary of pages: keys with their printed variants and value types, table words, towns, shapes, wordings."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from slime_vlm.pages.page import ABSENT
 
 @dataclass(frozen=True)
 class Key:
-    """Something a form may state.
+    """A key that a form may print with a value.
 
     Attributes:
-        words: the one or two vocabulary words that stand for it.
-        value_type: type of its value, see `draw_value`.
-        printed: how it may be printed, in title case.
-        asks: wordings of its own, beside those of its value type.
+        words: The one or two vocabulary words that represent it.
+        value_type: Type of its value, see `draw_value`.
+        printed: How it may be printed, in title case.
+        asks: Wordings of its own, beside those of its value type.
     """
 
     words: tuple[str, ...]
@@ -28,7 +28,7 @@ class Key:
 
     @property
     def phrase(self) -> str:
-        """The words as asked."""
+        """The words as they appear in questions."""
         return " ".join(self.words)
 
 
@@ -37,7 +37,7 @@ def _list(text: str) -> tuple[str, ...]:
 
 
 def _keys(value_type: str, *entries: str) -> list[Key]:
-    """Entries read "words | printed; printed | wording; wording"; without printed variants the words are printed."""
+    """Parse entries "words | printed; printed | wording; wording". Without printed variants, the words are printed."""
     found = []
     for entry in entries:
         phrase, printed, asks, *_ = f"{entry}||".split("|")
@@ -153,7 +153,7 @@ KEYS: tuple[Key, ...] = (
     ),
 )
 
-# The wordings of a value type; {k} is what is asked.
+# The wordings of a value type; {k} stands for the key.
 ASKS: dict[str, tuple[str, ...]] = {
     "": (
         "What is the {k}?",
@@ -356,13 +356,13 @@ TITLES: dict[str, tuple[str, ...]] = {
     "geometry": ("Exercise", "Figure", "Problem"),
 }
 STAMPS = ("PAID", "APPROVED", "VOID", "DRAFT", "URGENT", "RECEIVED", "CHECKED")
-# Words of paragraphs that no question asks about; none of them is a vocabulary word.
+# Words of paragraphs that no question asks about. None of them is a vocabulary word.
 FILLER = _list(
     "goods remain our property until settled in full please keep this copy with your records all claims must reach us "
     "within ten working weeks subject to terms overleaf we thank you kindly handle with care see note below printed by "
     "machine without signature valid only with stamp not transferable"
 )
-# What people ask that no page is about. The nouns are no words of `words()`, so they reach a model letter by letter.
+# Questions about things that are on no page. Their nouns are not in `words()`, so a model gets them letter by letter.
 OUTSIDE_ASKS = (
     "Where is the {t}?",
     "What colour is the {t}?",
@@ -397,7 +397,7 @@ _WORD = re.compile(r"[a-z]+")
 
 
 def kinds() -> tuple[str, ...]:
-    """The kinds of page that can be drawn."""
+    """Return the kinds of page that can be drawn."""
     return ("form", "invoice", "receipt", "table", "chart", "scene", "map", "geometry", "specimen")
 
 
@@ -415,15 +415,15 @@ def _words() -> tuple[str, ...]:
 
 
 def words() -> list[str]:
-    """Every word of questions, keys, headers and labels in lower case, then the capital letters that name vertices."""
+    """Return every word of questions, keys, headers and labels in lower case, then the capital letters of vertices."""
     return [*_words(), *VERTICES]
 
 
 def characters() -> str:
-    """Every character that may be printed, asked or answered, at most 79 so that a blank still makes 80."""
+    """Return every character that may be printed, asked or answered: at most 79, so that they are 80 with the blank."""
     return PRINTED_CHARACTERS + "?"
 
 
 def is_heldout_pairing(row: str, column: str) -> bool:
-    """Whether training never asks for this row together with this column: one pairing in eight."""
+    """Return whether training never asks for this row and column together: one pairing in eight."""
     return (sum(map(ord, row)) * 31 + sum(map(ord, column))) % 8 == 0

@@ -1,4 +1,4 @@
-"""Writes pages to a folder, as conversation records that the training code reads too."""
+"""Write pages to a folder, as conversation records that can be trained on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from slime_vlm.pages.settings import PageSettings
 
 
 def page_record(page: Page, name: str) -> dict[str, Any]:
-    """The published conversation record of a page; the image is named once, before the first question."""
+    """Return the conversation record of a page. The image marker is before the first question."""
     turns = []
     for i, question in enumerate(page.questions):
         turns.append({"from": "human", "value": ("<image>\n" if i == 0 else "") + question.text})
@@ -25,7 +25,7 @@ def page_record(page: Page, name: str) -> dict[str, Any]:
 
 
 def page_boxes(page: Page, name: str) -> dict[str, Any]:
-    """Exact boxes of a page: every run with the box of each character, and the runs behind each answer."""
+    """Return the exact boxes of a page: every run with the box of each character, and the runs of each answer."""
     return {
         "id": name,
         "height": page.height,
@@ -43,9 +43,9 @@ def page_boxes(page: Page, name: str) -> dict[str, Any]:
 
 
 def write_pages(out: Path | str, count: int, seed: int, settings: PageSettings) -> Path:
-    """Write `count` pages of consecutive seeds as PNG files with `pages.jsonl` and `boxes.jsonl` beside them.
+    """Write `count` pages of consecutive seeds as PNG files, with `pages.jsonl` and `boxes.jsonl` beside them.
 
-    `pages.jsonl` holds one conversation record a line, `boxes.jsonl` the exact boxes of the same pages.
+    `pages.jsonl` holds one conversation record per line, `boxes.jsonl` the exact boxes of the same pages.
 
     Returns:
         Path of `pages.jsonl`.

@@ -16,12 +16,12 @@ from slime_vlm.training.recipe import Recipe
 
 
 def recipe_config(recipe: Recipe, overrides: dict[str, Any]) -> SlimeConfig:
-    """The architecture of a recipe, without any weights.
+    """Return the config of a recipe's model.
 
-    Hub ids are asked for their config only where the recipe does not state it.
+    The configs of hub ids are downloaded only if the recipe does not contain them.
 
     Args:
-        recipe: the recipe.
+        recipe: The recipe.
         overrides: SlimeConfig values of a stage.
     """
     source = recipe.model

@@ -1,7 +1,7 @@
-"""Low-rank adapters on the language model in place of training all of it (variant of stage 3, paper section 4.1).
+"""Low-rank adapters on the language model instead of full training (variant of stage 3, paper section 4.1).
 
-At the end of a stage they are merged into its weights, or kept apart: a folder in peft's layout over the model that
-they were trained on (`slime_vlm.checkpoints.lora.adapter_folder` reads it).
+At the end of a stage they are merged into its weights, or kept apart in a folder in peft's layout that refers to the
+model they were trained on (`slime_vlm.checkpoints.lora.adapter_folder` reads it).
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ LORA_MARK = ".lora_"
 """Part of the name of every low-rank weight, and of no other."""
 
 BYTES_OF_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "4bit": 0.5 + 4 / 64}
-"""4bit: and a scale in float32 for 64 of them."""
+"""By `lora.base_weights`. 4bit: with one scale in float32 for 64 weights."""
 
 _A, _B, _BASE = ".lora_A.default.weight", ".lora_B.default.weight", ".base_layer."
 
 
 def linear_layers(model: SlimeForConditionalGeneration) -> dict[str, nn.Linear]:
-    """The linear layers of the language model by their names in it; those that get adapters.
+    """Return the linear layers of the language model, which get adapters, by their names in it.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: The language model has none.
     """
     language_model = model.model.language_model
     found = {name: layer for name, layer in language_model.named_modules() if isinstance(layer, nn.Linear)}
@@ -46,14 +46,14 @@ def linear_layers(model: SlimeForConditionalGeneration) -> dict[str, nn.Linear]:
 
 
 def add_lora(model: SlimeForConditionalGeneration, settings: LoraSettings) -> None:
-    """Put adapters beside every linear layer of the language model, in place.
+    """Add adapters to every linear layer of the language model, in place.
 
     Args:
-        model: the model; its own parts (projector, adapters, compressor) and the head stay as they are.
-        settings: rank, scale, dropout, and the type that the layers beside the adapters are kept in.
+        model: The model. Its own parts (projector, adapters, compressor) and the head do not change.
+        settings: Rank, scale, dropout, and the type of the layers beside the adapters.
 
     Raises:
-        ConfigError: the language model has no linear layer.
+        ConfigError: The language model has no linear layer.
     """
     from peft import LoraConfig
     from peft.tuners.lora import LoraModel
@@ -64,7 +64,7 @@ def add_lora(model: SlimeForConditionalGeneration, settings: LoraSettings) -> No
             layer.to(torch.bfloat16)
     language_model = model.model.language_model
     if settings.base_weights == "4bit":
-        # transformers tells the whole model alone, and peft asks the part that it is given.
+        # transformers sets this on the whole model only, and peft looks at the part that it gets.
         language_model.is_loaded_in_4bit = True
     config = LoraConfig(
         r=settings.rank,
@@ -76,7 +76,7 @@ def add_lora(model: SlimeForConditionalGeneration, settings: LoraSettings) -> No
     LoraModel(language_model, config, "default")
     for name, parameter in model.named_parameters():
         if LORA_MARK in name:
-            # peft gives them the type of the layer; moments of AdamW in bfloat16 would lose small steps.
+            # peft gives them the type of the layer. In bfloat16, small optimizer steps would be rounded away.
             parameter.data = parameter.data.float()
 
 
@@ -85,11 +85,14 @@ def _last_names(layers: Mapping[str, nn.Linear]) -> list[str]:
 
 
 def merged(weights: Mapping[str, Tensor], settings: LoraSettings) -> dict[str, Tensor]:
-    """Weights of a model with adapters as those of one without, the adapters added to the layers beside them.
+    """Merge the adapters in the weights of a model into the layers beside them.
 
     Args:
-        weights: state of the whole model.
-        settings: those of `add_lora`.
+        weights: State of the whole model.
+        settings: The settings of `add_lora`.
+
+    Returns:
+        The weights of the model without adapters.
     """
     found: dict[str, Tensor] = {}
     for name, value in weights.items():
@@ -110,19 +113,19 @@ def save_lora(
     settings: LoraSettings,
     base: str,
 ) -> None:
-    """Write adapters, and the parts that trained whole, in peft's layout (`modules_to_save`).
+    """Write adapters, and the parts that trained whole (`modules_to_save`), in peft's layout.
 
     Args:
-        folder: where to; made if missing.
-        model: the model with adapters.
-        weights: state of the whole model.
-        trained: names of all parameters that trained.
-        settings: those of `add_lora`.
-        base: the checkpoint that they lie over, a folder, hub id or `nano`.
+        folder: Target folder, created if missing.
+        model: The model with adapters.
+        weights: State of the whole model.
+        trained: Names of all parameters that trained.
+        settings: The settings of `add_lora`.
+        base: Their base checkpoint: a folder, a hub id or `nano`.
     """
     from peft import LoraConfig
 
-    # Modules are the unit, since peft knows no other: model.global_adapter.gate_weight -> model.global_adapter.
+    # peft saves whole modules only: model.global_adapter.gate_weight -> model.global_adapter.
     whole = {".".join(name.split(".")[:2]) for name in trained if LORA_MARK not in name}
     saved: dict[str, Any] = {}
     for name, value in weights.items():
@@ -146,14 +149,14 @@ def save_lora(
     model.generation_config.save_pretrained(folder)
     described = copy.deepcopy(model.config)
     described.architectures = [type(model).__name__]
-    # How the base was held while this trained says nothing about how it is loaded.
+    # The quantization of the base during training does not decide how it is loaded later.
     if hasattr(described, "quantization_config"):
         del described.quantization_config
     described.save_pretrained(folder)
 
 
 def bytes_saved(model: SlimeForConditionalGeneration, settings: LoraSettings) -> float:
-    """Bytes that the layers beside the adapters take less than in float32."""
+    """Return the bytes that the type of the layers beside the adapters saves compared with float32."""
     saved = 4 - BYTES_OF_WEIGHT[settings.base_weights]
     return sum(layer.weight.numel() for layer in _without_adapters(model).values()) * saved
 

@@ -1,4 +1,4 @@
-"""The model that a recipe starts from: a checkpoint, a new SliME over two pretrained parts, or one from nothing."""
+"""The model that a stage starts from: a checkpoint, a new SliME over two pretrained parts, or one from nothing."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from slime_vlm.training.run_folder import STAGE_FILE
 def start_model(
     recipe: Recipe, overrides: dict[str, Any], quantization: str | None = None
 ) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
-    """The model before the first stage.
+    """Load or build the model before the first stage.
 
     Args:
-        recipe: the recipe.
+        recipe: The recipe.
         overrides: SlimeConfig values of the stage.
-        quantization: that of the language model's layers, of a checkpoint alone.
+        quantization: Quantization of the language model's layers; only for a checkpoint.
     """
     source = recipe.model
     if source.path is not None:
@@ -41,10 +41,10 @@ def start_model(
 
 
 def new_model(recipe: Recipe, overrides: dict[str, Any]) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
-    """A new SliME over a pretrained vision encoder and language model; the parts between are drawn as published.
+    """Build a new SliME over a pretrained vision encoder and language model, with the parts between as published.
 
     Raises:
-        ConfigError: a pretrained part has another shape than the recipe's config says.
+        ConfigError: The shape of a pretrained part differs from the recipe's config.
     """
     source = recipe.model
     assert source.vision is not None
@@ -62,14 +62,14 @@ def new_model(recipe: Recipe, overrides: dict[str, Any]) -> tuple[SlimeForCondit
 def _load(
     path: str | Path, overrides: dict[str, Any], quantization: str | None
 ) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
-    # Quantised weights cannot be moved, so they are put where this process trains.
+    # Quantised weights cannot be moved, so they are loaded on the device of this process.
     on_gpu = quantization is not None and torch.cuda.is_available()
     device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if on_gpu else "cpu"
     return load(path, device=device, dtype=torch.float32, quantization=quantization, **overrides)
 
 
 def base_of(recipe: Recipe, before: list[Path]) -> str:
-    """The checkpoint that a stage's adapters lie over, as they record it: a whole path, a hub id or `nano`."""
+    """Return the base checkpoint that a stage's adapters record: an absolute path, a hub id or `nano`."""
     if before:
         return str(before[0].resolve())
     path = recipe.model.path
@@ -81,11 +81,11 @@ def base_of(recipe: Recipe, before: list[Path]) -> str:
 def stage_model(
     folders: list[Path], overrides: dict[str, Any], quantization: str | None = None
 ) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
-    """The model after one or more stages: the weights of the first folder, then what each later one trained.
+    """Load the model after one or more stages: the weights of the first folder, then the parts trained by later ones.
 
     Raises:
-        CheckpointError: a folder has no whole weights, in one file or in shards.
-        ConfigError: what a later one trained does not fit into the model of the first.
+        CheckpointError: A folder has no complete weights, in one file or in shards.
+        ConfigError: A trained part does not fit into the model of the first folder.
     """
     model, processor = _load(folders[0], overrides, quantization)
     state = model.state_dict()
@@ -97,8 +97,8 @@ def stage_model(
             shape = tuple(state[name].shape) if name in state else None
             if shape != stored.shape:
                 raise ConfigError(
-                    f"{stored.origin} has the shape {list(stored.shape)}, and in {folders[0]} it is "
-                    f"{'absent' if shape is None else list(shape)}: stages that start together need one model.config"
+                    f"{stored.origin} has the shape {list(stored.shape)}, but in {folders[0]} it is "
+                    f"{'absent' if shape is None else list(shape)}: stages that are combined need the same model.config"
                 )
             with torch.no_grad():
                 state[name].copy_(stored.read())

@@ -1,7 +1,7 @@
 """Packing of records: which samples share a forward pass, so that all passes of a step have about as many tokens.
 
-A step still takes the records that it takes without packing; only their order within it changes, and by nothing but the
-records themselves. So a resumed run needs to know no more than its step, and every process sees as many samples.
+A step has the same records as without packing. Only their order within the step changes, and it depends on these
+records alone. So a resumed run needs only its step, and every process gets the same number of samples.
 """
 
 from __future__ import annotations
@@ -18,62 +18,62 @@ if TYPE_CHECKING:
     from slime_vlm.model.configuration_slime import SlimeConfig
 
 PACKABLE = {"full_attention", "sliding_attention", "chunked_attention"}
-"""Kinds of layers that can tell samples apart; one with a running state (linear attention) reads on into the next."""
+"""Types of layers that can separate samples. Linear attention carries a state from one sample into the next."""
 
 CHARACTERS_PER_TOKEN = 4
-"""Of ordinary English; the text is by far the smaller part of a sample with an image."""
+"""Estimate for English text, which is by far the smaller part of a sample with an image."""
 
 
 def check_packing(config: SlimeConfig) -> None:
-    """Check that a model can read packed rows.
+    """Check that a model can process packed rows.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: It cannot.
     """
     if config.keep_position_ids:
         raise ConfigError(
-            "packing counts positions anew after tokens are dropped, and this model keeps them "
+            "packing recounts positions after tokens are dropped, but this model keeps them "
             "(keep_position_ids: true); leave packing out"
         )
     kinds = set(getattr(config.text_config, "layer_types", None) or []) - PACKABLE
     if kinds:
         raise ConfigError(
-            f"packing: the language model has layers of {', '.join(sorted(kinds))}, which read on from one sample of a "
-            "packed row into the next; leave packing out"
+            f"packing: the language model has layers of {', '.join(sorted(kinds))}, which carry a state from one "
+            "sample of a packed row into the next; leave packing out"
         )
 
 
 def even_packs(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Split samples into packs of as many samples and about as many tokens.
+    """Split samples into packs of the same number of samples and about the same number of tokens.
 
-    The longest goes first, each into the pack that has the fewest tokens by then and still has room.
+    Longest first, each sample goes into the pack with the fewest tokens so far that still has room.
 
     Args:
-        lengths: tokens of every sample; as many as fill whole packs.
-        size: samples of a pack.
+        lengths: Tokens of every sample. Their number is a multiple of `size`.
+        size: Samples of a pack.
 
     Returns:
-        Places of the samples, those of a pack in their order.
+        Indices of the samples of every pack, ascending.
     """
     packs: list[list[int]] = [[] for _ in range(len(lengths) // size)]
     sums = [0] * len(packs)
-    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         pack = min((n for n in range(len(packs)) if len(packs[n]) < size), key=lambda n: sums[n])
-        packs[pack].append(place)
-        sums[pack] += lengths[place]
+        packs[pack].append(index)
+        sums[pack] += lengths[index]
     return [sorted(pack) for pack in packs]
 
 
 class EvenOrder(MixtureOrder):
-    """The order of a mixture, but within each step in packs of about as many tokens.
+    """The order of a mixture, rearranged within each step into packs of about the same number of tokens.
 
     Args:
-        dataset: the records.
-        shares: see `MixtureOrder`.
-        seed: see `MixtureOrder`.
-        tokens_of: most tokens that the record of an index can have.
-        batch_size: samples of a step.
-        pack_size: samples of a forward pass.
+        dataset: The records.
+        shares: See `MixtureOrder`.
+        seed: See `MixtureOrder`.
+        tokens_of: Upper bound of the tokens of the record of an index.
+        batch_size: Samples of a step.
+        pack_size: Samples of a forward pass.
     """
 
     def __init__(
@@ -90,25 +90,25 @@ class EvenOrder(MixtureOrder):
         self._step: tuple[int, list[int]] | None = None
 
     def __getitem__(self, position: int) -> int:
-        """Index of the record at a position of the run."""
+        """Return the index of the record at a position of the run."""
         if not 0 <= position < self.count:
             raise IndexError(position)
-        step, place = divmod(position, self.batch_size)
+        step, index = divmod(position, self.batch_size)
         if self._step is None or self._step[0] != step:
             first = step * self.batch_size
             taken = [super(EvenOrder, self).__getitem__(first + n) for n in range(self.batch_size)]
             packs = even_packs([self.tokens_of(index) for index in taken], self.pack_size)
             self._step = step, [taken[n] for pack in packs for n in pack]
-        return self._step[1][place]
+        return self._step[1][index]
 
 
 class TokensOf:
-    """Most tokens that a record can have, told without decoding its images: no token dropped, text by its letters.
+    """Upper bound of the tokens of a record, without decoding images: no token dropped, text estimated by its length.
 
     Args:
-        dataset: the records.
-        config: of the model in this stage.
-        limit: the length that rows are cut to, None for none.
+        dataset: The records.
+        config: Config of the model in this stage.
+        limit: Length that rows are cut to; None for none.
     """
 
     def __init__(self, dataset: RecordDataset, config: SlimeConfig, limit: int | None) -> None:
@@ -116,7 +116,7 @@ class TokensOf:
         self.layout, self.view_size, self.max_tiles = config.token_layout, config.view_size, config.max_tiles
 
     def __call__(self, index: int) -> int:
-        """Tokens of the record; 0 for one that cannot be read, which another will replace."""
+        """Return the tokens of the record; 0 for an unreadable one, which will be replaced."""
         try:
             sizes, characters = self.dataset.sizes(index)
         except DataError:

@@ -1,4 +1,4 @@
-"""Parts of a model by the names that recipes give them, and the parameters that each holds."""
+"""Parts of a model by their names in recipes, and the parameters of each part."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ PART_PREFIXES: dict[str, tuple[str, ...]] = {
 
 
 def parameters_of(model: SlimeForConditionalGeneration, part: str) -> list[str]:
-    """Names of the parameters of one part of the model; empty where the model lacks the part."""
+    """Return the names of the parameters of a part; empty if the model does not have the part."""
     return [name for name, _ in model.named_parameters() if name.startswith(PART_PREFIXES[part])]

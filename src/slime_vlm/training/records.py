@@ -1,4 +1,4 @@
-"""Conversation records as training samples, and what becomes of those that cannot be used."""
+"""Conversation records as training samples, and the handling of records that cannot be used."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ PUBLISHED_STYLES = ("v1", "llama3", "plain")
 
 @dataclass(frozen=True)
 class BadRecord:
-    """A record that cannot be used: its place in the data, and a line that names it and says why."""
+    """A record that cannot be used: its index in the data, and one line that names it and gives the reason."""
 
     index: int
     reason: str
 
 
 class RecordCollator:
-    """Indices of records -> a batch with labels; a record that cannot be used is replaced by the next of its source.
+    """Collate indices of records into a batch with labels. An unusable record is replaced by the next of its source.
 
-    Which record takes a place depends on the index alone, so a resumed run sees the same ones. The bad ones are listed
-    in the batch, under `bad_records`, for the training process to count; workers do not know of one another.
+    The replacement depends on the index alone, so a resumed run gets the same records. The batch lists bad records
+    under `bad_records` for the training process to count, since workers do not know of one another.
 
     Args:
-        dataset: the records.
-        processor: what encodes them.
-        style: a conversation style in place of the model's.
-        labels: `answers` or `published`, see `text_encoding.encode_conversation`.
-        max_length: the length that rows are cut to.
-        limits: bad records of every source after which no other is tried; none by default.
-        views: config `views` of the model, for images whose features are stored.
+        dataset: The records.
+        processor: Encodes the records.
+        style: A conversation style in place of the model's.
+        labels: `answers` or `published`, see `processing.tokenization.encode_conversation`.
+        max_length: Length that rows are cut to.
+        limits: For every source, the number of bad records after which no other is tried; 0 by default.
+        views: Config `views` of the model, for images with stored features.
 
     Raises:
-        ConfigError: the published rule of labels is wanted for a conversation that has none.
+        ConfigError: `labels` is `published`, and the conversation style has no published label rule.
     """
 
     def __init__(
@@ -61,15 +61,15 @@ class RecordCollator:
         wanted = style or getattr(processor.style, "name", "a chat template alone")
         if labels == "published" and wanted not in PUBLISHED_STYLES:
             raise ConfigError(
-                f"data.labels: published, and the model's conversation is {wanted}; expected one that has a published "
-                f"rule ({', '.join(PUBLISHED_STYLES)}), or labels: answers"
+                f"data.labels is published and the model's conversation is {wanted}; expected one with a published "
+                f"label rule ({', '.join(PUBLISHED_STYLES)}), or labels: answers"
             )
         self.dataset, self.processor, self.views = dataset, processor, views
         self.limits = limits or [0] * len(dataset.sources)
         self.options: dict[str, Any] = {"style": style, "label_rule": labels, "max_length": max_length}
 
     def __call__(self, indices: list[int]) -> dict[str, Any]:
-        """Open and encode records."""
+        """Open and encode the records of some indices."""
         bad: list[BadRecord] = []
         records = [self.usable(index, bad) for index in indices]
         found = [record for record in records if record is not None]
@@ -88,73 +88,73 @@ class RecordCollator:
         return {**batch, "bad_records": bad}
 
     def usable(self, index: int, bad: list[BadRecord]) -> dict[str, Any] | None:
-        """The first usable record from `index` on; None where too many are not."""
+        """Return the first usable record from `index` on; None if too many are unusable."""
         number, _ = self.dataset.locate(index)
         for step in range(self.limits[number] + 1):
-            place = self.dataset.next_of_source(index, step)
+            candidate = self.dataset.next_of_source(index, step)
             try:
-                record = self.dataset[place]
-                self._check(record, place)
+                record = self.dataset[candidate]
+                self._check(record, candidate)
             except DataError as error:
-                bad.append(BadRecord(place, str(error)))
+                bad.append(BadRecord(candidate, str(error)))
             else:
                 return record
         return None
 
     def _check(self, record: dict[str, Any], index: int) -> None:
-        """Encode the text of a record alone, which is where roles and placeholders show; pixels cost the time."""
+        """Encode only the text of a record, which shows wrong roles and placeholders without the cost of pixels."""
         grids = [(1, 1)] * len(record["images"])
         try:
             turns = read_turns(record["conversations"], len(grids))
             if not any(turn.role == "assistant" for turn in turns):
-                raise DataError("no answer after a question, expected turns of human and gpt that begin with human")
+                raise DataError("no answer after a question, expected turns of human and gpt, human first")
             self.processor.encode_conversations([turns], image_grids=grids, **self.options)
         except (DataError, InputError) as error:
             raise DataError(f"{self.dataset.name_of(index)}: {error}") from error
 
 
 def part_of_limits(limits: Sequence[int], processes: int, passes: Sequence[float]) -> list[int]:
-    """How many records of every source may be bad on one process, each of which counts the different ones it meets.
+    """Return how many records of every source may be bad on one process, which counts the bad ones that it meets.
 
-    In one pass a process meets its part of a source, in several passes more and more of it, bad ones with the others.
-    So no process has to ask the others, and the whole run may go over the limit a little: a part is rounded up, as a
-    tenth of 50 records is less than one on each of 8 processes, and the first bad one no reason to stop.
+    In one pass, a process meets its part of a source; in several passes, more and more of it. So no process has to ask
+    the others. Parts are rounded up, so the whole run may exceed the limit a little: a tenth of 50 records is less than
+    one on each of 8 processes, and the first bad record should not stop the run.
 
     Args:
-        limits: how many records of every source may be bad.
-        processes: number of processes.
-        passes: how often the run goes through every source; less than once counts as once.
+        limits: Number of records of every source that may be bad.
+        processes: Number of processes.
+        passes: Passes of the run through every source; less than 1 counts as 1.
     """
     met = [min(max(1.0, times), processes) for times in passes]
     return [math.ceil(limit * times / processes) for limit, times in zip(limits, met, strict=True)]
 
 
 def share_of_seen(lists: Sequence[Sequence[int]], process: int, processes: int) -> set[int]:
-    """The bad records that a process of a resumed run has counted already.
+    """Return the bad records that a process of a resumed run starts with.
 
     Args:
-        lists: those that each process had counted when the checkpoint was written.
-        process: number of this one.
-        processes: how many go on.
+        lists: Bad records of every process when the checkpoint was written.
+        process: Index of this process.
+        processes: Number of processes of the resumed run.
 
     Returns:
-        Its own where as many go on; else an even share of every source, so that the sum stays what it was and no
-        process is past its part of a limit (`part_of_limits`) that all together were not past.
+        Its own list if the number of processes is the same. Otherwise an even share of every source, so that the sum
+        stays the same and no process exceeds its part of a limit (`part_of_limits`) that the whole run kept.
     """
     if len(lists) == processes:
         return set(lists[process])
-    # Records of a source lie side by side.
+    # Records of one source have neighbouring indices, so a stride takes an even share of each.
     return set(sorted({index for seen in lists for index in seen})[process::processes])
 
 
 class BadRecords:
-    """Counts the records that could not be used, reports each once, and stops the run when they are too many.
+    """Count the records that cannot be used, report each of them once, and stop the run if there are too many.
 
     Args:
-        dataset: the records.
-        limits: how many of every source may be bad.
-        report: takes a line for each.
-        file: a JSONL file that lists them all, so that they can be found when the run is long over; None for none.
+        dataset: The records.
+        limits: Number of records of every source that may be bad.
+        report: Called with one line per bad record.
+        file: A JSONL file that lists all of them, to find them after the run; None for none.
     """
 
     def __init__(
@@ -166,10 +166,10 @@ class BadRecords:
         self._written = {json.loads(line)["index"] for line in written}
 
     def add(self, records: list[BadRecord]) -> None:
-        """Count what a batch lists.
+        """Count the bad records of a batch.
 
         Raises:
-            DataError: there are more than the limit of their source.
+            DataError: A source has more bad records than its limit.
         """
         for record in records:
             if record.index in self.seen:
@@ -180,17 +180,17 @@ class BadRecords:
             bad = sum(self.dataset.locate(index)[0] == number for index in self.seen)
             if bad > self.limits[number]:
                 raise DataError(
-                    f"{record.reason}; that is bad record number {bad} of {self.dataset.lengths[number]}, "
-                    f"{self.limits[number]} may be: mend the data (slime data check finds all) or raise data.max_bad"
+                    f"{record.reason}; that is bad record number {bad} of {self.dataset.lengths[number]}, expected at "
+                    f"most {self.limits[number]}: repair the data (slime data check finds all) or raise data.max_bad"
                 )
             self.report(f"left out: {record.reason}")
 
     def _write(self, record: BadRecord) -> None:
         if self.file is None or record.index in self._written:
             return
-        number, place = self.dataset.locate(record.index)
+        number, position = self.dataset.locate(record.index)
         source = self.dataset.sources[number].name
-        line = {"index": record.index, "source": source, "place": place, "reason": record.reason}
+        line = {"index": record.index, "source": source, "place": position, "reason": record.reason}
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")

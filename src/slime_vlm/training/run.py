@@ -68,8 +68,8 @@ def train(
     Args:
         recipe_path: YAML file.
         out: Folder of the run; default `runs/<name of the recipe>`.
-        stages: Names of the stages to run; none = all. Stages that do not build on one another may run at the same
-            time in several processes.
+        stages: Names of the stages to run; none = all. Stages that do not build on one another may run at the same time
+            in several processes.
         resume: Continue unfinished stages and keep finished ones.
         dry_run: Print the plan and stop.
         overrides: `key=value` changes of the recipe.
@@ -132,11 +132,13 @@ def _run_stage(run: _Run, stage: Stage) -> None:
     if is_finished(folder / "model"):
         if not run.resume:
             raise ConfigError(f"{folder / 'model'} is a finished stage: use --resume to keep it, or another --out")
-        run.console.print(f"stage {stage.name}: finished before, kept")
+        run.console.print(f"stage {stage.name}: already finished, kept")
         return
     checkpoint = last_complete_checkpoint(folder)
     if checkpoint is not None and not run.resume:
-        raise ConfigError(f"{folder} holds checkpoints of an unfinished run: use --resume to go on, or another --out")
+        raise ConfigError(
+            f"{folder} holds checkpoints of an unfinished run: use --resume to continue it, or another --out"
+        )
     before = _models_before(run, stage)
 
     model, processor = _build_model(run, stage, before)
@@ -171,7 +173,7 @@ def _run_stage(run: _Run, stage: Stage) -> None:
         run.console.print("Accelerate shards models over accelerators only: here every process keeps a whole one")
     if checkpoint is not None:
         done = Path(checkpoint).name.rpartition("-")[2]
-        run.console.print(f"stage {stage.name}: going on after step {done} of {trainer.args.max_steps}")
+        run.console.print(f"stage {stage.name}: resuming after step {done} of {trainer.args.max_steps}")
 
     with finish_step_on_interrupt(trainer) as interrupts:
         with progress.shown():
@@ -180,7 +182,7 @@ def _run_stage(run: _Run, stage: Stage) -> None:
             note_curves(folder, f"{run.recipe.name}, stage {stage.name}", trainer.state.log_history, run.console)
         step, steps = trainer.state.global_step, trainer.state.max_steps
         if interrupts and step < steps:
-            run.console.print(f"stopped after step {step} of {steps} of stage {stage.name}; go on with --resume")
+            run.console.print(f"stopped after step {step} of {steps} of stage {stage.name}; continue with --resume")
             raise KeyboardInterrupt
         _report_bad_records(run, bad_records, folder)
         if steps < FEW_STEPS:
@@ -189,7 +191,7 @@ def _run_stage(run: _Run, stage: Stage) -> None:
             data.objective.finish(model)
         _save_stage(run, stage, model, processor, trainer, before)
         if interrupts:
-            run.console.print(f"stopped at the end of stage {stage.name}; go on with --resume")
+            run.console.print(f"stopped at the end of stage {stage.name}; continue with --resume")
             raise KeyboardInterrupt
 
 

@@ -1,11 +1,11 @@
-"""The folder of a run: which recipe it belongs to, which of its stages are finished, and failures to write to it.
+"""The folder of a run: its recipe, its finished stages, and failures to write to it.
 
 recipe.yaml              the resolved recipe
-STAGE/checkpoint-N/      to resume from; complete when it holds the file `complete`
+STAGE/checkpoint-N/      to resume from; complete if it holds the file `complete`
 STAGE/runs/              TensorBoard events
 STAGE/environment.json   for every start of the stage: versions, machine, commit, fingerprint of the data
 STAGE/curves.png         loss, rate, throughput
-STAGE/model/             the model after the stage, with a card; finished when it holds `stage.json`
+STAGE/model/             the model after the stage, with a card; finished if it holds `stage.json`
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from slime_vlm.training.recipe import Recipe, Stage, load_stored_recipe, recipe_
 
 RECIPE_FILE = "recipe.yaml"
 STAGE_FILE = "stage.json"
-"""Written last into the model folder of a stage, so that it marks a finished one."""
+"""File that marks a finished stage; it is written last into the folder of the stage's model."""
 
-# What may change between a run and its continuation: none of it reaches a weight.
+# Keys that may change between a run and its continuation, since they do not influence any weight.
 _WITHOUT_EFFECT = {"description", "trackers", "source", "save_minutes", "max_bad", "workers", "folder", "max_gib"}
 
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 
 
 def stage_folders(recipe: Recipe, stage: Stage, out: Path) -> list[Path]:
-    """Model folders that a stage starts from; empty when it starts from the recipe's model."""
+    """Return the model folders that a stage starts from; empty if it starts from the recipe's model."""
     names = [s.name for s in recipe.stages]
     index = names.index(stage.name)
     before = stage.start if stage.start is not None else names[max(0, index - 1) : index]
@@ -43,28 +43,28 @@ def stage_folders(recipe: Recipe, stage: Stage, out: Path) -> list[Path]:
 
 
 def is_finished(model_folder: Path) -> bool:
-    """Whether a stage's model was written whole."""
+    """Return whether a stage's model was written completely."""
     return (model_folder / STAGE_FILE).is_file()
 
 
 def write_marker(model_folder: Path, record: dict[str, Any]) -> None:
-    """Mark a stage's model as finished, at once or not at all."""
+    """Mark a stage's model as finished, atomically."""
     write_at_once(model_folder / STAGE_FILE, json.dumps(record, indent=1))
 
 
 def claim(out: Path, recipe: Recipe, stages: Collection[str]) -> None:
-    """Make the folder of a run, or check that it is of this recipe.
+    """Create the folder of a run, or check that it belongs to this recipe.
 
-    Stages that have not begun, and those that the chosen ones do not build on, may have changed.
+    Stages that have not begun, and stages that the chosen ones do not build on, may have changed.
 
     Args:
-        out: folder of the run.
-        recipe: the recipe that is to run.
-        stages: names of the chosen stages.
+        out: Folder of the run.
+        recipe: The recipe to run.
+        stages: Names of the chosen stages.
 
     Raises:
-        ConfigError: the folder holds a run of another recipe.
-        CheckpointError: it cannot be written.
+        ConfigError: The folder holds a run of another recipe.
+        CheckpointError: It cannot be written.
     """
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -75,8 +75,8 @@ def claim(out: Path, recipe: Recipe, stages: Collection[str]) -> None:
             if changes:
                 more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
                 raise ConfigError(
-                    f"{out} holds a run of another recipe: {'; '.join(changes[:3])}{more}; use another --out, the "
-                    f"recipe as it was ({path}), or delete that file to go on all the same"
+                    f"{out} holds a run of another recipe: {'; '.join(changes[:3])}{more}; use another --out, use "
+                    f"the recipe as it was ({path}), or delete that file to continue with the new one"
                 )
         write_at_once(path, yaml.safe_dump(recipe_dict(recipe), sort_keys=False, allow_unicode=True))
 
@@ -85,17 +85,17 @@ def _saved(path: Path) -> Recipe:
     try:
         return load_stored_recipe(path)
     except ConfigError as error:
-        raise ConfigError(f"{error} (written by another version? delete that file to go on all the same)") from error
+        raise ConfigError(f"{error} (written by another version? delete that file to continue unchecked)") from error
 
 
 def stages_before(recipe: Recipe, stage: Stage) -> list[str]:
-    """Names of all stages that a stage builds on, in the order of the recipe."""
+    """Return the names of all stages that a stage builds on, in the order of the recipe."""
     found = _with_ancestors(recipe, [stage.name]) - {stage.name}
     return [other.name for other in recipe.stages if other.name in found]
 
 
 def _with_ancestors(recipe: Recipe, stages: Collection[str]) -> set[str]:
-    """The named stages and all that they start from."""
+    """Return the named stages and all stages that they start from, directly or not."""
     by_name = {stage.name: stage for stage in recipe.stages}
     found: set[str] = set()
     waiting = list(stages)
@@ -110,14 +110,14 @@ def _with_ancestors(recipe: Recipe, stages: Collection[str]) -> set[str]:
 def _changes(saved: Recipe, recipe: Recipe, begun: Collection[str]) -> list[str]:
     before, now = _flat(saved, begun), _flat(recipe, begun)
     return [
-        f"{key} was {before.get(key, 'not there')}, now {now.get(key, 'not there')}"
+        f"{key} was {before.get(key, 'absent')}, now {now.get(key, 'absent')}"
         for key in dict.fromkeys([*before, *now])
         if before.get(key) != now.get(key)
     ]
 
 
 def _flat(recipe: Recipe, begun: Collection[str]) -> dict[str, Any]:
-    """What matters of a recipe by dotted names, as `--set` takes them."""
+    """Return the values of a recipe that matter, by dotted keys as in `--set`."""
     flat: dict[str, Any] = {}
 
     def walk(value: Any, name: str) -> None:
@@ -134,7 +134,7 @@ def _flat(recipe: Recipe, begun: Collection[str]) -> dict[str, Any]:
 
 
 def write_at_once(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     part = path.with_name(f"{path.name}.{os.getpid()}")
     part.write_text(text, encoding="utf-8")
     part.replace(path)
@@ -142,10 +142,10 @@ def write_at_once(path: Path, text: str) -> None:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Tell a failure to write in one line.
+    """Turn failures to write into an error of one line.
 
     Raises:
-        CheckpointError: the disk is full, or the folder cannot be written.
+        CheckpointError: The disk is full, or the folder is not writable.
     """
     try:
         yield
@@ -154,13 +154,13 @@ def writing(folder: Path) -> Iterator[None]:
             raise
         reason = error.strerror if isinstance(error, OSError) else one_line(error)
         raise CheckpointError(
-            f"cannot write to {folder}: {reason}; make room or choose another --out, then go on with --resume"
+            f"cannot write to {folder}: {reason}; free some space or choose another --out, then continue with --resume"
         ) from error
 
 
 def _is_write_error(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in _WRITE_ERRORS
-    # safetensors and torch wrap what the system said in errors of their own.
+    # safetensors and torch wrap errors of the operating system in their own.
     text = str(error)
     return "os error" in text or "file write failed" in text or "unexpected pos" in text

@@ -1,4 +1,8 @@
-"""What of a stage can be told before any stage runs: a run of days must not stop between two of them for that."""
+"""Validate every stage before the first one starts.
+
+A multi-stage run can take days. Missing packages, missing records and batch sizes that do not divide by the number of
+processes are reported up front, not when the affected stage begins.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +20,10 @@ from slime_vlm.training.recipe import Recipe, Stage
 
 
 def check_stage(recipe: Recipe, stage: Stage) -> None:
-    """Check that a stage's model can be built, and can do what the stage asks of it.
+    """Check that a stage's model can be built and supports the stage's options.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: It cannot be built, or does not support them.
     """
     try:
         config = recipe_config(recipe, stage.config)
@@ -30,21 +34,21 @@ def check_stage(recipe: Recipe, stage: Stage) -> None:
 
 
 def check_start(stage: Stage, processes: int) -> None:
-    """Check that this machine has what a stage needs, and that its batches go round.
+    """Check that this machine has the packages and records of a stage, and that its batch divides by the processes.
 
     Args:
-        stage: the stage.
-        processes: of the run.
+        stage: The stage.
+        processes: Number of processes of the run.
 
     Raises:
-        ConfigError: a package is missing, or the batch cannot be split over the processes.
-        DataError: records are not where the recipe says.
+        ConfigError: A package is missing, or the batch does not divide by the processes.
+        DataError: Records are missing.
     """
     micro = stage.samples_a_pass(processes)
     if stage.batch_size % (micro * processes):
         raise ConfigError(
-            f"stage '{stage.name}': batch_size {stage.batch_size} is no multiple of micro_batch_size {micro} x "
-            f"{processes} processes"
+            f"stage '{stage.name}': batch_size is {stage.batch_size}, expected a multiple of micro_batch_size {micro} "
+            f"x {processes} processes"
         )
     if asks_for_deepspeed():
         _check_deepspeed(stage)
@@ -59,5 +63,5 @@ def _check_deepspeed(stage: Stage) -> None:
         raise ConfigError("the run was started with DeepSpeed, which is not installed: pip install deepspeed")
     if stage.bf16 and not torch.cuda.is_available():
         raise ConfigError(
-            f"stage '{stage.name}' has bf16: true, and without a GPU DeepSpeed computes in float32: set bf16: false"
+            f"stage '{stage.name}' has bf16: true, but DeepSpeed computes in float32 without a GPU: set bf16: false"
         )

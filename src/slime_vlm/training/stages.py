@@ -1,4 +1,4 @@
-"""What trains in a stage, as data: parts of the model and the parameters they hold (paper section 3.4)."""
+"""Freeze and unfreeze the parts of a model for a stage (paper section 3.4)."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 
 def apply_stage(model: SlimeForConditionalGeneration, stage: Stage) -> dict[str, float]:
-    """Freeze everything, then open what the stage trains.
+    """Freeze all parameters, then unfreeze those that the stage trains.
 
     Args:
-        model: the model; with the stage's low-rank adapters in place, if it has some.
-        stage: what trains, and at which rates.
+        model: The model, including the stage's low-rank adapters if it has any.
+        stage: The stage, with its trained parts and learning rates.
 
     Returns:
         Learning rate of every trainable parameter by name.
 
     Raises:
-        ConfigError: a part that the stage names has no parameters in this model.
+        ConfigError: The stage names a part that this model does not have.
     """
     rates: dict[str, float] = {}
     for part in stage.trains:
         names = parameters_of(model, part)
         if part == "language_model" and stage.lora is not None:
             names = [name for name in names if LORA_MARK in name]
-        # The cosine selector has nothing to learn; recipes still name it, since the paper's stage 3 trains every part.
+        # The cosine selector has no parameters. Recipes name it all the same, as the paper's stage 3 trains every part.
         if not names and part != "selector":
             raise ConfigError(f"stage '{stage.name}' trains '{part}', which this model does not have")
         for name in names:
@@ -44,9 +44,9 @@ def apply_stage(model: SlimeForConditionalGeneration, stage: Stage) -> dict[str,
 
 
 def frozen_modules(model: SlimeForConditionalGeneration, stage: Stage) -> list[str]:
-    """Children of the model that stay in evaluation mode, since nothing in them trains: their statistics must not move.
+    """Return the fully frozen children of the model, which stay in evaluation mode to keep their statistics fixed.
 
-    A frozen language model under gradient checkpointing is none of them, as layers checkpoint in training mode only.
+    A frozen language model under gradient checkpointing is left out, as layers checkpoint in training mode only.
     """
     frozen = [
         name for name, child in model.model.named_children() if not any(p.requires_grad for p in child.parameters())
@@ -55,7 +55,7 @@ def frozen_modules(model: SlimeForConditionalGeneration, stage: Stage) -> list[s
 
 
 def trainable_table(model: SlimeForConditionalGeneration, stage: Stage) -> Table:
-    """A table of all parts: parameters, trainable ones, learning rate."""
+    """Return a table of all parts with their parameters, trainable parameters and learning rates."""
     table = Table("part", "parameters", "trainable", "learning rate", title=f"stage {stage.name}")
     for part in PART_PREFIXES:
         if part == "projector_tables":

@@ -1,4 +1,4 @@
-"""The Trainer of all stages: transformers' own, with the stage's loss, learning rates and checkpoints by the clock."""
+"""The Trainer of all stages: transformers' Trainer with the stage's loss and learning rates, and timed checkpoints."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from slime_vlm.training.records import BadRecords, share_of_seen
 from slime_vlm.training.reporting.throughput import Speedometer
 
 COMPLETE = "complete"
-"""Marker in a checkpoint folder that was written whole; one without it is a torn write of a killed run."""
+"""Marker in a complete checkpoint folder. A folder without it was being written when its run was killed."""
 
 Objective = Callable[[Any, dict[str, Tensor]], tuple[Tensor, dict[str, float]]]
 
 
 class SlimeTrainer(Trainer):
-    """Trainer with one learning rate a parameter, a replaceable loss, and frozen parts kept in evaluation mode.
+    """Trainer with a learning rate per parameter, a replaceable loss, and frozen parts in evaluation mode.
 
-    What was summed since the last log, and the bad records so far, are kept in its checkpoints: Trainer itself begins
-    its running loss anew after a resume, and the next point of the curve would be the mean of fewer steps.
+    Its checkpoints hold the sums since the last log and the bad records so far. The Trainer of transformers restarts
+    its running loss after a resume, so the next point of the curve would be the mean of fewer steps.
 
     Args:
         objective: (model, batch) -> (loss, logs); None uses the model's own loss.
-        rates: learning rate of every trainable parameter by name.
-        frozen: children of `model.model` to keep in evaluation mode.
-        bad_records: counts the records that batches list as bad; None where there are no records.
-        pack: lay the rows of a micro batch end to end; with the model's own loss.
-        speed: counts samples, tokens and operations; None for none of that in the logs.
-        kwargs: for Trainer.
+        rates: Learning rate of every trainable parameter by name.
+        frozen: Children of `model.model` to keep in evaluation mode.
+        bad_records: Counts the records that batches list as bad; None for a stage without records.
+        pack: Whether to concatenate the rows of a micro batch; needs the model's own loss.
+        speed: Counts samples, tokens and operations for the logs; None for none.
+        kwargs: Arguments of Trainer.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class SlimeTrainer(Trainer):
         speed: Speedometer | None = None,
         **kwargs: Any,
     ) -> None:
-        with _adapters_told(kwargs["model"]):
+        with _adapters_declared(kwargs["model"]):
             super().__init__(*args, **kwargs)
         self.pack, self.speed = pack, speed
         self.objective, self.rates, self.frozen, self.bad_records = objective, rates, frozen, bad_records
@@ -70,14 +70,14 @@ class SlimeTrainer(Trainer):
         self._loss_sum = torch.zeros((), device=self.args.device)
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
-        """Train; from a checkpoint, with what had been summed when it was written."""
+        """Train. From a checkpoint, restore also the sums at the time when it was written."""
         if resume_from_checkpoint is not None:
             check_zero_checkpoint(Path(resume_from_checkpoint), self.is_deepspeed_enabled, self.args.world_size)
-            self._take_up_sums(Path(resume_from_checkpoint))
+            self._restore_sums(Path(resume_from_checkpoint))
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
-    def _take_up_sums(self, checkpoint: Path) -> None:
-        # Ten comes after nine.
+    def _restore_sums(self, checkpoint: Path) -> None:
+        # By length first, so that 10 comes after 9.
         paths = sorted(checkpoint.glob("sums_*.json"), key=lambda path: (len(path.name), path.name))
         kept = [json.loads(path.read_text()) for path in paths]
         if not kept:
@@ -86,7 +86,7 @@ class SlimeTrainer(Trainer):
         if self.bad_records is not None:
             lists = [sums["bad_records"] for sums in kept]
             self.bad_records.seen.update(share_of_seen(lists, process, processes))
-        # Of another number of processes each goes on with the mean.
+        # If the number of processes changed, each continues with the mean.
         own = kept[process : process + 1] if len(kept) == processes else kept
         self._loss_sum += sum(sums["loss"] for sums in own) / len(own)
         self._sums.update(own[0]["sums"])
@@ -101,8 +101,10 @@ class SlimeTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         checkpoint = Path(resume_from_checkpoint)
         if self.is_fsdp_enabled and not is_sharded(checkpoint):
-            raise ConfigError(f"{checkpoint} is not in shards: go on with --resume without FSDP, as the run was begun")
-        # Shards for a whole model are read with those of the optimizer, below.
+            raise ConfigError(
+                f"{checkpoint} is not sharded: continue with --resume without FSDP, as the run was started"
+            )
+        # Shards for a whole model are read together with those of the optimizer, below.
         if self.is_fsdp_enabled or not is_sharded(checkpoint):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
@@ -126,7 +128,7 @@ class SlimeTrainer(Trainer):
         path.write_text(json.dumps(kept))
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], *args: Any) -> Any:
-        """Take the batches of an optimizer step, and count the bad records that they list."""
+        """Return the batches of an optimizer step, and count the bad records that they list."""
         batches = self._without_bad(epoch_iterator)
         if self.speed is not None:
             batches = self.speed.batches(batches, self.args.train_batch_size)
@@ -139,13 +141,13 @@ class SlimeTrainer(Trainer):
             yield batch
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """One forward and backward pass, its loss added up for the next log."""
+        """Run one forward and backward pass, and add its loss to the sum for the next log."""
         loss = super().training_step(*args, **kwargs)
         self._loss_sum += loss
         return loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW with a parameter group for each learning rate."""
+        """Create AdamW with a parameter group for every learning rate."""
         if self.optimizer is None:  # type: ignore[has-type]
             cls, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             by_rate: dict[float, list[nn.Parameter]] = defaultdict(list)
@@ -174,7 +176,7 @@ class SlimeTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Loss of the stage's objective."""
+        """Return the loss of the stage's objective."""
         inner = self.accelerator.unwrap_model(model)
         if self.is_fsdp_enabled:
             keep_embeddings(inner)
@@ -182,25 +184,25 @@ class SlimeTrainer(Trainer):
             inner.get_submodule(f"model.{name}").eval()
         if self.objective is None:
             inputs = {**inputs, "loss_only": True, "pack": self.pack}
-            # FSDP2 only casts what it gathers, and Accelerate adds no autocast to it: buffers in float32 would meet
-            # weights in bfloat16. Elsewhere Accelerate has autocast around the model's forward already.
+            # FSDP2 casts only the weights that it gathers, and Accelerate adds no autocast to it. Buffers in float32
+            # would meet weights in bfloat16. Without FSDP, Accelerate has autocast around the model's forward already.
             with self.accelerator.autocast() if self.is_fsdp_enabled else nullcontext():
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         objective = self.objective
 
         def run(batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-            # Accelerate casts inside the forward that is put aside.
+            # The forward that this replaces is the one in which Accelerate casts.
             with self.accelerator.autocast():
                 return objective(inner, batch)
 
-        with _forward_aside(inner, run):
+        with _replaced_forward(inner, run):
             loss, logs = model(inputs)
         for key, value in logs.items():
             self._sums[key].append(value)
         return (loss, logs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Take means over all steps since the last log: of the loss and of what the objective reported."""
+        """Log means over all steps since the last log, of the loss and of the numbers of the objective."""
         if "loss" in logs:
             before = max((entry["step"] for entry in self.state.log_history if "loss" in entry), default=0)
             logs["loss"] = self.accelerator.gather(self._loss_sum).mean().item() / (self.state.global_step - before)
@@ -213,23 +215,22 @@ class SlimeTrainer(Trainer):
 
 
 @contextmanager
-def _adapters_told(model: Any) -> Iterator[None]:
-    """Let Trainer take a model with quantised weights: it knows of adapters only where transformers put them in."""
-    told = model._hf_peft_config_loaded
-    model._hf_peft_config_loaded = told or getattr(model, "is_quantized", False)
+def _adapters_declared(model: Any) -> Iterator[None]:
+    """Let Trainer accept a model with quantised weights. It recognises only adapters that transformers added."""
+    declared = model._hf_peft_config_loaded
+    model._hf_peft_config_loaded = declared or getattr(model, "is_quantized", False)
     try:
         yield
     finally:
-        model._hf_peft_config_loaded = told
+        model._hf_peft_config_loaded = declared
 
 
 @contextmanager
-def _forward_aside(module: Any, run: Callable[..., Any]) -> Iterator[None]:
-    """Let a module run something else when it is called.
+def _replaced_forward(module: Any, run: Callable[..., Any]) -> Iterator[None]:
+    """Replace the forward of a module for a while.
 
-    Objectives call the parts of a model by themselves, and still have to run inside the forward of what DDP or FSDP
-    wrap around it: gradients are exchanged only for what went through that, and every process would silently learn
-    alone.
+    Objectives call the parts of a model one by one, but have to run inside the forward of the wrapper of DDP or FSDP.
+    Gradients are exchanged only for passes through that wrapper; otherwise every process would silently learn alone.
     """
     own = vars(module).get("forward")
     module.forward = run
@@ -242,7 +243,7 @@ def _forward_aside(module: Any, run: Callable[..., Any]) -> Iterator[None]:
 
 
 def of_all_processes(value: Any) -> list[Any]:
-    """A value of every process of a run, each of which has to ask."""
+    """Return a value of every process of a run. All processes have to call this."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return [value]
     values: list[Any] = [None] * torch.distributed.get_world_size()
@@ -251,24 +252,24 @@ def of_all_processes(value: Any) -> list[Any]:
 
 
 def on_any_process(flag: bool) -> bool:
-    """Whether a flag is set on any process of a run: what takes all processes to do must be decided by all at once."""
+    """Return whether a flag is set on any process. Collective actions have to be decided by all processes together."""
     return any(of_all_processes(flag))
 
 
 class ClockCheckpoints(TrainerCallback):
-    """Saves every few minutes, and marks what was written whole."""
+    """Save every few minutes, and mark complete checkpoints."""
 
     def __init__(self, minutes: float) -> None:
         self.seconds, self.last = minutes * 60, time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Ask for a checkpoint when it is time."""
-        # The clocks of several processes do not agree to the step.
+        """Request a checkpoint when it is time."""
+        # The clocks of several processes may disagree by a step.
         if on_any_process(time.monotonic() - self.last >= self.seconds) and state.global_step < state.max_steps:
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Mark the checkpoint as complete, once every process has written its part."""
+        """Mark the checkpoint as complete when every process has written its part."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.barrier()
         (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
@@ -276,13 +277,13 @@ class ClockCheckpoints(TrainerCallback):
 
 
 def last_complete_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written whole; torn ones are removed."""
+    """Return the newest complete checkpoint, and remove incomplete ones."""
     steps = {}
     for path in folder.glob("checkpoint-*"):
         if (path / COMPLETE).exists():
             steps[int(path.name.rpartition("-")[2])] = str(path)
         else:
-            # Another process of the run may be at it as well.
+            # Another process of the run may remove it at the same time.
             shutil.rmtree(path, ignore_errors=True)
     return steps[max(steps)] if steps else None
 

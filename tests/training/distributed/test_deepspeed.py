@@ -105,13 +105,15 @@ def test_two_processes_are_one_and_resume(tmp_path: Path) -> None:
         held = sum(part.numel() for part in kept["fp32_flat_groups"])
         # Every weight is split in two halves, the second of which may be filled up by one.
         assert held == sum(-(-size // 2) for size in trained.values())
-    with pytest.raises(ConfigError, match=r"was written by DeepSpeed on 2 processes, and there are 1 without it: go"):
+    with pytest.raises(ConfigError, match=r"was written by DeepSpeed on 2 processes, and there are 1 without it: cont"):
         check_zero_checkpoint(checkpoint, deepspeed=False, processes=1)
 
 
 def test_checkpoints_meet_what_wrote_them(tmp_path: Path) -> None:
     check_zero_checkpoint(tmp_path, deepspeed=False, processes=1)
-    with pytest.raises(ConfigError, match="was not written by DeepSpeed: go on with --resume as the run was begun"):
+    with pytest.raises(
+        ConfigError, match="was not written by DeepSpeed: continue with --resume as the run was started"
+    ):
         check_zero_checkpoint(tmp_path, deepspeed=True, processes=2)
     (tmp_path / "global_step4").mkdir()
     for rank in range(2):
@@ -129,7 +131,7 @@ def test_what_a_start_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec("json")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: found if name == "deepspeed" else None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="stage '3' has bf16: true, and without a GPU DeepSpeed computes in float32"):
+    with pytest.raises(ConfigError, match="stage '3' has bf16: true, but DeepSpeed computes in float32 without"):
         check_start(stage, 2)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="started with DeepSpeed, which is not installed: pip install deepspeed"):

@@ -44,7 +44,7 @@ def test_shards_on_two_processes_and_then_on_one(shared_recipe: Path, alone: Pat
 def test_whole_checkpoints_are_not_taken_for_shards(alone: Path) -> None:
     checkpoint = next(alone.glob("checkpoint-*"))
     assert not is_sharded(checkpoint)
-    with pytest.raises(ConfigError, match="is not in shards: go on with --resume without FSDP"):
+    with pytest.raises(ConfigError, match="is not sharded: continue with --resume without FSDP"):
         SlimeTrainer._load_from_checkpoint(SimpleNamespace(is_fsdp_enabled=True), str(checkpoint))
 
 

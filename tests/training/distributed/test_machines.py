@@ -93,6 +93,6 @@ def test_sums_of_two_processes_on_one(tmp_path: Path) -> None:
         _loss_sum=torch.zeros(()),
         _sums={},
     )
-    SlimeTrainer._take_up_sums(trainer, tmp_path)
+    SlimeTrainer._restore_sums(trainer, tmp_path)
     assert trainer._loss_sum == 2.0
     assert trainer.bad_records.seen == {3, 5, 8}

@@ -135,8 +135,8 @@ def test_tokens_are_counted_in_the_data(tmp_path: Path, capsys: pytest.CaptureFi
     assert "steps │ 30" in said
     assert "time of the stage" in said
     assert "x 2 images = 0.0 GiB in cache, at most 500 GiB" in said
-    assert "views that are encoded │ 0" in said
-    assert re.search(r"encoding them once comes before the steps: [\d.e-]+ TFLOP, [\d.,]+ (h|min); nothing", said)
+    assert "views encoded │ 0" in said
+    assert re.search(r"encoding them once, before the steps: [\d.e-]+ TFLOP, [\d.,]+ (h|min); none", said)
 
 
 def test_counted_as_the_processor_counts(tmp_path: Path) -> None:
@@ -176,11 +176,11 @@ def test_assumptions_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     text = {"model_type": "llama", "hidden_size": 24, "num_attention_heads": 3, "num_key_value_heads": 3}
     recipe["model"]["config"] |= {"vision_config": vision, "text_config": text}
     said = plan_of(write_recipe(tmp_path, recipe), capsys, Hardware())
-    assert "tokens of text assumed, one for 4 characters, as no tokenizer is at hand" in said
+    assert "tokens of text assumed, one for 4 characters, as the tokenizer is not on this machine" in said
     assert "give --tflops (of one GPU) and --gpus" in said
-    assert "will refuse" not in said
+    assert "will be refused" not in said
     said = plan_of(write_recipe(tmp_path, recipe), capsys, Hardware(gpus=2))
-    assert "a run on 2 GPUs will refuse: batch_size 3 is no multiple of 1 x 2" in said
+    assert "a run on 2 GPUs will be refused: batch_size is 3, expected a multiple of 1 x 2" in said
 
 
 def test_hours_by_hand() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from slime_vlm.training.lora import add_lora
-from slime_vlm.training.planning.step_flops import UNITS, flops_of, forward_flops, training_flops, without_numbers
+from slime_vlm.training.planning.step_flops import UNITS, flops_of, forward_flops, meta_model, training_flops
 from slime_vlm.training.recipe import DataSource, LoraSettings, Stage
 from slime_vlm.training.stages import apply_stage
 from tests.conftest import tiny_config, tiny_model
@@ -20,7 +20,7 @@ def stage(*trains: str, **values: Any) -> Stage:
 
 
 def test_forward_by_hand() -> None:
-    flops = forward_flops(without_numbers(tiny_config()))
+    flops = forward_flops(meta_model(tiny_config()))
     width, inner, layers = 24, 48, 2
     # Query, key, value and output projections, and the three of the MLP; two operations a weight.
     assert flops["tokens"] == 2 * layers * (4 * width * width + 3 * width * inner)
@@ -39,7 +39,7 @@ def test_forward_by_hand() -> None:
 
 def test_backward_where_something_trains() -> None:
     model = tiny_model()
-    forward = forward_flops(without_numbers(model.config))
+    forward = forward_flops(meta_model(model.config))
     apply_stage(model, stage("projector"))
     flops = training_flops(model)
     # Forward alone before the projector, all three passes in it, no weights after it.
@@ -57,7 +57,7 @@ def test_backward_where_something_trains() -> None:
 
 def test_low_rank_weights_come_on_top() -> None:
     model = tiny_model()
-    forward = forward_flops(without_numbers(model.config))
+    forward = forward_flops(meta_model(model.config))
     chosen = stage("language_model", lora=LoraSettings(rank=2, alpha=4))
     add_lora(model, chosen.lora)  # type: ignore[arg-type]
     apply_stage(model, chosen)

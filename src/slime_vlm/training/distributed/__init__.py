@@ -1,1 +1,1 @@
-"""Training on several processes: FSDP2 and DeepSpeed."""
+"""Training on several processes with FSDP2 or DeepSpeed."""

@@ -1,10 +1,10 @@
-"""Features of a frozen vision encoder on the disk, so that every image is encoded once (stages 1a, 1b and 2).
+"""Features of a frozen vision encoder on disk, so that every image is encoded only once (stages 1a, 1b and 2).
 
-FOLDER/FINGERPRINT/settings.json       what the fingerprint is made of
+FOLDER/FINGERPRINT/settings.json       the values behind the fingerprint
 FOLDER/FINGERPRINT/*.safetensors       features by image, a few hundred MiB a file
 
-An image is known by the content of its file, an encoder by its weights and settings: whatever changes has another
-name, and nothing stale is ever read. Files are renamed into place when they are whole.
+The key of an image is a hash of its file, the fingerprint of an encoder a hash of its weights and settings. So changed
+images and encoders get new names, and no stale features are read. Files are renamed into place when they are complete.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ _OPEN_FILES = 64
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An image as its features: (rows, columns) of its tiles, and [1 + T, N, C] or those of the views that count."""
+    """The features of an image: (rows, columns) of its tiles, and [1 + T, N, C], or only those of the views in use."""
 
     grid: tuple[int, int]
     features: Tensor
 
 
 class FeatureStore:
-    """Features of the images that one encoder with one way of cutting views has seen.
+    """Stored features of one encoder with one way of cutting views.
 
     Args:
-        folder: of all stored features.
-        fingerprint: of encoder and settings, see `fingerprint_of`.
-        settings: what it is made of, for people to read.
-        dtype: number type that features are stored in.
-        max_bytes: most that `folder` may hold.
+        folder: Folder of all stored features.
+        fingerprint: Fingerprint of encoder and settings, see `fingerprint_of`.
+        settings: The values behind the fingerprint, for people to read.
+        dtype: Type that features are stored in.
+        max_bytes: Most bytes in `folder`.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class FeatureStore:
         about = self.folder / "settings.json"
         if not about.is_file():
             about.write_text(json.dumps(settings, indent=1, default=str), encoding="utf-8")
-        self._places: dict[str, tuple[str, tuple[int, int]]] = {}
+        self._entries: dict[str, tuple[str, tuple[int, int]]] = {}
         self._seen: set[str] = set()
         self._open: OrderedDict[str, Any] = OrderedDict()
         self._waiting: dict[str, tuple[tuple[int, int], Tensor]] = {}
@@ -70,18 +70,18 @@ class FeatureStore:
         self.refresh()
 
     def __len__(self) -> int:
-        """Images that can be read."""
-        return len(self._places)
+        """Return the number of stored images."""
+        return len(self._entries)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._places or key in self._waiting
+        return key in self._entries or key in self._waiting
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without open files: every process opens its own."""
+        """Leave out open files, since every process opens its own."""
         return {**self.__dict__, "_open": OrderedDict(), "_waiting": {}, "_waiting_bytes": 0}
 
     def refresh(self) -> None:
-        """Find files that this or another process has written."""
+        """Find files that this or another process has written since the last call."""
         for path in sorted(self.folder.glob("*.safetensors")):
             if path.name in self._seen:
                 continue
@@ -89,16 +89,16 @@ class FeatureStore:
                 with safe_open(path, framework="pt") as file:
                     names = list(file.keys())
             except (SafetensorError, OSError):
-                # Broken by the disk: what it held is computed again.
+                # The file is damaged. Its features are computed again.
                 continue
             self._seen.add(path.name)
             for name in names:
                 key, rows, cols = name.split("_")
-                self._places[key] = path.name, (int(rows), int(cols))
+                self._entries[key] = path.name, (int(rows), int(cols))
 
     def get(self, key: str) -> StoredImage | None:
-        """Features of an image; None where they are not stored."""
-        found = self._places.get(key)
+        """Return the features of an image; None if they are not stored."""
+        found = self._entries.get(key)
         if found is None:
             return None
         name, grid = found
@@ -110,22 +110,22 @@ class FeatureStore:
         return StoredImage(grid, self._open[name].get_tensor(_name(key, grid)))
 
     def open_image(self, value: Any, root: Path) -> StoredImage:
-        """In place of `images.open_stored_image`.
+        """Return the features of an image, in place of `data.images.open_stored_image`.
 
         Raises:
-            DataError: the image is missing or damaged, or has changed since the features were stored.
+            DataError: The image is missing or damaged, or has changed since the features were stored.
         """
         found = self.get(key_of(stored_image_content(value, root)))
         if found is None:
             open_stored_image(value, root)
-            raise DataError("the image has changed since the features of this stage were stored; --resume stores it")
+            raise DataError("the image has changed since its features were stored; --resume stores them again")
         return found
 
     def add(self, key: str, grid: tuple[int, int], features: Tensor) -> None:
-        """Take the features [v, N, C] of an image; they are written when there are enough of them.
+        """Add the features [v, N, C] of an image. They are written together with those of other images.
 
         Raises:
-            ConfigError: there is no room.
+            ConfigError: The folder would exceed its limit.
         """
         kept = features.detach().to("cpu", self.dtype).contiguous()
         self._waiting[key] = grid, kept
@@ -134,10 +134,10 @@ class FeatureStore:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is waiting.
+        """Write all features that were added.
 
         Raises:
-            ConfigError: there is no room.
+            ConfigError: The folder would exceed its limit.
         """
         if not self._waiting:
             return
@@ -145,8 +145,8 @@ class FeatureStore:
         if used + self._waiting_bytes > self.max_bytes:
             raise ConfigError(
                 f"{self.top} holds {used / 2**30:.3g} GiB of features and cache_features.max_gib is "
-                f"{self.max_bytes / 2**30:.3g}: raise it, remove fingerprints there that are not needed, or leave "
-                "cache_features out"
+                f"{self.max_bytes / 2**30:.3g}: raise it, delete fingerprints in that folder that are not needed, or "
+                "leave cache_features out"
             )
         path = self.folder / f"{uuid.uuid4().hex}.safetensors"
         part = path.with_suffix(".part")
@@ -157,7 +157,7 @@ class FeatureStore:
 
 
 def key_of(content: bytes) -> str:
-    """Name of an image: a hash of its file."""
+    """Return the key of an image: a hash of its file."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
@@ -168,13 +168,13 @@ def _name(key: str, grid: tuple[int, int]) -> str:
 def fingerprint_of(
     model: SlimeForConditionalGeneration, processor: SlimeProcessor, dtype: str, bf16: bool
 ) -> tuple[str, dict[str, Any]]:
-    """Everything that features depend on beside the image: a hash, and its parts for people to read.
+    """Return a hash of everything that features depend on beside the image, and the hashed values.
 
     Args:
-        model: its encoder, and what it takes of it.
-        processor: how views are cut and coloured.
-        dtype: number type of storage.
-        bf16: whether the encoder computes in bfloat16.
+        model: Gives the encoder and the layer that features come from.
+        processor: Gives the way of cutting and normalising views.
+        dtype: Type of the stored features.
+        bf16: Whether the encoder computes in bfloat16.
     """
     config, tower = model.config, model.model.vision_tower
     weights = hashlib.blake2b(digest_size=16)
@@ -197,11 +197,11 @@ def fingerprint_of(
 
 
 def pixel_values_of(images: list[StoredImage], views: str) -> dict[str, Tensor]:
-    """What stands in a batch in place of pixels: features [V, N, C] of all views, and `image_grids` [I, 2].
+    """Return the features [V, N, C] that replace the pixels of a batch, and `image_grids` [I, 2].
 
     Args:
-        images: of the batch.
-        views: config `views`. With "local" the global views, which the model leaves out, are zeros.
+        images: Images of the batch.
+        views: Config `views`. With "local", the global views, which the model ignores, are zeros.
     """
     parts = []
     for image in images:

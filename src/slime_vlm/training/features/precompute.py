@@ -1,4 +1,4 @@
-"""Encoding every image of a stage that is not stored yet, before the stage trains on stored features."""
+"""Encode all images of a stage that are not stored yet, before the stage trains on stored features."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SECONDS_A_LINE = 60
 
 @dataclass(frozen=True)
 class _Unstored:
-    """An image that has to be encoded: its key, (rows, columns) and views [v, 3, H, W]."""
+    """An image to encode: its key, (rows, columns) of its tiles and its views [v, 3, H, W]."""
 
     key: str
     grid: tuple[int, int]
@@ -38,9 +38,9 @@ class _Unstored:
 
 
 class _ImagesToStore(Dataset):
-    """Images of the records that a process takes care of, as far as they are not stored.
+    """Images of some records that are not stored yet.
 
-    Records are chosen as the training chooses them, so a bad one counts by what takes its place.
+    Records are chosen as in training, so a bad record is replaced by the same other record.
     """
 
     def __init__(self, collator: RecordCollator, positions: Sequence[int], store: FeatureStore, views: str) -> None:
@@ -53,8 +53,8 @@ class _ImagesToStore(Dataset):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, place: int) -> list[_Unstored]:
-        record = self.collator.usable(self.indices[place], [])
+    def __getitem__(self, index: int) -> list[_Unstored]:
+        record = self.collator.usable(self.indices[index], [])
         return [] if record is None else [image for image in record["images"] if image is not None]
 
     def _open(self, value: Any, root: Path) -> _Unstored | None:
@@ -70,7 +70,7 @@ class _ImagesToStore(Dataset):
 def open_store(
     model: SlimeForConditionalGeneration, processor: SlimeProcessor, stage: Stage, bf16: bool
 ) -> FeatureStore:
-    """The store of a stage: for its encoder, its way of cutting views, and the views that it looks at."""
+    """Return the store for a stage's encoder, its way of cutting views, and the views that it uses."""
     settings = stage.cache_features
     assert settings is not None
     fingerprint, about = fingerprint_of(model, processor, settings.dtype, bf16)
@@ -89,28 +89,28 @@ def store_features(
     workers: int,
     console: Console,
 ) -> None:
-    """Encode what is not stored yet; may be stopped at any time and goes on where it was.
+    """Encode the images that are not stored yet. May be interrupted at any time, and continues where it stopped.
 
     Args:
-        model: is put into evaluation mode, and its encoder moved to the device.
-        collator: of the stage, with its records.
-        order: which of them the stage takes.
-        store: takes the features.
-        device: to encode on.
-        bf16: whether to compute in bfloat16, as the stage does.
-        workers: processes that open images.
-        console: shows the progress.
+        model: The model. It is put into evaluation mode, and its encoder is moved to the device.
+        collator: Collator of the stage, with its records.
+        order: The records that the stage uses.
+        store: Receives the features.
+        device: Device to encode on.
+        bf16: Whether to compute in bfloat16, as the stage does.
+        workers: Worker processes that open images.
+        console: Shows the progress.
 
     Raises:
-        ConfigError: there is no room for the features.
+        ConfigError: The folder of the features would exceed its limit.
     """
     state = PartialState()
     mine = order.taken()[state.process_index :: state.num_processes]
-    # In training every process would have to encode as often as the others.
+    # In training mode, every process would have to encode as often as the others.
     model.eval()
     model.model.vision_tower.to(device)
     images = _ImagesToStore(collator, mine, store, model.config.views)
-    # Its own generator: the random numbers of the stage stay what they are.
+    # A generator of its own, so that the random numbers of the stage do not change.
     own = torch.Generator()
     loader = DataLoader(images, batch_size=None, num_workers=workers, collate_fn=_as_it_is, generator=own)
     stored = len(store)
@@ -130,7 +130,7 @@ def store_features(
 
 
 def _shown(records: Any, total: int, console: Console) -> Iterator[list[_Unstored]]:
-    """Hand on the images of records, with a bar on a terminal, else with a line a minute."""
+    """Yield the images of records, with a progress bar on a terminal, else with one line per minute."""
     if console.is_terminal:
         yield from track(records, "features", total=total, console=console, transient=True)
         return
@@ -143,7 +143,7 @@ def _shown(records: Any, total: int, console: Console) -> Iterator[list[_Unstore
 
 
 def _groups(records: Any, views: int) -> Iterator[list[_Unstored]]:
-    """Images of so many records that they have at least some number of views together."""
+    """Yield images in groups with at least a number of views."""
     group: list[_Unstored] = []
     for images in records:
         group += images

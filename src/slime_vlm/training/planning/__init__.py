@@ -1,1 +1,1 @@
-"""What a run will cost: the dry run, token counts of samples, FLOPs of a step."""
+"""The cost of a run before it starts: the dry run, token counts of samples, FLOPs of a step."""

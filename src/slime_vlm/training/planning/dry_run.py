@@ -1,4 +1,4 @@
-"""What a run would do, without doing it: recipe, what trains, memory, tokens and hours (`slime train --dry-run`)."""
+"""The plan of a run: resolved recipe, trained parts, memory, tokens and hours (`slime train --dry-run`)."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ _PART_OF_UNIT = {
 
 @dataclass(frozen=True)
 class Hardware:
-    """What a run is planned for.
+    """The hardware that a run is planned for.
 
     Attributes:
-        gpus: processes, one a GPU.
-        tflops: 10^12 operations a second that one of them can do at most; None if unknown.
-        utilisation: share of that which the model's own operations are expected to reach.
+        gpus: Processes, one per GPU.
+        tflops: Peak of one GPU in 10^12 operations per second; None if unknown.
+        utilisation: Expected share of the peak for the model's own operations.
     """
 
     gpus: int = 1
@@ -54,10 +54,10 @@ class Hardware:
     utilisation: float = 0.4
 
     def __post_init__(self) -> None:
-        """Check the values.
+        """Check all values.
 
         Raises:
-            ConfigError: a value is out of range.
+            ConfigError: A value is out of range.
         """
         if self.gpus < 1:
             raise ConfigError(f"--gpus is {self.gpus}, expected at least 1")
@@ -67,12 +67,12 @@ class Hardware:
             raise ConfigError(f"--utilisation is {self.utilisation:g}, expected a share above 0 and at most 1")
 
     def seconds_of(self, flops: float) -> float | None:
-        """Seconds that all processes together take for some operations; None without a throughput."""
+        """Return the seconds that all processes together take for some operations; None without `tflops`."""
         return None if self.tflops is None else flops / (self.gpus * self.tflops * 1e12 * self.utilisation)
 
 
 def sequence_length(config: SlimeConfig, limit: int | None) -> int:
-    """Longest sequence of a stage: the image at the most tiles, nothing dropped, with some text."""
+    """Return the longest sequence of a stage: an image of the most tiles, no token dropped, with some text."""
     length = config.token_layout.num_image_tokens(1, config.max_tiles) + ASSUMED_TEXT
     return min(length, limit) if limit else length
 
@@ -84,24 +84,24 @@ def memory_estimate(
     processes: int = 1,
     sharded: bool = False,
 ) -> dict[str, float]:
-    """Bytes that one process needs in a stage, by purpose; a plan, not a measurement.
+    """Estimate the bytes that one process needs in a stage, by purpose. This is a plan, not a measurement.
 
-    Weights count `weight_bytes` each, beside adapters what `lora.base_weights` says; trainable ones 4 more for the
-    gradient, 8 for AdamW's moments and, with bf16, 2 for the copy that a step computes with. Activations: per token and
-    layer 34 hidden widths at 2 bytes (about what a Llama layer keeps for its backward pass), or one width with gradient
-    checkpointing and one layer in full; logits of text, a chunk at a time, twice in float32 (`model/text_loss.py`).
-    Activations of a vision encoder that trains are not counted.
+    A weight takes `weight_bytes`, or the bytes of `lora.base_weights` beside adapters. A trainable weight takes 4 more
+    for the gradient, 8 for the moments of AdamW and, with bf16, 2 for the copy that a step computes with. Activations
+    take 34 hidden widths of 2 bytes per token and layer (about what a Llama layer keeps for its backward pass). With
+    gradient checkpointing they take one width, and one layer in full. Logits of text are computed in chunks, twice in
+    float32 (`model/text_loss.py`). The activations of a vision encoder that trains are not counted.
 
-    Several processes: DDP keeps all of it on each, and the gradients a second time in the buffers that it sends; FSDP
-    gives each its share, and gathers a layer at a time (two, as the next one is fetched meanwhile), and for the whole
-    step what lies outside of the language model's layers.
+    With several processes, DDP keeps everything on each of them, and the gradients a second time in the buffers that it
+    sends. FSDP gives each process its share. It gathers two layers at a time (the next one is fetched meanwhile), and
+    everything outside of the language model's layers for the whole step.
 
     Args:
-        model: the model after `apply_stage`; on the meta device will do.
-        stage: batch size, sequence limit, gradient checkpointing.
-        weight_bytes: bytes of one weight.
-        processes: of the run, one a GPU.
-        sharded: whether weights, gradients and optimizer are spread over the processes (FSDP) or not (DDP).
+        model: The model after `apply_stage`; the meta device is enough.
+        stage: Gives batch size, sequence limit and gradient checkpointing.
+        weight_bytes: Bytes of one weight.
+        processes: Number of processes, one per GPU.
+        sharded: Whether weights, gradients and optimizer are sharded over the processes (FSDP) or not (DDP).
     """
     text: Any = model.config.text_config
     total = sum(p.numel() for p in model.parameters())
@@ -137,12 +137,12 @@ def _layer_sizes(model: SlimeForConditionalGeneration) -> list[int]:
 
 
 def print_plan(recipe: Recipe, stages: list[Stage], hardware: Hardware | None = None) -> None:
-    """Print the resolved recipe, and for every stage what trains, memory, tokens and hours; nothing is downloaded.
+    """Print the resolved recipe, and for every stage trained parts, memory, tokens and hours. Nothing is downloaded.
 
     Args:
-        recipe: the recipe.
-        stages: its stages to plan.
-        hardware: what it is planned for.
+        recipe: The recipe.
+        stages: The stages to plan.
+        hardware: The hardware to plan for.
     """
     hardware = hardware or Hardware()
     console = Console()
@@ -176,7 +176,7 @@ def print_plan(recipe: Recipe, stages: list[Stage], hardware: Hardware | None = 
 
 
 def memory_table(model: SlimeForConditionalGeneration, stage: Stage, gpus: int) -> Table:
-    """Memory of one process: whole on each (DDP), and where there are several also spread over them (FSDP)."""
+    """Return a table of the memory of one process: under DDP, and with several processes under FSDP, too."""
     columns = {"GiB" if gpus == 1 else f"GiB, DDP on {gpus}": memory_estimate(model, stage, processes=gpus)}
     if gpus > 1:
         columns[f"GiB, FSDP on {gpus}"] = memory_estimate(model, stage, processes=gpus, sharded=True)
@@ -189,15 +189,15 @@ def memory_table(model: SlimeForConditionalGeneration, stage: Stage, gpus: int) 
 
 @dataclass(frozen=True)
 class StepPlan:
-    """An optimizer step of a stage, by what its samples are on average.
+    """An optimizer step of a stage with average samples.
 
     Attributes:
-        work: units of a step, see `step_flops.UNITS`.
-        flops: operations of a step by part, forward and backward.
-        longest: tokens of the longest row that was found.
-        batch_size: samples of a step.
-        steps: of the stage; None where it is not known how many records there are.
-        a_view: operations of encoding one view, forward and backward.
+        work: Units of a step, see `step_flops.UNITS`.
+        flops: Operations of a step by part, forward and backward.
+        longest: Tokens of the longest row among the samples.
+        batch_size: Samples of a step.
+        steps: Steps of the stage; None if the number of records is unknown.
+        a_view: Operations of encoding one view, forward and backward.
     """
 
     work: Mapping[str, float]
@@ -208,22 +208,22 @@ class StepPlan:
     a_view: float = 0.0
 
     def seconds(self, hardware: Hardware) -> float | None:
-        """Seconds of a step; None without a throughput."""
+        """Return the seconds of a step; None without `tflops`."""
         return hardware.seconds_of(sum(self.flops.values()))
 
     def hours(self, hardware: Hardware) -> float | None:
-        """Hours of the stage; None without a throughput or number of steps."""
+        """Return the hours of the stage; None without `tflops` or a number of steps."""
         seconds = self.seconds(hardware)
         return None if seconds is None or self.steps is None else seconds * self.steps / 3600
 
 
 def plan_step(model: SlimeForConditionalGeneration, stage: Stage, samples: Samples) -> StepPlan:
-    """Count an optimizer step.
+    """Count the work of an optimizer step.
 
     Args:
-        model: the model after `apply_stage`; on the meta device will do.
-        stage: its stage.
-        samples: some of its samples.
+        model: The model after `apply_stage`; the meta device is enough.
+        stage: The stage.
+        samples: Some samples of the stage.
     """
     found = [work_of(sample, model.config, stage) for sample in samples.found]
     work = {unit: stage.batch_size * sum(each[unit] for each in found) / len(found) for unit in UNITS}
@@ -237,13 +237,13 @@ def plan_step(model: SlimeForConditionalGeneration, stage: Stage, samples: Sampl
 
 
 def step_table(stage: Stage, step: StepPlan, hardware: Hardware) -> Table:
-    """Tokens, operations and time of a step and of the stage."""
+    """Return a table of tokens, operations and time of a step and of the stage."""
     table = Table("a step", "", title=f"steps of stage {stage.name} (estimate)")
     tokens = step.work["tokens"]
     table.add_row("samples", f"{step.batch_size:,}")
-    table.add_row("tokens that the language model reads", f"{tokens:,.0f}")
+    table.add_row("tokens through the language model", f"{tokens:,.0f}")
     table.add_row("  of one sample: mean, most", f"{tokens / step.batch_size:,.0f}, {step.longest:,.0f}")
-    table.add_row("views that are encoded", f"{step.work['views']:,.0f}")
+    table.add_row("views encoded", f"{step.work['views']:,.0f}")
     for part, count in step.flops.items():
         if count:
             table.add_row(f"TFLOP, {part}", f"{count / 1e12:,.4g}")
@@ -274,34 +274,35 @@ def _batch_notes(stage: Stage, gpus: int) -> list[str]:
     micro = stage.samples_a_pass(gpus)
     if stage.batch_size % (micro * gpus) == 0:
         return []
-    return [f"a run on {gpus} GPUs will refuse: batch_size {stage.batch_size} is no multiple of {micro} x {gpus}"]
+    expected = f"expected a multiple of {micro} x {gpus}"
+    return [f"a run on {gpus} GPUs will be refused: batch_size is {stage.batch_size}, {expected}"]
 
 
 def _cache_notes(stage: Stage, config: SlimeConfig, samples: Samples, a_view: float, hardware: Hardware) -> list[str]:
-    """What stored features would take on the disk, and how long storing them, which no step of the stage counts."""
+    """Return notes on the disk space and the time of storing features, which the steps of the stage do not include."""
     if stage.cache_features is None:
         return []
     size = cached_view_bytes(config, stage.cache_features.dtype)
     views = sum(sum(views_seen(sample, config, stage)) for sample in samples.found) / len(samples.found)
     images = sum(len(sample.grids) for sample in samples.found) / len(samples.found)
     a_image = size * views / max(images, 1e-9)
-    told = f"features: {a_image / 2**20:.3g} MiB an image ({views / max(images, 1e-9):.3g} views)"
+    size_note = f"features: {a_image / 2**20:.3g} MiB per image ({views / max(images, 1e-9):.3g} views)"
     if samples.records is None:
-        return [f"{told} in {stage.cache_features.folder}, at most {stage.cache_features.max_gib:g} GiB"]
+        return [f"{size_note} in {stage.cache_features.folder}, at most {stage.cache_features.max_gib:g} GiB"]
     all_ = samples.records * images
     encoding = samples.records * views * a_view
     seconds = hardware.seconds_of(encoding)
     time = "" if seconds is None else f", {_time(seconds / 3600)}"
     return [
-        f"{told} x {all_:,.0f} images = {all_ * a_image / GIB:,.1f} GiB in {stage.cache_features.folder}, at most "
+        f"{size_note} x {all_:,.0f} images = {all_ * a_image / GIB:,.1f} GiB in {stage.cache_features.folder}, at most "
         f"{stage.cache_features.max_gib:g} GiB",
-        f"encoding them once comes before the steps: {encoding / 1e12:,.4g} TFLOP{time}; nothing for those that are "
-        "stored already",
+        f"encoding them once, before the steps: {encoding / 1e12:,.4g} TFLOP{time}; none for images that are stored "
+        "already",
     ]
 
 
 def cached_view_bytes(config: SlimeConfig, dtype: str) -> int:
-    """Bytes of the stored features of one view."""
+    """Return the bytes of the stored features of one view."""
     return config.num_global_tokens * config.vision_width * (4 if dtype == "float32" else 2)
 
 

@@ -1,6 +1,7 @@
-"""How long samples are, for the plan of a run: told from the data where they are at hand, else assumed.
+"""Lengths of samples for the plan of a run: measured on the data if they are on this machine, else assumed.
 
-Nothing is downloaded, and images are not decoded: headers tell sizes, sizes tell tiles, the processor counts tokens.
+Nothing is downloaded, and no image is decoded: image sizes come from file headers, tiles from image sizes, and the
+processor counts tokens.
 """
 
 from __future__ import annotations
@@ -24,20 +25,20 @@ if TYPE_CHECKING:
     from slime_vlm.processing.processing_slime import SlimeProcessor
     from slime_vlm.training.recipe import Recipe, Stage
 
-LOOKED_AT = 256
-"""Records of a stage that are looked at."""
+MEASURED_RECORDS = 256
+"""Records of a stage that are measured."""
 
-LOOKED_AT_TOGETHER = 32
-"""Of these so many come one after the other, as Parquet files are read in large pieces."""
+CONSECUTIVE_RECORDS = 32
+"""Number of consecutive records among them, since Parquet files are read in large pieces."""
 
-PAGES_LOOKED_AT = 24
+MEASURED_PAGES = 24
 ASSUMED_TEXT = 200
-"""Tokens of text in a row when there is nothing to count, about those of a sample with an image."""
+"""Tokens of text in a row without data to count, about as many as in a sample with an image."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample: (rows, columns) of tiles of its images, tokens of text, and how many of those have a label."""
+    """One sample: (rows, columns) of the tiles of its images, tokens of text, and tokens with a label."""
 
     grids: tuple[tuple[int, int], ...]
     text: int
@@ -46,13 +47,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples of a stage, and what is known of all of them.
+    """Some samples of a stage, and their total number.
 
     Attributes:
-        found: some of them.
-        count: samples of the whole stage; None where it cannot be told.
-        records: records that they are drawn from; None as above.
-        notes: where the numbers come from.
+        found: The samples.
+        count: Samples of the whole stage; None if unknown.
+        records: Records that they are drawn from; None if unknown.
+        notes: Sources of the numbers.
     """
 
     found: Sequence[Sample]
@@ -62,7 +63,7 @@ class Samples:
 
 
 def samples_of(recipe: Recipe, stage: Stage, config: SlimeConfig) -> Samples:
-    """Look at some samples of a stage."""
+    """Return some samples of a stage."""
     if stage.data.pages is not None:
         return _pages(recipe, stage, config)
     missing = [part.path for part in stage.data.parts if not is_here(part.path)]
@@ -76,16 +77,13 @@ def samples_of(recipe: Recipe, stage: Stage, config: SlimeConfig) -> Samples:
 
 
 def work_of(sample: Sample, config: SlimeConfig, stage: Stage) -> dict[str, float]:
-    """What a sample takes, in the units of `step_flops.UNITS`.
-
-    Of the local tokens as many are kept as top_p allows at most.
-    """
+    """Return the work of a sample in the units of `step_flops.UNITS`, with as many kept tokens as top_p allows."""
     from slime_vlm.diagnostics.cost import kept_bounds
 
     layout = config.token_layout
     wholes, tiles = views_seen(sample, config, stage)
     views = wholes + tiles
-    # Without compression tiles go the way of whole views.
+    # Without compression, tiles are processed like global views.
     wholes, compressed = (wholes, tiles) if config.local_compression else (wholes + tiles, 0)
     gated = config.projector_type == "gated"
     both = 2 if gated and config.gate == "mixture" else 1
@@ -119,7 +117,7 @@ def work_of(sample: Sample, config: SlimeConfig, stage: Stage) -> dict[str, floa
 
 
 def views_seen(sample: Sample, config: SlimeConfig, stage: Stage) -> tuple[int, int]:
-    """Whole views and tiles of a sample that go through the encoder."""
+    """Return the numbers of global views and of tiles of a sample that are encoded."""
     wholes, tiles = len(sample.grids), sum(rows * cols for rows, cols in sample.grids)
     pages = stage.page_training
     if pages is not None and pages.objective == "read":
@@ -147,13 +145,13 @@ def _records(recipe: Recipe, stage: Stage, config: SlimeConfig) -> Samples:
     order.count = steps * stage.batch_size
     processor, note = _processor(recipe, config)
     length = min(order.count, order.epoch_length)
-    starts = np.linspace(0, max(0, length - LOOKED_AT_TOGETHER), LOOKED_AT // LOOKED_AT_TOGETHER).astype(int)
-    chosen = np.unique(np.add.outer(starts, np.arange(min(length, LOOKED_AT_TOGETHER))))
+    starts = np.linspace(0, max(0, length - CONSECUTIVE_RECORDS), MEASURED_RECORDS // CONSECUTIVE_RECORDS).astype(int)
+    chosen = np.unique(np.add.outer(starts, np.arange(min(length, CONSECUTIVE_RECORDS))))
     found: list[Sample] = []
     unusable = 0
-    for place in chosen:
+    for position in chosen:
         try:
-            found.append(_look(dataset, order[int(place)], stage, config, processor))
+            found.append(_measure(dataset, order[int(position)], stage, config, processor))
         except (DataError, InputError):
             unusable += 1
     if not found:
@@ -164,12 +162,12 @@ def _records(recipe: Recipe, stage: Stage, config: SlimeConfig) -> Samples:
     return Samples(found, order.count, len(dataset), notes)
 
 
-def _look(
+def _measure(
     dataset: RecordDataset, index: int, stage: Stage, config: SlimeConfig, processor: SlimeProcessor | None
 ) -> Sample:
-    number, place = dataset.locate(index)
+    number, position = dataset.locate(index)
     source = dataset.sources[number]
-    record = source[place]
+    record = source[position]
     grids = []
     for value in record.images:
         size = stored_image_size(value, source.images)
@@ -201,7 +199,7 @@ def _look(
 
 
 def _processor(recipe: Recipe, config: SlimeConfig) -> tuple[SlimeProcessor | None, str]:
-    """The processor of the run if it is on this machine, and how tokens are counted."""
+    """Return the processor of the run if it is on this machine, and a note on how tokens are counted."""
     import copy
 
     from slime_vlm.checkpoints.from_pretrained_parts import conversation_of
@@ -212,7 +210,9 @@ def _processor(recipe: Recipe, config: SlimeConfig) -> tuple[SlimeProcessor | No
     from slime_vlm.processing.processing_slime import SlimeProcessor
 
     source = recipe.model
-    guess = f"tokens of text assumed, one for {CHARACTERS_PER_TOKEN} characters, as no tokenizer is at hand"
+    guess = (
+        f"tokens of text assumed, one for {CHARACTERS_PER_TOKEN} characters, as the tokenizer is not on this machine"
+    )
     config = copy.deepcopy(config)
     try:
         name = source.path or source.llm
@@ -241,7 +241,7 @@ def _pages(recipe: Recipe, stage: Stage, config: SlimeConfig) -> Samples:
     count = (stage.steps or 0) * stage.batch_size
     settings = {"view_size": config.view_size, "max_tiles": config.max_tiles, **(stage.data.pages or {})}
     try:
-        pages = [make_page(seed, PageSettings.from_dict(settings)) for seed in range(PAGES_LOOKED_AT)]
+        pages = [make_page(seed, PageSettings.from_dict(settings)) for seed in range(MEASURED_PAGES)]
     except ConfigError as error:
         return _assumed(config, count, str(error))
     tokenizer: Any = build_page_tokenizer(characters(), words())
@@ -253,10 +253,10 @@ def _pages(recipe: Recipe, stage: Stage, config: SlimeConfig) -> Samples:
             for question in asked
         ]
         grid = choose_grid(page.height, page.width, config.view_size, config.max_tiles)
-        # Each question is followed by a mark, each answer by its end.
+        # A marker follows each question, and an end token each answer.
         text = HEAD + sum(question + answer + 2 for question, answer in lengths)
         found.append(Sample(((grid.rows, grid.cols),), text, sum(answer + 1 for _, answer in lengths)))
-    notes = [f"measured on {len(found)} pages as they are rendered"]
+    notes = [f"measured on {len(found)} rendered pages"]
     if training.objective == "symbolic_tokens":
-        notes.append("assumed that the mean share of distractors stays of all local tokens")
+        notes.append("assumed that the mean share of distractors of all local tokens stays")
     return Samples(found, count, None, notes)

@@ -1,7 +1,8 @@
 """Floating point operations of training, counted per unit of work: a view, a tile, a token, a pair of tokens.
 
-The forward pass of every part is run once on a model without numbers, so the counts hold for any encoder and language
-model. What a step takes is then plain arithmetic, the same for the plan (`plan.py`) and for a run (`speed.py`).
+The forward pass of every part runs once on the meta device, so the counts hold for any encoder and language model. The
+operations of a step are then plain arithmetic, the same for a plan (`dry_run.py`) and a run
+(`reporting/throughput.py`).
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 
 UNITS = ("views", "adapted", "tiles", "projected", "tokens", "pairs", "logits")
-"""What is counted of a step: views through the encoder, views through the attention adapter, tiles through the
+"""Units of work of a step: views through the encoder, views through the attention adapter, tiles through the
 compressor, tokens through the projector, tokens through the language model, the squares of their rows' lengths, and
-tokens that the head names (those with a label: model FLOPs are the ones that the loss needs)."""
+tokens with logits (those with a label: model FLOPs are the ones that the loss needs)."""
 
 _LENGTHS = (64, 128)
 
 
-def without_numbers(config: SlimeConfig) -> SlimeForConditionalGeneration:
-    """A model of this config on the meta device, where tensors have shapes alone."""
+def meta_model(config: SlimeConfig) -> SlimeForConditionalGeneration:
+    """Return a model of this config on the meta device, where tensors have shapes but no values."""
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 
     with torch.device("meta"):
@@ -38,13 +39,12 @@ def without_numbers(config: SlimeConfig) -> SlimeForConditionalGeneration:
 
 
 def forward_flops(model: SlimeForConditionalGeneration) -> dict[str, float]:
-    """Operations of one forward pass per unit; a multiplication and an addition count one each.
+    """Return the operations of one forward pass per unit. A multiplication and an addition count as one each.
 
-    The selector's are left out: they are few, and none of them for the published one. Of the attention all pairs are
-    counted, although half of them are masked.
+    The few operations of the selector are left out. In the attention all pairs count, although half of them are masked.
 
     Args:
-        model: without numbers.
+        model: A model on the meta device.
     """
     config = model.config
     with torch.device("meta"):
@@ -67,7 +67,7 @@ def forward_flops(model: SlimeForConditionalGeneration) -> dict[str, float]:
         return _count(lambda: body(inputs_embeds=row, use_cache=True))
 
     short, long = map(read, rows)
-    # A row of n tokens takes a n + b n^2 operations. (With a cache, since masks without one look at positions.)
+    # A row of n tokens takes a n + b n^2 operations. (With a cache: without one, masks depend on position values.)
     few, many = _LENGTHS
     flops["pairs"] = (long / many - short / few) / (many - few)
     flops["tokens"] = short / few - flops["pairs"] * few
@@ -76,27 +76,27 @@ def forward_flops(model: SlimeForConditionalGeneration) -> dict[str, float]:
 
 
 def training_flops(model: SlimeForConditionalGeneration) -> dict[str, float]:
-    """Operations of the forward and backward pass per unit; none for what gradient checkpointing computes again.
+    """Return the operations of the forward and backward pass per unit, without recomputation by gradient checkpointing.
 
-    A backward pass takes as many as the forward pass for the gradients of a part's inputs, wherever something before
-    it or in it trains, and as many again for those of its weights, as far as they train.
+    The backward pass of a part takes as many operations as its forward pass for the gradients of its inputs, if
+    something in it or before it trains, and as many again for the gradients of its trainable weights.
 
     Args:
-        model: after `apply_stage`, with its low-rank adapters if it has some, and not yet spread over processes.
+        model: The model after `apply_stage`, with its low-rank adapters if it has any, and not yet sharded.
     """
-    plain = without_numbers(model.config)
-    # Weights in 4 bits are stored as fewer numbers than they are.
+    plain = meta_model(model.config)
+    # 4-bit weights are stored packed, so their number of elements is smaller than the number of weights.
     size = {part: _size(plain, part) for part in _PARTS.values()}
     open_ = {part: _size(model, part, lambda name, p: p.requires_grad and LORA_MARK not in name) for part in size}
     low_rank = _size(model, "language_model", lambda name, p: LORA_MARK in name)
     begins = {part: bool(open_[part]) for part in size}
     begins["language_model"] |= low_rank > 0
-    sight = begins["vision_tower"]
-    visual = sight or begins["global_adapter"] or begins["local_compressor"] or begins["projector"]
+    encoder = begins["vision_tower"]
+    visual = encoder or begins["global_adapter"] or begins["local_compressor"] or begins["projector"]
     flows = {
-        "vision_tower": sight,
-        "global_adapter": sight or begins["global_adapter"],
-        "local_compressor": sight or begins["local_compressor"],
+        "vision_tower": encoder,
+        "global_adapter": encoder or begins["global_adapter"],
+        "local_compressor": encoder or begins["local_compressor"],
         "projector": visual,
         "language_model": visual or begins["language_model"],
     }
@@ -104,7 +104,7 @@ def training_flops(model: SlimeForConditionalGeneration) -> dict[str, float]:
     for unit, part in _PARTS.items():
         share = open_[part] / size[part] if size[part] else 0.0
         flops[unit] *= 1 + flows[part] + share
-    # The products with low-rank weights come on top, in all three passes.
+    # The products with low-rank weights are extra, in all three passes.
     flops["tokens"] += 3 * 2 * low_rank
     flops["pairs"] *= 1 + 2 * flows["language_model"]
     flops["logits"] *= 1 + flows["language_model"] + model.lm_head.weight.requires_grad
@@ -112,7 +112,7 @@ def training_flops(model: SlimeForConditionalGeneration) -> dict[str, float]:
 
 
 def flops_of(work: Mapping[str, float], flops: Mapping[str, float]) -> float:
-    """Operations of some work, from those per unit."""
+    """Return the operations of some work, from the operations per unit."""
     return sum(flops[unit] * work[unit] for unit in UNITS)
 
 

@@ -1,4 +1,4 @@
-"""Recipes: their keys, the rules of each key, and reading them from YAML. Nothing here imports torch."""
+"""Recipes: their keys, the rule of every key, and reading them from YAML. Nothing here imports torch."""
 
 from slime_vlm.training.recipe.loading import load_recipe, load_stored_recipe, recipe_dict
 from slime_vlm.training.recipe.schema import (

@@ -1,4 +1,4 @@
-"""What values a key of a recipe may have, kept beside the key in the metadata of its dataclass field."""
+"""Rules for the value of a recipe key, kept in the metadata of its dataclass field."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from typing import Any, ClassVar, get_origin
 
 @dataclass(frozen=True)
 class Rule:
-    """What is expected of a value, in words and as a test."""
+    """What is expected of a value, as text and as a test."""
 
     expected: str
     fits: Callable[[Any], bool]
 
 
 def value_rule(expected: str, fits: Callable[[Any], bool]) -> dict[str, Rule]:
-    """Field metadata: a value other than None has to pass a test."""
+    """Return field metadata: a value other than None has to pass a test."""
     return {"rule": Rule(expected, fits)}
 
 
 def at_least(least: float) -> dict[str, Rule]:
-    """Field metadata: a finite number of at least `least`."""
+    """Return field metadata: a finite number of at least `least`."""
     return value_rule(f"at least {least:g}", lambda value: least <= value < math.inf)
 
 
 def one_of(*allowed: str) -> dict[str, Rule]:
-    """Field metadata: one of some words."""
+    """Return field metadata: one of the allowed words."""
     words = f"{', '.join(allowed[:-1])} or {allowed[-1]}" if len(allowed) > 1 else allowed[0]
     return value_rule(words, lambda value: value in allowed)
 
 
 def some_of(*allowed: str) -> dict[str, Rule]:
-    """Field metadata: a list of some words, or of none."""
+    """Return field metadata: a list of allowed words, which may be empty."""
     return value_rule(f"a list of {', '.join(allowed)}", lambda value: all(item in allowed for item in value))
 
 
 def fields_of(kind: type) -> dict[str, type]:
-    """Field metadata: keys and values are those of another dataclass, which is not built yet."""
+    """Return field metadata: a mapping with keys and values of another dataclass, which is not built yet."""
     return {"kind": kind}
 
 
@@ -55,13 +55,13 @@ FOLDER_NAME = value_rule("a name that a folder can have", lambda value: bool(val
 
 
 def hints_of(kind: type) -> dict[str, Any]:
-    """Type of every field that a dataclass itself has; what a transformers config inherits is left out."""
+    """Return the type of every field that a dataclass defines itself, without inherited ones."""
     hints = inspect.get_annotations(kind, eval_str=True)
     return {name: hint for name, hint in hints.items() if get_origin(hint) is not ClassVar}
 
 
 def nearest(key: str, valid: Iterable[str]) -> str:
-    """Advice about an unknown key."""
+    """Return advice about an unknown key."""
     known = list(valid)
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'?" if close else f"valid keys: {', '.join(known)}"

@@ -1,7 +1,7 @@
-"""The keys of a recipe: how a run is made.
+"""The keys of a recipe, which describes a training run.
 
-The architecture is described by `SlimeConfig` (`model.config` below); everything that belongs to the run and not to the
-weights stands here. Defaults live in these dataclasses and nowhere else.
+`SlimeConfig` describes the architecture (`model.config` below). Everything that belongs to the run and not to the
+weights is here. Defaults are in these dataclasses and nowhere else.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from slime_vlm.training.recipe.rules import (
 )
 from slime_vlm.training.reporting.trackers import TRACKERS
 
-# Those of transformers that need no settings of their own.
+# Schedules of transformers that need no settings of their own.
 SCHEDULES = (
     "cosine",
     "linear",
@@ -48,15 +48,15 @@ class MixturePart:
     path: str
     """A JSON, JSONL, Parquet or tar file, a pattern of several, a folder, or a hub id."""
     images: str | None = None
-    """Folder, zip or tar file that image paths start from; default: beside the records."""
+    """Folder, zip or tar file that image paths are relative to; default: the folder of the records."""
     config: str | None = None
-    """Configuration of a hub data set."""
+    """Configuration of a data set on the hub."""
     split: str | None = None
     """Split of a data set of the `datasets` library; None = train."""
     passes: float | None = field(default=None, metadata=value_rule("more than 0", lambda value: 0 < value < 1e6))
-    """How often an epoch goes through the source; None = once."""
+    """Passes through the source in one epoch; None = 1."""
     weight: float | None = field(default=None, metadata=value_rule("more than 0", lambda value: 0 < value < math.inf))
-    """Share of the samples against the other sources, in place of passes; all sources have one, or none."""
+    """Share of the samples relative to the other sources, in place of `passes`; set for all sources or for none."""
 
 
 @dataclass(frozen=True)
@@ -68,24 +68,24 @@ class DataSource:
     records: str | None = None
     """One source of conversation records: a JSON, JSONL, Parquet or tar file, a folder, a hub id."""
     images: str | None = None
-    """Folder, zip or tar file that the image paths of `records` start from; default: beside the records."""
+    """Folder, zip or tar file that the image paths of `records` are relative to; default: the folder of the records."""
     mixture: list[MixturePart] | None = field(default=None, metadata=NOT_EMPTY)
     """Several sources of conversation records."""
     conversation: str = field(default="template", metadata=one_of("template", "plain"))
-    """`template`: the model's chat template; `plain`: image, caption, newline (stages 1 and 2)."""
+    """`template`: the model's chat template. `plain`: image, caption, newline (stages 1 and 2)."""
     labels: str = field(default="answers", metadata=one_of(*LABEL_RULES))
-    """`answers`: every answer of a record is supervised. `published`: tokens are recounted as the published code does,
-    and a record whose count is off is not supervised at all."""
+    """`answers`: every answer of a record is supervised. `published`: tokens are counted again as in the published
+    code, and a record with a wrong count is not supervised at all."""
     max_bad: float = field(default=0.01, metadata=SHARE)
-    """Share of the records of a source that may be unusable (a damaged image, roles out of turn): each is reported
-    and the next one taken in its place; one more stops the run. 0 stops at the first. Of several processes each counts
-    the bad ones it meets and may meet its part of them (`training.records.part_of_limits`)."""
+    """Share of the records of a source that may be unusable (a damaged image, roles out of order). Each is reported and
+    replaced by the next one; one more stops the run. 0 stops at the first. Of several processes, each counts the bad
+    records that it meets, up to its part of the limit (`training.records.part_of_limits`)."""
     workers: int = field(default=0, metadata=at_least(0))
-    """Processes that prepare batches beside the one that trains."""
+    """Worker processes that prepare batches; 0 = the training process itself."""
 
     @property
     def parts(self) -> list[MixturePart]:
-        """The sources of records, none for pages."""
+        """The sources of records; empty for pages."""
         return [MixturePart(self.records, self.images)] if self.records is not None else self.mixture or []
 
 
@@ -147,31 +147,31 @@ class LoraSettings:
     alpha: int = field(default=256, metadata=at_least(1))
     dropout: float = field(default=0.05, metadata=SHARE)
     merge: bool = True
-    """Merge them into the language model at the end of the stage; false keeps them apart, a small folder over the model
-    that the stage started from (`slime merge` folds them in later)."""
+    """Merge them into the language model at the end of the stage. `false` keeps them apart, in a small folder that
+    refers to the model that the stage started from (`slime merge` merges them later)."""
     base_weights: str = field(default="float32", metadata=one_of("float32", "bfloat16", "4bit"))
-    """What the linear layers beside them are kept in, which do not train. Everything else stays in float32."""
+    """Type of the frozen linear layers beside the adapters. Everything else stays in float32."""
 
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Features of the frozen vision encoder on the disk: computed once, read in later epochs, stages and runs."""
+    """Features of the frozen vision encoder on disk, computed once and read in later epochs, stages and runs."""
 
     folder: str
-    """Where they lie; several stages and runs may share it."""
+    """Folder of the features; several stages and runs may share it."""
     dtype: str = field(default="bfloat16", metadata=one_of("bfloat16", "float16", "float32"))
-    """Number type that they are stored in; float32 changes no loss and takes twice the room."""
+    """Type that they are stored in. float32 changes no loss and takes twice the space."""
     max_gib: float = field(default=500.0, metadata=value_rule("more than 0", lambda value: 0 < value < math.inf))
-    """Room for the folder; a stage that needs more stops."""
+    """Most GiB in the folder; a stage that needs more stops."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: what trains, on which view, from which data, how fast."""
+    """One stage: the trained parts, the config during the stage, the data and the optimizer."""
 
     name: str = field(metadata=FOLDER_NAME)
     trains: list[str] = field(metadata=NOT_EMPTY)
-    """Parts of the model (see `PART_PREFIXES`); all else is frozen."""
+    """Parts of the model (see `PART_PREFIXES`); everything else is frozen."""
     data: DataSource
     learning_rate: float = field(metadata=at_least(0))
     batch_size: int = field(metadata=at_least(1))
@@ -180,14 +180,14 @@ class Stage:
     """Samples in one forward pass; None = `batch_size` on one process."""
     epochs: float = field(default=1.0, metadata=value_rule("more than 0", lambda value: 0 < value < 1e6))
     steps: int | None = field(default=None, metadata=at_least(1))
-    """Optimizer steps; None = `epochs`. Needed for pages, which have no end."""
+    """Optimizer steps; None = `epochs`. Required for pages, which have no epochs."""
     config: dict[str, Any] = field(default_factory=dict, metadata=fields_of(SlimeFields))
     """SlimeConfig values during this stage (gate, views, top_p, ...)."""
     start: list[str] | None = None
-    """Stages to start from: the weights of the first, then the parts that each later one trained; None = the stage
-    before, [] = the recipe's model."""
+    """Stages to start from: the weights of the first, then the parts that each later one trained. None = the previous
+    stage, [] = the recipe's model."""
     part_learning_rates: dict[str, float] = field(default_factory=dict, metadata=RATES)
-    """Learning rate of single parts, in place of `learning_rate`."""
+    """Learning rates of single parts, in place of `learning_rate`."""
     schedule: str = field(default="cosine", metadata=one_of(*SCHEDULES))
     warmup_ratio: float = field(default=0.03, metadata=SHARE)
     weight_decay: float = field(default=0.0, metadata=at_least(0))
@@ -198,12 +198,12 @@ class Stage:
     """Compute in bfloat16 where the machine has instructions for it."""
     max_sequence_length: int | None = field(default=2048, metadata=at_least(1))
     packing: bool = False
-    """Lay the samples of a forward pass end to end instead of padding them, and put together samples that have about as
-    many tokens in every pass (records only)."""
+    """Concatenate the samples of a forward pass instead of padding them, and group samples so that all passes have
+    about the same number of tokens (records only)."""
     cache_features: FeatureCache | None = None
-    """Keep the features of the vision encoder, which must be frozen, on the disk (records only)."""
+    """Keep the features of the vision encoder, which must be frozen, on disk (records only)."""
     lora: LoraSettings | None = None
-    """Train `language_model` by low-rank adapters rather than whole; other parts train whole."""
+    """Train low-rank adapters instead of all weights of `language_model`; other parts train whole."""
     page_training: PageTraining | None = None
     """Objective and losses on rendered pages; set if and only if the stage trains on `data.pages`."""
     save_minutes: float = field(default=4.0, metadata=at_least(0))
@@ -218,22 +218,22 @@ class Stage:
             object.__setattr__(self, "page_training", PageTraining())
 
     def samples_a_pass(self, processes: int) -> int:
-        """Samples of one forward pass on each of the processes."""
+        """Return the samples of one forward pass on each of the processes."""
         return self.micro_batch_size or max(1, self.batch_size // processes)
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """What the first stage starts from."""
+    """The model that the first stage starts from."""
 
     path: str | None = None
     """A SliME checkpoint (native, published or `nano`)."""
     vision: str | None = None
-    """A vision encoder (folder or hub id) to put under a new SliME."""
+    """A vision encoder (folder or hub id) for a new SliME."""
     llm: str | None = None
-    """A language model (folder or hub id) to put under a new SliME."""
+    """A language model (folder or hub id) for a new SliME."""
     tokenizer: str | None = field(default=None, metadata=one_of("pages"))
-    """`pages`: a small word-and-character tokenizer for rendered pages, for a model from nothing."""
+    """`pages`: a small tokenizer of words and characters for rendered pages, for a model from nothing."""
     conversation: str | None = field(default=None, metadata=one_of(*STYLES))
     """Conversation style of a new SliME: `v1`, `llama3` or `pages`."""
     config: dict[str, Any] = field(default_factory=dict, metadata=fields_of(SlimeFields))
@@ -250,4 +250,4 @@ class Recipe:
     description: str = ""
     seed: int = field(default=0, metadata=at_least(0))
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"], metadata=some_of(*TRACKERS))
-    """Where curves go; [] for none."""
+    """Trackers that receive curves; [] for none."""

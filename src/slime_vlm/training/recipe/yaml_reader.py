@@ -1,4 +1,4 @@
-"""From YAML and `--set` to the dataclasses of a recipe: every key has to be known, and every value to fit its key."""
+"""Build the dataclasses of a recipe from YAML and `--set`, with every key and value checked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from slime_vlm.training.recipe.rules import Rule, hints_of, nearest
 
 
 class _Yaml(yaml.SafeLoader):
-    """YAML with the numbers of its version 1.2; 1.1 reads 1e-3 (no dot) as text."""
+    """YAML with the numbers of version 1.2. Version 1.1 reads 1e-3 (without a dot) as text."""
 
 
 _Yaml.add_implicit_resolver(
@@ -30,7 +30,7 @@ def read_yaml(path: Path) -> Any:
     """Read a YAML file.
 
     Raises:
-        ConfigError: the file is missing or no YAML.
+        ConfigError: The file is missing or is not YAML.
     """
     if not path.is_file():
         raise ConfigError(f"no recipe at {path}: give the path of a YAML file, or a name that slime recipes list shows")
@@ -44,12 +44,12 @@ def override(raw: Any, key: str, value: str) -> None:
     """Set one value of plain data, in place.
 
     Args:
-        raw: keys and values, lists of which are entered by the name of an item.
-        key: with dots, `stages.eye.steps`.
-        value: in YAML.
+        raw: Keys and values. An item of a list is addressed by its name.
+        key: A dotted key, such as `stages.encoder.steps`.
+        value: A YAML value.
 
     Raises:
-        ConfigError: the value is no YAML, or the key has no place.
+        ConfigError: The value is not YAML, or the key does not exist.
     """
     try:
         parsed = yaml.load(value, _Yaml)
@@ -76,16 +76,16 @@ def override(raw: Any, key: str, value: str) -> None:
 
 
 def build(kind: Any, raw: Any, where: str, problems: list[str]) -> Any:
-    """Build dataclass `kind` from plain data; collects problems rather than stopping at the first.
+    """Build the dataclass `kind` from plain data. Collect all problems rather than stop at the first.
 
     Args:
-        kind: a dataclass whose fields may have rules, see `recipe_rules`.
-        raw: keys and values.
-        where: key that they stand under, for messages; empty for the whole.
-        problems: what is wrong is added here.
+        kind: A dataclass whose fields may have rules, see `rules.py`.
+        raw: Keys and values.
+        where: Their dotted key, for messages; empty for the whole recipe.
+        problems: List that problems are added to.
 
     Returns:
-        The dataclass, or None when there are problems.
+        The dataclass, or None if there are problems.
     """
     if not isinstance(raw, dict):
         problems.append(f"'{where or 'the recipe'}' is {type(raw).__name__}, expected keys and values")
@@ -106,7 +106,7 @@ def build(kind: Any, raw: Any, where: str, problems: list[str]) -> Any:
 
 
 def _checked(hint: Any, metadata: Mapping[str, Any], value: Any, name: str, problems: list[str]) -> Any:
-    """Convert the value of a field, and check it by the field's metadata."""
+    """Convert the value of a field and check it against the field's metadata."""
     before = len(problems)
     converted = _convert(hint, value, name, problems)
     if len(problems) > before or converted is None:

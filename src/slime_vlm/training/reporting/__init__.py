@@ -1,1 +1,1 @@
-"""What a run tells: progress, curves, throughput, environment, trackers, the model card."""
+"""The reports of a run: progress, curves, throughput, environment, trackers, the model card."""

@@ -1,4 +1,4 @@
-"""Curves of a stage as one image: loss, learning rate, throughput, and where the time went."""
+"""The curves of a stage as one image: loss, learning rate, throughput, and use of the machine."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def draw_curves(history: Sequence[Mapping[str, Any]], title: str, path: Path) ->
     """Draw the logs of a stage.
 
     Args:
-        history: Trainer's `log_history`; entries without a loss are left out.
-        title: stands above the curves.
-        path: a PNG file.
+        history: Trainer's `log_history`. Entries without a loss are left out.
+        title: Title of the figure.
+        path: PNG file to write.
 
     Returns:
-        The file; None where there is nothing to draw.
+        The file; None if there is nothing to draw.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
-    # Without pyplot: no display is looked for, and no state is shared with other figures.
+    # pyplot would look for a display, and would share state with other figures.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -47,7 +47,7 @@ def draw_curves(history: Sequence[Mapping[str, Any]], title: str, path: Path) ->
         axes.set_xlabel("step")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
-    # Four panels have fixed places; matplotlib's layout would draw everything twice to find them.
+    # The four panels have fixed positions. matplotlib's layout engine would draw everything twice to find them.
     figure.subplots_adjust(left=0.08, right=0.98, bottom=0.08, top=0.9, wspace=0.2, hspace=0.35)
     figure.savefig(path, dpi=120)
     return path
@@ -76,5 +76,5 @@ def _shares(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _style(points: int) -> dict[str, Any]:
-    # A single point is no line.
+    # A single point does not make a line.
     return {"linewidth": 1.3, "marker": "o" if points < 40 else None, "markersize": 3}

@@ -1,4 +1,4 @@
-"""What a run depends on beside its recipe: versions, machine, commit, and the data it reads."""
+"""The environment of a run beside its recipe: versions, machine, commit, and fingerprints of the data."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _BLOCK = 1 << 20
 
 
 def describe_environment(recipe_path: Path, processes: int = 1) -> dict[str, Any]:
-    """Time, versions, machine and commit, as JSON types.
+    """Return time, versions, machine and commit, as JSON types.
 
     Args:
-        recipe_path: the recipe's file; the commit is that of the checkout it lies in.
-        processes: of the run.
+        recipe_path: File of the recipe. The commit is that of the checkout that contains it.
+        processes: Number of processes of the run.
     """
     versions = {"python": platform.python_version(), "slime-vlm": __version__}
     for name in _PACKAGES:
@@ -79,9 +79,9 @@ def _processor() -> str:
 
 
 def commit_of(recipe_path: Path) -> dict[str, Any] | None:
-    """Commit of the git checkout that a recipe lies in; None outside of one.
+    """Return the commit of the git checkout that contains a recipe; None outside of a checkout.
 
-    It counts as `dirty` when tracked files differ from it, or when the recipe is no part of it.
+    It is `dirty` if tracked files differ from it, or if the recipe is not tracked.
     """
     path = recipe_path.resolve()
 
@@ -102,7 +102,7 @@ def commit_of(recipe_path: Path) -> dict[str, Any] | None:
 
 
 def describe_data(parts: Sequence[MixturePart], dataset: RecordDataset) -> list[dict[str, Any]]:
-    """Path, number of records and fingerprint of every source of a stage, as JSON types."""
+    """Return the path, the number of records and the fingerprint of every source of a stage, as JSON types."""
     return [
         {"path": part.path, "images": part.images, "records": length, **fingerprint(part.path)}
         for part, length in zip(parts, dataset.lengths, strict=True)
@@ -110,10 +110,10 @@ def describe_data(parts: Sequence[MixturePart], dataset: RecordDataset) -> list[
 
 
 def fingerprint(name: str) -> dict[str, Any]:
-    """Fingerprint of a source: of a JSON or JSONL file its content, else names and sizes of its files.
+    """Return a fingerprint of a source: the content of a JSON or JSONL file, else the names and sizes of its files.
 
     Args:
-        name: what the recipe calls the source; of a hub id there is none.
+        name: Path of the source in the recipe. A hub id has no fingerprint.
     """
     path = Path(name).expanduser()
     if path.is_file() and path.suffix in (".json", ".jsonl"):

@@ -1,4 +1,4 @@
-"""README.md of a trained model: what it was made from, how, on what, and how to load it."""
+"""The README.md of a trained model: its origin, its stages, its data, the machine, and how to load it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def write_card(
     before: Sequence[Mapping[str, Any]],
     record: Mapping[str, Any],
 ) -> str:
-    """Text of the card.
+    """Return the text of the card.
 
     Args:
-        recipe: the recipe of the run.
-        stage: the stage that made the model.
-        before: records of the stages that it builds on, first to last, see `run_folder.stage_record`.
-        record: record of this stage.
+        recipe: The recipe of the run.
+        stage: The stage that trained the model.
+        before: Records of the stages that it builds on, first to last, see `stage_report.stage_record`.
+        record: Record of this stage.
     """
     records = [*before, record]
     environment = record["environment"]
@@ -90,7 +90,7 @@ def _base_models(recipe: Recipe) -> list[str]:
 
 
 def _public(name: str) -> str:
-    """A path of this machine says nothing to others: its last part. Hub ids stay as they are."""
+    """Return the last part of a local path, which means nothing on other machines. Hub ids stay unchanged."""
     path = Path(name).expanduser()
     return path.name if path.is_absolute() or path.exists() else name
 
@@ -116,7 +116,7 @@ def _adapters(stage: Stage) -> list[str]:
 
 
 def _stage_row(record: Mapping[str, Any]) -> str:
-    # Stages of older runs say less.
+    # Records of older runs have fewer keys.
     losses = record.get("losses") or {}
     totals = record.get("totals") or {}
     numbers = [

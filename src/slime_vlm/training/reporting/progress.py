@@ -1,4 +1,4 @@
-"""What a person sees of a training: one bar with the time that is left, and readable lines of numbers."""
+"""The progress of a training on the terminal: one bar with the remaining time, and lines of numbers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 
 class ProgressLines(TrainerCallback):
-    """One bar on a terminal; a line of numbers at every log step everywhere.
+    """Show a bar on a terminal, and print a line of numbers at every log step.
 
     Args:
-        console: where to write.
-        stage: name of the stage.
+        console: Console to write to.
+        stage: Name of the stage.
     """
 
     def __init__(self, console: Console, stage: str) -> None:
@@ -38,7 +38,7 @@ class ProgressLines(TrainerCallback):
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Show the bar; it is taken away whatever happens inside."""
+        """Show the bar within a block, and remove it at the end, also after an error."""
         with self.bar:
             yield
 
@@ -50,7 +50,7 @@ class ProgressLines(TrainerCallback):
         self.bar.add_task(self.stage, total=state.max_steps, completed=state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Move the bar."""
+        """Advance the bar."""
         for task in self.bar.task_ids:
             self.bar.update(task, completed=state.global_step)
 
@@ -62,7 +62,7 @@ class ProgressLines(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Write one line of numbers."""
+        """Print one line of numbers."""
         if logs is None or "loss" not in logs:
             return
         done = state.global_step - self.first_step

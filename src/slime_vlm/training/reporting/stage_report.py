@@ -1,4 +1,4 @@
-"""What a stage leaves behind beside its weights: where and on what it ran, its curves, its model card."""
+"""The reports of a stage beside its weights: environment, curves, model card."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ CARD_FILE = "README.md"
 
 
 def note_start(folder: Path, recipe_path: Path, stage: Stage, dataset: Any, processes: int) -> None:
-    """Add a start of the stage to its folder: versions, machine, commit, data.
+    """Record a start of the stage in its folder: versions, machine, commit, data.
 
     Args:
-        folder: of the stage.
-        recipe_path: the recipe's file.
-        stage: the stage.
-        dataset: what it takes its samples from.
-        processes: of the run.
+        folder: Folder of the stage.
+        recipe_path: File of the recipe.
+        stage: The stage.
+        dataset: Dataset of the stage.
+        processes: Number of processes of the run.
     """
     if isinstance(dataset, MixtureOrder):
         data = describe_data(stage.data.parts, dataset.dataset)
@@ -47,7 +47,7 @@ def _starts(folder: Path) -> list[dict[str, Any]]:
 
 
 def note_curves(folder: Path, title: str, history: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """Draw the curves of a stage into its folder, as far as it came."""
+    """Draw the curves of a stage, which may be unfinished, into its folder."""
     try:
         draw_curves(history, title, folder / CURVES_FILE)
     except ModuleNotFoundError as error:
@@ -61,14 +61,14 @@ def stage_record(
     totals: Mapping[str, float],
     starts: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """What is remembered of a finished stage, as JSON types.
+    """Return the record of a finished stage, as JSON types.
 
     Args:
-        stage: the stage.
-        steps: optimizer steps.
+        stage: The stage.
+        steps: Optimizer steps.
         history: Trainer's `log_history`.
-        totals: of its `Speedometer`.
-        starts: entries of `note_start`.
+        totals: Totals of its `Speedometer`.
+        starts: Entries of `note_start`.
     """
     points = [entry for entry in history if "loss" in entry]
     last = starts[-1] if starts else {}
@@ -95,18 +95,18 @@ def note_end(
     history: Sequence[Mapping[str, Any]],
     totals: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Write the card of a finished stage into its model's folder.
+    """Write the model card of a finished stage into the folder of its model.
 
     Args:
-        recipe: the recipe.
-        stage: the stage.
-        folder: of the stage.
-        steps: optimizer steps.
+        recipe: The recipe.
+        stage: The stage.
+        folder: Folder of the stage.
+        steps: Optimizer steps.
         history: Trainer's `log_history`.
-        totals: of its `Speedometer`.
+        totals: Totals of its `Speedometer`.
 
     Returns:
-        What the marker of the stage says.
+        The record of the stage, for its marker file.
     """
     record = stage_record(stage, steps, history, totals, _starts(folder))
     before = [folder.parent / name / "model" / STAGE_FILE for name in stages_before(recipe, stage)]

@@ -1,4 +1,4 @@
-"""How fast a run is: samples and tokens a second, model FLOPs utilisation, share of the time spent waiting for data."""
+"""The throughput of a run: samples and tokens per second, model FLOPs utilisation, share of time waiting for data."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ _ON_DEVICE = ("tokens", "pairs", "logits")
 
 
 class Speedometer:
-    """Counts what goes through the parts of a model, and the time it takes.
+    """Count the work of the parts of a model, and the time it takes.
 
-    Everything is counted where it happens: tokens are those that the language model reads, after selection and without
-    padding, and views that are not encoded count nothing. Nothing waits for the device before the numbers are asked
-    for.
+    Hooks count the work where it happens: tokens in the language model, after selection and without padding, and only
+    views that are encoded. Nothing waits for the device until the numbers are read.
 
     Args:
-        model: the model, before DDP or FSDP wrap it.
-        flops: operations per unit, see `step_flops.training_flops`.
-        peak: operations a second that one process could do at most.
+        model: The model, before DDP or FSDP wrap it.
+        flops: Operations per unit, see `step_flops.training_flops`.
+        peak: Most operations per second of one process.
     """
 
     def __init__(self, model: SlimeForConditionalGeneration, flops: Mapping[str, float], peak: float) -> None:
         self.flops, self.peak = flops, peak
         self.totals = dict.fromkeys(("seconds", "samples", "tokens", "flops"), 0.0)
-        """Sums over all processes since the run began, resumed ones included; `seconds` is the mean."""
+        """Sums over all processes since the start of the run, including resumed parts; `seconds` is the mean."""
         self._begin: float | None = None
         self._clear()
         inner = model.model
@@ -45,11 +44,11 @@ class Speedometer:
         inner.language_model.register_forward_pre_hook(self._read_rows, with_kwargs=True)
 
     def batches(self, batches: Iterator[Any], samples: int) -> Iterator[Any]:
-        """Hand on micro batches, and count them and the time that they let the step wait.
+        """Yield micro batches, and count them and the time that the step waits for them.
 
         Args:
-            batches: of this process.
-            samples: in each of them.
+            batches: Micro batches of this process.
+            samples: Samples in each of them.
         """
         while True:
             asked = time.perf_counter()
@@ -64,11 +63,11 @@ class Speedometer:
             yield batch
 
     def read(self, gather: Callable[[Tensor], Tensor], device: torch.device) -> dict[str, float]:
-        """Numbers of the time since they were last read, over all processes, for a log.
+        """Return the numbers since the last call, over all processes, for a log.
 
         Args:
-            gather: concatenates a tensor of every process; all of them call this together.
-            device: where such tensors lie.
+            gather: Concatenates a tensor of every process. All processes call this together.
+            device: Device of such tensors.
         """
         sums = self._gathered(gather, device)
         self.totals = self._with(sums)
@@ -83,7 +82,7 @@ class Speedometer:
         }
 
     def totals_now(self, gather: Callable[[Tensor], Tensor], device: torch.device) -> dict[str, float]:
-        """`totals` with what came since the last `read`; all processes call this together."""
+        """Return `totals` including the work since the last `read`. All processes call this together."""
         return self._with(self._gathered(gather, device))
 
     def _with(self, sums: Mapping[str, float]) -> dict[str, float]:
@@ -101,7 +100,7 @@ class Speedometer:
             "seconds": seconds,
             "processes": 1.0,
         }
-        # Some devices have no float64; seven digits are enough.
+        # Some devices have no float64, and seven digits are enough.
         every = gather(torch.tensor(list(ours.values()), dtype=torch.float32, device=device))
         sums = dict(zip(ours, every.view(-1, len(ours)).double().sum(0).tolist(), strict=True))
         return {**sums, "seconds": sums["seconds"] / sums["processes"]}
@@ -131,18 +130,18 @@ class Speedometer:
 
 
 def row_lengths(rows: Tensor, mask: Any, position_ids: Tensor | None) -> Tensor:
-    """Lengths of what attends to itself in a batch: rows without their padding, or the samples packed into them.
+    """Return the lengths of the sequences in a batch: rows without padding, or the samples packed into them.
 
     Args:
         rows: [B, S, ...].
-        mask: [B, S], or of pairs [B, 1, S, S] (0 or True where a token is seen), or None.
-        position_ids: [B, S]; without a mask, a sample begins wherever they begin anew.
+        mask: [B, S], or [B, 1, S, S] for pairs (0 or True where a token is attended to), or None.
+        position_ids: [B, S]. Without a mask, a new sample begins wherever they restart.
     """
     batch, length = rows.shape[:2]
     if isinstance(mask, Tensor) and mask.ndim == 2:
         return mask[:, -length:].long().sum(1)
     if isinstance(mask, Tensor) and mask.ndim == 4:
-        # Every real token sees itself.
+        # Every real token attends to itself.
         own = mask.diagonal(dim1=-2, dim2=-1)[:, 0]
         return (own if own.dtype == torch.bool else own == 0).long().sum(1)
     if position_ids is None or position_ids.shape[-1] != length:
@@ -155,7 +154,7 @@ def row_lengths(rows: Tensor, mask: Any, position_ids: Tensor | None) -> Tensor:
 
 
 def measured_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of a large matrix product, the best of a few; takes a fraction of a second."""
+    """Measure the operations per second of a large matrix product, the best of a few. Takes a fraction of a second."""
     size = 8192 if device.type == "cuda" else 1024
     left = torch.ones(size, size, dtype=dtype, device=device)
     right = torch.ones(size, size, dtype=dtype, device=device)

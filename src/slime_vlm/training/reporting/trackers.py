@@ -1,4 +1,4 @@
-"""Where the curves of a run go: TensorBoard, trackio or wandb, each as transformers reports to it."""
+"""The trackers that receive the curves of a run: TensorBoard, trackio or wandb, through transformers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ TRACKERS = ("tensorboard", "trackio", "wandb")
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Check that what a run reports to is installed.
+    """Check that the trackers of a run are installed.
 
     Raises:
-        ConfigError: a tracker is not.
+        ConfigError: A tracker is not installed.
     """
     for name in names:
         if importlib.util.find_spec(name) is None:

@@ -1,4 +1,4 @@
-"""The shipped model loads as any SliME, and its eye reads held-out pages about as well as its card says."""
+"""The shipped model loads as any SliME, and its vision encoder reads held-out pages about as well as its card says."""
 
 from __future__ import annotations
 

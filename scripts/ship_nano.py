@@ -1,4 +1,4 @@
-"""Put a trained page model into the package as `nano`: weights in 16 bit, config, tokenizer, processor.
+"""Write a trained page model into the package as `nano`: weights in float16, config, tokenizer, processor.
 
 python scripts/ship_nano.py runs/nano/3/model
 """

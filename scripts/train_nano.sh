@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Train nano from nothing by its recipe, the parts that do not depend on each other at the same time.
+# Train nano from nothing with its recipe. Stages that do not depend on each other run at the same time.
 #
 #     scripts/train_nano.sh runs/nano [options of slime train, such as --set stages.encoder.steps=100]
 #
-# Stopped by Ctrl-C it leaves checkpoints, and a second call goes on from them. A GPU is taken where there is one, and worker
-# processes draw the pages for it; on a CPU each of the two processes keeps to one core. Folders count from the repository.
+# Ctrl-C leaves checkpoints, and a second call resumes from them. On a GPU, worker processes draw the pages; on a CPU, each of the
+# two training processes uses one core. Relative folders start at the repository.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:?which folder to train in, such as runs/nano}
@@ -22,24 +22,24 @@ stages() { # WORKERS STAGE...
     train+=(${options[@]+"${options[@]}"})
 }
 
-lines() { # Lines instead of two bars on one terminal, to the end of a training that Ctrl-C has told to stop.
+lines() { # Print lines instead of two bars on one terminal, until a training that Ctrl-C interrupted has stopped.
     trap "" INT
     exec cat >&2
 }
 
 if [ "$gpus" -gt 0 ]; then
-    # Trainer would split a batch over all that it sees.
+    # Trainer would split a batch over all visible GPUs.
     visible=${CUDA_VISIBLE_DEVICES:-0}
     export CUDA_VISIBLE_DEVICES=${visible%%,*}
     together=("$slime")
-    # Drawing a page takes ten times as long as labelling one.
+    # Drawing a page takes ten times as long as labelling it.
     workers=($((cores * 5 / 8)) $((cores / 4)) $((cores * 7 / 8)))
 else
     together=("$python" -m torch.distributed.run --nproc-per-node 2 --standalone "$slime")
     workers=(0 0 0)
 fi
 
-# In groups of their own, so that Ctrl-C reaches each of them once, from here.
+# Job control gives each process a group of its own, so that Ctrl-C reaches it once, from here.
 set -m
 running=()
 trap 'kill -INT ${running[@]+"${running[@]}"} 2> /dev/null || true; wait; exit 130' INT TERM HUP

@@ -65,7 +65,7 @@ def test_overrides_reach_model_and_processor(folders: dict[str, Path], kind: str
 
 @pytest.mark.parametrize("name", ["top_p", "selector_topp", "vision_config", "hidden_size"])
 def test_unknown_override_names_the_nearest(folders: dict[str, Path], name: str):
-    with pytest.raises(ConfigError, match=rf"'{name}' is no config field.*did you mean '\w+'") as caught:
+    with pytest.raises(ConfigError, match=rf"'{name}' is not a field of SlimeConfig.*did you mean '\w+'") as caught:
         load(folders["native"], **{name: 1})
     assert ("selector_top_p" in str(caught.value)) == name.startswith(("top_p", "selector_t"))
 
@@ -93,9 +93,7 @@ def test_override_that_the_weights_are_not_of(
 ):
     """Never a random part: the override is named, and nothing else that was given."""
     ((name, value),) = override.items()
-    with pytest.raises(
-        ConfigError, match=rf"^{name}={value!r} asks for another model, .* are {kind}: model\."
-    ) as caught:
+    with pytest.raises(ConfigError, match=rf"^{name}={value!r} needs another model, .* are {kind}: model\.") as caught:
         # The same as in the checkpoint, so not to blame.
         load(folders[layout], gate="mixture", **override)
     assert "\n" not in str(caught.value)
@@ -122,7 +120,7 @@ def test_damage_is_not_blamed_on_an_override(folders: dict[str, Path], tmp_path:
         ("./nonsense/here", "no such folder"),
         ("/nonsense", "no such folder"),
         ("a/b/c", "no such folder"),
-        ("nobody/nothing", "neither a folder here nor on the hub"),
+        ("nobody/nothing", "neither a local folder nor on the hub"),
     ],
 )
 def test_missing_checkpoint(name: str, message: str, monkeypatch):
@@ -185,11 +183,11 @@ def test_dtype(folders: dict[str, Path], dtype: object, expected: torch.dtype):
         ({"dtype": torch.int8}, "dtype 'int8' is unknown"),
         ({"dtype": "float8_e4m3fn"}, "dtype 'float8_e4m3fn' is .* expected float32, bfloat16, float16, float64"),
         ({"device": "abacus"}, "device 'abacus' is unknown"),
-        ({"device": "meta"}, "device 'meta' holds no numbers"),
+        ({"device": "meta"}, "device 'meta' has no values"),
         # Not on any machine: one that has the kind has no thousandth of it.
-        ({"device": "cuda:999"}, "device 'cuda:999' is not there"),
-        ({"device": "mps:99"}, "device 'mps:99' is not there"),
-        ({"device": "xpu:99"}, "device 'xpu:99' is not there"),
+        ({"device": "cuda:999"}, "device 'cuda:999' is not available"),
+        ({"device": "mps:99"}, "device 'mps:99' is not available"),
+        ({"device": "xpu:99"}, "device 'xpu:99' is not available"),
     ],
     ids=str,
 )

@@ -221,7 +221,7 @@ def test_bad_settings_are_one_line(slime, checkpoint, page, tmp_path):
     assert "nonsense" in failure_line(slime(*asked, checkpoint, "--device", "nonsense"))
     assert "float7" in failure_line(slime(*asked, checkpoint, "--dtype", "float7"))
     assert "float8_e4m3fn" in failure_line(slime(*asked, checkpoint, "--dtype", "float8_e4m3fn"))
-    assert "holds no numbers" in failure_line(slime(*asked, checkpoint, "--device", "meta"))
+    assert "has no values" in failure_line(slime(*asked, checkpoint, "--device", "meta"))
     unselective = save_tiny_reader(tmp_path / "unselective", selector="none")
     line = failure_line(slime(*asked, unselective, "--max-local-tokens", 5))
     assert "max_local_tokens is 5, but this model has no selector" in line

@@ -136,7 +136,7 @@ def test_merge_proves_what_it_writes(kept_apart: tuple[Path, Path, Path], tmp_pa
     torch.testing.assert_close(logits_of(tmp_path / "merged"), logits_of(whole), atol=1e-5, rtol=1e-4)
     with pytest.raises(CheckpointError, match="exists already"):
         merge(apart, tmp_path / "merged")
-    with pytest.raises(CheckpointError, match="is no LoRA that slime train kept apart"):
+    with pytest.raises(CheckpointError, match="is not a LoRA of slime train"):
         merge(base, tmp_path / "other")
 
 
@@ -144,7 +144,7 @@ def test_merge_refuses_what_differs(
     kept_apart: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A sum that is wrong by a hundredth of one layer's weights.
-    monkeypatch.setattr("slime_vlm.checkpoints.lora.weights.folded", lambda weight, a, b, scale: weight * 1.01)
+    monkeypatch.setattr("slime_vlm.checkpoints.lora.weights.merged_weight", lambda weight, a, b, scale: weight * 1.01)
     with pytest.raises(CheckpointError, match=r"changes logits by up to .*, nothing was written"):
         merge(kept_apart[0], tmp_path / "merged")
     assert not list(tmp_path.iterdir())
@@ -162,7 +162,7 @@ def test_a_base_that_was_moved(kept_apart: tuple[Path, Path, Path], tmp_path: Pa
     assert "\n" not in str(caught.value)
     merge(apart, tmp_path / "merged", base=kept_apart[2])
     save_native(tmp_path / "other", text_config=LlamaConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2))
-    with pytest.raises(CheckpointError, match="give the base that it was trained on"):
+    with pytest.raises(CheckpointError, match="pass the base that it was trained on"):
         merge(apart, tmp_path / "again", base=tmp_path / "other")
 
 

@@ -1,1 +1,1 @@
-"""Checkpoints: from files to models and back."""
+"""Checkpoints: load models from files, and write them."""

@@ -1,4 +1,4 @@
-"""An untrained SliME from two pretrained parts, a vision encoder and a language model (what stage 1a starts from)."""
+"""Make an untrained SliME from two pretrained parts, a vision encoder and a language model. Stage 1a starts from it."""
 
 from __future__ import annotations
 
@@ -48,23 +48,23 @@ def assemble(
     seed: int = 0,
     fields: Mapping[str, Any] | None = None,
 ) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
-    """Put a vision encoder and a language model together; the parts between are drawn as the published code draws them.
+    """Combine a vision encoder and a language model. The parts between are initialised as in the published code.
 
     Args:
         vision: Folder or hub id of the vision encoder.
         llm: Folder or hub id of the language model, a GGUF file, or a folder with one.
-        conversation: Conversation style; None takes the published one of Llama-3, else the language model's own chat
+        conversation: Conversation style. None takes the published one of Llama-3, else the language model's own chat
             template, else the published one of Vicuna.
-        dtype: Type of the weights; None takes the language model's (bfloat16 for GGUF).
-        seed: Seed of the drawn parts.
-        fields: `SlimeConfig` fields; `vision_config` and `text_config` take the place of the parts' own.
+        dtype: Type of the weights. None takes the language model's (bfloat16 for GGUF).
+        seed: Seed of the new parts.
+        fields: `SlimeConfig` fields. `vision_config` and `text_config` replace those of the parts.
 
     Raises:
         CheckpointError: A part is missing, damaged or of another kind.
         ConfigError: The parts do not fit together, or do not fit `fields`.
     """
     fields = dict(fields or {})
-    # Configs and tokenizer first: what is wrong is found before gigabytes are read.
+    # Configs and tokenizer first, so that mistakes are found before gigabytes are read.
     fields.setdefault("vision_config", vision_config_of(vision))
     fields.setdefault("text_config", text_config_of(llm))
     tokenizer = read_tokenizer(llm)
@@ -99,25 +99,25 @@ def assemble(
         found = model(input_ids=text).logits[0, -1].float()
     if not torch.allclose(found, expected, rtol=0.02, atol=0.02 * float(expected.abs().max())):
         raise ConfigError(
-            f"{llm} computes its logits in a way that SliME does not know (model type "
-            f"'{config.text_config.model_type}'), expected one that docs/models.md lists"
+            f"{llm} computes its logits in a way that SliME does not support (model type "
+            f"'{config.text_config.model_type}'), expected a model type that docs/models.md lists"
         )
     return model, processor
 
 
 @dataclass(frozen=True)
 class Assembled:
-    """What `new` wrote.
+    """The model that `new` wrote.
 
     Attributes:
         target: The folder.
         vision: Model type of the vision encoder.
         llm: Model type of the language model.
         view_size: Side of a view in pixels.
-        num_global_tokens: Vision tokens of a view.
+        num_global_tokens: Number of vision tokens of a view.
         conversation: Name of the conversation style, or "the language model's chat template".
-        num_parameters: Numbers in all weights.
-        num_drawn: Those of the parts between, which are untrained.
+        num_parameters: Number of parameters.
+        num_drawn: Number of parameters of the new, untrained parts.
     """
 
     target: str
@@ -148,20 +148,20 @@ def new(
     seed: int = 0,
     fields: Mapping[str, Any] | None = None,
 ) -> Assembled:
-    """Write an untrained SliME to a folder, see `assemble`; nothing is left there when it fails.
+    """Write an untrained SliME to a folder, see `assemble`. If it fails, nothing is left there.
 
     Args:
         vision: See `assemble`.
         llm: See `assemble`.
-        target: Folder to write; must not exist or be empty.
+        target: Folder to write. It must not exist, or be empty.
         conversation: See `assemble`.
-        dtype: float32, bfloat16 or float16; None = the language model's.
+        dtype: float32, bfloat16 or float16. None takes the language model's.
         seed: See `assemble`.
         fields: `SlimeConfig` fields by name.
 
     Raises:
-        CheckpointError: As in `assemble`; or `target` is not empty or cannot be written.
-        ConfigError: As in `assemble`; or a field or the type is unknown.
+        CheckpointError: As in `assemble`, or `target` is not empty or cannot be written.
+        ConfigError: As in `assemble`, or a field or the type is unknown.
     """
     target = Path(target)
     check_overrides(dict(fields or {}))
@@ -171,7 +171,7 @@ def new(
         get_style(conversation)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"{target} exists already, expected a new or empty folder; choose another one")
-    # The folder appears under its name only when it is whole; made first, since reading may take minutes.
+    # The folder gets its name only when it is complete. Created first, to fail before minutes of reading.
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -206,7 +206,7 @@ def new(
 
 
 def conversation_of(tokenizer: Any) -> tuple[str | dict[str, Any] | None, str | None]:
-    """Conversation that a language model was trained with, by its tokenizer.
+    """Find the conversation that a language model was trained with, by its tokenizer.
 
     Returns:
         A conversation style and None, or None and a chat template that takes images.
@@ -217,15 +217,15 @@ def conversation_of(tokenizer: Any) -> tuple[str | dict[str, Any] | None, str | 
         return None, accept_images(tokenizer.get_chat_template())
     if tokenizer.eos_token in (None, STYLES["v1"].assistant_close):
         return "v1", None
-    # A base model: Vicuna's words, and the end that this tokenizer knows.
+    # A base model gets Vicuna's texts, with the end token of its tokenizer.
     return {**asdict(STYLES["v1"]), "name": "v1-own-end", "assistant_close": tokenizer.eos_token}, None
 
 
 def _end_of_turn(processor: SlimeProcessor) -> int | None:
-    """Token that ends an answer; None where the style's end is no single token.
+    """Return the token that ends an answer, or None if the end of the style is not a single token.
 
     Raises:
-        ConfigError: The chat template ends an answer with nothing that is known, so stopping could not be learnt.
+        ConfigError: The chat template does not end an answer with a known token, so the model could not learn to stop.
     """
     vocabulary = processor.tokenizer.get_vocab()
     if processor.style is not None:
@@ -250,14 +250,14 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _sample(tokenizer: Any, language: Any) -> tuple[Tensor, Tensor]:
-    """Some tokens [1, S], and the language model's logits [vocabulary] of the one after them."""
+    """Return a few tokens [1, S], and the language model's logits [vocabulary] of the next one."""
     text = tokenizer("The capital of France is", return_tensors="pt").input_ids
     with torch.inference_mode():
         return text, language(input_ids=text).logits[0, -1].float()
 
 
 def _build(config: SlimeConfig, state: dict[str, Tensor], dtype: torch.dtype, name: str) -> Any:
-    # It would warn of every part that is not in `state`, and those are the new ones.
+    # transformers would warn about all new parts, which are not in `state`.
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -277,11 +277,11 @@ def _build(config: SlimeConfig, state: dict[str, Tensor], dtype: torch.dtype, na
 
 
 def _draw_adapters(model: SlimeForConditionalGeneration) -> None:
-    """Draw the new parts as the published code does.
+    """Initialise the new parts as in the published code.
 
-    MLP_proj as torch draws linear layers; in the resamplers the output projection and the queries from a truncated
-    normal distribution, and query, key and value projection, there one fused matrix, by Xavier's rule for it. The gate
-    is zero and the norms are one already.
+    MLP_proj is initialised as torch's linear layers. In the resamplers, the output projection and the queries are drawn
+    from a truncated normal distribution. Query, key and value projections are one fused matrix in the published code,
+    so Xavier's rule is applied to its size. The gate is 0 and the norms are 1 already.
     """
     if model.model.projector is not None:
         for module in model.model.projector.modules():

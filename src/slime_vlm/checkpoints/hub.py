@@ -1,4 +1,4 @@
-"""Where a checkpoint lies: inside the package, in a folder, on the hub or in its cache."""
+"""Find the folder of a checkpoint: inside the package, on this machine, on the hub or in the hub's cache."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _FILES = ["*.json", "*.safetensors", "*.bin", "*.model", "*.jinja"]
 
 
 def resolve(name_or_path: str | Path) -> Path:
-    """Find the folder of a checkpoint; hub ids are downloaded unless the cache has them.
+    """Find the folder of a checkpoint. A hub id is downloaded unless the cache has it.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: There is no such checkpoint.
     """
     name = str(name_or_path)
     if name in SHIPPED:
@@ -36,13 +36,13 @@ def resolve(name_or_path: str | Path) -> Path:
         )
     try:
         return Path(snapshot_download(name, allow_patterns=_FILES))
-    # The hub client raises many kinds of errors (network, permissions, names), all of which mean the same here.
+    # The hub client raises many kinds of errors (network, permissions, names). All mean the same here.
     except Exception as error:
-        raise CheckpointError(f"{name}: neither a folder here nor on the hub ({one_line(error)})") from None
+        raise CheckpointError(f"{name}: neither a local folder nor on the hub ({one_line(error)})") from None
 
 
 def at_hand(name: str) -> Path | None:
-    """The folder of a checkpoint if it is on this machine, a folder or in the hub's cache; never downloads."""
+    """Return the folder of a checkpoint if it is on this machine or in the hub's cache, else None. Never download."""
     path = Path(name).expanduser()
     if path.is_dir():
         return path
@@ -50,6 +50,6 @@ def at_hand(name: str) -> Path | None:
         return None
     try:
         return Path(snapshot_download(name, allow_patterns=_FILES, local_files_only=True))
-    # As above; not being there is no error here.
+    # As above. A missing checkpoint is not an error here.
     except Exception:
         return None

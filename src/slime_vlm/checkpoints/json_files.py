@@ -1,4 +1,4 @@
-"""JSON files of a checkpoint, read with a limit of size."""
+"""Read JSON files of a checkpoint, up to a maximum size."""
 
 from __future__ import annotations
 

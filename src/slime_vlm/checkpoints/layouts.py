@@ -1,4 +1,4 @@
-"""Tell the layouts of a checkpoint apart by its config.json."""
+"""The layouts of checkpoints, recognised by their config.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One call that loads any SliME: the shipped one, a native folder or hub id, a checkpoint in the published layout."""
+"""Load any SliME: the shipped one, a native folder or hub id, or a checkpoint in the published layout."""
 
 from __future__ import annotations
 
@@ -50,26 +50,26 @@ def load(
     """Load a model, ready to answer, and its processor.
 
     Args:
-        name_or_path: `nano` (shipped), a folder or a hub id, native or in the published layout; or a LoRA that a
-            recipe kept apart, which is folded into its base in memory.
-        device: Where to put it; None = the GPU if there is one, else the CPU.
-        dtype: Type of the weights, a torch type or its name; None = float32 on a CPU, bfloat16 elsewhere
-            and wherever a quantisation is wanted.
-        quantization: "int8", "4bit" or "torchao-int8" for the linear layers of the language model; all other parts
+        name_or_path: `nano` (shipped), or a folder or hub id, native or in the published layout. A LoRA that a recipe
+            saved without its base is merged into the base in memory.
+        device: Device of the model. None takes the GPU if there is one, else the CPU.
+        dtype: Type of the weights, a torch type or its name. None takes bfloat16, or float32 on a CPU without
+            quantisation.
+        quantization: "int8", "4bit" or "torchao-int8" for the linear layers of the language model. All other parts
             stay in `dtype`.
-        **config_overrides: `SlimeConfig` fields to change, `selector_top_p=0.5`.
+        **config_overrides: `SlimeConfig` fields to change, such as `selector_top_p=0.5`.
 
     Returns:
         The model in eval mode, and the processor that fits its config.
 
     Raises:
         CheckpointError: There is no such checkpoint, or it is damaged or of another kind.
-        ConfigError: An override is unknown or asks for another model than the weights are of; the device, the type or
-            the quantisation is unknown, not here, or its package is missing.
+        ConfigError: An override is unknown or does not fit the weights. Or the device, the type or the quantisation is
+            unknown or not available, or its package is missing.
     """
     check_overrides(config_overrides)
-    place = _device(device)
-    number_type = _dtype(torch.bfloat16 if dtype is None and quantization is not None else dtype, place)
+    target = _device(device)
+    number_type = _dtype(torch.bfloat16 if dtype is None and quantization is not None else dtype, target)
     if quantization is not None:
         check_quantization(quantization)
     folder = resolve(name_or_path)
@@ -81,34 +81,34 @@ def load(
             folder,
             dtype=number_type,
             adjust=lambda config: _apply_overrides(config, config_overrides),
-            loading=lambda config: _loading(config, quantization, place),
+            loading=lambda config: _loading(config, quantization, target),
         )
     elif fields.get("model_type") == SlimeConfig.model_type:
-        model, processor = _load_native(folder, number_type, config_overrides, quantization, place)
+        model, processor = _load_native(folder, number_type, config_overrides, quantization, target)
     else:
         raise CheckpointError(
             f"{folder} holds a model of type '{fields.get('model_type')}', expected '{SlimeConfig.model_type}' or "
             f"{', '.join(PUBLISHED_MODEL_TYPES)}"
         )
-    return (model if quantization is not None else model.to(place)).eval(), processor
+    return (model if quantization is not None else model.to(target)).eval(), processor
 
 
 def check_overrides(overrides: dict[str, Any]) -> None:
     """Check the names of config overrides.
 
     Raises:
-        ConfigError: A name is no field of `SlimeConfig`; the message has the nearest one.
+        ConfigError: A name is not a field of `SlimeConfig`. The message has the closest field.
     """
     fixed = {field.name for field in dataclasses.fields(PretrainedConfig)} | set(SlimeConfig.sub_configs)
     known = [field.name for field in dataclasses.fields(SlimeConfig) if field.name not in fixed]
     for name in overrides:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-            raise ConfigError(f"'{name}' is no config field, expected one of SlimeConfig; did you mean '{near[0]}'?")
+            raise ConfigError(f"'{name}' is not a field of SlimeConfig; did you mean '{near[0]}'?")
 
 
 def _apply_overrides(config: SlimeConfig, overrides: dict[str, Any]) -> dict[str, Any]:
-    """Change a config, and tell what is other than before."""
+    """Change a config, and return the fields whose value changed."""
     changed = {name: value for name, value in overrides.items() if getattr(config, name) != value}
     for name, value in changed.items():
         setattr(config, name, value)
@@ -120,7 +120,7 @@ def _apply_overrides(config: SlimeConfig, overrides: dict[str, Any]) -> dict[str
 
 
 def _loading(config: SlimeConfig, quantization: str | None, device: torch.device) -> dict[str, Any]:
-    """Arguments of `from_pretrained` that put a model where it belongs; quantised ones cannot be moved afterwards."""
+    """Return the arguments of `from_pretrained` for a quantised model, which cannot be moved afterwards."""
     if quantization is None:
         return {}
     return {"quantization_config": quantization_config(quantization, config), "device_map": {"": device}}
@@ -134,7 +134,7 @@ def _load_native(
     loading = _loading(config, quantization, device)
     if not is_lora_folder(folder):
         return build_model(folder, folder, config, changed, dtype=dtype, **loading), processor.follow(config)
-    state = {name: tensor.load(dtype) for name, tensor in open_lora(folder).folded().items()}
+    state = {name: tensor.load(dtype) for name, tensor in open_lora(folder).merged().items()}
     model = build_model(folder, None, config, changed, state_dict=state, dtype=dtype, **loading)
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
@@ -149,12 +149,12 @@ def _device(device: str | torch.device | None) -> torch.device:
     except RuntimeError:
         raise ConfigError(f"device '{device}' is unknown, expected cpu, cuda, cuda:1 or mps") from None
     if found.type == "meta":
-        raise ConfigError("device 'meta' holds no numbers, expected cpu, cuda, cuda:1 or mps")
+        raise ConfigError("device 'meta' has no values, expected cpu, cuda, cuda:1 or mps")
     try:
         torch.empty(0, device=found)
-    # It was built without the kind (AssertionError), has no such device, or lacks a package for it.
+    # torch was built without this kind (AssertionError), there is no such device, or a package is missing.
     except (RuntimeError, AssertionError, ImportError) as error:
-        raise ConfigError(f"device '{device}' is not there ({one_line(error)}); leave it out or use cpu") from None
+        raise ConfigError(f"device '{device}' is not available ({one_line(error)}); leave it out or use cpu") from None
     return found
 
 
@@ -164,5 +164,5 @@ def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype
     name = str(dtype).removeprefix("torch.")
     name = _SHORT_DTYPES.get(name, name)
     if name not in _DTYPES:
-        raise ConfigError(f"dtype '{name}' is unknown or of no use here, expected {', '.join(_DTYPES)}")
+        raise ConfigError(f"dtype '{name}' is unknown or not supported, expected {', '.join(_DTYPES)}")
     return _DTYPES[name]

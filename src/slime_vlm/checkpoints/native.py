@@ -1,4 +1,4 @@
-"""Native checkpoints: folders in transformers' layout, read, built into models and written whole."""
+"""Native checkpoints, in transformers' layout: read a folder, build its model, write a folder atomically."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ CONFIG_ERRORS = (
     AssertionError,
     StrictDataclassError,
 )
-"""What transformers raises for a config that no model can be built from."""
+"""Errors that transformers raises for a config that no model can be built from."""
 
 
 def read_native(src: Path) -> tuple[SlimeConfig, SlimeProcessor]:
     """Read config and processor of a native folder.
 
     Raises:
-        CheckpointError: They are missing, damaged or of no SliME.
+        CheckpointError: They are missing, damaged or not of a SliME.
     """
     try:
         config = SlimeConfig.from_pretrained(src)
     except ConfigError as error:
         raise CheckpointError(f"{src}: {error}") from None
     except (OSError, *CONFIG_ERRORS) as error:
-        raise CheckpointError(f"{src}: config.json is of no SliME ({one_line(error)})") from None
+        raise CheckpointError(f"{src}: config.json is not of a SliME ({one_line(error)})") from None
     try:
         return config, SlimeProcessor.from_pretrained(src)
     # The tokenizers library raises plain Exceptions.
@@ -54,18 +54,18 @@ def read_native(src: Path) -> tuple[SlimeConfig, SlimeProcessor]:
 def build_model(
     src: str | Path, folder: Path | None, config: SlimeConfig, changed: Mapping[str, Any], **arguments: Any
 ) -> SlimeForConditionalGeneration:
-    """Build a model and put weights into it that have to be those of its config.
+    """Build a model and load its weights, which must fit its config exactly.
 
     Args:
-        src: Where the weights come from, for messages.
+        src: Source of the weights, for messages.
         folder: Native folder to read, or None with `state_dict` among the arguments.
         config: Config of the model.
-        changed: Fields of the config that are other than in the checkpoint, with their values.
-        **arguments: Those of `from_pretrained`.
+        changed: Fields of the config that differ from the checkpoint, with their values.
+        **arguments: Arguments of `from_pretrained`.
 
     Raises:
-        CheckpointError: The weights are damaged, or not those of the checkpoint's own config.
-        ConfigError: With what was changed, no model can be built, or one that the weights are not of.
+        CheckpointError: The weights are damaged, or do not fit the checkpoint's own config.
+        ConfigError: With the changed fields no model can be built, or the weights do not fit it.
     """
     overrides = ", ".join(f"{name}={value!r}" for name, value in changed.items())
     if changed:
@@ -83,13 +83,13 @@ def build_model(
     wrong = {
         "missing": sorted(info["missing_keys"]),
         "of another shape": sorted(name for name, _stored, _expected in info["mismatched_keys"]),
-        # A change may leave parts of a checkpoint without use.
+        # After a change, parts of the checkpoint may be unused.
         "left over": [] if changed else sorted(info["unexpected_keys"]),
     }
     for kind, names in wrong.items():
         found = f"{len(names)} tensor(s) of {src} are {kind}: {some(names)}"
         if names and changed:
-            raise ConfigError(f"{overrides} asks for another model, {found}; leave it out")
+            raise ConfigError(f"{overrides} needs another model, {found}; leave it out")
         if names:
             raise CheckpointError(f"{found}; config.json does not fit these weights, fetch both again")
     return model
@@ -97,17 +97,17 @@ def build_model(
 
 @contextmanager
 def written(dst: Path) -> Iterator[Path]:
-    """A folder that appears as `dst` only when it is whole, and not at all if anything fails."""
+    """Give a folder to write to. It appears as `dst` once it is complete, and not at all if anything fails."""
     part = dst.with_name(dst.name + ".part")
     try:
-        # What a killed conversion left.
+        # A killed conversion may have left it.
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         yield part
         if dst.exists():
             dst.rmdir()
         part.rename(dst)
-    # safetensors has its own error for a disk that takes no more.
+    # safetensors has its own error for a full disk.
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{dst} cannot be written ({one_line(error)}); check its permissions and the free space"

@@ -1,4 +1,4 @@
-"""The two pretrained parts of a new SliME, read from folders, hub ids and GGUF files, and checked before use."""
+"""Read the two pretrained parts of a new SliME from folders, hub ids and GGUF files, and check them before use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from slime_vlm.errors import CheckpointError, ConfigError, one_line
 from slime_vlm.model import recogniser_encoder  # noqa: F401  # A folder may hold one, and transformers has to know it.
 from slime_vlm.model.vision_families import family_of
 
-# In how many ways transformers, tokenizers and gguf say that a folder or file is not what it should be.
+# Errors of transformers, tokenizers and gguf for a folder or file that is damaged or of another kind.
 _READ_ERRORS = (
     SafetensorError,
     ImportError,
@@ -34,10 +34,10 @@ _READ_ERRORS = (
 
 
 def vision_config_of(name: str) -> PretrainedConfig:
-    """Config of the vision encoder of a folder or hub id; of a model with two towers the vision part.
+    """Read the config of the vision encoder of a folder or hub id. Of a model with two towers, take the vision part.
 
     Raises:
-        CheckpointError: There is no such model, or it takes no images.
+        CheckpointError: There is no such model, or it does not take images.
     """
     config = _read_config(name, "a vision encoder, such as CLIP, SigLIP or DINOv2", {})
     config = getattr(config, "vision_config", config)
@@ -52,14 +52,14 @@ def vision_config_of(name: str) -> PretrainedConfig:
 
 
 def text_config_of(name: str) -> PretrainedConfig:
-    """Config of the language model of a folder, hub id or GGUF file; of a model with several parts the text part.
+    """Read the config of the language model of a folder, hub id or GGUF file. Of several parts, take the text part.
 
     Raises:
-        CheckpointError: There is no such model, or it writes no text.
+        CheckpointError: There is no such model, or it is not a language model.
         ConfigError: A GGUF file needs a package that is not installed.
     """
-    place, options = _language_source(name)
-    config = _read_config(place, "a language model, such as Llama or Qwen", options)
+    source, options = _language_source(name)
+    config = _read_config(source, "a language model, such as Llama or Qwen", options)
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise CheckpointError(f"{name} is a model of type '{config.model_type}', expected a language model")
     return _unnamed(config.get_text_config())
@@ -78,19 +78,19 @@ def _read_config(name: str, expected: str, options: Mapping[str, str]) -> Pretra
 
 
 def _unnamed(config: PretrainedConfig) -> PretrainedConfig:
-    """Where a part was read from and its type on disk say nothing about the model made of it."""
+    """Clear the path and the stored type of a part. They do not apply to the model made of it."""
     config.name_or_path, config.dtype = "", None
     return config
 
 
 def _language_source(name: str) -> tuple[str, dict[str, str]]:
-    """Folder or hub id of a language model, and the options that reading it takes."""
+    """Return the folder or hub id of a language model, and the options for reading it."""
     path = Path(name).expanduser()
     found = [path] if path.is_file() else []
     if path.is_dir() and not (path / "config.json").is_file():
         found = sorted(path.glob("*.gguf"))
         if len(found) > 1:
-            raise CheckpointError(f"{name} holds {len(found)} GGUF files, expected one; give the file itself")
+            raise CheckpointError(f"{name} holds {len(found)} GGUF files, expected one; pass the file itself")
     if not found:
         return str(path), {}
     if found[0].suffix.lower() != ".gguf":
@@ -102,7 +102,7 @@ def _language_source(name: str) -> tuple[str, dict[str, str]]:
 
 
 def vision_weights(name: str) -> dict[str, Tensor]:
-    """Read the weights of a vision encoder; of a model with two towers the vision part, without its pooling head.
+    """Read the weights of a vision encoder without its pooling head. Of a model with two towers, take the vision part.
 
     Raises:
         CheckpointError: The weights are damaged or incomplete.
@@ -123,17 +123,17 @@ def read_language_model(name: str, dtype: torch.dtype | None) -> Any:
 
     Args:
         name: Folder, hub id or GGUF file.
-        dtype: Type of the weights; None keeps the stored one (bfloat16 for GGUF).
+        dtype: Type of the weights. None keeps the stored one (bfloat16 for GGUF).
 
     Raises:
         CheckpointError: The weights are damaged or incomplete.
     """
-    place, options = _language_source(name)
+    source, options = _language_source(name)
     settings: dict[str, Any] = {"dtype": dtype or "auto"}
     if options:
         settings = {"dtype": dtype or torch.bfloat16, "quantization_config": GgufConfig(dequantize=True), **options}
     try:
-        language, info = AutoModelForCausalLM.from_pretrained(place, output_loading_info=True, **settings)
+        language, info = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **settings)
     except _READ_ERRORS as error:
         raise CheckpointError(f"{name} is damaged or incomplete ({one_line(error)}); fetch it again") from None
     _check_complete(name, info["missing_keys"])
@@ -141,24 +141,24 @@ def read_language_model(name: str, dtype: torch.dtype | None) -> Any:
 
 
 def _check_complete(name: str, missing: Any) -> None:
-    # transformers fills what is missing with random numbers and goes on.
+    # transformers would initialise missing tensors at random and continue.
     if missing:
         raise CheckpointError(f"{name} lacks {len(missing)} tensor(s), {min(missing)} among them; fetch it again")
 
 
 def read_tokenizer(llm: str) -> Any:
-    """Read the tokenizer of a language model, to pad on the left.
+    """Read the tokenizer of a language model, with padding on the left.
 
-    Where there is no padding token, the unknown one or else the end takes its place.
+    A tokenizer without a padding token pads with the unknown token, or else with the end-of-text token.
 
     Raises:
-        CheckpointError: There is none, or it has no character offsets.
+        CheckpointError: There is no tokenizer, or it has no character offsets.
     """
-    place, options = _language_source(llm)
+    source, options = _language_source(llm)
     try:
-        # On the left for generation, and given here since tokenizers do not save a side that is set later; training
-        # rows are padded on the right whatever stands here.
-        tokenizer = AutoTokenizer.from_pretrained(place, padding_side="left", **options)
+        # On the left for generation. Set here, since tokenizers do not save a side that is set later. Training rows are
+        # always padded on the right.
+        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **options)
     except _READ_ERRORS as error:
         raise CheckpointError(f"{llm}: the tokenizer cannot be read ({one_line(error)})") from None
     if not tokenizer.is_fast:
@@ -169,7 +169,7 @@ def read_tokenizer(llm: str) -> Any:
 
 
 def separator_id(tokenizer: Any) -> int:
-    """Id of the comma between global and local tokens (paper section 3.4), or of the last of its pieces."""
+    """Return the id of the comma between global and local tokens (paper section 3.4), or of its last piece."""
     comma = tokenizer.convert_tokens_to_ids(",")
     if comma is None or comma == tokenizer.unk_token_id:
         comma = tokenizer(",", add_special_tokens=False).input_ids[-1]
@@ -180,7 +180,7 @@ def image_statistics(vision: str) -> dict[str, Any]:
     """Read the mean and standard deviation of colours that a vision encoder was trained with.
 
     Raises:
-        CheckpointError: They are not beside the weights.
+        CheckpointError: They are not in the folder of the weights.
     """
     for name in ("preprocessor_config.json", "processor_config.json"):
         try:

@@ -1,7 +1,7 @@
-"""int8 and 4-bit weights: the language model's linear layers in few bits, all else as it is.
+"""int8 and 4-bit weights: the linear layers of the language model are quantised, all other parts are not.
 
 The parts of SliME (vision encoder, projector, global adapter, local compressor, selector), the embeddings and the head
-stay in the model's own type: they are a small share of the memory, and the selection compares embeddings.
+keep the model's type. They are a small share of the memory, and the selection compares embeddings.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from slime_vlm.model.pretrained import UNQUANTISED
 from slime_vlm.model.slime_model import SlimeModel
 
 QUANTIZATIONS = ("int8", "4bit", "torchao-int8")
-"""int8: absmax by row with outlier columns apart (LLM.int8); 4bit: NF4 in blocks of 64, products in bfloat16; both by
-bitsandbytes. torchao-int8: absmax by row, weights alone, by torchao."""
+"""int8 is absmax by row with separate outlier columns (LLM.int8), and 4bit is NF4 in blocks of 64 with products in
+bfloat16, both by bitsandbytes. torchao-int8 is absmax by row of the weights alone, by torchao."""
 
 # Numbers that share a scale, and rows that bitsandbytes packs together for a CPU.
 _BLOCK, _PACKED_ROWS = 64, 32
-# What each kind needs, and the extra that installs it.
+# Packages of each kind, and the extra that installs them.
 _BITSANDBYTES = (("bitsandbytes", "accelerate"), "quantize")
 _PACKAGES = {"int8": _BITSANDBYTES, "4bit": _BITSANDBYTES, "torchao-int8": (("torchao", "accelerate"), "torchao")}
 
@@ -33,7 +33,7 @@ def check_quantization(kind: str) -> None:
     """Check that a kind of quantisation is known and its packages are installed.
 
     Raises:
-        ConfigError: It is not, or they are not.
+        ConfigError: The kind is unknown, or a package is missing.
     """
     if kind not in QUANTIZATIONS:
         raise ConfigError(f"quantization '{kind}' is unknown, expected one of {', '.join(QUANTIZATIONS)}")
@@ -41,7 +41,7 @@ def check_quantization(kind: str) -> None:
     for package in packages:
         try:
             absent = importlib.util.find_spec(package) is None
-        # A module that is blocked.
+        # The module is blocked.
         except ValueError:
             absent = True
         if absent:
@@ -56,14 +56,14 @@ def kept_modules(model: SlimeModel) -> list[str]:
 
 
 def quantization_config(kind: str, config: SlimeConfig) -> Any:
-    """What `from_pretrained` takes as `quantization_config`.
+    """Return the `quantization_config` of `from_pretrained`.
 
     Args:
         kind: One of `QUANTIZATIONS`.
         config: Config of the model.
 
     Raises:
-        ConfigError: As in `check_quantization`; or a width of the language model does not suit 4 bits.
+        ConfigError: As in `check_quantization`, or a width of the language model does not allow 4 bits.
     """
     check_quantization(kind)
     with torch.device("meta"):
@@ -77,11 +77,11 @@ def quantization_config(kind: str, config: SlimeConfig) -> Any:
     from transformers import BitsAndBytesConfig
 
     if kind == "int8":
-        # One line for every product of every layer, about a cast that int8 consists of.
+        # Otherwise every product of every layer logs a line about a cast that is part of int8.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
     for name, layer in model.language_model.named_modules():
-        # bitsandbytes finds out in the first forward pass.
+        # Checked here, since bitsandbytes would fail only in the first forward pass.
         if isinstance(layer, nn.Linear) and (layer.in_features % _BLOCK or layer.out_features % _PACKED_ROWS):
             raise ConfigError(
                 f"4bit needs widths that are multiples of {_BLOCK} and {_PACKED_ROWS}, but the language model's {name} "

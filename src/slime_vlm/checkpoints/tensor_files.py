@@ -1,7 +1,7 @@
-"""Tensors in files: looked up by name, checked before they are read, read one at a time, written in shards.
+"""Tensors in files: found by name, checked before any is loaded, loaded one at a time, written in shards.
 
-Every file is taken for hostile. What it declares (names, shapes, types) is read first, and no tensor is touched until
-all of that fits; pickles are read with `weights_only=True`, so that no code in them runs.
+Every file is treated as hostile. The declared names, shapes and types are read first, and no tensor is loaded until all
+of them fit. Pickles are read with `weights_only=True`, so that no code in them runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from slime_vlm.checkpoints.json_files import read_json
 from slime_vlm.errors import CheckpointError, one_line
 
 SHARD_BYTES = 2 * 1024**3
-"""Largest written file. One shard is in memory at a time, so this bounds the memory of a conversion."""
+"""Maximum size of a written file. One shard is in memory at a time, so this bounds the memory of a conversion."""
 
 _STEMS = (("model", "safetensors"), ("pytorch_model", "bin"))
 _DTYPES = {
@@ -56,13 +56,13 @@ _READ_ERRORS = (
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor that is still in its file, or is computed from such ones when it is read.
+    """A tensor that is still in its file, or is computed from such tensors when it is read.
 
     Attributes:
-        shape: Its shape.
-        dtype: Its type; None for one that torch or this package has no use for.
+        shape: Shape of the tensor.
+        dtype: Type of the tensor. None for a type that this package does not use.
         origin: File and name in it, for messages.
-        read: Reads the values; every call opens the file anew, so that nothing stays in memory.
+        read: Read the values. Every call opens the file again, so that nothing stays in memory.
     """
 
     shape: tuple[int, ...]
@@ -72,22 +72,22 @@ class StoredTensor:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of its values."""
+        """Size of the values in bytes."""
         return self.num_elements * (self.dtype.itemsize if self.dtype else 1)
 
     @property
     def num_elements(self) -> int:
-        """Numbers in it."""
+        """Number of elements."""
         return torch.Size(self.shape).numel()
 
     def load(self, dtype: torch.dtype | None = None) -> Tensor:
         """Read the values as weights of a model.
 
         Args:
-            dtype: Type to cast to; None keeps the stored one.
+            dtype: Type to cast to. None keeps the stored type.
 
         Raises:
-            CheckpointError: There is a NaN or an infinity among them.
+            CheckpointError: A value is NaN or infinite.
         """
         tensor = self.read()
         if dtype is not None and tensor.is_floating_point():
@@ -98,34 +98,34 @@ class StoredTensor:
         return tensor
 
     def chunk(self, count: int) -> tuple[StoredTensor, ...]:
-        """Equal parts along the first dimension, as `torch.chunk`; where there are none, itself for each."""
+        """Split into equal parts along the first dimension. If that is impossible, return itself for every part."""
         if count == 1 or not self.shape or self.shape[0] % count:
             return (self,) * count
         shape = (self.shape[0] // count, *self.shape[1:])
 
         def part(index: int) -> Callable[[], Tensor]:
-            # A part shares the memory of the whole, which safetensors refuses.
+            # Copied, since a part shares the memory of the whole, and safetensors refuses to write that.
             return lambda: self.read().chunk(count)[index].clone(memory_format=torch.contiguous_format)
 
         return tuple(StoredTensor(shape, self.dtype, self.origin, part(index)) for index in range(count))
 
 
 def in_memory(tensor: Tensor, origin: str) -> StoredTensor:
-    """A tensor that is there already."""
+    """Wrap a tensor that is in memory already."""
     return StoredTensor(tuple(tensor.shape), tensor.dtype, origin, lambda: tensor)
 
 
 def stacked(parts: list[StoredTensor]) -> StoredTensor:
-    """The opposite of `chunk`.
+    """Concatenate parts along the first dimension, the inverse of `chunk`.
 
     Raises:
-        CheckpointError: The parts do not fit onto each other.
+        CheckpointError: The parts differ in width or type.
     """
     first = parts[0]
     if len(parts) == 1:
         return first
     if any(part.shape[1:] != first.shape[1:] or part.dtype != first.dtype for part in parts):
-        raise CheckpointError(f"{first.origin} has another width or type than the parts that belong to it")
+        raise CheckpointError(f"{first.origin} has another width or type than the other parts of its tensor")
     shape = (sum(part.shape[0] for part in parts), *first.shape[1:])
     return StoredTensor(shape, first.dtype, first.origin, lambda: torch.cat([part.read() for part in parts]))
 
@@ -136,10 +136,10 @@ def has_weights(folder: Path) -> bool:
 
 
 def folder_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """All tensors of a model's folder, in the order of its files.
+    """List all tensors of a model's folder, in the order of its files.
 
     Raises:
-        CheckpointError: There are none, a shard is missing, left over or damaged, or index and shards disagree.
+        CheckpointError: There is no tensor, a shard is missing, left over or damaged, or index and shards disagree.
     """
     for stem, suffix in _STEMS:
         index = folder / f"{stem}.{suffix}.index.json"
@@ -156,7 +156,7 @@ def _sharded_tensors(index: Path, stem: str, suffix: str) -> dict[str, StoredTen
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise CheckpointError(f"{index} has no weight_map from tensors to files; fetch it again")
     names = sorted(set(weight_map.values()))
-    # A file outside the folder is none of this checkpoint's business, whatever the index says.
+    # A checkpoint must not read files outside its folder.
     outside = [name for name in names if Path(name).name != name or "\\" in name]
     if outside:
         raise CheckpointError(f"{index} names {some(outside)}, expected file names in its own folder; do not use it")
@@ -179,10 +179,10 @@ def _sharded_tensors(index: Path, stem: str, suffix: str) -> dict[str, StoredTen
 
 
 def file_tensors(path: Path) -> dict[str, StoredTensor]:
-    """All tensors of a file, `.safetensors` or a pickle of torch.
+    """List all tensors of a file, `.safetensors` or a pickle of torch.
 
     Raises:
-        CheckpointError: It is missing, damaged, or holds anything but tensors.
+        CheckpointError: The file is missing, damaged, or holds anything but tensors.
     """
     if not path.is_file():
         raise CheckpointError(f"{path} is {'a folder' if path.is_dir() else 'missing'}, expected a file of weights")
@@ -213,7 +213,7 @@ def _safetensors(path: Path) -> dict[str, StoredTensor]:
 
 def _pickled(path: Path) -> dict[str, StoredTensor]:
     def reader(name: str) -> Callable[[], Tensor]:
-        # The values are mapped, not read, and the mapping goes with the tensor: copy what is wanted of it.
+        # The values are memory-mapped, and the mapping ends with its tensor, so the values are copied.
         return lambda: _unpickle(path)[name].clone(memory_format=torch.contiguous_format)
 
     tensors = {}
@@ -221,7 +221,7 @@ def _pickled(path: Path) -> dict[str, StoredTensor]:
         if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
             raise CheckpointError(f"{path} holds a {type(value).__name__} under {name!r}, expected a plain tensor")
         if value.nbytes > value.untyped_storage().nbytes():
-            raise CheckpointError(f"{path} stretches {name} to {list(value.shape)} from less data; do not use it")
+            raise CheckpointError(f"{path} expands {name} to {list(value.shape)} from less data; do not use it")
         dtype = value.dtype if value.dtype in _DTYPES.values() else None
         tensors[name] = StoredTensor(tuple(value.shape), dtype, f"{path}: {name}", reader(name))
     return tensors
@@ -233,7 +233,7 @@ def _unpickle(path: Path) -> dict[str, Any]:
             raise CheckpointError(f"{path} is damaged or incomplete (no zip file of torch.save); fetch it again")
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-        # torch.save never compresses. What is larger inside than outside is made to fill the memory.
+        # torch.save never compresses. A file whose content is larger than itself is made to exhaust the memory.
         packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
         if packed or sum(entry.file_size for entry in entries) > path.stat().st_size:
             raise CheckpointError(f"{path} is compressed, which torch.save never does; do not use it")
@@ -241,16 +241,16 @@ def _unpickle(path: Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except pickle.UnpicklingError:
             raise CheckpointError(
-                f"{path} holds other things than tensors, maybe code, which is never run; do not use it"
+                f"{path} holds other objects than tensors, possibly code, which is never run; do not use it"
             ) from None
         if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-            raise CheckpointError(f"{path} holds a {type(content).__name__}, expected names and their tensors")
+            raise CheckpointError(f"{path} holds a {type(content).__name__}, expected a dictionary of tensors by name")
         return content
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn the ways in which a damaged file fails into one."""
+    """Convert every error of a damaged file to a CheckpointError."""
     try:
         yield
     except _READ_ERRORS as error:
@@ -264,9 +264,9 @@ def write_weights(
 
     Args:
         folder: Folder to write to.
-        tensors: What to write; read in this order.
-        dtype: Type to cast floating point numbers to; None keeps every tensor as it is stored.
-        shard_bytes: Largest file; None: `SHARD_BYTES`.
+        tensors: Tensors by name. They are read in this order.
+        dtype: Type to cast floating point numbers to. None keeps the stored types.
+        shard_bytes: Maximum size of a file. None takes `SHARD_BYTES`.
 
     Raises:
         CheckpointError: A tensor cannot be read.
@@ -295,6 +295,6 @@ def write_weights(
 
 
 def some(names: list[str]) -> str:
-    """The first of many names, for a message."""
+    """Join the first few of many names, for a message."""
     shown = ", ".join(names[:3])
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from slime_vlm.checkpoints.lora.weights import PREFIX, folded
+from slime_vlm.checkpoints.lora.weights import PREFIX, merged_weight
 from slime_vlm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def merged(weights: Mapping[str, Tensor], settings: LoraSettings) -> dict[str, T
             continue
         stem = name.removesuffix(f"{_BASE}weight")
         if stem != name:
-            value = folded(value, weights[stem + _A], weights[stem + _B], settings.alpha / settings.rank)
+            value = merged_weight(value, weights[stem + _A], weights[stem + _B], settings.alpha / settings.rank)
         found[name.replace(_BASE, ".")] = value
     return found
 

@@ -14,11 +14,11 @@ from tests.checkpoints.published.checkpoint_damage import Code, change_json, wei
 ADAPTER_DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no_base_given": (
         lambda folder: change_json(folder / "adapter_config.json", base_model_name_or_path=None),
-        "holds adapters only, .* give it as --base",
+        "holds adapters alone, .* pass it as --base",
     ),
     "base_not_found": (
         lambda folder: change_json(folder / "adapter_config.json", base_model_name_or_path="nobody/nothing"),
-        "LoRA on 'nobody/nothing', which is neither a folder nor in the hub's cache; give it as --base",
+        "LoRA on 'nobody/nothing', which is neither a folder nor in the hub's cache; pass it as --base",
     ),
     "base_without_weights": (lambda folder: weights_of(folder.parent / "base").unlink(), "base has no weights"),
     "base_of_another_depth": (
@@ -26,7 +26,7 @@ ADAPTER_DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
             {name: value for name, value in load_file(weights_of(folder.parent / "base")).items() if ".1." not in name},
             weights_of(folder.parent / "base"),
         ),
-        r"changes 2 tensor\(s\) that the base does not have.*give the base",
+        r"changes 2 tensor\(s\) that the base does not have.*pass the base",
     ),
     "base_of_another_width": (
         lambda folder: save_file(
@@ -34,7 +34,7 @@ ADAPTER_DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
             | {"model.layers.0.self_attn.q_proj.weight": torch.ones(8, 8)},
             weights_of(folder.parent / "base"),
         ),
-        r"the base has it as \[8, 8\]; give the base",
+        r"the base has it as \[8, 8\]; pass the base",
     ),
     "base_with_another_vocabulary": (
         lambda folder: save_file(
@@ -67,7 +67,7 @@ ADAPTER_DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "other_weights_under_its_name": (
         lambda folder: save_file({"lm_head.weight": torch.ones(2)}, folder / "adapter_model.safetensors"),
-        "no low-rank weights: lm_head.weight",
+        "are not low-rank weights: lm_head.weight",
     ),
     "adapter_weights_missing": (
         lambda folder: (folder / "adapter_model.safetensors").unlink(),

@@ -246,12 +246,12 @@ def pickle_that_is_a_zip_bomb(folder: Path) -> None:
         archive.writestr("archive/data.pkl", bytes(50 * 1024**2))
 
 
-@damage("stretches lm_head.weight to .* from less data")
+@damage("expands lm_head.weight to .* from less data")
 def pickle_with_a_stretched_tensor(folder: Path) -> None:
     pickled(folder, {"lm_head.weight": torch.zeros(1, 1).expand(10**6, 10**6)})
 
 
-@damage("holds a list, expected names and their tensors")
+@damage("holds a list, expected a dictionary of tensors by name")
 def pickle_of_a_list(folder: Path) -> None:
     pickled(folder, [torch.ones(2)])
 
@@ -301,12 +301,12 @@ def config_with_a_gigantic_width(folder: Path) -> None:
     change_json(folder / "config.json", hidden_size=3 * 10**6)
 
 
-@damage("config.json describes no model")
+@damage("config.json is not of a model")
 def config_without_heads(folder: Path) -> None:
     change_json(folder / "config.json", num_attention_heads=0)
 
 
-@damage("config.json describes no model")
+@damage("config.json is not of a model")
 def config_with_words_for_numbers(folder: Path) -> None:
     change_json(folder / "config.json", hidden_size="wide")
 

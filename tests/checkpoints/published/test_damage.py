@@ -71,7 +71,7 @@ def test_damaged_adapters(refused: Callable[..., None], tmp_path: Path, kind: st
 
 def test_adapter_files_without_their_base(refused: Callable[..., None], tmp_path: Path) -> None:
     source = write_adapters(tmp_path / "stage2", "sampler.bin")
-    refused(source, tmp_path / "native", "holds adapters only")
+    refused(source, tmp_path / "native", "holds adapters alone")
     base = write_base(tmp_path / "base")
     refused(source, tmp_path / "native", r"lacks \d+ tensor\(s\).*model\.projector", "--base", str(base))
     refused(source, tmp_path / "native", "no such folder", "--base", str(tmp_path / "none"))

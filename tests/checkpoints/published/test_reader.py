@@ -184,7 +184,7 @@ def test_hub_ids_of_checkpoint_base_and_tower(tmp_path: Path):
     report = convert(lora, tmp_path / "merged")
     assert report.notes == ("vision weights: those of tiny/clip, the checkpoint has none",)
     assert native(tmp_path / "merged").keys() == native(tmp_path / "native").keys()
-    with pytest.raises(CheckpointError, match="nobody/nothing: neither a folder here nor on the hub"):
+    with pytest.raises(CheckpointError, match="nobody/nothing: neither a local folder nor on the hub"):
         convert("nobody/nothing", tmp_path / "third")
 
 

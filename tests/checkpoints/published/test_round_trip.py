@@ -100,7 +100,7 @@ def test_names_invert_each_other():
     assert len(weights) > 100
     native = [part for name in weights for part in native_names(name)]
     assert published_names(reversed(native), "gated") == {name: native_names(name) for name in reversed(weights)}
-    with pytest.raises(CheckpointError, match=r"page_positions\.linear\.weight has no place in the published layout"):
+    with pytest.raises(CheckpointError, match=r"page_positions\.linear\.weight has no name in the published layout"):
         published_names(["model.page_positions.linear.weight"], "gated")
 
 
@@ -151,14 +151,14 @@ def test_the_length_limit_is_written(tmp_path: Path):
     [
         ({"page_positions": True}, "page_positions is True"),
         ({"projector_vocabulary": [8, 8]}, "projector_vocabulary"),
-        ({"max_tiles": 12}, "max_tiles is 12, but the published layout knows only 7"),
-        ({"selector": "none"}, "compression without selector"),
+        ({"max_tiles": 12}, "max_tiles is 12, but the published layout only has 7"),
+        ({"selector": "none"}, "compression without a selector"),
         ({"query_attention_head_dim": 8}, "query_attention_head_dim is 8"),
-        ({"selector_text": "question"}, "a selector that reads the question alone"),
-        ({"selector_noise": 0.0}, "selector_noise is 0.0, but the published layout knows only 0.1"),
+        ({"selector_text": "question"}, "a selector that uses the question alone"),
+        ({"selector_noise": 0.0}, "selector_noise is 0.0, but the published layout only has 0.1"),
         ({"gate_noise": False}, "gate_noise is False"),
         ({"max_local_tokens": 9}, "max_local_tokens is 9"),
-        ({"view_size": 112}, "view_size is 112, but the published layout knows only 56"),
+        ({"view_size": 112}, "view_size is 112, but the published layout only has 56"),
     ],
 )
 def test_models_that_published_code_does_not_have(tmp_path: Path, overrides: dict[str, object], message: str):

@@ -1,1 +1,1 @@
-"""Low-rank adapters (LoRA): their weights, adapter folders, and merging into the base."""
+"""Low-rank adapters (LoRA): weights, adapter folders, and merging into the base."""

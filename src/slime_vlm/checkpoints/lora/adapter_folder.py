@@ -1,4 +1,4 @@
-"""A LoRA over a SliME, kept apart from it: one folder in peft's layout with config and processor beside it.
+"""A LoRA on a SliME that was saved without its base: a folder in peft's layout, with config and processor.
 
 adapter_config.json        settings, the modules that were trained whole, and the base: a folder, hub id or `nano`
 adapter_model.safetensors  low-rank weights, and the whole modules
@@ -21,13 +21,13 @@ from slime_vlm.model.configuration_slime import SlimeConfig
 
 @dataclass(frozen=True)
 class LoraFolder:
-    """A LoRA and its base, opened.
+    """An opened LoRA and its base.
 
     Attributes:
-        folder: The LoRA's folder.
-        base: The base's folder.
-        lora: Low-rank and whole weights.
-        stored: The base's tensors by native name.
+        folder: Folder of the LoRA.
+        base: Folder of the base.
+        lora: Low-rank weights, and those that were trained whole.
+        stored: Tensors of the base by native name.
     """
 
     folder: Path
@@ -35,35 +35,35 @@ class LoraFolder:
     lora: LoraWeights
     stored: dict[str, StoredTensor]
 
-    def folded(self) -> dict[str, StoredTensor]:
-        """Tensors of the model with its low-rank weights added, in the types of the base."""
-        return self.lora.added_to(self.stored)
+    def merged(self) -> dict[str, StoredTensor]:
+        """List the tensors of the model with its low-rank weights merged, in the types of the base."""
+        return self.lora.merged_into(self.stored)
 
-    def beside(self) -> dict[str, StoredTensor]:
-        """Tensors of the model without its low-rank weights, the whole ones in place."""
-        return self.lora.beside(self.stored)
+    def unmerged(self) -> dict[str, StoredTensor]:
+        """List the tensors of the model without its low-rank weights, but with those that were trained whole."""
+        return self.lora.replaced_in(self.stored)
 
 
 def is_lora_folder(folder: Path) -> bool:
-    """Whether a native folder holds a LoRA rather than a whole model."""
+    """Whether a native folder holds a LoRA instead of a whole model."""
     return (folder / ADAPTER_CONFIG).is_file()
 
 
 def open_lora(folder: Path, base: str | Path | None = None) -> LoraFolder:
-    """Open a LoRA over a SliME.
+    """Open a LoRA on a SliME.
 
     Args:
-        folder: The LoRA's folder.
-        base: Folder or hub id of the base; None = the recorded one.
+        folder: Folder of the LoRA.
+        base: Folder or hub id of the base. None takes the recorded one.
 
     Raises:
-        CheckpointError: It is damaged; or the base is not there, damaged, or another one than it was trained on.
+        CheckpointError: The LoRA is damaged, or the base is missing, damaged, or not the one it was trained on.
     """
     lora = read_lora(folder)
     found = _base_folder(folder, lora, base)
     opened = LoraFolder(folder, found, lora, _tensors(found))
-    # What does not fit the base is told now rather than when tensors are read.
-    opened.folded()
+    # Fails here if it does not fit the base, not when tensors are read.
+    opened.merged()
     return opened
 
 
@@ -76,7 +76,7 @@ def _base_folder(folder: Path, lora: LoraWeights, base: str | Path | None) -> Pa
     if found is None:
         raise CheckpointError(
             f"{folder} is a LoRA on '{lora.base}', which is neither a folder nor in the hub's cache; put it back, "
-            f"write its new place into {ADAPTER_CONFIG} as base_model_name_or_path, or use slime merge with --base"
+            f"write its new path into {ADAPTER_CONFIG} as base_model_name_or_path, or use slime merge with --base"
         )
     return found
 
@@ -93,4 +93,4 @@ def _tensors(base: Path) -> dict[str, StoredTensor]:
             "trained on"
         )
     # A base may be the LoRA of an earlier stage.
-    return open_lora(base).folded() if is_lora_folder(base) else folder_tensors(base)
+    return open_lora(base).merged() if is_lora_folder(base) else folder_tensors(base)

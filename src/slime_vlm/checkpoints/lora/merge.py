@@ -1,4 +1,4 @@
-"""Folding a LoRA into its base: the sum is compared with the LoRA as peft computes it before anything is written."""
+"""Merge a LoRA into its base. The result is compared with the LoRA as peft computes it before anything is written."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.processing.processing_slime import SlimeProcessor
 
 _SEED, _ROWS, _TEXT_TOKENS = 0, 2, 48
-# In float32 sums alone come out in another order; fewer bits round every weight once.
+# In float32 only the order of sums differs. With fewer bits every weight is rounded once.
 _EXACT, _ROUNDINGS = 1e-4, 8
 
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What a merge did.
+    """Report of a merge.
 
     Attributes:
         source: Folder of the LoRA.
         base: Folder of its base.
         target: Folder that was written.
-        num_changed: Tensors that low-rank weights were added to.
-        num_whole: Tensors that were trained whole.
+        num_changed: Number of tensors with low-rank weights.
+        num_whole: Number of tensors that were trained whole.
         difference: Largest difference of a logit.
         largest: Largest logit.
-        limit: Largest difference that would have been accepted.
+        limit: Largest accepted difference.
     """
 
     source: str
@@ -61,50 +61,50 @@ class MergeReport:
 
 
 def merge(src: str | Path, dst: str | Path, *, base: str | Path | None = None) -> MergeReport:
-    """Fold a LoRA into its base and write a native checkpoint.
+    """Merge a LoRA into its base and write a native checkpoint.
 
-    The model runs twice on a seeded batch, with the LoRA beside its layers as peft computes it and folded in, both in
-    float32; so it needs memory for the weights in float32 once.
+    The model runs twice on a seeded batch in float32: once with the LoRA as peft computes it, and once merged. This
+    needs memory for the weights in float32 once.
 
     Args:
         src: Folder or hub id of the LoRA.
-        dst: Folder to write; must not exist or be empty.
-        base: Folder or hub id of the base; None = the recorded one.
+        dst: Folder to write. It must not exist, or be empty.
+        base: Folder or hub id of the base. None takes the recorded one.
 
     Raises:
-        CheckpointError: `src` is no LoRA over a SliME, or it or its base is damaged or not there; the two differ by
-            more than rounding; or `dst` is not empty or cannot be written.
+        CheckpointError: `src` is not a LoRA on a SliME, or it or its base is damaged or missing. Or the two runs differ
+            by more than rounding, or `dst` is not empty or cannot be written.
     """
     src, dst = resolve(src), Path(dst)
     if dst.exists() and (not dst.is_dir() or any(dst.iterdir())):
         raise CheckpointError(f"{dst} exists already, expected a new or empty folder; choose another one")
     if read_json(src / "config.json").get("model_type") != SlimeConfig.model_type or not is_lora_folder(src):
         raise CheckpointError(
-            f"{src} is no LoRA that slime train kept apart; for one in the published layout use slime convert --base"
+            f"{src} is not a LoRA of slime train; for a LoRA in the published layout use slime convert --base"
         )
     opened = open_lora(src, base)
     config, processor = read_native(src)
-    folded = opened.folded()
-    apart = _logits(_with_peft(_model(src, opened.beside()), src), processor)
-    together = _logits(_model(src, folded), processor)
-    largest = max(logits.abs().max().item() for logits in apart)
-    difference = max((one - other).abs().max().item() for one, other in zip(apart, together, strict=True))
-    limit = largest * max(_EXACT, *(_ROUNDINGS * _precision(folded[name]) for name in opened.lora.pairs))
-    # Not a number is no small one.
+    merged = opened.merged()
+    expected = _logits(_with_peft(_model(src, opened.unmerged()), src), processor)
+    found = _logits(_model(src, merged), processor)
+    largest = max(logits.abs().max().item() for logits in expected)
+    difference = max((one - other).abs().max().item() for one, other in zip(expected, found, strict=True))
+    limit = largest * max(_EXACT, *(_ROUNDINGS * _precision(merged[name]) for name in opened.lora.pairs))
+    # Written so that NaN is refused, too.
     if not difference <= limit:
         raise CheckpointError(
-            f"folding {src} into {opened.base} changes logits by up to {difference:.3g} (accepted {limit:.3g}, largest "
-            f"logit {largest:.3g}), nothing was written; keep the LoRA apart, or use a base in float32"
+            f"merging {src} into {opened.base} changes logits by up to {difference:.3g} (accepted {limit:.3g}, largest "
+            f"logit {largest:.3g}), nothing was written; use the LoRA without merging, or a base in float32"
         )
     with written(dst) as part:
-        write_weights(part, folded)
+        write_weights(part, merged)
         processor.save_pretrained(part)
         generation = src / "generation_config.json"
         if generation.is_file():
             (part / generation.name).write_bytes(generation.read_bytes())
-        # Last, since a folder without it is no checkpoint.
+        # Last, since a folder without it is not a checkpoint.
         config.architectures = [SlimeForConditionalGeneration.__name__]
-        config.dtype = next(folded[name].dtype for name in opened.lora.pairs)
+        config.dtype = next(merged[name].dtype for name in opened.lora.pairs)
         config.save_pretrained(part)
     return MergeReport(
         source=str(src),
@@ -119,7 +119,7 @@ def merge(src: str | Path, dst: str | Path, *, base: str | Path | None = None) -
 
 
 def _precision(tensor: StoredTensor) -> float:
-    """Distance from 1 to the next number of a type."""
+    """Return the distance from 1 to the next number of a tensor's type."""
     return torch.finfo(tensor.dtype or torch.float32).eps
 
 
@@ -130,14 +130,14 @@ def _model(src: Path, tensors: Mapping[str, StoredTensor]) -> SlimeForConditiona
 
 
 def _with_peft(model: SlimeForConditionalGeneration, src: Path) -> nn.Module:
-    """The low-rank weights beside their layers; whole modules are in the model already, rounded as the base is."""
+    """Add the low-rank weights by peft. Whole modules are in the model already, rounded to the type of the base."""
     from peft import LoraConfig, PeftModel, set_peft_model_state_dict
     from peft.utils import load_peft_weights
 
     settings = LoraConfig.from_pretrained(src)
     settings.modules_to_save = None
     with warnings.catch_warnings():
-        # peft asks transformers for an attribute under its old name.
+        # peft uses an attribute of transformers by its old name.
         warnings.simplefilter("ignore", FutureWarning)
         adapted = PeftModel(model, settings)
     weights = {name: value for name, value in load_peft_weights(str(src), device="cpu").items() if ".lora_" in name}
@@ -147,12 +147,12 @@ def _with_peft(model: SlimeForConditionalGeneration, src: Path) -> nn.Module:
 
 @torch.no_grad()
 def _logits(model: Any, processor: SlimeProcessor) -> list[Tensor]:
-    """Logits of rows of text and of one question about an image of noise, all drawn from one seed."""
+    """Compute logits of rows of text and of one question about an image of noise, all drawn from one seed."""
     generator = torch.Generator().manual_seed(_SEED)
-    # A tokenizer may know words that the model has no embedding of, the placeholder of images among them.
+    # A tokenizer may have tokens without an embedding in the model, such as the image placeholder.
     words = min(len(processor.tokenizer), model.get_input_embeddings().num_embeddings)
     ids = torch.randint(words, (_ROWS, _TEXT_TOKENS), generator=generator)
-    # Placeholders stand for an image.
+    # Placeholders would stand for an image.
     ids[ids == processor.image_token_id] = 0
     side = processor.image_processor.view_size
     pixels = torch.randint(256, (side, 2 * side, 3), generator=generator, dtype=torch.uint8)

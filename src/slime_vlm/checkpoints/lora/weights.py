@@ -1,6 +1,7 @@
-"""Low-rank weights in peft's files, published or our own, added to the base's weights while these are read.
+"""Low-rank weights in peft's files, published or our own. They are merged into the base while its weights are read.
 
-W + scale * B A, in float32, then back to the type of W; scale is alpha / r (alpha / sqrt(r) with rank stabilisation).
+The merged weight is W + scale * B A, computed in float32 and cast back to the type of W. The scale is alpha / r, or
+alpha / sqrt(r) with rank stabilisation.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from slime_vlm.errors import CheckpointError
 ADAPTER_CONFIG = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 PREFIX = "base_model.model."
-"""What peft puts before every name."""
+"""Prefix that peft puts before every name."""
 
 _NAME = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_(A|B)(?:\.default)?\.weight")
-# Settings under which the formula above is not what was trained.
+# With other values of these settings, the formula above is not what was trained.
 _UNKNOWN_SETTINGS = {
     "use_dora": False,
     "fan_in_fan_out": False,
@@ -41,11 +42,11 @@ class LoraWeights:
     """Low-rank weights of a folder.
 
     Attributes:
-        folder: Where they were read.
-        base: Name of the model that they were trained on, as recorded; None if it is not.
+        folder: The folder.
+        base: Recorded name of the model that they were trained on, None if there is no record.
         scale: Factor of every product.
-        pairs: Native name of every changed tensor, and its A [r, in] and B [out, r].
-        whole: Native name of every tensor that was trained whole; these take the place of the base's.
+        pairs: A [r, in] and B [out, r] of every changed tensor, by native name.
+        whole: Tensors that were trained whole, by native name. They replace those of the base.
     """
 
     folder: Path
@@ -54,34 +55,34 @@ class LoraWeights:
     pairs: Mapping[str, tuple[StoredTensor, StoredTensor]]
     whole: Mapping[str, StoredTensor] = field(default_factory=dict)
 
-    def added_to(self, tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
-        """Tensors of the base under their native names, with the low-rank weights added where there are some.
+    def merged_into(self, tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+        """Merge the low-rank weights into the tensors of the base, which have native names.
 
         Raises:
-            CheckpointError: A tensor is not in the base or of another shape there.
+            CheckpointError: A tensor is not in the base, or has another shape there.
         """
-        found = self.beside(tensors)
+        found = self.replaced_in(tensors)
         return {**found, **{name: self._sum(name, found[name]) for name in self.pairs}}
 
-    def beside(self, tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
-        """Tensors of the base, with those that were trained whole in their place and type; no low-rank weights yet.
+    def replaced_in(self, tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+        """Replace the tensors of the base that were trained whole, in the types of the base. Merge nothing.
 
         Raises:
-            CheckpointError: A tensor is not in the base or of another shape there.
+            CheckpointError: A tensor is not in the base, or has another shape there.
         """
         absent = [name for name in (*self.pairs, *self.whole) if name not in tensors]
         if absent:
             raise CheckpointError(
                 f"{self.folder} changes {len(absent)} tensor(s) that the base does not have: {some(absent)}; "
-                "give the base that it was trained on"
+                "pass the base that it was trained on"
             )
-        return {**tensors, **{name: self._in_place(name, tensors[name]) for name in self.whole}}
+        return {**tensors, **{name: self._replacement(name, tensors[name]) for name in self.whole}}
 
-    def _in_place(self, name: str, base: StoredTensor) -> StoredTensor:
+    def _replacement(self, name: str, base: StoredTensor) -> StoredTensor:
         own = self.whole[name]
         if base.shape != own.shape:
             raise CheckpointError(
-                f"{self.folder} has {name} as {list(own.shape)}, but the base has it as {list(base.shape)}; give the "
+                f"{self.folder} has {name} as {list(own.shape)}, but the base has it as {list(base.shape)}; pass the "
                 "base that it was trained on"
             )
         return StoredTensor(own.shape, base.dtype, own.origin, lambda: own.load(base.dtype))
@@ -91,23 +92,23 @@ class LoraWeights:
         if base.shape != (b.shape[0], a.shape[1]):
             raise CheckpointError(
                 f"{self.folder} changes {name} as [{b.shape[0]}, {a.shape[1]}], but the base has it as "
-                f"{list(base.shape)}; give the base that it was trained on"
+                f"{list(base.shape)}; pass the base that it was trained on"
             )
 
         def read() -> Tensor:
-            return folded(base.load(), a.load(), b.load(), self.scale)
+            return merged_weight(base.load(), a.load(), b.load(), self.scale)
 
         return StoredTensor(base.shape, base.dtype, base.origin, read)
 
 
-def folded(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """A weight with its low-rank weights added.
+def merged_weight(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """Add the low-rank product to a weight.
 
     Args:
         weight: [out, in].
         a: A [r, in].
         b: B [out, r].
-        scale: factor of the product.
+        scale: Factor of the product.
 
     Returns:
         The sum, computed in float32, in the type of `weight`.
@@ -120,11 +121,11 @@ def read_lora(folder: Path, native_names: Callable[[str], list[str]] | None = No
 
     Args:
         folder: The folder.
-        native_names: Turns a published name into those of this package. None: the names are those of this package, and
-            `modules_to_save` may be there.
+        native_names: Maps a published name to names of this package. None: the names are those of this package, and
+            there may be `modules_to_save`.
 
     Raises:
-        CheckpointError: They are damaged, or were trained in a way that this cannot add up.
+        CheckpointError: They are damaged, or were trained with settings that are not supported.
     """
     path = folder / ADAPTER_CONFIG
     settings = read_json(path)
@@ -158,7 +159,7 @@ def _positive(settings: Mapping[str, Any], name: str, path: Path) -> float:
 def _weights(
     folder: Path, rank: float, saved: tuple[str, ...], native_names: Callable[[str], list[str]] | None
 ) -> tuple[dict[str, tuple[StoredTensor, StoredTensor]], dict[str, StoredTensor]]:
-    """Return low-rank weights, and those that were trained whole, whose native names begin as `saved` says."""
+    """Return the low-rank weights, and the weights that were trained whole: their names start with one of `saved`."""
     path = next((folder / name for name in _WEIGHTS if (folder / name).exists()), None)
     if path is None:
         raise CheckpointError(f"{folder} has {ADAPTER_CONFIG} but neither {' nor '.join(_WEIGHTS)}; fetch it again")
@@ -180,8 +181,8 @@ def _weights(
             raise CheckpointError(f"{tensor.origin} has the shape {list(tensor.shape)}, expected the rank {rank} in it")
         halves.setdefault(targets[0], {})[match[2]] = tensor
     if unknown:
-        raise CheckpointError(f"{path} has {len(unknown)} tensor(s) that are no low-rank weights: {some(unknown)}")
-    lonely = [name for name, half in halves.items() if len(half) != 2]
-    if lonely:
-        raise CheckpointError(f"{path} lacks one of A and B for {some(lonely)}; fetch it again")
+        raise CheckpointError(f"{path} has {len(unknown)} tensor(s) that are not low-rank weights: {some(unknown)}")
+    incomplete = [name for name, half in halves.items() if len(half) != 2]
+    if incomplete:
+        raise CheckpointError(f"{path} lacks one of A and B for {some(incomplete)}; fetch it again")
     return {name: (half["A"], half["B"]) for name, half in halves.items()}, whole

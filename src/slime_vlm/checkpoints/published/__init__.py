@@ -1,1 +1,1 @@
-"""The authors' layout: its config, its tensor names, reading it, and conversion both ways."""
+"""The published layout (that of the authors): config, tensor names, reader, and conversion in both directions."""

@@ -1,7 +1,7 @@
-"""What a checkpoint in the published layout (`llava_llama`) says beside its weights: config, tokenizer, encoder.
+"""Config, tokenizer and vision encoder of a checkpoint in the published layout (`llava_llama`).
 
-A published folder has a flat config with `mm_*` fields, tokenizer files, and the name of its vision encoder: a folder
-beside the config or a hub id. `published_fields` is the way back, from a native config to such fields.
+A published folder has a flat config with `mm_*` fields, tokenizer files, and the name of its vision encoder, which is a
+folder beside the config or a hub id. `published_fields` is the inverse: it maps a native config to such fields.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _NUMBERS: dict[str, Any] = {
     "mm_resampler_temp": int | float,
     "rope_theta": int | float,
 }
-# Text fields of a published config, which are also those of a Llama config.
+# Text fields of a published config. A Llama config has the same.
 _TEXT_FIELDS = (
     "vocab_size",
     "hidden_size",
@@ -64,7 +64,7 @@ _TEXT_FIELDS = (
     "eos_token_id",
     "pad_token_id",
 )
-# Choices of a native model that published code does not have: their only values there.
+# Choices of a native model that the published code does not have, with the only value that fits it.
 _FIXED: dict[str, Any] = {
     "projector_bias": True,
     "projector_vocabulary": None,
@@ -83,10 +83,10 @@ def read_published(src: Path, tokenizer_folder: Path | None = None) -> tuple[Sli
 
     Args:
         src: Folder to read.
-        tokenizer_folder: Folder with the tokenizer where `src` has none, as adapters on a base.
+        tokenizer_folder: Folder with the tokenizer if `src` has none, as with adapters on a base.
 
     Raises:
-        CheckpointError: The folder is not of the published layout or cannot be read.
+        CheckpointError: The folder is not of the published layout, or cannot be read.
     """
     published = read_json(src / "config.json")
     if published.get("model_type") not in PUBLISHED_MODEL_TYPES:
@@ -109,14 +109,14 @@ def read_published(src: Path, tokenizer_folder: Path | None = None) -> tuple[Sli
 def slime_config(published: Mapping[str, Any], vision_config: PretrainedConfig) -> SlimeConfig:
     """Map the fields of a published config to a native one.
 
-    Deviation: the published cut of every sequence at 2048 tokens is not taken over; it can remove the question.
+    Deviation: the published cut of every sequence at 2048 tokens is not used, since it can remove the question.
 
     Args:
         published: The published config.json.
         vision_config: Config of its vision encoder.
 
     Raises:
-        CheckpointError: A field has a value that the published code has no released meaning for.
+        CheckpointError: A field has a value that no released checkpoint uses.
     """
 
     def choice(field: str, known: Mapping[Any, str], default: Any) -> str:
@@ -162,21 +162,23 @@ def slime_config(published: Mapping[str, Any], vision_config: PretrainedConfig) 
 
 
 def native_config(src: Path, published: Mapping[str, Any], vision_config: PretrainedConfig) -> SlimeConfig:
-    """As `slime_config`, for fields that were read from a folder: whatever is wrong with them names it.
+    """Map published fields as `slime_config` does, with the folder in every error.
 
     Raises:
-        CheckpointError: The fields describe no model.
+        CheckpointError: The fields do not describe a model.
     """
     try:
         return slime_config(published, vision_config)
     except SlimeError as error:
         raise CheckpointError(f"{src}: {error}") from None
     except CONFIG_ERRORS as error:
-        raise CheckpointError(f"{src}: config.json describes no model ({one_line(error)}); fetch it again") from None
+        raise CheckpointError(
+            f"{src}: config.json does not describe a model ({one_line(error)}); fetch it again"
+        ) from None
 
 
 def published_fields(config: SlimeConfig) -> dict[str, Any]:
-    """The opposite of `slime_config`: the fields of a published config.json that say what a native config says.
+    """Map a native config to the fields of a published config.json, the inverse of `slime_config`.
 
     Raises:
         CheckpointError: The published layout has no such model.
@@ -184,21 +186,21 @@ def published_fields(config: SlimeConfig) -> dict[str, Any]:
     text, vision = config.text_config, config.vision_config
     found: dict[str, Any] = {"language model": text.model_type, "vision encoder": vision.model_type}
     found |= {name: getattr(config, name) for name in _FIXED}
-    found["compression without selector"] = config.local_compression and not config.scores_tokens
-    found["a selector of its own"] = not SELECTORS[config.selector].published_types
+    found["compression without a selector"] = config.local_compression and not config.scores_tokens
+    found["a selector that is not published"] = not SELECTORS[config.selector].published_types
     # The published selector compares with all text, which is the prompt at inference.
-    found["a selector that reads the question alone"] = config.selector_text == "question"
+    found["a selector that uses the question alone"] = config.selector_text == "question"
     expected: dict[str, Any] = {"language model": "llama", "vision encoder": "clip_vision_model", **_FIXED}
     if isinstance(vision, CLIPVisionConfig):
-        # Views are as the encoder was made for.
+        # Views have the size that the encoder was trained on.
         found |= {"view_size": config.view_size, "patch_size": config.patch_size}
         whole = vision.image_size // vision.patch_size * vision.patch_size
         expected |= {"view_size": whole, "patch_size": vision.patch_size}
     for name, value in found.items():
         if value != expected.get(name, False):
             raise CheckpointError(
-                f"{name} is {value!r}, but the published layout knows only {expected.get(name, False)!r}; "
-                "this model cannot be written in it"
+                f"{name} is {value!r}, but the published layout only has {expected.get(name, False)!r}; this model "
+                "cannot be written in it"
             )
 
     def back(known: Mapping[Any, str], value: str) -> Any:
@@ -233,10 +235,10 @@ def published_fields(config: SlimeConfig) -> dict[str, Any]:
 
 
 def generation_config(src: Path, config: SlimeConfig, processor: SlimeProcessor) -> GenerationConfig:
-    """Greedy generation that ends at every end token that the checkpoint or its conversation style knows.
+    """Configure greedy generation that ends at every end token of the checkpoint and of its conversation style.
 
-    Deviation: stored sampling settings are left out, so that the same question gets the same answer, and the end of
-    turn of the conversation is added to the stored end tokens, which may lack it.
+    Deviation: stored sampling settings are dropped, so that the same question gets the same answer. The end of turn of
+    the conversation is added to the stored end tokens, which may lack it.
     """
     path = src / "generation_config.json"
     stored = read_json(path) if path.exists() else {}
@@ -260,10 +262,10 @@ def generation_config(src: Path, config: SlimeConfig, processor: SlimeProcessor)
 
 
 def read_published_config(src: Path) -> SlimeConfig:
-    """Read the native config of a published folder and nothing else; its image token is that of no tokenizer.
+    """Read the native config of a published folder alone. Its image token does not come from a tokenizer.
 
     Raises:
-        CheckpointError: The config is not of the published layout, or its vision encoder's is missing.
+        CheckpointError: The config is not of the published layout, or the config of its vision encoder is missing.
     """
     published = read_json(src / "config.json")
     return native_config(src, published, _vision(src, published)[0])
@@ -280,15 +282,14 @@ def _text_config(published: Mapping[str, Any]) -> LlamaConfig:
 
 def _tokenizer(src: Path, published: Mapping[str, Any]) -> Any:
     if (src / "tokenizer.model").is_file() and not (src / "tokenizer.json").is_file():
-        # transformers would go on to take the file for one of another kind and blame that.
+        # transformers would take the file for another kind of tokenizer, and its error would not help.
         absent = [name for name in ("sentencepiece", "google.protobuf") if not _is_installed(name)]
         if absent:
             raise CheckpointError(
-                f"{src}: tokenizer.model is read with {absent[0]}, which is not installed: "
-                'pip install "slime-vlm[convert]"'
+                f'{src}: tokenizer.model needs {absent[0]}, which is not installed: pip install "slime-vlm[convert]"'
             )
     try:
-        # The config given here keeps transformers from reading config.json, whose model type it does not know.
+        # This config keeps transformers from reading config.json, whose model type is unknown to it.
         tokenizer = AutoTokenizer.from_pretrained(src, config=LlamaConfig(), trust_remote_code=False)
     # The tokenizers library raises plain Exceptions.
     except Exception as error:
@@ -298,7 +299,7 @@ def _tokenizer(src: Path, published: Mapping[str, Any]) -> Any:
         tokenizer.pad_token = (
             tokenizer.unk_token or tokenizer.eos_token if pad is None else tokenizer.convert_ids_to_tokens(pad)
         )
-    # Deviation: published tokenizers pad on the right, where batch generation reads the padding.
+    # Deviation: published tokenizers pad on the right, where batch generation would process the padding.
     tokenizer.padding_side = "left"
     return tokenizer
 
@@ -312,13 +313,13 @@ def _is_installed(module: str) -> bool:
 
 
 def _vision(src: Path, published: Mapping[str, Any]) -> tuple[PretrainedConfig, dict[str, Any]]:
-    """Config of the vision encoder and, where there is one, its preprocessor_config.json."""
+    """Read the config of the vision encoder, and its preprocessor_config.json if there is one."""
     name = published.get("mm_vision_tower") or published.get("vision_tower")
     if not isinstance(name, str):
         raise CheckpointError(f"{src}: config.json has no mm_vision_tower, expected a SliME checkpoint")
     folder = next((path for path in (src / name, Path(name)) if path.is_dir()), None)
     if folder is None and name.rstrip("/").endswith(RELEASED_VISION_TOWER.split("/")[1]):
-        # The encoder of every released checkpoint; known by heart, so that conversion needs no network.
+        # All released checkpoints use this encoder. Its config is known, so conversion needs no network.
         return SlimeConfig().vision_config, {}
     try:
         config = AutoConfig.from_pretrained(folder or name, trust_remote_code=False)
@@ -328,7 +329,7 @@ def _vision(src: Path, published: Mapping[str, Any]) -> tuple[PretrainedConfig, 
             f"({one_line(error)}); put it there"
         ) from None
     config = getattr(config, "vision_config", config)
-    # Where it was read from and its type on disk say nothing about the converted model.
+    # The path and the stored type do not apply to the converted model.
     config.name_or_path, config.dtype = "", None
     if not isinstance(config, CLIPVisionConfig):
         raise CheckpointError(f"{src}: the vision encoder is of type {config.model_type}, expected CLIP")

@@ -1,7 +1,7 @@
-"""Checkpoints between the published layout (`llava_llama`) and the native one, both ways, a shard at a time.
+"""Convert checkpoints between the published layout (`llava_llama`) and the native one, a shard at a time.
 
-A converted folder keeps, under `published/`, what the published one says and this package has no use for: config.json,
-tokenizer files and the tensors that nothing reads. The way back takes them from there and so gives every bit back.
+A converted folder keeps, under `published/`, the published files that this package does not use: config.json, tokenizer
+files and unused tensors. The way back takes them from there, so that it restores every bit.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What a conversion did.
+    """Report of a conversion.
 
     Attributes:
         source: Folder that was read.
         target: Folder that was written.
         layout: Layout of the target, "native" or "published".
-        conversation_style: Style that the tokenizer asks for.
-        num_tensors: Tensors of the model that were written.
-        num_parameters: Numbers in them.
-        unused: Published tensors that no model reads; kept for the way back.
-        notes: What a user should know, a line each.
+        conversation_style: Conversation style of the tokenizer.
+        num_tensors: Number of tensors of the model.
+        num_parameters: Number of their elements.
+        unused: Published tensors that no model uses. They are kept for the way back.
+        notes: Notes for the user, one line each.
     """
 
     source: str
@@ -81,21 +81,21 @@ def convert(
 ) -> ConversionReport:
     """Convert a published checkpoint to a native one, or a native one to the published layout.
 
-    Nothing is left at `dst` when it fails; a conversion that is killed leaves `dst.part`, which is no checkpoint yet.
+    If it fails, nothing is left at `dst`. A conversion that is killed leaves `dst.part`, which is not a checkpoint yet.
 
     Args:
         src: Folder or hub id to read. In the published layout: a whole checkpoint, LoRA weights or adapter files.
-        dst: Folder to write; must not exist or be empty.
-        base: Folder or hub id of what LoRA weights or adapter files were trained on.
-        dtype: Type to cast the weights to; None keeps every tensor as it is stored.
+        dst: Folder to write. It must not exist, or be empty.
+        base: Folder or hub id of the model that LoRA weights or adapter files were trained on.
+        dtype: Type to cast the weights to. None keeps the stored types.
 
     Returns:
-        What was done.
+        A report.
 
     Raises:
         CheckpointError: `src` is of neither layout, is damaged, holds tensors that are unknown, missing or of another
-            shape, or is a model that the other layout cannot hold; the base is missing or does not fit; or `dst` is not
-            empty or cannot be written.
+            shape, or is a model that the other layout cannot hold. Or the base is missing or does not fit, or `dst` is
+            not empty or cannot be written.
     """
     src, dst = resolve(src), Path(dst)
     if dst.exists() and (not dst.is_dir() or any(dst.iterdir())):
@@ -103,9 +103,9 @@ def convert(
     fields = read_json(src / "config.json")
     if fields.get("model_type") == SlimeConfig.model_type:
         if is_lora_folder(src):
-            raise CheckpointError(f"{src} is a LoRA over another model; fold it in with slime merge {src} OUT first")
+            raise CheckpointError(f"{src} is a LoRA over another model; merge it with slime merge {src} OUT first")
         if base is not None:
-            raise CheckpointError(f"{src} is a native checkpoint, a base is only for published adapters; leave it out")
+            raise CheckpointError(f"{src} is a native checkpoint, only published adapters need a base; leave it out")
         return _to_published(src, dst, dtype)
     if not is_published(fields):
         raise CheckpointError(
@@ -126,13 +126,13 @@ def load_published(
 
     Args:
         src: Folder to read.
-        dtype: Type of the weights; None takes the config's.
-        adjust: Changes the config once the weights are checked against it; returns what it changed.
-        loading: Gives more arguments of `from_pretrained` for a config.
+        dtype: Type of the weights. None takes the config's.
+        adjust: Changes the config after the weights are checked against it, and returns the changed fields.
+        loading: Returns more arguments of `from_pretrained` for a config.
 
     Raises:
         CheckpointError: As in `convert`.
-        ConfigError: What was changed asks for another model than the weights are of.
+        ConfigError: The weights do not fit the changed config.
     """
     checkpoint = open_published(Path(src))
     for note in checkpoint.notes:
@@ -159,7 +159,7 @@ def _to_native(checkpoint: PublishedCheckpoint, dst: Path, dtype: torch.dtype | 
         for path in [*tokenizer_files(checkpoint.tokenizer_folder), checkpoint.folder / "generation_config.json"]:
             _copy(path, kept)
         tower = tower_name(checkpoint.fields)
-        # Never outside the folder, whatever name a config gives.
+        # Never outside the folder, whatever name is in the config.
         if Path(tower).name == tower and tower not in ("", "..", _UNUSED) and (checkpoint.folder / tower).is_dir():
             (kept / tower).mkdir()
             for name in ("config.json", "preprocessor_config.json"):
@@ -167,7 +167,7 @@ def _to_native(checkpoint: PublishedCheckpoint, dst: Path, dtype: torch.dtype | 
         _copy(checkpoint.folder / "config.json", kept)
         processor.save_pretrained(part)
         checkpoint.generation.save_pretrained(part)
-        # Last, since a folder without it is no checkpoint.
+        # Last, since a folder without it is not a checkpoint.
         config.architectures = [SlimeForConditionalGeneration.__name__]
         if dtype is not None:
             config.dtype = dtype
@@ -228,7 +228,7 @@ def _native_tensors(src: Path, config: SlimeConfig) -> dict[str, StoredTensor]:
 
 
 def _unused_tensors(src: Path, config: SlimeConfig) -> dict[str, StoredTensor]:
-    """Tensors that published code has and never reads: those it came with, or the first values of its gate."""
+    """Return the tensors that published code has but never uses: the stored ones, or initial values for its gate."""
     kept = src / _KEPT / _UNUSED
     if kept.exists():
         return folder_tensors(kept)
@@ -246,7 +246,7 @@ def _unused_tensors(src: Path, config: SlimeConfig) -> dict[str, StoredTensor]:
 
 
 def _updated(kept: Path, fields: Mapping[str, Any], config: SlimeConfig) -> dict[str, Any]:
-    """The config.json that a checkpoint came with, changed only where the model has changed since."""
+    """Return the original config.json of a checkpoint, changed only in the fields that the model changed since."""
     published = read_json(kept / "config.json")
     before = published_fields(native_config(kept, published, config.vision_config))
     return published | {name: value for name, value in fields.items() if before.get(name) != value}
@@ -259,7 +259,7 @@ def _write_vision(
     stored: Mapping[str, StoredTensor],
     dtype: torch.dtype | None,
 ) -> str:
-    """Write the vision encoder as a folder of its own, since published code reads it from there; returns its name."""
+    """Write the vision encoder to a separate folder, where published code expects it, and return its name."""
     folder = part / _VISION_FOLDER
     folder.mkdir()
     tower = {
@@ -284,7 +284,7 @@ def _write_vision(
 
 def _copy(path: Path, folder: Path) -> None:
     if path.is_file():
-        # The content alone: hub caches hold links, and files that are read-only.
+        # Copy the content alone: hub caches hold links and read-only files.
         shutil.copyfile(path, folder / path.name)
 
 

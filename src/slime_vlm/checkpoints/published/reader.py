@@ -1,6 +1,6 @@
-"""A published checkpoint of any kind, ready to be read tensor by tensor.
+"""Open a published checkpoint of any kind, to be read tensor by tensor.
 
-Whole checkpoints, LoRA weights on a base, and the adapter files that the paper's stages 1 and 2 leave. A base is a
+It may be a whole checkpoint, LoRA weights on a base, or the adapter files of the paper's stages 1 and 2. A base is a
 plain language model, or a SliME in the published or the native layout.
 """
 
@@ -36,10 +36,10 @@ from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.processing.processing_slime import SlimeProcessor
 
 ADAPTER_FILES = ("mm_projector.bin", "sampler.bin")
-"""What stages 1 and 2 leave. Which of the two names a tensor lies under does not matter: some are misnamed."""
+"""Files of stages 1 and 2. A tensor may be in either of them, since some files have the wrong name."""
 
 _BESIDE_LORA = "non_lora_trainables.bin"
-# Parts that a config without local tiles, or without the global view, never runs; what stage 1 or 2 has yet to train.
+# Parts that a config without local tiles, or without the global view, never runs. They are not trained yet.
 _IDLE = {
     "global": ("local_compressor", "selector"),
     "local": ("global_adapter",),
@@ -49,18 +49,18 @@ _IDLE = {
 
 @dataclass
 class PublishedCheckpoint:
-    """What a published folder, and its base, hold.
+    """Content of a published folder and its base.
 
     Attributes:
         folder: The folder.
         fields: Its config.json.
         config: Native config.
-        processor: Processor that belongs to it.
-        tokenizer_folder: Where the tokenizer was read.
-        generation: How it generates.
-        tensors: Native name of every tensor of the model, whole and of the right shape.
-        unused: Published tensors without a counterpart, because nothing reads them.
-        notes: What a user should know, a line each.
+        processor: Processor of the model.
+        tokenizer_folder: Folder of the tokenizer.
+        generation: Generation config.
+        tensors: All tensors of the model by native name, complete and of the right shape.
+        unused: Published tensors without a counterpart, because no forward pass uses them.
+        notes: Notes for the user, one line each.
     """
 
     folder: Path
@@ -76,7 +76,7 @@ class PublishedCheckpoint:
 
 @dataclass
 class _Collected:
-    """Tensors on the way to a whole model; later ones take the place of earlier ones."""
+    """Tensors collected for a whole model. Later ones replace earlier ones."""
 
     tensors: dict[str, StoredTensor] = field(default_factory=dict)
     unused: dict[str, StoredTensor] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class _Collected:
 
     def add_published(self, tensors: dict[str, StoredTensor]) -> None:
         for stored, tensor in tensors.items():
-            # What was trained beside a LoRA carries peft's prefix.
+            # Weights that were trained beside a LoRA have peft's prefix.
             published = stored.removeprefix("base_model.model.")
             if is_unused(published):
                 self.unused[published] = tensor
@@ -96,15 +96,16 @@ class _Collected:
 
 
 def open_published(src: Path, base: str | Path | None = None) -> PublishedCheckpoint:
-    """Read and check everything of a published checkpoint but the values of its tensors.
+    """Read and check a published checkpoint, except the values of its tensors.
 
     Args:
         src: Folder in the published layout: a whole checkpoint, LoRA weights, or adapter files.
-        base: Folder or hub id of what LoRA weights and adapters were trained on; None takes what a LoRA recorded.
+        base: Folder or hub id of the model that LoRA weights and adapters were trained on. None takes the one that a
+            LoRA recorded.
 
     Raises:
-        CheckpointError: It is of another layout or damaged, holds tensors that are unknown, missing or of another
-            shape; or the base is missing or another one.
+        CheckpointError: It is of another layout or damaged, or holds tensors that are unknown, missing or of another
+            shape. Or the base is missing or does not fit.
     """
     fields = read_json(src / "config.json")
     lora = read_lora(src, native_names) if (src / ADAPTER_CONFIG).exists() else None
@@ -112,8 +113,8 @@ def open_published(src: Path, base: str | Path | None = None) -> PublishedCheckp
     whole = lora is None and (has_weights(src) or not adapters)
     base_folder = None if whole else _base_folder(src, base, lora)
     if whole and base is not None:
-        raise CheckpointError(f"{src} is a whole checkpoint, a base is for LoRA weights and adapters; leave it out")
-    # Only the tokenizer tells the conversation style, and adapters rarely carry one.
+        raise CheckpointError(f"{src} is a whole checkpoint, only LoRA weights and adapters need a base; leave it out")
+    # Only the tokenizer tells the conversation style, and adapter folders rarely have one.
     has_tokenizer = any((src / name).exists() for name in ("tokenizer.json", "tokenizer.model"))
     tokenizer_folder = src if base_folder is None or has_tokenizer else base_folder
     config, processor = read_published(src, tokenizer_folder)
@@ -127,7 +128,7 @@ def open_published(src: Path, base: str | Path | None = None) -> PublishedCheckp
         for path in adapters:
             collected.add_published(file_tensors(path))
         if lora is not None:
-            collected.tensors = lora.added_to(collected.tensors)
+            collected.tensors = lora.merged_into(collected.tensors)
             notes += _other_base(lora, base_folder)
     # A tied head is stored only once, and some files list it twice.
     if config.tie_word_embeddings:
@@ -162,12 +163,12 @@ def _base_folder(src: Path, base: str | Path | None, lora: LoraWeights | None) -
     recorded = None if lora is None else lora.base
     if recorded is None:
         raise CheckpointError(
-            f"{src} holds adapters only, expected the model that they were trained on, too; give it as --base"
+            f"{src} holds adapters alone, expected also the model that they were trained on; pass it as --base"
         )
     found = at_hand(recorded)
     if found is None:
         raise CheckpointError(
-            f"{src} is a LoRA on '{recorded}', which is neither a folder nor in the hub's cache; give it as --base"
+            f"{src} is a LoRA on '{recorded}', which is neither a folder nor in the hub's cache; pass it as --base"
         )
     return found
 
@@ -181,7 +182,7 @@ def _base_tensors(folder: Path) -> _Collected:
     if fields.get("model_type") == SlimeConfig.model_type:
         collected.tensors = folder_tensors(folder)
     else:
-        # A plain language model has its tensors under the same names as a published SliME.
+        # A plain language model has the same tensor names as a published SliME.
         collected.add_published(folder_tensors(folder))
     return collected
 
@@ -196,22 +197,24 @@ def _other_base(lora: LoraWeights, folder: Path) -> list[str]:
 def _public_vision(src: Path, name: str) -> dict[str, StoredTensor]:
     tower = public_tower(src, name, download=True)
     if tower is None:
-        raise CheckpointError(f"{src}: neither it nor its base has vision weights, and '{name}' is no folder with some")
+        raise CheckpointError(
+            f"{src}: neither it nor its base has vision weights, and '{name}' is not a folder that has them"
+        )
     return tower
 
 
 def empty_model(src: Path, config: SlimeConfig, tensors: Iterable[str]) -> SlimeForConditionalGeneration:
-    """A model without memory, for the names and shapes of its tensors.
+    """Build a model on the meta device, for the names and shapes of its tensors.
 
     Args:
         src: Folder of the config, for messages.
         config: Config of a Llama and a CLIP encoder.
-        tensors: Native names of the tensors that there are.
+        tensors: Native names of the tensors in the files.
 
     Raises:
-        CheckpointError: The config describes no model, or one of another depth than the tensors.
+        CheckpointError: The config does not describe a model, or its depth is not that of the tensors.
     """
-    # A layer costs memory even without weights: a config is believed only as far as the files go.
+    # A layer costs memory even without weights, so the config may not have more layers than the files.
     for part, prefix, sub_config in (
         ("language model", r"model\.language_model\.layers", config.text_config),
         ("vision encoder", r"model\.vision_tower\.encoder\.layers", config.vision_config),
@@ -226,11 +229,13 @@ def empty_model(src: Path, config: SlimeConfig, tensors: Iterable[str]) -> Slime
         with torch.device("meta"):
             return SlimeForConditionalGeneration(config)
     except CONFIG_ERRORS as error:
-        raise CheckpointError(f"{src}: config.json describes no model ({one_line(error)}); fetch it again") from None
+        raise CheckpointError(
+            f"{src}: config.json does not describe a model ({one_line(error)}); fetch it again"
+        ) from None
 
 
 def _fill_idle(model: SlimeForConditionalGeneration, collected: _Collected, src: Path, fits: bool) -> list[str]:
-    """Give first values to parts that adapter files lack because their stage does not run them."""
+    """Initialise parts that adapter files lack because their stage does not run them."""
     filled = []
     for name in _IDLE[model.config.views] if fits else ():
         part: nn.Module | None = getattr(model.model, name)
@@ -241,7 +246,8 @@ def _fill_idle(model: SlimeForConditionalGeneration, collected: _Collected, src:
             torch.manual_seed(0)
             part.to_empty(device="cpu").apply(model._init_weights)
         collected.tensors |= {
-            f"model.{name}.{key}": in_memory(value, f"first value of {key}") for key, value in part.state_dict().items()
+            f"model.{name}.{key}": in_memory(value, f"initial value of {key}")
+            for key, value in part.state_dict().items()
         }
         filled.append(name)
     return [f"not trained yet: {', '.join(filled)}, which {src} lacks and does not use"] if filled else []
@@ -256,7 +262,7 @@ def _check(src: Path, model: SlimeForConditionalGeneration, collected: _Collecte
     ]
     if unknown:
         raise CheckpointError(
-            f"{src} has {len(unknown)} tensor(s) that the model of its config.json has no place for: {some(unknown)}"
+            f"{src} has {len(unknown)} tensor(s) that the model of its config.json does not have: {some(unknown)}"
         )
     missing = [name for name in expected if name not in collected.tensors]
     if missing:
@@ -278,5 +284,5 @@ def _check(src: Path, model: SlimeForConditionalGeneration, collected: _Collecte
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
-    """Files of a folder's tokenizer."""
+    """List the files of a folder's tokenizer."""
     return [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]

@@ -1,7 +1,7 @@
-"""The vision encoder's weights: those of the checkpoint, beside those of the public encoder that it names.
+"""Vision weights of a published checkpoint, and of the public encoder that it names.
 
-Deviation: the published loader ignores the vision weights in a checkpoint and takes the public ones. Here they are
-used, and it is said where the two differ.
+Deviation: the published loader ignores the vision weights in a checkpoint and takes the public ones. Here those of the
+checkpoint are used, and a difference is reported.
 """
 
 from __future__ import annotations
@@ -16,45 +16,45 @@ from slime_vlm.checkpoints.tensor_files import StoredTensor, folder_tensors, has
 from slime_vlm.errors import CheckpointError
 
 PREFIX = "model.vision_tower."
-"""Beginning of the native names of all vision weights."""
+"""Prefix of the native names of all vision weights."""
 
 _TOWER_PREFIXES = ("vision_model.", "")
 
 
 def tower_name(published: Mapping[str, object]) -> str:
-    """Folder or hub id of the vision encoder that a published config names; empty if none."""
+    """Return the folder or hub id of the vision encoder in a published config. Empty if there is none."""
     name = published.get("mm_vision_tower") or published.get("vision_tower")
     return name if isinstance(name, str) else ""
 
 
 def public_tower(folder: Path, name: str, *, download: bool = False) -> dict[str, StoredTensor] | None:
-    """Weights of a public encoder under the native names; None where they are not at hand.
+    """List the weights of a public encoder under their native names. None if they are not on this machine.
 
     Args:
-        folder: Folder of the checkpoint; its tower may lie in it.
-        name: Folder or hub id of the tower.
-        download: Whether to fetch it from the hub if need be.
+        folder: Folder of the checkpoint. The encoder may be a folder in it.
+        name: Folder or hub id of the encoder.
+        download: Whether to download it from the hub if necessary.
 
     Raises:
         CheckpointError: They are damaged, or the download failed.
     """
     if not name:
         return None
-    place = folder / name if (folder / name).is_dir() else at_hand(name)
-    if place is None and download:
-        place = resolve(name)
-    if place is None or not has_weights(place):
+    found = folder / name if (folder / name).is_dir() else at_hand(name)
+    if found is None and download:
+        found = resolve(name)
+    if found is None or not has_weights(found):
         return None
-    tensors = folder_tensors(place)
-    # Files of a whole CLIP hold the text encoder, too.
+    tensors = folder_tensors(found)
+    # Files of a whole CLIP also hold the text encoder.
     prefix = next(prefix for prefix in _TOWER_PREFIXES if any(key.startswith(prefix) for key in tensors))
     return {PREFIX + key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def compare_with_public(tensors: Mapping[str, StoredTensor], folder: Path, name: str) -> str:
-    """One line on the vision weights of a checkpoint: what is used, and whether it differs from the public encoder.
+    """Report in one line whether the vision weights of a checkpoint differ from those of the public encoder.
 
-    Compared in the type of the checkpoint, so that rounding alone is no difference.
+    They are compared in the type of the checkpoint, so that rounding does not count as a difference.
     """
     ours = {key: value for key, value in tensors.items() if key.startswith(PREFIX)}
     try:

@@ -1,7 +1,7 @@
-"""Names of the published checkpoints and of this package, both ways.
+"""Map weight names between published checkpoints and this package, in both directions.
 
-The published attention layers hold query, key and value weights fused in one tensor; here they are three, so one
-published tensor may become several (stacked along the first dimension). Going back joins them again.
+Published attention layers hold query, key and value weights in one fused tensor, this package has three. One published
+tensor may therefore become several, stacked along the first dimension. The way back concatenates them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from slime_vlm.model.selectors import SELECTORS
 _PUBLISHED_SELECTOR, _SELECTOR = "model.sampler.selector.", "model.selector.scorer."
 _SELECTOR_WEIGHTS = [pair for selector in SELECTORS.values() for pair in selector.published_weights.items()]
 
-# Tried in order, the first match wins. A published tensor with several replacements is their concatenation.
+# Tried in order. The first match counts. A published tensor with several replacements is their concatenation.
 RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"lm_head\.(.+)", (r"lm_head.\1",)),
     (r"model\.vision_tower\.vision_tower\.vision_model\.(.+)", (r"model.vision_tower.\1",)),
@@ -30,7 +30,7 @@ RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
     *(
         (published + pattern, tuple(native + part for part in parts))
         for published, native in (
-            # The published projector of type "qformer" is the resampler itself, without the inner "attn.".
+            # The published projector of type "qformer" is the resampler itself, without the inner "attn." in its names.
             (r"model\.mm_projector\.(?:attn\.)?(?=attn\.|ln_|query$|pos_embed$)", "model.global_adapter."),
             (r"model\.sampler\.post_qformer\.", "model.local_compressor."),
         )
@@ -58,12 +58,12 @@ UNUSED: tuple[str, ...] = (
 
 
 def is_unused(published: str) -> bool:
-    """Whether a published tensor has no counterpart because nothing reads it."""
+    """Whether a published tensor has no counterpart because no forward pass uses it."""
     return any(re.fullmatch(pattern, published) for pattern in UNUSED)
 
 
 def native_names(published: str) -> list[str]:
-    """Names here of a published tensor, in the order of its rows; empty for an unknown or unused one."""
+    """Return our names of a published tensor, in the order of its rows. Empty for an unknown or unused tensor."""
     if is_unused(published):
         return []
     for pattern, replacements in RULES:
@@ -81,16 +81,16 @@ T = TypeVar("T", bound=_Chunkable)
 
 
 def native_tensors(published: str, tensor: T) -> Iterator[tuple[str, T]]:
-    """Rename one published tensor, read or still in its file, and split it where it is fused.
+    """Rename one published tensor, loaded or still in its file, and split it if it is fused.
 
-    Yields nothing for an unknown or unused one.
+    An unknown or unused tensor yields nothing.
     """
     names = native_names(published)
     if names:
         yield from zip(names, tensor.chunk(len(names)), strict=True)
 
 
-# The way back. Parts of the projector are named by its type, see `published_names`.
+# The way back. The names of the projector's parts depend on its type, see `published_names`.
 _BACK: tuple[tuple[str, str], ...] = (
     (r"lm_head\.(.+)", r"lm_head.\1"),
     (r"model\.language_model\.(.+)", r"model.\1"),
@@ -127,14 +127,14 @@ _PROJECTOR_PREFIXES = {
 
 
 def published_names(native: Iterable[str], projector_type: str) -> dict[str, list[str]]:
-    """Published tensors that hold native ones.
+    """Map native names to published ones.
 
     Args:
         native: Names of all tensors of a native model.
-        projector_type: The model's; published names of the projector depend on it.
+        projector_type: Projector type of the model. The published names of the projector depend on it.
 
     Returns:
-        Every published name with the native names that are its rows, in their order.
+        For every published name the native names of its rows, in order.
 
     Raises:
         CheckpointError: A tensor has no published name.
@@ -147,12 +147,12 @@ def published_names(native: Iterable[str], projector_type: str) -> dict[str, lis
                 published = match.expand(replacement)
                 break
         else:
-            raise CheckpointError(f"{name} has no place in the published layout, which lacks this part of the model")
+            raise CheckpointError(f"{name} has no name in the published layout, which lacks this part of the model")
         for prefix, other in _PROJECTOR_PREFIXES[projector_type].items():
             if published.startswith(prefix):
                 published = other + published.removeprefix(prefix)
         found.setdefault(published, []).append(name)
-    # Parts of a fused tensor are rows in the order query, key, value, however the model lists them.
+    # The rows of a fused tensor are in the order query, key, value, whatever the order of the names.
     return {
         published: sorted(names, key=lambda name: "qkv".find(name.split("_proj.")[0][-1])) if len(names) > 1 else names
         for published, names in found.items()

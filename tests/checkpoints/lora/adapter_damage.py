@@ -79,7 +79,7 @@ ADAPTER_DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "trained_parts_with_code": (
         lambda folder: torch.save({"a": Code(folder / "ran")}, folder / "non_lora_trainables.bin"),
-        "maybe code, which is never run",
+        "possibly code, which is never run",
     ),
     "vision_encoder_without_weights": (
         lambda folder: weights_of(folder / "vision_tower").unlink(),

@@ -158,7 +158,7 @@ def tensor_missing(folder: Path) -> None:
     change_weights(folder, w_gate=None)
 
 
-@damage("1 tensor.*no place for: model.mm_projector.surprise")
+@damage("1 tensor.*config.json does not have: model.mm_projector.surprise")
 def tensor_unknown(folder: Path) -> None:
     change_weights(folder, surprise=torch.ones(3))
 
@@ -216,7 +216,7 @@ def index_without_a_map(folder: Path) -> None:
     sharded(folder, weight_map=["model-00001-of-00002.safetensors"])
 
 
-@damage("maybe code, which is never run")
+@damage("possibly code, which is never run")
 def pickle_with_code(folder: Path) -> None:
     pickled(folder, {"lm_head.weight": Code(folder / "ran")})
 

@@ -135,7 +135,7 @@ def test_missing_tensor(tmp_path: Path):
 def test_unknown_tensor(tmp_path: Path):
     weights = published_weights() | {"model.mm_projector.surprise": torch.zeros(3)}
     source = write_published(tmp_path / "published", weights)
-    expect_refusal(source, tmp_path / "native", "1 tensor.* no place for: model.mm_projector.surprise")
+    expect_refusal(source, tmp_path / "native", "1 tensor.* config.json does not have: model.mm_projector.surprise")
 
 
 def test_tensor_of_another_shape(tmp_path: Path):

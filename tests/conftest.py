@@ -15,7 +15,9 @@ from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 
 IMAGE_TOKEN = 60
 
-# Those that take longest, longest first: begun last, one of them would keep a single worker busy while the rest wait.
+# The files that take longest, longest first. Started last, one of them would keep a single worker busy while the others
+# wait.
+# Their tests are marked slow: `make test-fast` leaves them out.
 LONG_FILES = [
     Path(__file__).parent / name
     for name in (
@@ -46,11 +48,16 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put long files first; workers take files in this order (`--no-loadscope-reorder`)."""
+    """Put long files first, and mark their tests slow. Workers take files in this order (`--no-loadscope-reorder`)."""
     assert all(path.is_file() for path in LONG_FILES)
     places = {path: place for place, path in enumerate(LONG_FILES)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
+    # Before pytest itself selects by marker, hence `tryfirst`.
+    for item in items:
+        if item.path in places:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

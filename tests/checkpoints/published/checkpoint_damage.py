@@ -301,12 +301,12 @@ def config_with_a_gigantic_width(folder: Path) -> None:
     change_json(folder / "config.json", hidden_size=3 * 10**6)
 
 
-@damage("config.json is not of a model")
+@damage("config.json does not describe a model")
 def config_without_heads(folder: Path) -> None:
     change_json(folder / "config.json", num_attention_heads=0)
 
 
-@damage("config.json is not of a model")
+@damage("config.json does not describe a model")
 def config_with_words_for_numbers(folder: Path) -> None:
     change_json(folder / "config.json", hidden_size="wide")
 

@@ -233,7 +233,8 @@ def _end_of_turn(processor: SlimeProcessor) -> int | None:
     turns = [{"role": "user", "content": "Well?"}, {"role": "assistant", "content": "Yes"}]
     text = processor.apply_chat_template(mark_messages(turns, answers=True))
     segments = parse_marks(text, processor.tokenizer) or []
-    end = next((part.text.strip().removeprefix("Yes").strip() for part in segments if part.kind == "answer"), "")
+    answer = "".join(part.text for part in segments if part.kind == "answer")
+    end = answer.strip().removeprefix("Yes").strip()
     if not end:
         raise ConfigError(
             "the language model's chat template does not end an answer with its end-of-text token or a known end of "

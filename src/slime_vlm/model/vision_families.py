@@ -45,7 +45,6 @@ VISION_FAMILIES: dict[str, VisionFamily] = {
     ),
     "dinov2": VisionFamily(prefix_parameters=("cls_token",)),
     "dinov2_with_registers": VisionFamily(prefix_parameters=("cls_token",), register_field="num_register_tokens"),
-    "vit": VisionFamily(prefix_parameters=("cls_token",)),
     "resnet": VisionFamily(),
     # Of this package, see `recogniser_encoder`.
     "slime_recogniser": VisionFamily(),

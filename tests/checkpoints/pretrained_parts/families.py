@@ -28,7 +28,6 @@ from transformers import (
     Siglip2VisionConfig,
     SiglipConfig,
     SiglipVisionConfig,
-    ViTConfig,
 )
 
 from slime_vlm.model.configuration_recogniser import RecogniserConfig
@@ -51,7 +50,6 @@ TOWERS: dict[str, tuple[PretrainedConfig, dict[str, Any]]] = {
     "siglip2": (Siglip2VisionConfig(**_NAFLEX, vision_use_head=False), {}),
     "dinov2": (Dinov2Config(**_DINO), {}),
     "dinov2-registers": (Dinov2WithRegistersConfig(**_DINO, num_register_tokens=4), {}),
-    "vit": (ViTConfig(**_VIT), {}),
     "resnet": (
         ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"),
         {"view_size": 32, "patch_size": 8, "vision_feature_layer": -1},
@@ -102,7 +100,6 @@ STATISTICS = {
     "siglip": ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5]),
     "siglip2": ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5]),
     "dinov2": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-    "vit": ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5]),
     "dinov2-registers": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
 }
 

@@ -169,6 +169,26 @@ def test_a_cropped_cache_continues_where_it_ends() -> None:
     assert torch.allclose(again, expected, atol=1e-5)
 
 
+def test_a_cache_with_repeated_rows_continues_by_the_positions_of_the_caller() -> None:
+    model = tiny_model(max_local_tokens=3, keep_position_ids=True)
+    inputs = tiny_batch(model)
+    token = torch.tensor([[5], [6]])
+    first = model(**inputs, use_cache=True)
+    positions = first.position_ids.amax(dim=1, keepdim=True) + 1
+    mask = torch.cat([first.attention_mask, torch.ones_like(token)], dim=1)
+    expected = model(input_ids=token, past_key_values=first.past_key_values, use_cache=True).logits
+
+    cache = model(**inputs, use_cache=True).past_key_values
+    cache.batch_repeat_interleave(2)
+    doubled = [rows.repeat_interleave(2, dim=0) for rows in (token, mask, positions)]
+    with pytest.raises(InputError, match="pass position_ids and attention_mask"):
+        model(input_ids=doubled[0], past_key_values=cache)
+    logits = model(
+        input_ids=doubled[0], attention_mask=doubled[1], position_ids=doubled[2], past_key_values=cache
+    ).logits
+    torch.testing.assert_close(logits, expected.repeat_interleave(2, dim=0))
+
+
 def test_a_record_by_hand() -> None:
     record = CachedRows(
         input_ids=torch.tensor([[1, 60, 60, 60, 5]]),

@@ -40,6 +40,11 @@ class CachedRows:
     token_index: Tensor
 
     @property
+    def num_rows(self) -> int:
+        """Number B of rows."""
+        return self.attention_mask.shape[0]
+
+    @property
     def num_source(self) -> int:
         """Number C of tokens of `input_ids` that the cache stands for."""
         return self.input_ids.shape[1]
@@ -95,9 +100,9 @@ class CachedRows:
         Raises:
             InputError: The mask has another length, or the cache was filled with another number of rows.
         """
-        if rows != self.attention_mask.shape[0]:
+        if rows != self.num_rows:
             raise InputError(
-                f"the cache was filled with {self.attention_mask.shape[0]} row(s), and input_ids have {rows}: after "
+                f"the cache was filled with {self.num_rows} row(s), and input_ids have {rows}: after "
                 "changing the rows of a cache, pass position_ids and attention_mask"
             )
         if attention_mask is None:
@@ -145,3 +150,50 @@ def rows_of_text(input_ids: Tensor, new_mask: Tensor, position_ids: Tensor) -> C
     """Make the record of rows [B, n] from which nothing was dropped."""
     index = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
     return CachedRows(input_ids, new_mask, position_ids.expand_as(input_ids), index.masked_fill(new_mask == 0, -1))
+
+
+def is_row_mask(attention_mask: Tensor | None) -> bool:
+    """Whether a mask is one of tokens [B, S], not one of pairs [B, 1, S, S]."""
+    return attention_mask is None or attention_mask.ndim == 2
+
+
+def split_mask(
+    record: CachedRows | None, attention_mask: Tensor | None, input_ids: Tensor, num_cached: int, is_whole_prompt: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the masks of the cached tokens, [B, 0] for a whole prompt, and of the new ones [B, n]."""
+    batch_size, length = input_ids.shape
+    if record is not None and not is_whole_prompt:
+        return record.split_mask(attention_mask, length, batch_size)
+    if attention_mask is None:
+        attention_mask = input_ids.new_ones(batch_size, num_cached + length)
+    return attention_mask[:, :-length], attention_mask[:, -length:]
+
+
+def first_new_position(record: CachedRows | None, cached_mask: Tensor, position_ids: Tensor | None) -> Tensor:
+    """Return the position [B, 1] of the first token behind a filled cache."""
+    if position_ids is not None:
+        return position_ids[:, :1]
+    if record is None:
+        return cached_mask.sum(dim=1, keepdim=True)
+    return record.next_positions(cached_mask.new_ones(cached_mask.shape[0], 1))
+
+
+def continue_with_text(
+    record: CachedRows,
+    input_ids: Tensor | None,
+    inputs_embeds: Tensor | None,
+    attention_mask: Tensor | None,
+    position_ids: Tensor | None,
+) -> tuple[Tensor | None, Tensor, CachedRows]:
+    """Return mask and positions of text that follows a filled cache, and the record of this text."""
+    if input_ids is None:
+        assert inputs_embeds is not None
+        input_ids = torch.full(inputs_embeds.shape[:2], UNKNOWN_TOKEN, device=inputs_embeds.device)
+    batch_size, length = input_ids.shape
+    row_mask = attention_mask if is_row_mask(attention_mask) else None
+    cached_mask, new_mask = record.split_mask(row_mask, length, batch_size)
+    if is_row_mask(attention_mask):
+        attention_mask = torch.cat([cached_mask, new_mask], dim=1)
+    if position_ids is None:
+        position_ids = record.next_positions(new_mask)
+    return attention_mask, position_ids, rows_of_text(input_ids, new_mask, position_ids)

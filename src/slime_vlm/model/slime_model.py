@@ -15,12 +15,14 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from slime_vlm.errors import InputError
 from slime_vlm.model.cache_name import CACHE
 from slime_vlm.model.cached_rows import (
-    UNKNOWN_TOKEN,
     CachedRows,
     attach_record,
+    continue_with_text,
+    first_new_position,
+    is_row_mask,
     record_of,
     rows_of,
-    rows_of_text,
+    split_mask,
 )
 from slime_vlm.model.collectives import num_processes
 from slime_vlm.model.configuration_slime import SlimeConfig
@@ -354,11 +356,15 @@ class SlimeModel(SlimeVision):
         past_key_values = cache if past_key_values is None else past_key_values
         num_cached = 0 if past_key_values is None else int(past_key_values.get_seq_length())
         record = record_of(past_key_values) if num_cached else None
+        new_input = inputs_embeds if input_ids is None else input_ids
+        if record is not None and position_ids is not None and new_input is not None:
+            # A caller who repeated or picked rows of the cache has to give the positions. The record is void then.
+            record = record if record.num_rows == new_input.shape[0] else None
         has_images = pixel_values is not None or bool(vision_tokens)
         self._check_inputs(input_ids, inputs_embeds, attention_mask, position_ids, has_images, num_cached, pack)
         details: dict[str, Any] = {}
         new_rows: CachedRows | None = None
-        if input_ids is not None and (has_images or not num_cached) and _is_row_mask(attention_mask):
+        if input_ids is not None and (has_images or not num_cached) and is_row_mask(attention_mask):
             # 2. Encode the images.
             if vision_tokens is None and pixel_values is not None:
                 if image_grids is None:
@@ -369,7 +375,7 @@ class SlimeModel(SlimeVision):
             num_new = input_ids.shape[1]
             is_whole_prompt = num_cached > 0 and attention_mask is not None and attention_mask.shape[1] == num_new
             is_whole_prompt = is_whole_prompt and (record is None or record.begins(input_ids))
-            cached_mask, new_mask = _split_mask(record, attention_mask, input_ids, num_cached, is_whole_prompt)
+            cached_mask, new_mask = split_mask(record, attention_mask, input_ids, num_cached, is_whole_prompt)
             are_unmerged = not num_cached and position_ids is not None and position_ids.shape[-1] == num_new
             zero = self._zero_of_blank_image() if not has_images and self._runs_every_part() else None
             merged, inputs_embeds, details = self._merge(
@@ -391,7 +397,7 @@ class SlimeModel(SlimeVision):
                 inputs_embeds, position_ids = inputs_embeds[:, num_cached:], merged.position_ids
             else:
                 if num_cached:
-                    first = _first_new_position(record, cached_mask, position_ids)
+                    first = first_new_position(record, cached_mask, position_ids)
                     position_ids = (merged.position_ids + first) * merged.attention_mask
                 elif position_ids is None or are_unmerged:
                     position_ids = merged.position_ids
@@ -417,7 +423,7 @@ class SlimeModel(SlimeVision):
         else:
             # 4. Put text behind the cached tokens; or take embeddings, or text with a mask of pairs, as they are.
             if record is not None:
-                attention_mask, position_ids, new_rows = _continue_with_text(
+                attention_mask, position_ids, new_rows = continue_with_text(
                     record, input_ids, inputs_embeds, attention_mask, position_ids
                 )
             if input_ids is not None:
@@ -465,7 +471,7 @@ class SlimeModel(SlimeVision):
             )
         if input_ids is None:
             return
-        if not _is_row_mask(attention_mask) and (has_images or self._holds_placeholders(input_ids)):
+        if not is_row_mask(attention_mask) and (has_images or self._holds_placeholders(input_ids)):
             assert attention_mask is not None
             raise InputError(
                 f"attention_mask has shape {list(attention_mask.shape)}, expected [rows, tokens] with images: merging "
@@ -481,50 +487,3 @@ class SlimeModel(SlimeVision):
 
     def _holds_placeholders(self, input_ids: Tensor) -> bool:
         return bool((input_ids == self.config.image_token_id).any())
-
-
-def _is_row_mask(attention_mask: Tensor | None) -> bool:
-    """Whether a mask is one of tokens [B, S], not one of pairs [B, 1, S, S]."""
-    return attention_mask is None or attention_mask.ndim == 2
-
-
-def _split_mask(
-    record: CachedRows | None, attention_mask: Tensor | None, input_ids: Tensor, num_cached: int, is_whole_prompt: bool
-) -> tuple[Tensor, Tensor]:
-    """Return the masks of the cached tokens, [B, 0] for a whole prompt, and of the new ones [B, n]."""
-    batch_size, length = input_ids.shape
-    if record is not None and not is_whole_prompt:
-        return record.split_mask(attention_mask, length, batch_size)
-    if attention_mask is None:
-        attention_mask = input_ids.new_ones(batch_size, num_cached + length)
-    return attention_mask[:, :-length], attention_mask[:, -length:]
-
-
-def _first_new_position(record: CachedRows | None, cached_mask: Tensor, position_ids: Tensor | None) -> Tensor:
-    """Return the position [B, 1] of the first token behind a filled cache."""
-    if position_ids is not None:
-        return position_ids[:, :1]
-    if record is None:
-        return cached_mask.sum(dim=1, keepdim=True)
-    return record.next_positions(cached_mask.new_ones(cached_mask.shape[0], 1))
-
-
-def _continue_with_text(
-    record: CachedRows,
-    input_ids: Tensor | None,
-    inputs_embeds: Tensor | None,
-    attention_mask: Tensor | None,
-    position_ids: Tensor | None,
-) -> tuple[Tensor | None, Tensor, CachedRows]:
-    """Return mask and positions of text that follows a filled cache, and the record of this text."""
-    if input_ids is None:
-        assert inputs_embeds is not None
-        input_ids = torch.full(inputs_embeds.shape[:2], UNKNOWN_TOKEN, device=inputs_embeds.device)
-    batch_size, length = input_ids.shape
-    row_mask = attention_mask if _is_row_mask(attention_mask) else None
-    cached_mask, new_mask = record.split_mask(row_mask, length, batch_size)
-    if _is_row_mask(attention_mask):
-        attention_mask = torch.cat([cached_mask, new_mask], dim=1)
-    if position_ids is None:
-        position_ids = record.next_positions(new_mask)
-    return attention_mask, position_ids, rows_of_text(input_ids, new_mask, position_ids)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from slime_vlm.errors import InputError
+from slime_vlm.model.input_checks import is_row_mask
 from slime_vlm.model.token_merging import MergedRows
 
 _ATTRIBUTE = "slime_rows"
@@ -150,11 +151,6 @@ def rows_of_text(input_ids: Tensor, new_mask: Tensor, position_ids: Tensor) -> C
     """Make the record of rows [B, n] from which nothing was dropped."""
     index = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
     return CachedRows(input_ids, new_mask, position_ids.expand_as(input_ids), index.masked_fill(new_mask == 0, -1))
-
-
-def is_row_mask(attention_mask: Tensor | None) -> bool:
-    """Whether a mask is one of tokens [B, S], not one of pairs [B, 1, S, S]."""
-    return attention_mask is None or attention_mask.ndim == 2
 
 
 def split_mask(

@@ -63,6 +63,8 @@ class SlimeFields:
         page_positions: Whether local tokens carry their position on the page, see `page_positions`.
         keep_position_ids: Whether kept local tokens, and the text after them, keep the position ids that they would
             have if no local token were dropped.
+        align_outputs: Whether hidden states, logits and labels are as long as `input_ids`, as code that compares them
+            expects (Trainer's `compute_metrics`, TRL). A dropped token gets the outputs of the last kept one before it.
     """
 
     # Passed as configs, dicts or None. They are configs after __post_init__.
@@ -95,4 +97,5 @@ class SlimeFields:
     projector_vocabulary: list[int] | None = None
     page_positions: bool = False
     keep_position_ids: bool = False
+    align_outputs: bool = False
     tie_word_embeddings: bool = False

@@ -153,6 +153,11 @@ class SlimeConfig(SlimeFields, PretrainedConfig):
                 f"max_local_tokens is {self.max_local_tokens}, but this model has no selector to choose them; leave it "
                 "out"
             )
+        if self.align_outputs and self.max_sequence_length is not None:
+            raise ConfigError(
+                f"align_outputs is true and max_sequence_length is {self.max_sequence_length}, expected no "
+                "limit: tokens that are cut have no outputs"
+            )
         if self.projector_type == "query_attention" and self.vision_width != self.text_config.hidden_size:
             raise ConfigError(
                 f"projector_type is 'query_attention' with widths {self.vision_width} and "

@@ -18,6 +18,7 @@ from transformers.utils import ModelOutput
 from slime_vlm.errors import InputError
 from slime_vlm.model.cache_name import CACHE
 from slime_vlm.model.cached_rows import CachedRows, record_of
+from slime_vlm.model.image_inputs import QUESTION, views_as_rows
 from slime_vlm.model.token_merging import image_rows
 
 _IMAGE_INPUTS = ("pixel_values", "image_grids", "question_mask", "vision_tokens", "kept_local_tokens")
@@ -34,6 +35,7 @@ class SlimeGenerationMixin(GenerationMixin):
         Raises:
             InputError: The requested kind of speculative decoding does not work with images.
         """
+        kwargs.update(_views_as_rows(kwargs, self.config.view_size))
         config = generation_config or self.generation_config
         in_vocabulary = self.config.image_token_id < self.config.text_config.vocab_size
         if in_vocabulary:
@@ -249,3 +251,13 @@ def _grids_of(images: dict[str, Any]) -> Sequence[tuple[int, int]]:
     if images["image_grids"] is None:
         raise InputError("input_ids hold image placeholders behind the cached tokens, and no image came with them")
     return [(int(rows), int(cols)) for rows, cols in images["image_grids"]]
+
+
+def _views_as_rows(kwargs: dict[str, Any], view_size: int) -> dict[str, Any]:
+    """Take image inputs with one row per image out of the arguments, and return them with one row per view."""
+    token_types, sizes = kwargs.pop("token_type_ids", None), kwargs.pop("image_sizes", None)
+    found = {} if token_types is None else {"question_mask": (token_types == QUESTION).long()}
+    pixel_values, grids = views_as_rows(kwargs.get("pixel_values"), kwargs.get("image_grids"), sizes, view_size)
+    if pixel_values is not None:
+        found |= {"pixel_values": pixel_values, "image_grids": grids}
+    return found

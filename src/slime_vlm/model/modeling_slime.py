@@ -90,9 +90,13 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
         logits_to_keep: int | Tensor = 0,
         loss_only: bool = False,
         cache: Cache | None = None,
+        image_sizes: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
         **kwargs: Any,
     ) -> SlimeCausalLMOutput:
         """Compute logits [B, S, vocabulary] of the merged rows, and the loss if there are labels.
+
+        With `align_outputs` in the config, S is the length of `input_ids` instead.
 
         The loss is the token mean of the shifted cross-entropy over the whole batch. The inputs are those of
         `SlimeModel.forward`, spelled out because `generate` and `Trainer` take the names of inputs from this signature.
@@ -115,6 +119,8 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
             vision_tokens=vision_tokens,
             kept_local_tokens=kept_local_tokens,
             padding_side=padding_side,
+            image_sizes=image_sizes,
+            token_type_ids=token_type_ids,
             **kwargs,
         )
         passed_on = {name: value for name, value in outputs.items() if name != "last_hidden_state"}

@@ -13,19 +13,21 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from slime_vlm.errors import InputError
+from slime_vlm.model.aligned_outputs import align_with_inputs
 from slime_vlm.model.cache_name import CACHE
 from slime_vlm.model.cached_rows import (
     CachedRows,
     attach_record,
     continue_with_text,
     first_new_position,
-    is_row_mask,
     record_of,
     rows_of,
     split_mask,
 )
 from slime_vlm.model.collectives import num_processes
 from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.image_inputs import QUESTION, views_as_rows
+from slime_vlm.model.input_checks import check_inputs, is_row_mask
 from slime_vlm.model.labels import IGNORED_LABEL
 from slime_vlm.model.outputs import SlimeModelOutput, VisionTokens
 from slime_vlm.model.packed_attention import PACKED_ATTENTION
@@ -150,7 +152,9 @@ class SlimeModel(SlimeVision):
     def _has_selection(self) -> bool:
         return self.selector is not None and self.config.views != "global"
 
-    def _selector_text_mask(self, visible: Tensor, labels: Tensor | None, question_mask: Tensor | None) -> Tensor:
+    def _selector_text_mask(
+        self, visible: Tensor, labels: Tensor | None, question_mask: Tensor | None, prompt_mask: Tensor | None = None
+    ) -> Tensor:
         """Restrict visible text tokens [B, S] to those that the selector compares with (config `selector_text`)."""
         if self.config.selector_text == "question":
             if question_mask is None:
@@ -159,6 +163,8 @@ class SlimeModel(SlimeVision):
                     "selector_text='prompt'"
                 )
             return visible & question_mask.to(visible.device).bool()
+        if self.config.selector_text == "prompt" and prompt_mask is not None:
+            return visible & prompt_mask.to(visible.device).bool()
         if self.config.selector_text == "prompt" and labels is not None:
             # Deviation: the published training shows the answer to the selector, which inference cannot do.
             return visible & (labels == IGNORED_LABEL)
@@ -234,6 +240,7 @@ class SlimeModel(SlimeVision):
         kept_local_tokens: Sequence[Tensor] | None,
         labels: Tensor | None,
         question_mask: Tensor | None,
+        prompt_mask: Tensor | None,
         position_ids: Tensor | None,
         padding_side: str | None,
     ) -> tuple[MergedRows, Tensor, dict[str, Any]]:
@@ -254,7 +261,9 @@ class SlimeModel(SlimeVision):
                 details["adapter_weights"] = tuple(tokens.gates for tokens in vision_tokens)
             if kept_local_tokens is None and self._has_selection:
                 visible = ~placeholders & (attention_mask != 0)
-                text_mask = self._selector_text_mask(visible, labels, question_mask)
+                if self.config.selector_text == "prompt" and prompt_mask is None and labels is not None:
+                    _check_prompt_labels(labels, placeholders)
+                text_mask = self._selector_text_mask(visible, labels, question_mask, prompt_mask)
                 selection = self._select(vision_tokens, input_ids, text_mask, rows)
                 lengths = [tokens.num_local_tokens for tokens in vision_tokens]
                 details["selection_scores"] = tuple(s[:n] for s, n in zip(selection.scores, lengths, strict=True))
@@ -310,18 +319,21 @@ class SlimeModel(SlimeVision):
         padding_side: str | None = None,
         pack: bool = False,
         cache: Cache | None = None,
+        image_sizes: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
         **kwargs: Any,
     ) -> SlimeModelOutput:
         """Run the model on a batch that may mix images of any size and rows without images.
 
         The steps are:
-            1. Check that the inputs fit together (`_check_inputs`).
+            1. Check that the inputs fit together (`check_inputs`).
             2. Encode the images, unless `vision_tokens` gives their tokens (`encode_images`).
             3. Select local tokens, drop the others from the rows, and embed what is left (`_merge`).
             4. Put the rows behind the tokens of a filled cache, by the record that it carries (`cached_rows`).
             5. Pack the rows end to end, if asked to (`pack_rows`).
             6. Run the language model.
             7. Record what the cache holds now.
+            8. Line the outputs up with `input_ids`, if the config asks for it (`align_with_inputs`).
 
         Steps 2, 3 and 5 are skipped for `inputs_embeds`, for a mask of pairs, and for text behind a filled cache.
 
@@ -337,7 +349,7 @@ class SlimeModel(SlimeVision):
                 a whole prompt: a single row. The cache then holds its first tokens, of which merging drops none, and
                 the output is that of the tokens behind them.
             inputs_embeds: [B, S, D] instead of `input_ids`, for text alone.
-            pixel_values: [V, 3, H, W] views of all images.
+            pixel_values: [V, 3, H, W] views of all images, or [I, v, 3, H, W] padded ones of every image.
             image_grids: [I, 2] (rows, columns) of every image.
             question_mask: [B, S] 1 on question tokens, for selector_text "question".
             labels: [B, S] token ids to predict, -100 elsewhere.
@@ -347,6 +359,8 @@ class SlimeModel(SlimeVision):
             pack: Whether to lay the merged rows end to end in one row [1, N]. The language model then processes it
                 without padding, each row as if it were alone. For training: without a cache or `position_ids`.
             cache: Another name of `past_key_values`, that of transformers 5.24.
+            image_sizes: [I, 2] (height, width) of the scaled images, instead of `image_grids`.
+            token_type_ids: [B, S] 1 on question tokens, 2 on other tokens of a prompt, instead of `question_mask`.
             **kwargs: Passed on to the language model.
 
         Raises:
@@ -361,7 +375,24 @@ class SlimeModel(SlimeVision):
             # A caller who repeated or picked rows of the cache has to give the positions. The record is void then.
             record = record if record.num_rows == new_input.shape[0] else None
         has_images = pixel_values is not None or bool(vision_tokens)
-        self._check_inputs(input_ids, inputs_embeds, attention_mask, position_ids, has_images, num_cached, pack)
+        check_inputs(
+            input_ids,
+            inputs_embeds,
+            attention_mask,
+            image_token_id=self.config.image_token_id,
+            has_images=has_images,
+            num_cached=num_cached,
+        )
+        if pack and (num_cached or position_ids is not None or input_ids is None or self.config.keep_position_ids):
+            raise InputError(
+                "pack needs input_ids, no cache and positions that are counted after merging (no position_ids, "
+                "keep_position_ids false in the config): a row is known to begin where its position is 0"
+            )
+        pixel_values, image_grids = views_as_rows(pixel_values, image_grids, image_sizes, self.config.view_size)
+        prompt_mask: Tensor | None = None
+        if token_type_ids is not None:
+            question_mask, prompt_mask = token_type_ids == QUESTION, token_type_ids > 0
+        source_mask, source_labels = attention_mask, labels
         details: dict[str, Any] = {}
         new_rows: CachedRows | None = None
         if input_ids is not None and (has_images or not num_cached) and is_row_mask(attention_mask):
@@ -385,6 +416,7 @@ class SlimeModel(SlimeVision):
                 kept_local_tokens,
                 labels,
                 question_mask,
+                prompt_mask,
                 position_ids if are_unmerged else None,
                 padding_side,
             )
@@ -440,7 +472,7 @@ class SlimeModel(SlimeVision):
         cache = getattr(outputs, CACHE)
         if cache is not None:
             attach_record(cache, new_rows if record is None or new_rows is None else record.followed_by(new_rows))
-        return SlimeModelOutput(
+        model_outputs = SlimeModelOutput(
             last_hidden_state=outputs.last_hidden_state,
             **{CACHE: cache},
             hidden_states=outputs.hidden_states,
@@ -448,42 +480,17 @@ class SlimeModel(SlimeVision):
             labels=labels,
             **details,
         )
+        # 8. Line the outputs up with the inputs.
+        if self.config.align_outputs and model_outputs.token_index is not None and not (num_cached or pack):
+            assert input_ids is not None
+            align_with_inputs(model_outputs, input_ids, source_mask, source_labels, self.config.image_token_id)
+        return model_outputs
 
-    def _check_inputs(
-        self,
-        input_ids: Tensor | None,
-        inputs_embeds: Tensor | None,
-        attention_mask: Tensor | None,
-        position_ids: Tensor | None,
-        has_images: bool,
-        num_cached: int,
-        pack: bool,
-    ) -> None:
-        """Check that the inputs of `forward` fit together."""
-        if has_images and input_ids is None:
-            raise InputError("images came without input_ids, expected the ids that hold their placeholders")
-        if (input_ids is None) == (inputs_embeds is None):
-            raise InputError("expected either input_ids or inputs_embeds, got both or neither")
-        if pack and (num_cached or position_ids is not None or input_ids is None or self.config.keep_position_ids):
-            raise InputError(
-                "pack needs input_ids, no cache and positions that are counted after merging (no position_ids, "
-                "keep_position_ids false in the config): a row is known to begin where its position is 0"
-            )
-        if input_ids is None:
-            return
-        if not is_row_mask(attention_mask) and (has_images or self._holds_placeholders(input_ids)):
-            assert attention_mask is not None
-            raise InputError(
-                f"attention_mask has shape {list(attention_mask.shape)}, expected [rows, tokens] with images: merging "
-                "shortens the rows, and a mask of pairs cannot be shortened with them"
-            )
-        # A step of generation has one token, and `generate` never makes it a placeholder. Checking it would cost a
-        # synchronisation with the GPU.
-        if num_cached and not has_images and input_ids.shape[1] > 1 and self._holds_placeholders(input_ids):
-            raise InputError(
-                "input_ids hold image placeholders, and no image came with them: pass only the tokens that follow the "
-                "cached ones, or the images of these placeholders"
-            )
 
-    def _holds_placeholders(self, input_ids: Tensor) -> bool:
-        return bool((input_ids == self.config.image_token_id).any())
+def _check_prompt_labels(labels: Tensor, placeholders: Tensor) -> None:
+    """Refuse labels [B, S] of whole rows: the selector would take the question for an answer, and see no text."""
+    if bool((labels[placeholders] != IGNORED_LABEL).any()):
+        raise InputError(
+            "labels cover image placeholders, expected -100 on all tokens but answers: the selector compares with the "
+            "tokens that have none; mask the prompt, or set the processor's batch_layout to 'images'"
+        )

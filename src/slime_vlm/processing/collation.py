@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from slime_vlm.errors import InputError
+from slime_vlm.model.image_inputs import PROMPT, QUESTION
 from slime_vlm.model.labels import IGNORED_LABEL
 from slime_vlm.processing.tokenization import EncodedText
 
@@ -63,7 +64,9 @@ def padded_length(
     return length if not multiple_of else -(-length // multiple_of) * multiple_of
 
 
-def pad_rows(rows: Sequence[EncodedText], length: int | None, side: str, pad_token_id: int) -> dict[str, Any]:
+def pad_rows(
+    rows: Sequence[EncodedText], length: int | None, side: str, pad_token_id: int, image_token_id: int
+) -> dict[str, Any]:
     """Pad rows to one length on the left or right.
 
     Args:
@@ -71,9 +74,11 @@ def pad_rows(rows: Sequence[EncodedText], length: int | None, side: str, pad_tok
         length: Length to pad to. None does not pad.
         side: `left` or `right`.
         pad_token_id: Id of the padding token.
+        image_token_id: Id of the image placeholder.
 
     Returns:
-        `input_ids`, `attention_mask`, `question_mask`, `labels` and `offset_mapping`, each a list per row.
+        `input_ids`, `attention_mask`, `question_mask`, `token_type_ids`, `labels` and `offset_mapping`, each a list
+        per row.
 
     Raises:
         InputError: `side` has an unknown value.
@@ -89,6 +94,23 @@ def pad_rows(rows: Sequence[EncodedText], length: int | None, side: str, pad_tok
         "input_ids": [pad(row.input_ids, pad_token_id) for row in rows],
         "attention_mask": [pad([1] * len(row.input_ids), 0) for row in rows],
         "question_mask": [pad(row.question_mask, 0) for row in rows],
+        "token_type_ids": [pad(_token_types(row, image_token_id), 0) for row in rows],
         "labels": [pad(row.labels, IGNORED_LABEL) for row in rows],
         "offset_mapping": [pad(row.offsets, (0, 0)) for row in rows],
     }
+
+
+def _token_types(row: EncodedText, image_token_id: int) -> list[int]:
+    """Return the type of every token: of a question, of the rest of the prompt, or 0 for the answer.
+
+    A row without an image is 0 throughout. It may be a completion, which TRL puts behind a prompt with images, and
+    without an image nothing is selected.
+    """
+    if image_token_id not in row.input_ids:
+        return [0] * len(row.input_ids)
+    asked = max((index for index, is_question in enumerate(row.question_mask) if is_question), default=-1)
+    is_answered = any(label != IGNORED_LABEL for label in row.labels[asked + 1 :])
+    return [
+        QUESTION if is_question else 0 if is_answered and label != IGNORED_LABEL else PROMPT
+        for is_question, label in zip(row.question_mask, row.labels, strict=True)
+    ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers.processing_utils import MultiModalData, ProcessingKwargs, Proc
 from slime_vlm.errors import ConfigError, DataError, InputError
 from slime_vlm.media import open_image
 from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.image_inputs import images_as_rows
 from slime_vlm.model.tiling import TokenLayout, choose_grid
 from slime_vlm.processing.chat_markers import mark_messages, parse_marks
 from slime_vlm.processing.chat_styles import (
@@ -48,9 +50,12 @@ class SlimeProcessor(ProcessorMixin):
         num_global_tokens: Tokens of the global view (N), 0 if the model does not use it.
         num_tile_tokens: Tokens of one tile (Q), 0 if the model does not use tiles.
         num_separators: 1 if the model puts a separator between the two, else 0.
+        batch_layout: "views": one row per view in `pixel_values`, with `image_grids` and `question_mask`. "images": one
+            row per image, with `image_sizes` and `token_type_ids`, for code that slices batches by images and knows no
+            other names (TRL). The model takes both.
 
     Raises:
-        ConfigError: The conversation style is unknown, or the image token is more than one token.
+        ConfigError: The conversation style or layout is unknown, or the image token is more than one token.
     """
 
     def __init__(
@@ -63,7 +68,11 @@ class SlimeProcessor(ProcessorMixin):
         num_global_tokens: int = 576,
         num_tile_tokens: int = 144,
         num_separators: int = 1,
+        batch_layout: str = "views",
     ) -> None:
+        if batch_layout not in ("views", "images"):
+            raise ConfigError(f"batch_layout is '{batch_layout}', expected 'views' or 'images'")
+        self.batch_layout = batch_layout
         self.image_token = image_token
         self.conversation_style = conversation_style
         self.num_global_tokens = num_global_tokens
@@ -123,7 +132,8 @@ class SlimeProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """Names of all model inputs that `__call__` may return."""
-        return ["input_ids", "attention_mask", "pixel_values", "image_grids", "question_mask"]
+        of_layout = {"views": ["image_grids", "question_mask"], "images": ["image_sizes", "token_type_ids"]}
+        return ["input_ids", "attention_mask", "pixel_values", *of_layout[self.batch_layout]]
 
     def __call__(
         self,
@@ -151,7 +161,8 @@ class SlimeProcessor(ProcessorMixin):
 
         Returns:
             `input_ids`, `attention_mask` and `question_mask` [B, S]; with `return_labels` also `labels` [B, S]; with
-            images also `pixel_values` [V, 3, H, W] and `image_grids` [I, 2] (rows, columns).
+            images also `pixel_values` [V, 3, H, W] and `image_grids` [I, 2] (rows, columns). With `batch_layout`
+            "images": `token_type_ids` instead of `question_mask`, `pixel_values` [I, v, 3, H, W] and `image_sizes`.
 
         Raises:
             InputError: There is no text, a text is empty, or placeholders and images do not fit.
@@ -164,11 +175,12 @@ class SlimeProcessor(ProcessorMixin):
         for index, row in enumerate(rows):
             if not isinstance(row, str):
                 raise InputError(f"prompt {index} is of type {type(row).__name__}, expected text")
-            found = parse_marks(row, self.tokenizer, self._closing)
-            if found is None:
-                found = find_segments(row, self.style) if self.style else [Segment(row, "question")]
-                found = found if return_labels else _only_last_question(found)
-            segments.append(found)
+            marked = parse_marks(row, self.tokenizer, self._closing)
+            found = marked or (find_segments(row, self.style) if self.style else [Segment(row, "question")])
+            # In the layout for other trainers every question of an answered conversation counts, as in training.
+            is_learnt = return_labels or (self.batch_layout == "images" and _ends_with_answer(found))
+            is_final = marked is not None and self.batch_layout == "views"
+            segments.append(found if is_learnt or is_final else _only_last_question(found))
         merged = self._merge_kwargs(ProcessingKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
         text_kwargs = merged["text_kwargs"]
         if "left" in (kwargs.get("truncation_side"), kwargs.get("text_kwargs", {}).get("truncation_side")):
@@ -293,6 +305,9 @@ class SlimeProcessor(ProcessorMixin):
             raise InputError("there is no message, expected at least one from the user")
         if tokenize and not kwargs.get("return_assistant_tokens_mask"):
             answers = bool((kwargs.get("processor_kwargs") or {}).get("return_labels"))
+            if self.batch_layout == "images" and not kwargs.get("add_generation_prompt"):
+                # A conversation to be learnt: TRL computes the labels itself.
+                answers = True
             conversation = mark_messages(conversation, answers=answers)
         return super().apply_chat_template(conversation, *args, tokenize=tokenize, **kwargs)
 
@@ -333,7 +348,21 @@ class SlimeProcessor(ProcessorMixin):
         side = padding_side or ("right" if return_labels else self.tokenizer.padding_side)
         extras = extras or {}
         pad_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
-        text = pad_rows(expanded, padded_length(expanded, padding, max_length, pad_to_multiple_of), side, pad_id)
+        text = pad_rows(
+            expanded,
+            padded_length(expanded, padding, max_length, pad_to_multiple_of),
+            side,
+            pad_id,
+            self.image_token_id,
+        )
+        if self.batch_layout == "images":
+            del text["question_mask"]
+            if "pixel_values" in data:
+                view_size = data["pixel_values"].shape[-1]
+                views, sizes = images_as_rows(data["pixel_values"], data["image_grids"], view_size)
+                data = {"pixel_values": views, "image_sizes": sizes}
+        else:
+            del text["token_type_ids"]
         if not return_labels:
             del text["labels"]
         if not extras.get("offset_mapping"):
@@ -388,9 +417,14 @@ class SlimeProcessor(ProcessorMixin):
 def _only_last_question(segments: Sequence[Segment]) -> list[Segment]:
     last = max((index for index, segment in enumerate(segments) if segment.kind == "question"), default=-1)
     return [
-        Segment(segment.text, "template") if segment.kind == "question" and index != last else segment
+        replace(segment, kind="template") if segment.kind == "question" and index != last else segment
         for index, segment in enumerate(segments)
     ]
+
+
+def _ends_with_answer(segments: Sequence[Segment]) -> bool:
+    kinds = [segment.kind for segment in segments if segment.kind in ("question", "answer")]
+    return bool(kinds) and kinds[-1] == "answer"
 
 
 __all__ = ["SlimeProcessor"]

@@ -83,7 +83,11 @@ class SlimeGenerationMixin(GenerationMixin):
             kwargs["kept_local_tokens"] = [mask[: tokens.num_local_tokens] for mask, tokens in kept]
 
     def prepare_inputs_for_generation(
-        self, input_ids: Tensor, is_first_iteration: bool | None = False, **kwargs: Any
+        self,
+        input_ids: Tensor,
+        is_first_iteration: bool | None = False,
+        inputs_embeds: Tensor | None = None,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """Pass images to the first step only, or to every step if there is no cache.
 
@@ -97,6 +101,12 @@ class SlimeGenerationMixin(GenerationMixin):
             InputError: `input_ids` are whole and do not start with the tokens of the cache.
         """
         images = {name: kwargs.pop(name, None) for name in _IMAGE_INPUTS}
+        if inputs_embeds is not None:
+            # Rows of embeddings are not merged, so transformers counts their tokens rightly.
+            inputs = super().prepare_inputs_for_generation(
+                input_ids, is_first_iteration=is_first_iteration, inputs_embeds=inputs_embeds, **kwargs
+            )
+            return {**inputs, **images} if is_first_iteration else inputs
         cache = kwargs.get(CACHE)
         filled = cache is not None and cache.get_seq_length() > 0
         record = record_of(cache) if filled else None
@@ -116,7 +126,7 @@ class SlimeGenerationMixin(GenerationMixin):
         mask = kwargs.get("attention_mask")
         # `generate` sets it after comparing the lengths of ids and mask. It may have dropped a mask of ones since.
         whole = kwargs.get("next_sequence_length") is not None
-        if record is not None and kwargs.get("inputs_embeds") is None:
+        if record is not None:
             if whole and not self._ends_within_an_image(record, input_ids):
                 images = self._images_behind(record, input_ids, images)
                 input_ids, whole = input_ids[:, record.num_source :], False

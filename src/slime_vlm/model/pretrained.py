@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
@@ -32,7 +33,7 @@ class SlimePreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["QueryAttention", "AttentionScorer"]  # noqa: RUF012  (the base class's attribute)
+    _no_split_modules = ["QueryAttention", "AttentionScorer", "GlobalAdapter", "VisualVocabulary"]  # noqa: RUF012  (the base class's attribute)
     _skip_keys_device_placement = ["past_key_values", "cache"]  # noqa: RUF012
     _supports_flash_attn = True
     _supports_sdpa = True
@@ -50,6 +51,16 @@ class SlimePreTrainedModel(PreTrainedModel):
             if config is not None and getattr(config, name, ()) is None:
                 setattr(config, name, [*UNQUANTISED, *(f"model.{part}" for part in UNQUANTISED), "lm_head"])
         return super().from_pretrained(*args, **kwargs)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the inputs: that of the weights, or where offloaded weights compute."""
+        device: torch.device = super().device
+        if device.type != "meta":
+            return device
+        hooks = (getattr(module, "_hf_hook", None) for module in self.modules())
+        devices = (getattr(hook, "execution_device", None) for hook in hooks)
+        return torch.device(next((found for found in devices if found is not None), device))
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)

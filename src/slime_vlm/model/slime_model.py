@@ -102,7 +102,7 @@ class SlimeModel(SlimeVision):
         separators: list[Tensor] = []
         if self.config.token_layout.num_separators:
             # Looked up once for all images: every process must use the embeddings equally often.
-            separator = torch.tensor([self.config.separator_token_id], device=self.language_model.device)
+            separator = torch.tensor([self.config.separator_token_id], device=self.device)
             separators = [self.get_input_embeddings()(separator)]
         masks: Sequence[Tensor | None] = kept or [None] * len(vision_tokens)
         return [self._image_block(*pair, separators) for pair in zip(vision_tokens, masks, strict=True)]

@@ -19,6 +19,13 @@ from slime_vlm.model import recogniser_encoder  # noqa: F401  # transformers has
 from slime_vlm.model.configuration_slime import side_of
 from slime_vlm.model.vision_families import family_of
 
+_SUPPORT = {
+    "sdpa": "_supports_sdpa",
+    "flash_attention_2": "_supports_flash_attn",
+    "flex_attention": "_supports_flex_attn",
+}
+"""Attribute of a model class that says whether it has an implementation of attention."""
+
 
 class _LayerReached(Exception):
     """Carries a hidden state out of an encoder, so that the layers after it do not run."""
@@ -30,6 +37,12 @@ class _LayerReached(Exception):
 
 def build_vision_encoder(config: PretrainedConfig) -> nn.Module:
     """Build the vision encoder of a config. Of a model with two towers, or a wrapper, take the vision part alone."""
+    # A composite model passes its implementation of attention on to all parts. An encoder without attention, or with
+    # its own alone, knows only "eager".
+    architecture = AutoModel._model_mapping.get(type(config), None)
+    wanted = getattr(config, "_attn_implementation", None)
+    if architecture is not None and not getattr(architecture, _SUPPORT.get(wanted, ""), True):
+        config._attn_implementation = "eager"
     model: nn.Module = AutoModel.from_config(config)
     return getattr(model, "vision_model", model)
 
@@ -136,13 +149,15 @@ def encode_views(
     if pixel_values.ndim != 4 or pixel_values.shape[0] == 0:
         raise InputError(f"pixel_values has shape {list(pixel_values.shape)}, expected [views, 3, height, width]")
     parameter = next(encoder.parameters())
+    # Offloaded weights are on the meta device. accelerate's hooks then move the inputs to where it computes.
+    device = pixel_values.device if parameter.is_meta else parameter.device
     frozen = not any(p.requires_grad for p in encoder.parameters())
     views = list(pixel_values.split(views_per_chunk))
     views += [torch.zeros_like(pixel_values[:1])] * (least_chunks - len(views))
     chunks = []
     with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
         for chunk in views:
-            features = _hidden_state(encoder, chunk.to(parameter.device, parameter.dtype), layer)
+            features = _hidden_state(encoder, chunk.to(device, parameter.dtype), layer)
             if features.ndim == 4:
                 features = features.flatten(2).transpose(1, 2)
             else:

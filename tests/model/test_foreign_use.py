@@ -55,6 +55,14 @@ def test_images_beside_embeddings_are_refused() -> None:
         model.generate(inputs_embeds=embeddings, **inputs, **GREEDY)
 
 
+def test_data_parallel_is_refused() -> None:
+    model = tiny_model()
+    # nn.DataParallel runs replicas, which it makes on GPUs alone.
+    replica = model._replicate_for_data_parallel()
+    with pytest.raises(InputError, match="start one process per GPU"):
+        replica(**batch(model))
+
+
 @pytest.mark.parametrize("offloaded", ["everything", "vision encoder", "language model", "by size"])
 def test_weights_offloaded_to_the_disk(tmp_path: Path, offloaded: str) -> None:
     model = tiny_model()

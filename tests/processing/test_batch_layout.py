@@ -79,6 +79,13 @@ def test_the_layout_is_saved(tmp_path: Path) -> None:
     assert SlimeProcessor.from_pretrained(tmp_path).batch_layout == "images"
 
 
+def test_the_layout_of_a_call_and_of_own_training_data() -> None:
+    processor = tiny_processor(batch_layout="images")
+    assert "question_mask" in processor([SQUARE], ["<image> how wide?"], batch_layout="views")
+    turns = [{"role": "user", "content": "<image>how wide?"}, {"role": "assistant", "content": "28"}]
+    assert "question_mask" in processor.encode_conversations([turns], [[SQUARE]])
+
+
 def test_an_unknown_layout() -> None:
     with pytest.raises(ConfigError, match="batch_layout is 'rows', expected 'views' or 'images'"):
         tiny_processor(batch_layout="rows")

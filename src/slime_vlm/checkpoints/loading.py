@@ -13,7 +13,7 @@ from transformers import GenerationConfig, PretrainedConfig
 from slime_vlm.checkpoints.hub import SHIPPED, resolve
 from slime_vlm.checkpoints.json_files import read_json
 from slime_vlm.checkpoints.layouts import PUBLISHED_MODEL_TYPES, is_published
-from slime_vlm.checkpoints.lora.adapter_folder import is_lora_folder, open_lora
+from slime_vlm.checkpoints.lora.adapter_folder import is_lora_folder, open_lora, settings_folder
 from slime_vlm.checkpoints.native import build_model, read_native
 from slime_vlm.checkpoints.quantization import check_quantization, quantization_config
 from slime_vlm.errors import CheckpointError, ConfigError, one_line
@@ -50,8 +50,8 @@ def load(
     """Load a model, ready to answer, and its processor.
 
     Args:
-        name_or_path: `nano` (shipped), or a folder or hub id, native or in the published layout. A LoRA that a recipe
-            saved without its base is merged into the base in memory.
+        name_or_path: `nano` (shipped), or a folder or hub id, native or in the published layout. A LoRA that a recipe,
+            peft or TRL saved without its base is merged into the base in memory.
         device: Device of the model. None takes the GPU if there is one, else the CPU.
         dtype: Type of the weights, a torch type or its name. None takes bfloat16, or float32 on a CPU without
             quantisation.
@@ -73,7 +73,8 @@ def load(
     if quantization is not None:
         check_quantization(quantization)
     folder = resolve(name_or_path)
-    fields = read_json(folder / "config.json")
+    settings = settings_folder(folder)
+    fields = read_json(settings / "config.json")
     if is_published(fields):
         from slime_vlm.checkpoints.published.convert import load_published
 
@@ -84,7 +85,7 @@ def load(
             loading=lambda config: _loading(config, quantization, target),
         )
     elif fields.get("model_type") == SlimeConfig.model_type:
-        model, processor = _load_native(folder, number_type, config_overrides, quantization, target)
+        model, processor = _load_native(folder, settings, number_type, config_overrides, quantization, target)
     else:
         raise CheckpointError(
             f"{folder} holds a model of type '{fields.get('model_type')}', expected '{SlimeConfig.model_type}' or "
@@ -127,17 +128,22 @@ def _loading(config: SlimeConfig, quantization: str | None, device: torch.device
 
 
 def _load_native(
-    folder: Path, dtype: torch.dtype, overrides: dict[str, Any], quantization: str | None, device: torch.device
+    folder: Path,
+    settings: Path,
+    dtype: torch.dtype,
+    overrides: dict[str, Any],
+    quantization: str | None,
+    device: torch.device,
 ) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
-    config, processor = read_native(folder)
+    config, processor = read_native(settings)
     changed = _apply_overrides(config, overrides)
     loading = _loading(config, quantization, device)
     if not is_lora_folder(folder):
         return build_model(folder, folder, config, changed, dtype=dtype, **loading), processor.follow(config)
-    state = {name: tensor.load(dtype) for name, tensor in open_lora(folder).merged().items()}
+    state = {name: tensor.load(dtype) for name, tensor in open_lora(folder).merged(dtype).items()}
     model = build_model(folder, None, config, changed, state_dict=state, dtype=dtype, **loading)
-    if (folder / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(folder)
+    if (settings / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(settings)
     return model, processor.follow(config)
 
 

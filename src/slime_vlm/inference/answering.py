@@ -339,7 +339,7 @@ def _encode_question(processor: SlimeProcessor, question: str, grid: TileGrid) -
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
-        processor_kwargs={"image_grids": [(grid.rows, grid.cols)]},
+        processor_kwargs={"image_grids": [(grid.rows, grid.cols)], "batch_layout": "views"},
     )
     return dict(prompt)
 

@@ -147,7 +147,7 @@ class BatchAnswerer:
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
-            processor_kwargs={"padding": True, "padding_side": "left", **grids},
+            processor_kwargs={"padding": True, "padding_side": "left", "batch_layout": "views", **grids},
         )
         inputs = {name: value.to(self.model.device) for name, value in batch.items()}
         return inputs, [image.tokens for image in encoded]

@@ -271,7 +271,10 @@ class Conversation:
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
-            processor_kwargs={"image_grids": [image.encoded.tokens.grid for image in images]},
+            processor_kwargs={
+                "image_grids": [image.encoded.tokens.grid for image in images],
+                "batch_layout": "views",
+            },
         )
         return {name: value.to(self.model.device) for name, value in dict(prompt).items()}
 

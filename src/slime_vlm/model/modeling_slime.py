@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from slime_vlm.errors import InputError
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.generation import SlimeGenerationMixin
 from slime_vlm.model.labels import IGNORED_LABEL
@@ -103,7 +104,15 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
         `logits_to_keep` is the number of last positions with logits (0: all), or a tensor of positions. With
         `loss_only`, as in training, the same loss is computed without logits of unlabelled tokens, and the output has
         no logits.
+
+        Raises:
+            InputError: Inputs contradict each other, or `nn.DataParallel` runs the model.
         """
+        if getattr(self, "_is_replica", False):
+            raise InputError(
+                "nn.DataParallel cannot run this model: it deals out views and rows separately, so images reach the "
+                "wrong rows; start one process per GPU (torchrun, accelerate launch), or make a single GPU visible"
+            )
         return_dict = kwargs.pop("return_dict", None)
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)
         outputs = self.model(

@@ -141,6 +141,7 @@ class SlimeProcessor(ProcessorMixin):
         text: str | Sequence[str] | None = None,
         return_labels: bool = False,
         image_grids: Sequence[Sequence[int]] | None = None,
+        batch_layout: str | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """Process prompts that are already written, and their images.
@@ -155,6 +156,7 @@ class SlimeProcessor(ProcessorMixin):
             return_labels: Whether to add `labels`, and to mark the question of every turn instead of the last one.
             image_grids: (rows, columns) of every image, instead of `images` that the model has encoded already
                 (`VisionTokens`). No pixels are processed.
+            batch_layout: "views" or "images" instead of the processor's layout.
             **kwargs: `padding` (default True), `padding_side` (default: the tokenizer's, right with labels),
                 `max_length`, `truncation`, `return_tensors` (default "pt"), `add_special_tokens`, and the arguments of
                 the image processor.
@@ -171,6 +173,7 @@ class SlimeProcessor(ProcessorMixin):
         if text is None:
             raise InputError("there is no text, expected one prompt or a list of prompts; pass text=")
         rows = [text] if isinstance(text, str) else list(text)
+        layout = batch_layout or self.batch_layout
         segments = []
         for index, row in enumerate(rows):
             if not isinstance(row, str):
@@ -178,8 +181,8 @@ class SlimeProcessor(ProcessorMixin):
             marked = parse_marks(row, self.tokenizer, self._closing)
             found = marked or (find_segments(row, self.style) if self.style else [Segment(row, "question")])
             # In the layout for other trainers every question of an answered conversation counts, as in training.
-            is_learnt = return_labels or (self.batch_layout == "images" and _ends_with_answer(found))
-            is_final = marked is not None and self.batch_layout == "views"
+            is_learnt = return_labels or (layout == "images" and _ends_with_answer(found))
+            is_final = marked is not None and layout == "views"
             segments.append(found if is_learnt or is_final else _only_last_question(found))
         merged = self._merge_kwargs(ProcessingKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
         text_kwargs = merged["text_kwargs"]
@@ -205,6 +208,7 @@ class SlimeProcessor(ProcessorMixin):
             encoded,
             images,
             return_labels=return_labels,
+            batch_layout=layout,
             image_grids=image_grids,
             images_kwargs=merged["images_kwargs"],
             padding=text_kwargs.get("padding", True),
@@ -305,7 +309,8 @@ class SlimeProcessor(ProcessorMixin):
             raise InputError("there is no message, expected at least one from the user")
         if tokenize and not kwargs.get("return_assistant_tokens_mask"):
             answers = bool((kwargs.get("processor_kwargs") or {}).get("return_labels"))
-            if self.batch_layout == "images" and not kwargs.get("add_generation_prompt"):
+            layout = (kwargs.get("processor_kwargs") or {}).get("batch_layout", self.batch_layout)
+            if layout == "images" and not kwargs.get("add_generation_prompt"):
                 # A conversation to be learnt: TRL computes the labels itself.
                 answers = True
             conversation = mark_messages(conversation, answers=answers)
@@ -320,6 +325,7 @@ class SlimeProcessor(ProcessorMixin):
         padding: bool | str,
         padding_side: str | None,
         return_tensors: str | None,
+        batch_layout: str = "views",
         image_grids: Sequence[Sequence[int]] | None = None,
         images_kwargs: dict[str, Any] | None = None,
         max_length: int | None = None,
@@ -355,7 +361,7 @@ class SlimeProcessor(ProcessorMixin):
             pad_id,
             self.image_token_id,
         )
-        if self.batch_layout == "images":
+        if batch_layout == "images":
             del text["question_mask"]
             if "pixel_values" in data:
                 view_size = data["pixel_values"].shape[-1]

@@ -3,12 +3,16 @@
 adapter_config.json        settings, the modules that were trained whole, and the base: a folder, hub id or `nano`
 adapter_model.safetensors  low-rank weights, and the whole modules
 config.json and the processor's files, as in any native checkpoint
+
+`slime train` writes all of them. peft and TRL write no config.json; config and processor are then those of the base.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from slime_vlm.checkpoints.hub import SHIPPED, at_hand, resolve
 from slime_vlm.checkpoints.json_files import read_json
@@ -35,9 +39,12 @@ class LoraFolder:
     lora: LoraWeights
     stored: dict[str, StoredTensor]
 
-    def merged(self) -> dict[str, StoredTensor]:
-        """List the tensors of the model with its low-rank weights merged, in the types of the base."""
-        return self.lora.merged_into(self.stored)
+    def merged(self, dtype: torch.dtype | None = None) -> dict[str, StoredTensor]:
+        """List the tensors of the model with its low-rank weights merged.
+
+        The sums are in `dtype`. None takes the types of the base.
+        """
+        return self.lora.merged_into(self.stored, dtype)
 
     def unmerged(self) -> dict[str, StoredTensor]:
         """List the tensors of the model without its low-rank weights, but with those that were trained whole."""
@@ -47,6 +54,27 @@ class LoraFolder:
 def is_lora_folder(folder: Path) -> bool:
     """Whether a native folder holds a LoRA instead of a whole model."""
     return (folder / ADAPTER_CONFIG).is_file()
+
+
+def settings_folder(folder: Path, base: str | Path | None = None) -> Path:
+    """Return the folder with the config and processor of a checkpoint: itself, or the base of a folder of peft alone.
+
+    Args:
+        folder: Folder of a checkpoint.
+        base: Folder or hub id of the base. None takes the recorded one.
+
+    Raises:
+        CheckpointError: The base is missing, or of the published layout.
+    """
+    if not is_lora_folder(folder) or (folder / "config.json").is_file():
+        return folder
+    found = settings_folder(_base_folder(folder, read_lora(folder), base))
+    if is_published(read_json(found / "config.json")):
+        raise CheckpointError(
+            f"{folder} has no config.json, and its base {found} is of the published layout; convert the base with "
+            f"slime convert, and write the new folder into {ADAPTER_CONFIG} as base_model_name_or_path"
+        )
+    return found
 
 
 def open_lora(folder: Path, base: str | Path | None = None) -> LoraFolder:

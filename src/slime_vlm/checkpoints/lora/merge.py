@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from slime_vlm.checkpoints.hub import resolve
 from slime_vlm.checkpoints.json_files import read_json
-from slime_vlm.checkpoints.lora.adapter_folder import is_lora_folder, open_lora
+from slime_vlm.checkpoints.lora.adapter_folder import is_lora_folder, open_lora, settings_folder
 from slime_vlm.checkpoints.native import build_model, read_native, written
 from slime_vlm.checkpoints.tensor_files import StoredTensor, write_weights
 from slime_vlm.errors import CheckpointError
@@ -78,15 +78,17 @@ def merge(src: str | Path, dst: str | Path, *, base: str | Path | None = None) -
     src, dst = resolve(src), Path(dst)
     if dst.exists() and (not dst.is_dir() or any(dst.iterdir())):
         raise CheckpointError(f"{dst} exists already, expected a new or empty folder; choose another one")
-    if read_json(src / "config.json").get("model_type") != SlimeConfig.model_type or not is_lora_folder(src):
+    settings = settings_folder(src, base)
+    if read_json(settings / "config.json").get("model_type") != SlimeConfig.model_type or not is_lora_folder(src):
         raise CheckpointError(
-            f"{src} is not a LoRA of slime train; for a LoRA in the published layout use slime convert --base"
+            f"{src} is not a LoRA of slime train, peft or TRL; for a LoRA in the published layout use slime "
+            "convert --base"
         )
     opened = open_lora(src, base)
-    config, processor = read_native(src)
+    config, processor = read_native(settings)
     merged = opened.merged()
-    expected = _logits(_with_peft(_model(src, opened.unmerged()), src), processor)
-    found = _logits(_model(src, merged), processor)
+    expected = _logits(_with_peft(_model(settings, opened.unmerged()), src), processor)
+    found = _logits(_model(settings, merged), processor)
     largest = max(logits.abs().max().item() for logits in expected)
     difference = max((one - other).abs().max().item() for one, other in zip(expected, found, strict=True))
     limit = largest * max(_EXACT, *(_ROUNDINGS * _precision(merged[name]) for name in opened.lora.pairs))
@@ -99,7 +101,7 @@ def merge(src: str | Path, dst: str | Path, *, base: str | Path | None = None) -
     with written(dst) as part:
         write_weights(part, merged)
         processor.save_pretrained(part)
-        generation = src / "generation_config.json"
+        generation = settings / "generation_config.json"
         if generation.is_file():
             (part / generation.name).write_bytes(generation.read_bytes())
         # Last, since a folder without it is not a checkpoint.
@@ -123,10 +125,10 @@ def _precision(tensor: StoredTensor) -> float:
     return torch.finfo(tensor.dtype or torch.float32).eps
 
 
-def _model(src: Path, tensors: Mapping[str, StoredTensor]) -> SlimeForConditionalGeneration:
-    config, _ = read_native(src)
+def _model(settings: Path, tensors: Mapping[str, StoredTensor]) -> SlimeForConditionalGeneration:
+    config, _ = read_native(settings)
     state = {name: tensor.load(torch.float32) for name, tensor in tensors.items()}
-    return build_model(src, None, config, {}, state_dict=state, dtype=torch.float32).eval()
+    return build_model(settings, None, config, {}, state_dict=state, dtype=torch.float32).eval()
 
 
 def _with_peft(model: SlimeForConditionalGeneration, src: Path) -> nn.Module:
@@ -156,5 +158,5 @@ def _logits(model: Any, processor: SlimeProcessor) -> list[Tensor]:
     ids[ids == processor.image_token_id] = 0
     side = processor.image_processor.view_size
     pixels = torch.randint(256, (side, 2 * side, 3), generator=generator, dtype=torch.uint8)
-    question = processor(text="<image>\nWhat is it?", images=Image.fromarray(pixels.numpy()))
+    question = processor(text="<image>\nWhat is it?", images=Image.fromarray(pixels.numpy()), batch_layout="views")
     return [model(input_ids=ids).logits, model(**question).logits]

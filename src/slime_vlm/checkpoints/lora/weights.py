@@ -55,14 +55,20 @@ class LoraWeights:
     pairs: Mapping[str, tuple[StoredTensor, StoredTensor]]
     whole: Mapping[str, StoredTensor] = field(default_factory=dict)
 
-    def merged_into(self, tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    def merged_into(
+        self, tensors: Mapping[str, StoredTensor], dtype: torch.dtype | None = None
+    ) -> dict[str, StoredTensor]:
         """Merge the low-rank weights into the tensors of the base, which have native names.
+
+        Args:
+            tensors: Tensors of the base.
+            dtype: Type of the sums. None takes the types of the base.
 
         Raises:
             CheckpointError: A tensor is not in the base, or has another shape there.
         """
         found = self.replaced_in(tensors)
-        return {**found, **{name: self._sum(name, found[name]) for name in self.pairs}}
+        return {**found, **{name: self._sum(name, found[name], dtype) for name in self.pairs}}
 
     def replaced_in(self, tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
         """Replace the tensors of the base that were trained whole, in the types of the base. Merge nothing.
@@ -87,7 +93,7 @@ class LoraWeights:
             )
         return StoredTensor(own.shape, base.dtype, own.origin, lambda: own.load(base.dtype))
 
-    def _sum(self, name: str, base: StoredTensor) -> StoredTensor:
+    def _sum(self, name: str, base: StoredTensor, dtype: torch.dtype | None) -> StoredTensor:
         a, b = self.pairs[name]
         if base.shape != (b.shape[0], a.shape[1]):
             raise CheckpointError(
@@ -96,9 +102,9 @@ class LoraWeights:
             )
 
         def read() -> Tensor:
-            return merged_weight(base.load(), a.load(), b.load(), self.scale)
+            return merged_weight(base.load(dtype), a.load(), b.load(), self.scale)
 
-        return StoredTensor(base.shape, base.dtype, base.origin, read)
+        return StoredTensor(base.shape, dtype or base.dtype, base.origin, read)
 
 
 def merged_weight(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:

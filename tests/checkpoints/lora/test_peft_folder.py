@@ -1,0 +1,67 @@
+"""Adapter folders as peft and TRL write them, without config and processor (checkpoints/lora/adapter_folder.py)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+import slime_vlm
+from slime_vlm.checkpoints.lora.merge import merge
+from slime_vlm.errors import CheckpointError
+
+INVOICE = Path(__file__).parents[3] / "examples" / "invoice.png"
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """An adapter on nano, and the logits of nano with it."""
+    torch.manual_seed(0)
+    model, processor = slime_vlm.load("nano", device="cpu")
+    folder = tmp_path_factory.mktemp("adapter")
+    settings = LoraConfig(r=4, target_modules=r".*language_model.*\.[qv]_proj", init_lora_weights=False)
+    with_adapter = get_peft_model(model, settings).eval()
+    with_adapter.save_pretrained(folder)
+    assert not (folder / "config.json").exists()
+    return folder, logits(with_adapter, processor)
+
+
+@torch.no_grad()
+def logits(model: Any, processor: Any) -> torch.Tensor:
+    content = [{"type": "image", "image": slime_vlm.open_image(INVOICE)}, {"type": "text", "text": "What is due?"}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True
+    )
+    found: torch.Tensor = model(**inputs).logits
+    return found
+
+
+def test_load_takes_the_recorded_base(adapted: tuple[Path, Any]) -> None:
+    folder, expected = adapted
+    model, processor = slime_vlm.load(folder, device="cpu")
+    plain = logits(*slime_vlm.load("nano", device="cpu"))
+    torch.testing.assert_close(logits(model, processor), expected, rtol=1e-3, atol=1e-3)
+    assert (plain - expected).abs().max() > 0.1
+
+
+def test_merge_writes_a_whole_checkpoint(adapted: tuple[Path, Any], tmp_path: Path) -> None:
+    folder, expected = adapted
+    merge(folder, tmp_path / "merged")
+    # nano is stored in half precision, and so are the sums.
+    assert (logits(*slime_vlm.load(tmp_path / "merged", device="cpu")) - expected).abs().max() < 0.05
+
+
+def test_a_base_that_is_gone(adapted: tuple[Path, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    for file in adapted[0].iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**settings, "base_model_name_or_path": "/gone"}))
+    with pytest.raises(CheckpointError, match=r"is a LoRA on '/gone', which is neither a folder nor"):
+        slime_vlm.load(folder)
+    assert slime_vlm.load("nano")

@@ -20,6 +20,7 @@ from slime_vlm.media import open_image
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.tiling import TokenLayout, choose_grid
 from slime_vlm.processing.chat_markers import mark_messages, parse_marks
+from slime_vlm.processing.chat_rendering import ChatRenderingMixin
 from slime_vlm.processing.chat_styles import (
     IMAGE_PLACEHOLDER,
     ConversationStyle,
@@ -34,8 +35,15 @@ from slime_vlm.processing.collation import match_images, pad_rows, padded_length
 from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
 from slime_vlm.processing.tokenization import EncodedText, encode_conversation, encode_segments
 
+_EXTRAS = {
+    "offset_mapping": "return_offsets_mapping",
+    "text_replacement_offsets": "return_text_replacement_offsets",
+    "mm_token_type_ids": "return_mm_token_type_ids",
+}
+"""Outputs that are there on request, by the option that requests them."""
 
-class SlimeProcessor(ProcessorMixin):
+
+class SlimeProcessor(ChatRenderingMixin, ProcessorMixin):
     """Image processor, tokenizer and conversation style of a SliME model.
 
     Args:
@@ -201,11 +209,8 @@ class SlimeProcessor(ProcessorMixin):
             pad_to_multiple_of=text_kwargs.get("pad_to_multiple_of"),
             truncation=bool(text_kwargs.get("truncation", False)),
             return_tensors=kwargs.get("return_tensors", text_kwargs.get("return_tensors", "pt")),
-            extras={
-                "offset_mapping": text_kwargs.get("return_offsets_mapping", False),
-                "text_replacement_offsets": merged.get("return_text_replacement_offsets", False),
-                "mm_token_type_ids": merged.get("return_mm_token_type_ids", False),
-            },
+            # Some versions of transformers have these options in `text_kwargs`, others beside them.
+            extras={name: bool(text_kwargs.get(option) or merged.get(option)) for name, option in _EXTRAS.items()},
         )
 
     def encode_conversations(
@@ -281,20 +286,6 @@ class SlimeProcessor(ProcessorMixin):
         segments = parse_marks(text, self.tokenizer, self._closing)
         assert segments is not None
         return encode_segments(self.tokenizer, segments, self.image_token_id, image_token=self.image_token)
-
-    def apply_chat_template(self, conversation: Any, *args: Any, tokenize: bool = False, **kwargs: Any) -> Any:
-        """Render messages by the chat template, and process them if `tokenize` is set.
-
-        Like `ProcessorMixin.apply_chat_template`. With `tokenize`, the question mask comes from the messages
-        themselves, and so do the labels with `processor_kwargs={"return_labels": True}`. The end of an answer without
-        text is not labelled here, but `encode_conversations` labels it.
-        """
-        if not conversation:
-            raise InputError("there is no message, expected at least one from the user")
-        if tokenize and not kwargs.get("return_assistant_tokens_mask"):
-            answers = bool((kwargs.get("processor_kwargs") or {}).get("return_labels"))
-            conversation = mark_messages(conversation, answers=answers)
-        return super().apply_chat_template(conversation, *args, tokenize=tokenize, **kwargs)
 
     def _assemble(
         self,

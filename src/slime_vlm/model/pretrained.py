@@ -10,6 +10,8 @@ from transformers.modeling_utils import PreTrainedModel
 
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.global_adapters import GlobalAdapter
+from slime_vlm.model.hub_card import CardMixin, write_card
+from slime_vlm.model.hub_stub import StubMixin
 from slime_vlm.model.query_attention import QueryAttention, initial_position_table
 from slime_vlm.model.visual_vocabulary import VisualVocabulary
 
@@ -24,7 +26,7 @@ UNQUANTISED = (
 """Parts of `SlimeModel` that stay in the model's own type when it is quantised: all but the language model."""
 
 
-class SlimePreTrainedModel(PreTrainedModel):
+class SlimePreTrainedModel(StubMixin, CardMixin, PreTrainedModel):
     """Loading, saving and initialisation shared by both model classes."""
 
     config: SlimeConfig
@@ -50,6 +52,12 @@ class SlimePreTrainedModel(PreTrainedModel):
             if config is not None and getattr(config, name, ()) is None:
                 setattr(config, name, [*UNQUANTISED, *(f"model.{part}" for part in UNQUANTISED), "lm_head"])
         return super().from_pretrained(*args, **kwargs)
+
+    def save_pretrained(self, save_directory: Any, is_main_process: bool = True, **kwargs: Any) -> None:
+        """Save as every transformers model does, and write a model card if the folder has none."""
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        if is_main_process:
+            write_card(save_directory, self.config, tags=self.model_tags or ())
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)

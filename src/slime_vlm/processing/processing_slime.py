@@ -18,6 +18,8 @@ from transformers.processing_utils import MultiModalData, ProcessingKwargs, Proc
 from slime_vlm.errors import ConfigError, DataError, InputError
 from slime_vlm.media import open_image
 from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.hub_card import CardMixin
+from slime_vlm.model.hub_stub import PROCESSOR_AUTO_MAP, StubMixin, write_stub
 from slime_vlm.model.tiling import TokenLayout, choose_grid
 from slime_vlm.processing.chat_markers import mark_messages, parse_marks
 from slime_vlm.processing.chat_rendering import ChatRenderingMixin
@@ -43,7 +45,7 @@ _EXTRAS = {
 """Outputs that are there on request, by the option that requests them."""
 
 
-class SlimeProcessor(ChatRenderingMixin, ProcessorMixin):
+class SlimeProcessor(ChatRenderingMixin, StubMixin, CardMixin, ProcessorMixin):
     """Image processor, tokenizer and conversation style of a SliME model.
 
     Args:
@@ -84,6 +86,19 @@ class SlimeProcessor(ChatRenderingMixin, ProcessorMixin):
         if chat_template is None:
             chat_template = write_chat_template(self.style) if self.style else getattr(tokenizer, "chat_template", None)
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
+        self.auto_map = dict(PROCESSOR_AUTO_MAP)
+        # Of the folder that it was read from. A tokenizer that is saved alone needs none.
+        tokenizer.init_kwargs.pop("auto_map", None)
+
+    def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
+        """Save as every processor does, with the stub module that the `auto_map` of its files names."""
+        write_stub(save_directory)
+        # tokenizer_config.json names this class, too, and AutoProcessor may read it there.
+        self.tokenizer.init_kwargs["auto_map"] = dict(PROCESSOR_AUTO_MAP)
+        try:
+            return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        finally:
+            del self.tokenizer.init_kwargs["auto_map"]
 
     @classmethod
     def from_config(

@@ -15,6 +15,7 @@ from slime_vlm.checkpoints.loading import load
 from slime_vlm.checkpoints.quantization import kept_modules
 from slime_vlm.errors import ConfigError
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
+from tests.saved_folder import assert_auto_classes_find_it
 from tests.tiny_checkpoints import save_native
 from tests.tiny_published import write_published
 
@@ -77,6 +78,19 @@ def test_a_plain_transformers_config_changes_the_same_layers(folders: dict[str, 
     ours, _ = load(folders["native"], device="cpu", quantization="int8" if bits == 8 else "4bit")
     kinds = [{name: type(module) for name, module in one.named_modules()} for one in (model, ours)]
     assert kinds[0] == kinds[1]
+
+
+def test_a_quantised_model_is_saved_with_its_stub(folders: dict[str, Path], tmp_path: Path):
+    from transformers import AutoModelForImageTextToText
+
+    model, processor = load(folders["native"], device="cpu", quantization="4bit")
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert_auto_classes_find_it(tmp_path)
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path, device_map="cpu")
+    inputs = processor(text="<image>\nWhat?", images=Image.effect_noise((90, 60), 80).convert("RGB"))
+    with torch.no_grad():
+        assert torch.equal(again(**inputs).logits, model(**inputs).logits)
 
 
 def test_the_type_of_the_rest_can_be_chosen(folders: dict[str, Path]):

@@ -27,6 +27,7 @@ from slime_vlm.training.recipe import LoraSettings, load_recipe
 from slime_vlm.training.run import train
 from slime_vlm.training.trainer import SlimeTrainer
 from tests.conftest import tiny_config, tiny_model
+from tests.saved_folder import assert_auto_classes_find_it, card_of
 from tests.tiny_checkpoints import save_native
 from tests.training.mini import losses, records_recipe, write_recipe
 
@@ -107,6 +108,8 @@ def test_a_folder_of_adapters_loads_back(kept_apart: tuple[Path, Path, Path]) ->
     assert "`slime merge FOLDER OUT`" in (apart / "README.md").read_text()
     assert "slime merge" not in (whole / "README.md").read_text()
     assert not list(apart.glob("pytorch_model*"))
+    assert_auto_classes_find_it(apart)
+    assert_auto_classes_find_it(whole)
     stored = load_file(apart / "adapter_model.safetensors")
     trained = {name for name in stored if LORA_MARK in name}
     # Seven linear layers in two blocks, two matrices each.
@@ -161,6 +164,8 @@ def test_a_base_that_was_moved(kept_apart: tuple[Path, Path, Path], tmp_path: Pa
         load(apart)
     assert "\n" not in str(caught.value)
     merge(apart, tmp_path / "merged", base=kept_apart[2])
+    assert_auto_classes_find_it(tmp_path / "merged")
+    assert card_of(tmp_path / "merged")[0]["pipeline_tag"] == "image-text-to-text"
     save_native(tmp_path / "other", text_config=LlamaConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2))
     with pytest.raises(CheckpointError, match="pass the base that it was trained on"):
         merge(apart, tmp_path / "again", base=tmp_path / "other")

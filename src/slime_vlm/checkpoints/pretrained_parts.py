@@ -17,6 +17,7 @@ from transformers.utils import cached_file
 from slime_vlm.checkpoints.json_files import read_json
 from slime_vlm.errors import CheckpointError, ConfigError, one_line
 from slime_vlm.model import recogniser_encoder  # noqa: F401  # A folder may hold one, and transformers has to know it.
+from slime_vlm.model.language_model import keep_scores_bounded
 from slime_vlm.model.vision_families import family_of
 
 # Errors of transformers, tokenizers and gguf for a folder or file that is damaged or of another kind.
@@ -137,6 +138,7 @@ def read_language_model(name: str, dtype: torch.dtype | None) -> Any:
     except _READ_ERRORS as error:
         raise CheckpointError(f"{name} is damaged or incomplete ({one_line(error)}); fetch it again") from None
     _check_complete(name, info["missing_keys"])
+    keep_scores_bounded(language)
     return language.eval()
 
 

@@ -13,6 +13,8 @@ from transformers import AutoConfig, PretrainedConfig
 from slime_vlm.errors import ConfigError
 from slime_vlm.model import configuration_recogniser  # noqa: F401  # transformers has to know it.
 from slime_vlm.model.configuration_fields import CHOICES, SlimeFields
+from slime_vlm.model.hub_card import CardMixin
+from slime_vlm.model.hub_stub import CONFIG_AUTO_MAP, StubMixin, write_stub
 from slime_vlm.model.selectors import SELECTORS
 from slime_vlm.model.tiling import TokenLayout
 from slime_vlm.model.vision_families import family_of
@@ -64,7 +66,7 @@ def _refuse_misspelt(unknown: Iterable[str]) -> None:
             raise ConfigError(f"'{name}' is not a field of SlimeConfig, expected '{near[0]}'; correct the name")
 
 
-class SlimeConfig(SlimeFields, PretrainedConfig):
+class SlimeConfig(StubMixin, CardMixin, SlimeFields, PretrainedConfig):
     """Every choice of the paper and of the published implementation, with the published default.
 
     The fields are documented in `configuration_fields.SlimeFields`.
@@ -120,6 +122,12 @@ class SlimeConfig(SlimeFields, PretrainedConfig):
             self.view_size = 336 if hierarchical else _own_view_size(self.vision_config, self.patch_size)
         self.check()
         super().__post_init__(**kwargs)
+
+    def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Save config.json, and the stub module that its `auto_map` names."""
+        self.auto_map = dict(CONFIG_AUTO_MAP)
+        write_stub(save_directory)
+        super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
     def check(self) -> None:
         """Check the fields against each other.

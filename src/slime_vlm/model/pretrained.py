@@ -11,6 +11,8 @@ from transformers.modeling_utils import PreTrainedModel
 
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.global_adapters import GlobalAdapter
+from slime_vlm.model.hub_card import CardMixin, write_card
+from slime_vlm.model.hub_stub import StubMixin
 from slime_vlm.model.query_attention import QueryAttention, initial_position_table
 from slime_vlm.model.visual_vocabulary import VisualVocabulary
 
@@ -25,7 +27,7 @@ UNQUANTISED = (
 """Parts of `SlimeModel` that stay in the model's own type when it is quantised: all but the language model."""
 
 
-class SlimePreTrainedModel(PreTrainedModel):
+class SlimePreTrainedModel(StubMixin, CardMixin, PreTrainedModel):
     """Loading, saving and initialisation shared by both model classes."""
 
     config: SlimeConfig
@@ -61,6 +63,12 @@ class SlimePreTrainedModel(PreTrainedModel):
         hooks = (getattr(module, "_hf_hook", None) for module in self.modules())
         devices = (getattr(hook, "execution_device", None) for hook in hooks)
         return torch.device(next((found for found in devices if found is not None), device))
+
+    def save_pretrained(self, save_directory: Any, is_main_process: bool = True, **kwargs: Any) -> None:
+        """Save as every transformers model does, and write a model card if the folder has none."""
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        if is_main_process:
+            write_card(save_directory, self.config, tags=self.model_tags or ())
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)

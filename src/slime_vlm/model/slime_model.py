@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -29,6 +28,7 @@ from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.image_inputs import QUESTION, views_as_rows
 from slime_vlm.model.input_checks import check_inputs, is_row_mask
 from slime_vlm.model.labels import IGNORED_LABEL
+from slime_vlm.model.language_model import build_language_model
 from slime_vlm.model.outputs import SlimeModelOutput, VisionTokens
 from slime_vlm.model.packed_attention import PACKED_ATTENTION
 from slime_vlm.model.question_selector import Selection
@@ -50,7 +50,7 @@ class SlimeModel(SlimeVision):
 
     def __init__(self, config: SlimeConfig) -> None:
         super().__init__(config)
-        self.language_model = AutoModel.from_config(config.text_config)
+        self.language_model = build_language_model(config.text_config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from slime_vlm.processing.chat_styles import Kind, Segment
+from slime_vlm.processing.chat_styles import ESCAPED_PLACEHOLDER, Kind, Segment
 
 # Unicode noncharacters. They are reserved for use inside a program, so ordinary text does not contain them.
 _OPEN_QUESTION, _CLOSE_QUESTION, _OPEN_ANSWER, _CLOSE_ANSWER = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3"
@@ -99,6 +99,18 @@ def parse_marks(text: str, tokenizer: Any, closing: str | None = None) -> list[S
     segments = [replace(segment, text=_MARKS.sub("", segment.text)) for segment in segments]
     ends = (closing, tokenizer.eos_token, *_ENDS_OF_TURN)
     return [segment for segment in _widen_answers(segments, ends) if segment.text]
+
+
+def position_without_marks(text: str, position: int) -> int:
+    """Return where a character of a rendered text is once marks and the backslashes of escaped placeholders are gone.
+
+    Args:
+        text: Rendered text.
+        position: Index of the character in it.
+    """
+    before = text[:position]
+    escapes = sum(match.group().count(ESCAPED_PLACEHOLDER) for match in _MARKED.finditer(before))
+    return len(_MARKS.sub("", before)) - escapes
 
 
 def _widen_answers(segments: Sequence[Segment], ends: Sequence[str | None]) -> list[Segment]:

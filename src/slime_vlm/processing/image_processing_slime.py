@@ -18,6 +18,8 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 
 from slime_vlm.errors import ConfigError, InputError
 from slime_vlm.media import TiledImage, to_rgb
+from slime_vlm.model.hub_card import CardMixin
+from slime_vlm.model.hub_stub import IMAGE_PROCESSOR_AUTO_MAP, StubMixin, write_stub
 from slime_vlm.model.tiling import TileGrid, choose_grid
 from slime_vlm.processing.banded_resize import RowBands, down_first
 
@@ -189,7 +191,7 @@ def normalise(
         pixels /= std
 
 
-class SlimeImageProcessor(PilBackend):
+class SlimeImageProcessor(StubMixin, CardMixin, PilBackend):
     """Slices images of any size into views.
 
     It returns `pixel_values` [V, 3, P, P], the views of all images in order (the global view of an image before its
@@ -210,6 +212,15 @@ class SlimeImageProcessor(PilBackend):
 
     def __init__(self, **kwargs: Unpack[SlimeImageProcessorKwargs]) -> None:
         super().__init__(**kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings, with the `auto_map` of a saved folder."""
+        return {**super().to_dict(), "auto_map": dict(IMAGE_PROCESSOR_AUTO_MAP)}
+
+    def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
+        """Save preprocessor_config.json, and the stub module that its `auto_map` names."""
+        write_stub(save_directory)
+        return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
 
     def grid(self, height: int, width: int) -> TileGrid:
         """Return the grid of an image of this size."""

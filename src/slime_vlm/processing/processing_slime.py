@@ -19,9 +19,12 @@ from transformers.processing_utils import MultiModalData, ProcessingKwargs, Proc
 from slime_vlm.errors import ConfigError, DataError, InputError
 from slime_vlm.media import open_image
 from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.hub_card import CardMixin
+from slime_vlm.model.hub_stub import PROCESSOR_AUTO_MAP, StubMixin, write_stub
 from slime_vlm.model.image_inputs import images_as_rows
 from slime_vlm.model.tiling import TokenLayout, choose_grid
 from slime_vlm.processing.chat_markers import mark_messages, parse_marks
+from slime_vlm.processing.chat_rendering import ChatRenderingMixin
 from slime_vlm.processing.chat_styles import (
     IMAGE_PLACEHOLDER,
     ConversationStyle,
@@ -36,8 +39,15 @@ from slime_vlm.processing.collation import match_images, pad_rows, padded_length
 from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
 from slime_vlm.processing.tokenization import EncodedText, encode_conversation, encode_segments
 
+_EXTRAS = {
+    "offset_mapping": "return_offsets_mapping",
+    "text_replacement_offsets": "return_text_replacement_offsets",
+    "mm_token_type_ids": "return_mm_token_type_ids",
+}
+"""Outputs that are there on request, by the option that requests them."""
 
-class SlimeProcessor(ProcessorMixin):
+
+class SlimeProcessor(ChatRenderingMixin, StubMixin, CardMixin, ProcessorMixin):
     """Image processor, tokenizer and conversation style of a SliME model.
 
     Args:
@@ -85,6 +95,19 @@ class SlimeProcessor(ProcessorMixin):
         if chat_template is None:
             chat_template = write_chat_template(self.style) if self.style else getattr(tokenizer, "chat_template", None)
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
+        self.auto_map = dict(PROCESSOR_AUTO_MAP)
+        # Of the folder that it was read from. A tokenizer that is saved alone needs none.
+        tokenizer.init_kwargs.pop("auto_map", None)
+
+    def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
+        """Save as every processor does, with the stub module that the `auto_map` of its files names."""
+        write_stub(save_directory)
+        # tokenizer_config.json names this class, too, and AutoProcessor may read it there.
+        self.tokenizer.init_kwargs["auto_map"] = dict(PROCESSOR_AUTO_MAP)
+        try:
+            return super().save_pretrained(save_directory, push_to_hub=push_to_hub, **kwargs)
+        finally:
+            del self.tokenizer.init_kwargs["auto_map"]
 
     @classmethod
     def from_config(
@@ -217,11 +240,8 @@ class SlimeProcessor(ProcessorMixin):
             pad_to_multiple_of=text_kwargs.get("pad_to_multiple_of"),
             truncation=bool(text_kwargs.get("truncation", False)),
             return_tensors=kwargs.get("return_tensors", text_kwargs.get("return_tensors", "pt")),
-            extras={
-                "offset_mapping": text_kwargs.get("return_offsets_mapping", False),
-                "text_replacement_offsets": merged.get("return_text_replacement_offsets", False),
-                "mm_token_type_ids": merged.get("return_mm_token_type_ids", False),
-            },
+            # Some versions of transformers have these options in `text_kwargs`, others beside them.
+            extras={name: bool(text_kwargs.get(option) or merged.get(option)) for name, option in _EXTRAS.items()},
         )
 
     def encode_conversations(
@@ -297,24 +317,6 @@ class SlimeProcessor(ProcessorMixin):
         segments = parse_marks(text, self.tokenizer, self._closing)
         assert segments is not None
         return encode_segments(self.tokenizer, segments, self.image_token_id, image_token=self.image_token)
-
-    def apply_chat_template(self, conversation: Any, *args: Any, tokenize: bool = False, **kwargs: Any) -> Any:
-        """Render messages by the chat template, and process them if `tokenize` is set.
-
-        Like `ProcessorMixin.apply_chat_template`. With `tokenize`, the question mask comes from the messages
-        themselves, and so do the labels with `processor_kwargs={"return_labels": True}`. The end of an answer without
-        text is not labelled here, but `encode_conversations` labels it.
-        """
-        if not conversation:
-            raise InputError("there is no message, expected at least one from the user")
-        if tokenize and not kwargs.get("return_assistant_tokens_mask"):
-            answers = bool((kwargs.get("processor_kwargs") or {}).get("return_labels"))
-            layout = (kwargs.get("processor_kwargs") or {}).get("batch_layout", self.batch_layout)
-            if layout == "images" and not kwargs.get("add_generation_prompt"):
-                # A conversation to be learnt: TRL computes the labels itself.
-                answers = True
-            conversation = mark_messages(conversation, answers=answers)
-        return super().apply_chat_template(conversation, *args, tokenize=tokenize, **kwargs)
 
     def _assemble(
         self,

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.language_model import keep_scores_bounded
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from tests.checkpoints.pretrained_parts.families import LANGUAGE_MODELS, TOWERS, scatter
 from tests.conftest import IMAGE_TOKEN, pad_batch, prompt_ids
@@ -86,6 +87,7 @@ def test_text_alone_is_the_language_model(llm: str, tmp_path: Path) -> None:
 
     model = pair("clip", llm)
     plain = AutoModelForCausalLM.from_config(LANGUAGE_MODELS[llm]).eval()
+    keep_scores_bounded(plain)
     plain.get_decoder().load_state_dict(model.model.language_model.state_dict())
     plain.get_output_embeddings().load_state_dict(model.lm_head.state_dict())
     batch = pad_batch([[1, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14], [1, 20, 21]], "right")

@@ -17,6 +17,7 @@ from slime_vlm.checkpoints.published.convert import convert, load_published
 from slime_vlm.errors import CheckpointError
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.processing.processing_slime import SlimeProcessor
+from tests.saved_folder import assert_auto_classes_find_it, card_of
 from tests.tiny_published import published_weights, write_published
 
 
@@ -47,6 +48,12 @@ def test_converted_folder_loads_by_the_auto_classes(source: Path, tmp_path: Path
     assert processor.image_processor.image_mean == (0.5, 0.5, 0.5)
     assert processor.image_token_id == model.config.image_token_id == len(processor.tokenizer) - 1
     assert model.generation_config.eos_token_id == [2, 5]
+    assert_auto_classes_find_it(tmp_path / "native")
+    assert card_of(tmp_path / "native")[0]["pipeline_tag"] == "image-text-to-text"
+    # The authors' code knows none of this.
+    convert(tmp_path / "native", tmp_path / "back")
+    assert not list((tmp_path / "back").glob("*.py"))
+    assert not [path for path in (tmp_path / "back").glob("*.json") if "auto_map" in path.read_text()]
 
 
 def test_every_value_arrives(source: Path, tmp_path: Path):

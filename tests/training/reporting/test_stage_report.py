@@ -18,6 +18,7 @@ from slime_vlm.training.reporting.curves import draw_curves
 from slime_vlm.training.reporting.model_card import write_card
 from slime_vlm.training.run import train
 from slime_vlm.training.trainer import ClockCheckpoints
+from tests.saved_folder import assert_auto_classes_find_it
 from tests.training.mini import losses, records_recipe, write_recipe
 
 SPEED = ("samples_per_s", "tokens_per_s", "mfu", "data_wait")
@@ -80,8 +81,13 @@ def test_a_run_that_was_resumed(
             assert len(image.convert("RGB").getcolors(1 << 20) or []) > 20
     card = (out / "4" / "model" / "README.md").read_text()
     _, front, body = card.split("---\n", 2)
-    assert yaml.safe_load(front) == {"library_name": "transformers", "pipeline_tag": "image-text-to-text"}
-    assert "# license:" in front
+    assert yaml.safe_load(front) == {
+        "library_name": "transformers",
+        "pipeline_tag": "image-text-to-text",
+        "license": "unknown",
+        "tags": ["slime", "vision-language-model", "high-resolution"],
+    }
+    assert_auto_classes_find_it(out / "4" / "model")
     assert "| 3 | projector, gate, global_adapter," in body
     assert "| 4 | projector | 2 | 2 |" in body
     assert f"- stage 3: records.json, 3 records (content {source['content']})" in body

@@ -19,6 +19,7 @@ from slime_vlm.checkpoints.native import build_model, read_native, written
 from slime_vlm.checkpoints.tensor_files import StoredTensor, write_weights
 from slime_vlm.errors import CheckpointError
 from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.hub_card import write_card
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.processing.processing_slime import SlimeProcessor
 
@@ -108,6 +109,7 @@ def merge(src: str | Path, dst: str | Path, *, base: str | Path | None = None) -
         config.architectures = [SlimeForConditionalGeneration.__name__]
         config.dtype = next(merged[name].dtype for name in opened.lora.pairs)
         config.save_pretrained(part)
+        write_card(part, config)
     return MergeReport(
         source=str(src),
         base=str(opened.base),

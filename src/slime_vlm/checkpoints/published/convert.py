@@ -34,6 +34,7 @@ from slime_vlm.checkpoints.published.weight_names import published_names
 from slime_vlm.checkpoints.tensor_files import StoredTensor, folder_tensors, in_memory, some, stacked, write_weights
 from slime_vlm.errors import CheckpointError
 from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.hub_card import write_card
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.processing.processing_slime import SlimeProcessor
 
@@ -172,6 +173,7 @@ def _to_native(checkpoint: PublishedCheckpoint, dst: Path, dtype: torch.dtype | 
         if dtype is not None:
             config.dtype = dtype
         config.save_pretrained(part)
+        write_card(part, config)
     return _report(checkpoint.folder, dst, "native", processor, checkpoint.tensors, checkpoint.unused, checkpoint.notes)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from slime_vlm.model.hub_card import front_matter, usage
 from slime_vlm.training.recipe import Recipe, Stage
 
 
@@ -27,13 +28,7 @@ def write_card(
     environment = record["environment"]
     return "\n".join(
         [
-            "---",
-            "library_name: transformers",
-            "pipeline_tag: image-text-to-text",
-            "# Fill in the licence of these weights; it depends on what they were made from and on the data.",
-            "# license:",
-            *_base_models(recipe),
-            "---",
+            *front_matter(_base_models(recipe)),
             "",
             f"# {recipe.name}, stage {stage.name}",
             "",
@@ -41,18 +36,7 @@ def write_card(
             "",
             "**Licence:** to be filled in by whoever publishes this model.",
             "",
-            "## Use",
-            "",
-            "```bash",
-            "pip install slime-vlm",
-            'slime ask image.png -q "What does it say?" --model FOLDER',
-            "```",
-            "",
-            "```python",
-            "import slime_vlm",
-            "",
-            'model, processor = slime_vlm.load("FOLDER")',
-            "```",
+            *usage("FOLDER"),
             "",
             "## Made from",
             "",
@@ -85,8 +69,7 @@ def write_card(
 
 def _base_models(recipe: Recipe) -> list[str]:
     names = [recipe.model.path, recipe.model.vision, recipe.model.llm]
-    known = [name for name in names if name is not None and "/" in name and _public(name) == name]
-    return ["base_model:", *(f"- {name}" for name in known)] if known else []
+    return [name for name in names if name is not None and "/" in name and _public(name) == name]
 
 
 def _public(name: str) -> str:

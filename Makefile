@@ -1,6 +1,7 @@
 # Two commands that need nothing but make and Python >= 3.11:
 #   make demo   asks the shipped model about the shipped page and draws where it looked
 #   make test   runs the whole test suite; make test-fast leaves out the tests marked slow
+#   make test-trl   trains nano for two steps with each of TRL's trainers, in an environment of its own (.venv-trl)
 # Building the documentation site into site/ takes its own packages:
 #   make docs   fails on every warning, a broken link among them
 # The virtual environment is .venv; PYTHON chooses the interpreter it is made from.
@@ -13,7 +14,7 @@ PAGE := examples/invoice.png
 QUESTION := What is the amount due?
 PYTEST_ARGS ?= -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-fast docs install install-dev clean
+.PHONY: demo test test-fast test-trl docs install install-dev clean
 
 demo: install
 	$(BIN)/slime ask $(PAGE) -q "$(QUESTION)" --show demo/overlay.png
@@ -24,6 +25,9 @@ test: install-dev
 
 test-fast: install-dev
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-trl: .venv-trl/.installed
+	.venv-trl/bin/python -m pytest tests/harnesses/test_trl.py
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -51,5 +55,12 @@ $(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install --quiet --constraint constraints.txt --editable ".[docs]"
 	@touch $(VENV)/.installed $@
 
+# TRL and what it brings stay out of the environment of the other tests.
+.venv-trl/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-trl
+	.venv-trl/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt \
+		--editable ".[train]" "trl==1.16.*" pytest
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist demo site
+	rm -rf $(VENV) .venv-trl build dist demo site

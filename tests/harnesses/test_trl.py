@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import slime_vlm
 
@@ -133,8 +134,12 @@ def test_sft_of_messages_with_lora(folder: Path, tmp_path: Path) -> None:
 
 
 def test_dpo(folder: Path, tmp_path: Path) -> None:
+    # Batch normalisation of an encoder that trains would make the policy differ from its reference, too.
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+    model.model.vision_tower.requires_grad_(False)
     trainer = trl.DPOTrainer(
-        model=str(folder),
+        model=model,
+        processing_class=AutoProcessor.from_pretrained(folder),
         args=trl.DPOConfig(max_length=None, **options(tmp_path)),
         train_dataset=records("prompt", "chosen", "rejected"),
     )

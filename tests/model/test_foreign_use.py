@@ -85,6 +85,19 @@ def test_weights_offloaded_to_the_disk(tmp_path: Path, offloaded: str) -> None:
     assert torch.equal(loaded.generate(**inputs, **GREEDY), expected)
 
 
+def test_a_frozen_encoder_does_not_change_in_training() -> None:
+    model, _ = slime_vlm.load("nano", device="cpu")
+    views = torch.randn(1, 3, model.config.view_size, model.config.view_size)
+    expected = model.model.encode_views(views)
+    model.model.vision_tower.requires_grad_(False)
+    model.train()
+    assert torch.equal(model.model.encode_views(views), expected)
+    assert model.model.language_model.training
+    model.model.vision_tower.requires_grad_(True)
+    model.train()
+    assert model.model.vision_tower.training
+
+
 def test_attention_is_chosen_where_it_exists() -> None:
     # The vision encoder of nano has no attention at all.
     model = AutoModelForImageTextToText.from_pretrained(NANO, attn_implementation="sdpa")

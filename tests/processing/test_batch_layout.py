@@ -48,9 +48,12 @@ def test_token_types_of_an_answered_conversation() -> None:
     row, types = batch["input_ids"][0], batch["token_type_ids"][0]
     assert texts(processor, row, types, 1) == "how wide?and high?"
     assert texts(processor, row, types, 0).replace(" ", "") == "28</s>too</s>"
-    # The same conversation written as text, as TRL does before it tokenizes.
+    # The same conversation written as text, as TRL does before it tokenizes. The text has the beginning-of-text token.
     written = processor([SQUARE], processor.apply_chat_template(messages), add_special_tokens=False)
-    assert torch.equal(written["token_type_ids"][0], types[-written["input_ids"].shape[1] :])
+    assert torch.equal(written["input_ids"][0], row)
+    assert torch.equal(written["token_type_ids"][0], types)
+    own = tiny_processor("v1").encode_conversations([messages], [[SQUARE]])
+    assert torch.equal(own["input_ids"][0], row)
 
 
 def test_only_the_last_question_of_a_prompt_counts_and_earlier_answers_belong_to_it() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,16 @@ class SlimeVision(SlimePreTrainedModel):
             )
         if config.page_positions:
             self.page_positions = PagePositions(dim=dim)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training or evaluation. A frozen vision encoder stays in evaluation.
+
+        In training, batch normalisation would use the statistics of the batch, and overwrite those of the encoder.
+        """
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.vision_tower.parameters()):
+            self.vision_tower.eval()
+        return self
 
     def encode_views(self, pixel_values: Tensor) -> Tensor:
         """Encode all views of a batch in chunks of bounded size: [V, 3, H, W] -> [V, N, C] (section 3.1).

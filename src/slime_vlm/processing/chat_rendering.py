@@ -17,6 +17,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from slime_vlm.errors import ConfigError, InputError
 from slime_vlm.processing.chat_markers import mark_messages, position_without_marks
 from slime_vlm.processing.image_processing_slime import SlimeImageProcessorKwargs
+from slime_vlm.processing.tokenization import adds_bos
 
 Conversation = list[dict[str, Any]]
 
@@ -95,15 +96,20 @@ class ChatRenderingMixin:
             **{name: value for name, value in kwargs.items() if name in _PROCESSOR_OPTIONS},
             **(processor_kwargs or {}),
         }
+        template = self._template(chat_template)
+        for_trainers = options.get("batch_layout", self.batch_layout) == "images"
+        if for_trainers and "bos_token" not in template and adds_bos(self.tokenizer):
+            # TRL leaves it to the template, and tells the tokenizer not to add it.
+            template = "{{- bos_token -}}" + template
         if tokenize:
             # In the layout for other trainers, a conversation without the start of an answer is one to be learnt.
-            is_learnt = options.get("batch_layout", self.batch_layout) == "images" and not add_generation_prompt
+            is_learnt = for_trainers and not add_generation_prompt
             conversations = mark_messages(conversations, answers=bool(options.get("return_labels")) or is_learnt)
         texts, spans = render_jinja_template(
             conversations=conversations,
             tools=tools,
             documents=documents,
-            chat_template=self._template(chat_template),
+            chat_template=template,
             return_assistant_tokens_mask=return_assistant_tokens_mask,
             continue_final_message=continue_final_message,
             add_generation_prompt=add_generation_prompt,

@@ -155,7 +155,7 @@ def encode_segments(
 
     start = 0
     has_bos = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
-    if has_bos or (add_special_tokens and _adds_bos(tokenizer)):
+    if has_bos or (add_special_tokens and adds_bos(tokenizer)):
         # Added here, not by the tokenizer: after a beginning-of-text token in the text, sentencepiece would not add its
         # leading space.
         start = len(tokenizer.bos_token) if has_bos else 0
@@ -174,7 +174,8 @@ def encode_segments(
     return EncodedText(ids, question, labels, offsets)
 
 
-def _adds_bos(tokenizer: Any) -> bool:
+def adds_bos(tokenizer: Any) -> bool:
+    """Whether a tokenizer starts every text with its beginning-of-text token."""
     return tokenizer.bos_token_id is not None and tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
 
 

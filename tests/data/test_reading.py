@@ -222,7 +222,7 @@ def test_bytes_in_records(images: Path) -> None:
         {"image": b"", "conversations": asked},
         {"image": content[:50], "conversations": asked},
         {"conversations": [{"from": b"human", "value": "?"}]},
-        {"conversations": turns("?", "!")[:1] + [{"from": "gpt", "value": b"!"}]},
+        {"conversations": [*turns("?"), {"from": "gpt", "value": b"!"}]},
         {b"conversations": asked},
     ]
     source = InMemory(records, images)

@@ -164,7 +164,7 @@ def test_parquet_shards(tmp_path: Path) -> None:
     assert len(unpickled._at_hand) == GROUPS_AT_HAND < len(unpickled.groups)
     assert dataset[0]["conversations"] == records[0]["conversations"]
     parquet.write_table(arrow.table({"text": ["a"]}), tmp_path / "other.parquet")
-    with pytest.raises(DataError, match="has no column 'conversations', .* or 'instruction': it has text"):
+    with pytest.raises(DataError, match=r"has no column 'conversations', .* or 'instruction': it has text"):
         open_source(tmp_path / "other.parquet")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="cannot be read as Parquet"):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from slime_vlm.cli.drawings import check_target, save_drawing
+from slime_vlm.cli.drawings import check_target, report_missing_letters, save_drawing
 from slime_vlm.cli.images import (
     AllowUrl,
     Dpi,
@@ -177,6 +177,8 @@ def _show(conversation: Conversation, target: Path | None) -> None:
         path = target.with_stem(f"{target.stem}-{number}") if len(drawings) > 1 else target
         save_drawing(drawing, path)
         typer.secho(str(path), dim=True)
+    reply = conversation.replies[-1]
+    report_missing_letters(f"{reply.question} {reply.text}")
 
 
 @contextmanager

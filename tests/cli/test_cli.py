@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import importlib.util
 import io
 import json
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 from slime_vlm.cli import main
+from slime_vlm.cli.terminal import collector_paused
 from slime_vlm.errors import InputError
 from tests.media.test_video import write_clip
 from tests.tiny_reader import save_tiny_reader
@@ -45,6 +47,25 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_collector_rests_during_imports_alone():
+    assert gc.isenabled()
+    frozen = gc.get_freeze_count()
+    with collector_paused():
+        assert not gc.isenabled()
+        kept = [[] for _ in range(1000)]
+    assert gc.isenabled()
+    assert gc.get_freeze_count() >= frozen + len(kept)
+    gc.unfreeze()
+    gc.disable()
+    try:
+        with collector_paused():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 def test_version():

@@ -24,7 +24,7 @@ from slime_vlm.cli.images import (
     standard_input,
 )
 from slime_vlm.cli.model_options import Device, Dtype, MaxLocalTokens, MaxNewTokens, MaxTiles, Model, Quantization
-from slime_vlm.cli.terminal import busy, quiet_transformers, write
+from slime_vlm.cli.terminal import busy, collector_paused, quiet_transformers, write
 
 if TYPE_CHECKING:
     from slime_vlm.inference.answering import Answer
@@ -96,9 +96,10 @@ def ask(
 
     with busy(f"loading {model}"):
         start = time.perf_counter()
-        from slime_vlm import load
-        from slime_vlm.inference.answering import encode
-        from slime_vlm.inference.heat_map import drawing_copy
+        with collector_paused():
+            from slime_vlm import load
+            from slime_vlm.inference.answering import encode
+            from slime_vlm.inference.heat_map import drawing_copy
 
         quiet_transformers()
         limits = {"max_local_tokens": max_local_tokens, "max_tiles": max_tiles}

@@ -87,3 +87,5 @@ def test_loading_a_native_checkpoint_imports_no_converter() -> None:
     modules = modules_after("import slime_vlm; slime_vlm.load('nano')")
     assert "slime_vlm.checkpoints.native" in modules
     assert not {module for module in modules if module.startswith("slime_vlm.checkpoints.published")}
+    # What other commands need would double the start-up of `slime ask`.
+    assert not {"peft", "matplotlib", "pandas", "pyarrow", "datasets", "scipy", "torchvision"} & modules

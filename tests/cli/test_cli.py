@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gc
+import importlib.util
+import io
 import json
 import subprocess
 import sys
@@ -13,6 +16,7 @@ import pytest
 from PIL import Image
 
 from slime_vlm.cli import main
+from slime_vlm.cli.terminal import collector_paused
 from slime_vlm.errors import InputError
 from tests.media.test_video import write_clip
 from tests.tiny_reader import save_tiny_reader
@@ -43,6 +47,25 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_collector_rests_during_imports_alone():
+    assert gc.isenabled()
+    frozen = gc.get_freeze_count()
+    with collector_paused():
+        assert not gc.isenabled()
+        kept = [[] for _ in range(1000)]
+    assert gc.isenabled()
+    assert gc.get_freeze_count() >= frozen + len(kept)
+    gc.unfreeze()
+    gc.disable()
+    try:
+        with collector_paused():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 def test_version():
@@ -96,6 +119,35 @@ def test_ask_streams_one_answer(slime, checkpoint, page):
     assert out.count("\n") >= 1
     expected = slime("ask", page, "-q", "What is the total?", "-m", checkpoint, "--max-new-tokens", 8, "--json")[1]
     assert out.strip() == json.loads(expected)["answer"]
+
+
+def piped(monkeypatch, content: bytes, terminal: bool = False) -> None:
+    """Let standard input hold some bytes."""
+    stream = io.TextIOWrapper(io.BytesIO(content))
+    monkeypatch.setattr(stream, "isatty", lambda: terminal)
+    monkeypatch.setattr(sys, "stdin", stream)
+
+
+def test_ask_reads_an_image_from_standard_input(slime, monkeypatch, checkpoint, page, tmp_path):
+    arguments = ("-q", "a?", "-m", checkpoint, "--max-new-tokens", 4)
+    expected = slime("ask", page, *arguments)
+    piped(monkeypatch, page.read_bytes())
+    assert slime("ask", "-", *arguments, "--show", tmp_path / "a.png") == expected
+    assert (tmp_path / "a.png").is_file()
+    piped(monkeypatch, page.read_bytes())
+    code, out, _ = slime("ask", page, "-", *arguments, "--json")
+    assert (code, [json.loads(line)["image"] for line in out.splitlines()]) == (0, [str(page), "-"])
+
+
+def test_what_standard_input_cannot_be(slime, monkeypatch, page):
+    for content, terminal, names, expected in (
+        (b"no image", False, ["-"], "slime: standard input: not an image"),
+        (b"", False, ["-"], "standard input is empty, expected an image"),
+        (b"", True, ["-"], "which is a terminal; pipe one: slime ask - < photo.png"),
+        (page.read_bytes(), False, ["-", "-"], "holds one image; name it once"),
+    ):
+        piped(monkeypatch, content, terminal)
+        assert expected in failure_line(slime("ask", *names, "-q", "a?"))
 
 
 def test_ask_json_has_a_line_for_each_image_and_question(slime, checkpoint, page, tmp_path):
@@ -320,6 +372,22 @@ def test_pages_writes_records_and_images(slime, tmp_path):
     assert [(tmp_path / "pages" / record["image"]).exists() for record in records] == [True, True]
     assert "nonsense" in failure_line(slime("pages", "--out", tmp_path / "pages", "--kind", "nonsense"))
     assert "nonsense" in failure_line(slime("pages", "--out", tmp_path / "pages", "--split", "nonsense"))
+
+
+def test_pages_with_the_font_of_pillow_alone(slime, tmp_path, monkeypatch):
+    from slime_vlm.pages import fonts
+
+    found = importlib.util.find_spec
+    monkeypatch.setattr(fonts.importlib.util, "find_spec", lambda name: None if "font" in name else found(name))
+    fonts._path.cache_clear()
+    fonts.font_metrics.cache_clear()
+    fonts._font.cache_clear()
+    said = failure_line(slime("pages", "--out", tmp_path / "all", "--count", 1))
+    assert 'pip install "slime-vlm[eval]", or take the font of Pillow: slime pages --fonts pillow' in said
+    assert slime("pages", "--out", tmp_path / "own", "--count", 1, "--fonts", "pillow")[0] == 0
+    assert len(list((tmp_path / "own").rglob("*.png"))) == 1
+    folder = slime("pages", "--out", tmp_path / "own", "--count", 1, "--fonts", tmp_path)
+    assert "expected pillow, or --source browser" in failure_line(folder)
 
 
 def test_convert_and_train_name_what_is_missing(slime, tmp_path):

@@ -193,7 +193,7 @@ def test_tokens_of_a_model(slime: Any, tmp_path: Path) -> None:
     assert [(f["id"], f["kind"]) for f in source["findings"]] == [("long", "over-long"), ("marked", "special-token")]
     assert source["tiles"] == {"2": 1}
     assert source["longest"] > 400
-    assert sum(source["tokens"].values()) == 2
+    assert sum(source["tokens"].values()) == 3
     assert "special-token (allowed)" in said
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == ["short", "marked"]
     assert slime("data", "check", out, "-m", model, "--allow", "special-token")[0] == 0

@@ -107,3 +107,15 @@ def test_each_tar_is_scanned_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         for shard in shards:
             assert open_stored_image(f"{shard.name}/a.png", tmp_path).size == (40, 30)
     assert scanned == shards
+
+
+def test_windows_separators_get_a_hint(root: Path) -> None:
+    with pytest.raises(MissingImageError, match=r"write / between folders, not \\$"):
+        open_stored_image("sub\\a.png", root)
+    with pytest.raises(MissingImageError, match=r"no such file$"):
+        open_stored_image("sub/b.png", root)
+
+
+def test_base64_text_beyond_ascii_is_one_line(root: Path) -> None:
+    with pytest.raises(DataError, match="the base64 text of the image is damaged"):
+        open_stored_image("data:image/png;base64,\u00e9", root)

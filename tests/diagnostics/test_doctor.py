@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import tomllib
+from email.message import Message
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -22,12 +25,37 @@ REQUIREMENTS = [
 
 
 def test_what_an_extra_lacks():
-    assert doctor.missing_of("test", REQUIREMENTS) == []
-    pytest_found, absent = doctor.missing_of("future", REQUIREMENTS)
-    assert "(needs >=9999)" in pytest_found
-    assert absent == "no-such-distribution"
+    assert doctor.missing_of("test", REQUIREMENTS) == ([], [])
+    absent, outdated = doctor.missing_of("future", REQUIREMENTS)
+    assert absent == ["no-such-distribution"]
+    (pytest_found,) = outdated
+    assert pytest_found.startswith("pytest ")
+    assert pytest_found.endswith("(needs >=9999)")
     # Extras that name each other end nowhere else.
-    assert doctor.missing_of("all", REQUIREMENTS) == [pytest_found, absent]
+    assert doctor.missing_of("all", REQUIREMENTS) == (absent, outdated)
+
+
+def test_an_extra_that_is_not_installed_is_optional_and_an_old_one_is_wrong(monkeypatch):
+    requires = ["pytest>=1; extra == 'dev'", "no-such-pdf; extra == 'pdf'", "pytest>=9999; extra == 'tiff'"]
+    metadata = Message()
+    for extra in ("dev", "pdf", "tiff"):
+        metadata["Provides-Extra"] = extra
+    monkeypatch.setattr(doctor.importlib.metadata, "metadata", lambda name: metadata)
+    monkeypatch.setattr(doctor.importlib.metadata, "requires", lambda name: requires)
+    found = {finding.topic: finding for finding in doctor._extras()}
+    assert {topic: finding.state for topic, finding in found.items()} == {
+        "extra dev": "ok",
+        "extra pdf": "optional",
+        "extra tiff": "wrong",
+    }
+    assert found["extra pdf"].text == "adds pages of PDF files (no-such-pdf): pip install 'slime-vlm[pdf]'"
+    assert "found pytest " in found["extra tiff"].text
+
+
+def test_every_extra_has_its_purpose():
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    declared = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert set(declared) == set(doctor.PURPOSES)
 
 
 def test_every_extra_is_told():
@@ -42,7 +70,7 @@ def test_a_broken_part_is_a_line_and_not_the_end(monkeypatch):
 
     monkeypatch.setattr(doctor, "_devices", broken)
     found = {finding.topic: finding for finding in doctor.examine()}
-    assert found["devices"].state == "missing"
+    assert found["devices"].state == "wrong"
     assert "\n" not in found["devices"].text
     assert "model nano" in found
 
@@ -57,4 +85,6 @@ def test_the_command(monkeypatch, capsys, as_json):
     if as_json:
         assert all(list(finding) == ["topic", "state", "text"] for finding in json.loads(out))
     else:
-        assert all(line.startswith(("ok", "note", "missing")) for line in out.splitlines())
+        *lines, summary = out.splitlines()
+        assert all(line.startswith(("ok", "note", "wrong", "optional")) for line in lines)
+        assert " wrong; " in summary

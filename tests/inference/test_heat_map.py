@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from slime_vlm.inference.fonts import font_for
 from slime_vlm.inference.heat_map import LocalSelection, draw_overlay, drawing_copy, paint_selection, plot_selection
-from slime_vlm.inference.side_panel import font_for, wrapped
+from slime_vlm.inference.side_panel import wrapped
 from slime_vlm.model.tiling import choose_grid
 
 SIDE = 12

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from slime_vlm.errors import MediaError
 from slime_vlm.media import open_image, to_rgb
@@ -173,3 +173,10 @@ def test_pillow_limit_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     assert open_image(path).size == (400, 300)
     assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+def test_eps_without_ghostscript_says_what_is_missing(tmp_path, monkeypatch):
+    path = saved(tmp_path, Image.new("RGB", (8, 8), "red"), "a.eps")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", False)
+    with pytest.raises(MediaError, match="an EPS file needs Ghostscript, which is not installed; convert it to PNG"):
+        open_image(path)

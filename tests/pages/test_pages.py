@@ -272,7 +272,7 @@ def test_a_missing_font_package_is_named(monkeypatch):
     from slime_vlm.pages import fonts
 
     monkeypatch.setitem(fonts.FONTS, "Missing", fonts.FontFile("Missing", "no_such_package", "a.ttf"))
-    with pytest.raises(ConfigError, match=r"slime-vlm\[train\]"):
+    with pytest.raises(ConfigError, match=r"slime-vlm\[eval\].*slime pages --fonts pillow"):
         fonts.font_metrics("Missing")
 
 

@@ -409,3 +409,13 @@ def test_pipeline(answering):
     new = model.generate(**direct, max_new_tokens=4, do_sample=False)[0, direct["input_ids"].shape[1] :]
     answer = pipe(text=messages, max_new_tokens=4, do_sample=False, return_full_text=False)[0]["generated_text"]
     assert answer == processor.decode(new, skip_special_tokens=True)
+
+
+def test_prompt_and_image_in_the_order_of_llava_is_one_clear_line() -> None:
+    _, processor = tiny_reader()
+    image = Image.new("RGB", (30, 30))
+    for first, second in (("<image>?", image), (["<image>?"], [image]), ("<image>?", np.zeros((30, 30, 3), np.uint8))):
+        with pytest.raises(InputError, match=r"the order is processor\(images, text\); name the arguments") as caught:
+            processor(first, second)
+        assert "\n" not in str(caught.value)
+    assert "pixel_values" in processor(image, "<image>?")

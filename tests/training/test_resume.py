@@ -95,6 +95,23 @@ def test_killed_in_a_stage(stage: str, recipe: Path, unbroken: Path, tmp_path: P
     assert_same_run(stage, out, unbroken)
 
 
+def test_killed_before_the_first_checkpoint(unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = mini_recipe()
+    recipe, out = write_recipe(tmp_path, values), tmp_path / "run"
+    train(recipe, out, ["encoder"], resume=True)
+    nothing = f"nothing to resume in {out}: the run starts from the beginning"
+    assert nothing in capsys.readouterr().err.replace("\n", "")
+    # What such a kill leaves: the folder of the stage, with a torn checkpoint at most.
+    shutil.rmtree(out / "encoder" / "model")
+    shutil.rmtree(out / "encoder" / "runs")
+    (out / "encoder" / "checkpoint-1").mkdir()
+    train(recipe, out, ["encoder"], resume=True)
+    said = capsys.readouterr().err
+    assert said.count("stage encoder: no complete checkpoint, starting over\n") == 1
+    assert "nothing to resume" not in said
+    assert_same_run("encoder", out, unbroken)
+
+
 def test_interrupted_and_resumed(recipe: Path, unbroken: Path, tmp_path: Path) -> None:
     out, file = tmp_path / "run", tmp_path / "said"
     command = ["train", str(recipe), "--out", str(out), "--stage", "encoder"]

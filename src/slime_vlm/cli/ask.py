@@ -9,17 +9,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from slime_vlm.cli.drawings import check_target, save_drawing
-from slime_vlm.cli.images import AllowUrl, Dpi, Frames, Images, MaxDownload, MaxPixels, WindowText, image_opener
+from slime_vlm.cli.drawings import check_target, report_missing_letters, save_drawing
+from slime_vlm.cli.images import (
+    STANDARD_INPUT,
+    AllowUrl,
+    Dpi,
+    Frames,
+    ImagesOrInput,
+    MaxDownload,
+    MaxPixels,
+    WindowText,
+    image_opener,
+    opening_from,
+    standard_input,
+)
 from slime_vlm.cli.model_options import Device, Dtype, MaxLocalTokens, MaxNewTokens, MaxTiles, Model, Quantization
-from slime_vlm.cli.terminal import busy, quiet_transformers, write
+from slime_vlm.cli.terminal import busy, collector_paused, quiet_transformers, write
 
 if TYPE_CHECKING:
     from slime_vlm.inference.answering import Answer
 
 
 def ask(
-    images: Images,
+    context: typer.Context,
+    images: ImagesOrInput,
     questions: Annotated[
         list[str],
         typer.Option("--question", "-q", help="Question to ask. Repeat the option to ask several about every image."),
@@ -67,10 +80,12 @@ def ask(
                 f"{ESCAPED_PLACEHOLDER} for the word itself"
             )
     for spec in images:
-        check_spec(spec, allow_url)
+        if spec != STANDARD_INPUT:
+            check_spec(spec, allow_url)
     if show is not None:
         check_target(show, "--show")
-    open_image = image_opener(max_pixels, dpi, window, allow_url, max_download, frames)
+    stored = context.with_resource(standard_input(images))
+    open_image = opening_from(stored, image_opener(max_pixels, dpi, window, allow_url, max_download, frames))
     for spec in images[1:]:
         # Opened again later: all images at once may not fit in memory. Addresses are downloaded only once.
         if not is_address(spec):
@@ -81,9 +96,10 @@ def ask(
 
     with busy(f"loading {model}"):
         start = time.perf_counter()
-        from slime_vlm import load
-        from slime_vlm.inference.answering import encode
-        from slime_vlm.inference.heat_map import drawing_copy
+        with collector_paused():
+            from slime_vlm import load
+            from slime_vlm.inference.answering import encode
+            from slime_vlm.inference.heat_map import drawing_copy
 
         quiet_transformers()
         limits = {"max_local_tokens": max_local_tokens, "max_tiles": max_tiles}
@@ -117,6 +133,7 @@ def ask(
                 answer_number = number * len(questions) + index + 1
                 target = show.with_stem(f"{show.stem}-{answer_number}") if several else show
                 save_drawing(answer.draw(canvas), target)
+                report_missing_letters(f"{question} {answer.text}")
             # The next answer reuses the model and the opened image.
             loading = opening = 0.0
 

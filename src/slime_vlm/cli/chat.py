@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from slime_vlm.cli.drawings import check_target, save_drawing
+from slime_vlm.cli.drawings import check_target, report_missing_letters, save_drawing
 from slime_vlm.cli.images import (
     AllowUrl,
     Dpi,
@@ -25,7 +25,7 @@ from slime_vlm.cli.images import (
     image_opener,
 )
 from slime_vlm.cli.model_options import Device, Dtype, MaxLocalTokens, MaxNewTokens, MaxTiles, Model, Quantization
-from slime_vlm.cli.terminal import busy, quiet_transformers, write
+from slime_vlm.cli.terminal import busy, collector_paused, quiet_transformers, write
 
 if TYPE_CHECKING:
     from slime_vlm.inference.conversation import Conversation
@@ -72,8 +72,9 @@ def chat(
     open_image = image_opener(max_pixels, dpi, window, allow_url, max_download, frames)
     opened = [(Path(spec).name, open_image(spec)) for spec in images]
     with busy(f"loading {model}"):
-        from slime_vlm import load
-        from slime_vlm.inference.conversation import Conversation
+        with collector_paused():
+            from slime_vlm import load
+            from slime_vlm.inference.conversation import Conversation
 
         quiet_transformers()
         limits = {"max_local_tokens": max_local_tokens, "max_tiles": max_tiles}
@@ -177,6 +178,8 @@ def _show(conversation: Conversation, target: Path | None) -> None:
         path = target.with_stem(f"{target.stem}-{number}") if len(drawings) > 1 else target
         save_drawing(drawing, path)
         typer.secho(str(path), dim=True)
+    reply = conversation.replies[-1]
+    report_missing_letters(f"{reply.question} {reply.text}")
 
 
 @contextmanager

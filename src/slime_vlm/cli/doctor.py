@@ -13,7 +13,8 @@ def doctor(
 ) -> None:
     """Report versions, devices and optional packages, one line each.
 
-    Each line starts with `ok`, `missing` (a feature cannot be used) or `note`.
+    Each line starts with `ok`, `wrong` (it does not work as it is), `optional` (an extra that is not installed) or
+    `note`.
 
     Example: `slime doctor`
     """
@@ -27,7 +28,16 @@ def doctor(
         typer.echo(json.dumps(as_dicts(found)))
         return
     width = max(len(finding.topic) for finding in found)
-    colours = {"ok": typer.colors.GREEN, "missing": typer.colors.RED, "note": typer.colors.YELLOW}
+    colours = {
+        "ok": typer.colors.GREEN,
+        "wrong": typer.colors.RED,
+        "optional": typer.colors.CYAN,
+        "note": typer.colors.YELLOW,
+    }
     for finding in found:
-        state = typer.style(f"{finding.state:<7}", fg=colours[finding.state])
+        state = typer.style(f"{finding.state:<8}", fg=colours[finding.state])
         typer.echo(f"{state}  {finding.topic:<{width}}  {finding.text}")
+    wrong, optional = (sum(finding.state == state for finding in found) for state in ("wrong", "optional"))
+    typer.echo(
+        f"{wrong or 'nothing'} wrong; {optional or 'no'} optional extra(s) not installed, each only for its feature"
+    )

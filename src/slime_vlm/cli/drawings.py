@@ -39,3 +39,18 @@ def save_drawing(image: Image.Image, path: Path) -> None:
     """Write a drawing, and make the folders it needs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)
+
+
+def report_missing_letters(text: str) -> None:
+    """Say on standard error which letters of a drawn text no font on this machine has."""
+    import typer
+
+    from slime_vlm.inference.fonts import missing_letters
+
+    missing = missing_letters(text)
+    if missing:
+        shown = missing[:8] + ("…" if len(missing) > 8 else "")
+        typer.echo(
+            f"slime: no installed font has {shown}, drawn as boxes; install one that has, such as Noto Sans CJK",
+            err=True,
+        )

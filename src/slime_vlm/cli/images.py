@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +22,14 @@ Images = Annotated[
     typer.Argument(
         metavar="IMAGE",
         help="One or more images or videos, of any size. `scan.pdf#3` selects page 3 of a file with pages.",
+    ),
+]
+ImagesOrInput = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IMAGE",
+        help="One or more images or videos, of any size. `scan.pdf#3` selects page 3 of a file with pages, `-` reads "
+        "an image from standard input.",
     ),
 ]
 MaxPixels = Annotated[
@@ -79,6 +91,9 @@ Frames = Annotated[
 
 OpenImage = Callable[[str], "OpenedInput"]
 
+STANDARD_INPUT = "-"
+"""The name of the image that is read from standard input."""
+
 
 def image_opener(
     max_pixels: int | None,
@@ -104,3 +119,44 @@ def image_opener(
         allow_url=allow_url,
         max_download=MAX_DOWNLOAD if max_download is None else int(max_download * 1e6),
     )
+
+
+@contextmanager
+def standard_input(specs: Sequence[str]) -> Iterator[Path | None]:
+    """Store what comes from standard input in a file, for as long as the block runs; None if no spec is `-`.
+
+    Raises:
+        InputError: Several specs are `-`, or standard input is a terminal or empty.
+    """
+    from slime_vlm.errors import InputError
+
+    if STANDARD_INPUT not in specs:
+        yield None
+        return
+    if specs.count(STANDARD_INPUT) > 1:
+        raise InputError("- stands for standard input, which holds one image; name it once")
+    if sys.stdin.isatty():
+        raise InputError("- reads an image from standard input, which is a terminal; pipe one: slime ask - < photo.png")
+    content = sys.stdin.buffer.read()
+    if not content:
+        raise InputError("standard input is empty, expected an image")
+    with tempfile.TemporaryDirectory(prefix="slime-") as folder:
+        path = Path(folder) / "standard input"
+        path.write_bytes(content)
+        yield path
+
+
+def opening_from(stored: Path | None, open_image: OpenImage) -> OpenImage:
+    """Return `open_image` for specs of which `-` is a stored file. Its errors name standard input."""
+
+    def opened(spec: str) -> OpenedInput:
+        if stored is None or spec != STANDARD_INPUT:
+            return open_image(spec)
+        from slime_vlm.errors import MediaError
+
+        try:
+            return open_image(str(stored))
+        except MediaError as error:
+            raise MediaError(str(error).replace(str(stored), stored.name)) from error
+
+    return opened

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,7 +46,11 @@ def pages(
     ] = None,
     fonts: Annotated[
         Path | None,
-        typer.Option("--fonts", help="Folder of fonts from scripts/fetch_fonts.py, for `browser` pages."),
+        typer.Option(
+            "--fonts",
+            help="`pillow`: the one font that needs no extra package, for pages of the renderer. Or a folder of fonts "
+            "from scripts/fetch_fonts.py, for `browser` pages.",
+        ),
     ] = None,
 ) -> None:
     """Render pages with questions and answers.
@@ -55,10 +59,10 @@ def pages(
 
     Example: `slime pages --out pages --count 20 --kind form --split heldout`
     """
+    from slime_vlm.errors import ConfigError
     from slime_vlm.pages import PageSettings, write_pages
 
     if source != "renderer" or look != "clean":
-        from slime_vlm.errors import ConfigError
         from slime_vlm.pages.writing_readable import page_source, write_readable_pages
 
         if kind:
@@ -66,6 +70,10 @@ def pages(
         write_readable_pages(out, count, seed, page_source(source, split, pdfs=pdfs, fonts=fonts), look)
         typer.echo(f"{count} pages in {out}")
         return
-    settings = {"split": split, "kinds": dict.fromkeys(kind, 1.0)} if kind else {"split": split}
+    if fonts not in (None, Path("pillow")):
+        raise ConfigError(f"--fonts {fonts}: expected pillow, or --source browser; leave it out for all fonts")
+    settings: dict[str, Any] = {"split": split, "fonts": "all" if fonts is None else "pillow"}
+    if kind:
+        settings["kinds"] = dict.fromkeys(kind, 1.0)
     write_pages(out, count, seed, PageSettings(**settings))
     typer.echo(f"{count} pages in {out}")

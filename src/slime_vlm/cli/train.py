@@ -22,6 +22,14 @@ def train(
             show_default="runs/NAME OF THE RECIPE",
         ),
     ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            "--images",
+            help="Folder, zip or tar file that image paths of the records are relative to.",
+            show_default="the recipe's, or beside the records",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in `--out` from its last checkpoint.")
     ] = False,
@@ -78,4 +86,5 @@ def train(
     from slime_vlm.training.planning.dry_run import Hardware
     from slime_vlm.training.run import train as run_recipe
 
-    run_recipe(recipe, out, stage or [], resume, dry_run, overrides or [], Hardware(tflops=tflops, **planned))
+    hardware = Hardware(tflops=tflops, **planned)
+    run_recipe(recipe, out, stage or [], resume, dry_run, overrides or [], hardware, images)

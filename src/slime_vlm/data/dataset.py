@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from slime_vlm.data.images import open_stored_image, stored_image_size
+from slime_vlm.data.reading import Encode, OpenImage, Reading, read_whole
 from slime_vlm.data.source import Source
 from slime_vlm.errors import DataError
 
@@ -22,7 +21,7 @@ class RecordDataset:
         open_image: Opens a stored image, given its value in the record and the folder that paths start from.
     """
 
-    def __init__(self, *sources: Source, open_image: Callable[[Any, Path], Any] = open_stored_image) -> None:
+    def __init__(self, *sources: Source, open_image: OpenImage = open_stored_image) -> None:
         self.sources, self.open_image = sources, open_image
         self.lengths = [len(source) for source in sources]
         self.starts = np.concatenate([[0], np.cumsum(self.lengths, dtype=np.int64)])
@@ -51,20 +50,28 @@ class RecordDataset:
         """Return how many records of each source make up a share of it, but never all of them."""
         return [min(math.floor(share * length), length - 1) for length in self.lengths]
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return the `id` and `conversations` of a record, and its opened `images`.
+    def read(self, index: int, encode: Encode | None = None) -> Reading:
+        """Read a record and open its images, and note what is wrong with it, see `reading.read_whole`.
 
         Raises:
-            DataError: The record or one of its images cannot be used.
+            DataError: Training refuses the record.
         """
         number, row = self.locate(index)
         source = self.sources[number]
-        record = source[row]
-        try:
-            images = [self.open_image(value, source.images) for value in record.images]
-        except DataError as error:
-            raise DataError(f"{self.name_of(index)}: {error}") from error
-        return {"id": record.id, "images": images, "conversations": record.conversations}
+        reading = read_whole(source, row, self.open_image, encode)
+        if reading.refusal is not None:
+            raise DataError(f"{source.name_of(row, reading.id)}: {reading.refusal.message}")
+        return reading
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return the `id` and `conversations` of a record in the published form, and its opened `images`.
+
+        Raises:
+            DataError: Training refuses the record.
+        """
+        reading = self.read(index)
+        assert reading.record is not None
+        return {"id": reading.id, "images": reading.images, "conversations": reading.record.conversations}
 
     def sizes(self, index: int) -> tuple[list[tuple[int, int] | None], int]:
         """Return the sizes of a record's images, and the number of characters of its turns.
@@ -77,10 +84,14 @@ class RecordDataset:
         number, row = self.locate(index)
         source = self.sources[number]
         record = source[row]
-        turns = (str(turn.get("value", turn.get("content"))) for turn in record.conversations)
-        return [stored_image_size(value, source.images) for value in record.images], sum(map(len, turns))
+        characters = sum(len(turn["value"]) for turn in record.conversations)
+        return [stored_image_size(value, source.images) for value in record.images], characters
 
     def name_of(self, index: int) -> str:
         """Return the name of a record in messages: its source, and its id or else its index."""
         number, row = self.locate(index)
-        return self.sources[number].name_of(row)
+        source = self.sources[number]
+        try:
+            return source.name_of(row, source[row].id)
+        except DataError:
+            return source.name_of(row, None)

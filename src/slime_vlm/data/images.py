@@ -7,7 +7,6 @@ see `evaluation.images`.
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import os
 import re
@@ -115,8 +114,8 @@ def stored_bytes(value: Any) -> bytes | None:
     Raises:
         DataError: The base64 text is damaged.
     """
-    if isinstance(value, Mapping):
-        value = value.get("bytes")
+    if isinstance(value, Mapping) and value.get("bytes") is not None:
+        value = value["bytes"]
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     if not isinstance(value, str):
@@ -128,7 +127,8 @@ def stored_bytes(value: Any) -> bytes | None:
         return None
     try:
         return base64.b64decode(value, validate=False)
-    except binascii.Error as error:
+    # binascii.Error is one, too. The other kind is text beyond ASCII.
+    except ValueError as error:
         raise DataError(f"the base64 text of the image is damaged ({error})") from None
 
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from slime_vlm.errors import DataError
+from slime_vlm.data.problems import RecordError
+from slime_vlm.data.record_formats import brief, format_of, stored_image, turns_and_images
 
-FIELDS = ("id", "image", "images", "conversations", "messages")
-"""Keys that are interpreted. All others are kept in `Record.rest`."""
+MAX_DEPTH = 64
+"""Levels of lists and mappings that a record may have."""
 
 
 @dataclass(frozen=True)
@@ -19,13 +20,13 @@ class Record:
     Attributes:
         id: Its id, or None.
         images: Its images as they are stored, see `images.open_stored_image`.
-        conversations: Turns, `{"from", "value"}` or `{"role", "content"}`.
+        conversations: Turns `{"from", "value"}`. `from` is human, gpt or system.
         rest: All other keys.
     """
 
     id: str | int | None
     images: list[Any]
-    conversations: list[dict[str, Any]]
+    conversations: list[dict[str, str]]
     rest: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -36,34 +37,68 @@ class Record:
 
 
 def read_record(raw: Any) -> Record:
-    """Read a record in the published form.
+    """Read a record in any format of `record_formats.FORMATS`.
 
-    `image` (or `images`) is one image, a list of them, or absent. `conversations` may be called `messages`.
+    `image` (or `images`) is one image, a list of them, or absent.
 
     Raises:
-        DataError: The value does not have this form. The message does not name the record.
+        RecordError: The value has none of these forms. The message does not name the record.
     """
     if not isinstance(raw, Mapping):
-        raise DataError(f"{raw!r:.80} is not a record, expected keys and values with 'conversations'")
-    turns = raw.get("conversations", raw.get("messages"))
-    if not isinstance(turns, list) or not turns or not all(isinstance(turn, Mapping) for turn in turns):
-        raise DataError("the record has no 'conversations', expected a list of turns")
+        raise RecordError(f"{brief(raw)} is not a record, expected keys and values with 'conversations'")
+    present = {key: value for key, value in raw.items() if value is not None}
+    form = format_of(present)
+    if form is None:
+        raise RecordError("the record has no 'conversations', 'messages', 'query' or 'instruction', expected one")
+    identity = id_of(raw)
+    if identity is None and "id" in present:
+        raise RecordError(f"'id' is {brief(present['id'])}, expected text or a whole number")
+    stored = present.get("image", present.get("images", []))
+    listed = [stored_image(value) for value in (stored if isinstance(stored, list) else [stored])]
+    turns, images = turns_and_images(form, present, listed)
     for index, turn in enumerate(turns):
-        _check_text(index, turn.get("value", turn.get("content")))
-    stored = raw.get("image") if raw.get("image") is not None else raw.get("images")
-    images = [] if stored is None else stored if isinstance(stored, list) else [stored]
-    identity = raw.get("id")
-    if not isinstance(identity, str | int | None):
-        raise DataError(f"'id' is {identity!r:.80}, expected text or a whole number")
-    rest = {key: value for key, value in raw.items() if key not in FIELDS}
-    return Record(identity, list(images), [dict(turn) for turn in turns], rest)
+        _check_text(f"turn {index}", turn["value"])
+    _check_values(raw)
+    rest = {key: value for key, value in raw.items() if key not in ("id", "image", "images", *form.keys)}
+    return Record(identity, images, turns, rest)
 
 
-def _check_text(index: int, value: Any) -> None:
+def id_of(raw: Any) -> str | int | None:
+    """Return the id of a record that may be damaged, or None."""
+    identity = raw.get("id") if isinstance(raw, Mapping) else None
+    return identity if isinstance(identity, int) or (isinstance(identity, str) and _half_of(identity) is None) else None
+
+
+def _check_text(where: str, text: str) -> None:
     """Refuse half of a surrogate pair. JSON can express it, but tokenizers and files cannot hold it."""
+    half = _half_of(text)
+    if half is not None:
+        raise RecordError(f"{where} holds {half!r}, half of a character: correct the text")
+
+
+def _half_of(text: str) -> str | None:
+    """Return the first half of a surrogate pair in a text, or None."""
+    if text.isascii():
+        return None
     try:
-        if isinstance(value, str):
-            value.encode("utf-8")
+        text.encode("utf-8")
     except UnicodeEncodeError as error:
-        half = value[error.start]
-        raise DataError(f"turn {index} holds {half!r}, half of a character: correct the text") from None
+        return text[error.start]
+    return None
+
+
+def _check_values(raw: Any) -> None:
+    """Refuse what no file, console or tokenizer can hold, at any depth of a record."""
+    level = [raw]
+    for _ in range(MAX_DEPTH):
+        below: list[Any] = []
+        for value in level:
+            if isinstance(value, str):
+                _check_text("the record", value)
+            elif isinstance(value, Mapping):
+                below += [*value, *value.values()]
+            elif isinstance(value, list):
+                below += value
+        level = below
+    if level:
+        raise RecordError(f"the record is nested more than {MAX_DEPTH} levels deep")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from slime_vlm.data.record import Record, read_record
+from slime_vlm.data.record import Record, id_of, read_record
 from slime_vlm.errors import DataError
 
 
@@ -53,14 +53,8 @@ class Source(ABC):
             raw = self.read(index)
             return read_record(raw)
         except DataError as error:
-            found = raw.get("id") if isinstance(raw, dict) else None
-            name = repr(found) if isinstance(found, str | int) else index
-            raise DataError(f"{self.name}: record {name}: {error}") from None
+            raise DataError(f"{self.name_of(index, id_of(raw))}: {error}") from None
 
-    def name_of(self, index: int) -> str:
+    def name_of(self, index: int, identity: str | int | None) -> str:
         """Return the name of a record in messages: the source, and the id or else the index."""
-        try:
-            found = self[index].id
-        except DataError:
-            found = None
-        return f"{self.name}: record {index if found is None else found!r}"
+        return f"{self.name}: record {index if identity is None else identity!r}"

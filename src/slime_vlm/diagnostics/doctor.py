@@ -14,20 +14,25 @@ from slime_vlm.diagnostics.bf16 import cpu_has_bf16
 
 DISTRIBUTION = "slime-vlm"
 
-# Purposes of the extras. An extra that is missing here is reported by its name alone.
-_PURPOSE = {
+# What every extra adds. A test compares it with the extras that the package declares.
+PURPOSES = {
     "train": "training by recipes",
-    "data": "records in Parquet files and from the datasets library",
     "eval": "rendered pages, benchmarks and ablations",
+    "data": "records in Parquet files and from the datasets library",
     "convert": "Vicuna's tokenizer",
+    "gguf": "language models in GGUF files",
+    "quantize": "language models in int8 and 4 bits",
+    "torchao": "language models in int8 by torchao",
     "tiff": "TIFF with 16 bits, GeoTIFF and rare compressions",
     "dicom": "DICOM images",
     "pdf": "pages of PDF files",
     "heic": "HEIC images",
     "video": "frames of videos",
+    "ocr": "an OCR reader as a baseline of ablations",
     "inputs": "all image formats, and videos",
     "serve": "the server",
-    "dev": "tests and checks",
+    "docs": "the documentation site, for contributors",
+    "dev": "tests and checks, for contributors",
 }
 
 
@@ -37,7 +42,7 @@ class Finding:
 
     Attributes:
         topic: Subject of the finding.
-        state: `ok`, `missing` (a feature cannot be used) or `note`.
+        state: `ok`, `wrong` (something does not work as it is), `optional` (an extra that is not installed) or `note`.
         text: What was found, and what to do about it.
     """
 
@@ -61,7 +66,7 @@ def examine() -> list[Finding]:
         # A broken library must not keep the others from being examined, whatever it raises.
         except Exception as error:
             text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            found.append(Finding(topic, "missing", f"cannot be examined ({text})"))
+            found.append(Finding(topic, "wrong", f"cannot be examined ({text})"))
     return found
 
 
@@ -79,7 +84,7 @@ def _versions() -> list[Finding]:
         elif name == DISTRIBUTION:
             found.append(Finding(name, "note", "runs from source, not installed: pip install -e ."))
         else:
-            found.append(Finding(name, "missing", f"not installed: pip install {DISTRIBUTION}"))
+            found.append(Finding(name, "wrong", f"not installed: pip install {DISTRIBUTION}"))
     return found
 
 
@@ -120,7 +125,7 @@ def _models() -> list[Finding]:
         if (folder / "model.safetensors").is_file():
             found.append(Finding(f"model {name}", "ok", "shipped with the package"))
         else:
-            found.append(Finding(f"model {name}", "missing", "not in this installation; reinstall the package"))
+            found.append(Finding(f"model {name}", "wrong", "not in this installation; reinstall the package"))
     return found
 
 
@@ -136,38 +141,47 @@ def _extras() -> list[Finding]:
         if not any(_is_of(requirement, extra) for requirement in requirements):
             found.append(Finding(f"extra {extra}", "note", "reserved, installs nothing yet"))
             continue
-        lacking = missing_of(extra, requirements)
-        topic, purpose = f"extra {extra}", _PURPOSE.get(extra, "")
-        if lacking:
-            text = f"{', '.join(lacking)}; pip install '{DISTRIBUTION}[{extra}]'"
-            found.append(Finding(topic, "missing", f"{purpose}: {text}" if purpose else text))
+        absent, outdated = missing_of(extra, requirements)
+        topic, purpose = f"extra {extra}", PURPOSES.get(extra, "more features")
+        install = f"pip install '{DISTRIBUTION}[{extra}]'"
+        if outdated:
+            found.append(Finding(topic, "wrong", f"{purpose}: found {', '.join(outdated)}; {install}"))
+        elif absent:
+            found.append(Finding(topic, "optional", f"adds {purpose} ({', '.join(absent)}): {install}"))
         else:
-            found.append(Finding(topic, "ok", purpose or "all there"))
+            found.append(Finding(topic, "ok", purpose))
     return found
 
 
-def missing_of(extra: str, requirements: list[Requirement], seen: frozenset[str] = frozenset()) -> list[str]:
-    """Return the requirements of an extra that are not met, as `name` or `name 1.0 (needs >=2)`.
+def missing_of(
+    extra: str, requirements: list[Requirement], seen: frozenset[str] = frozenset()
+) -> tuple[list[str], list[str]]:
+    """Return the requirements of an extra that are not installed, and those whose version does not fit.
+
+    The latter are written as `name 1.0 (needs >=2)`.
 
     Args:
         extra: Name of the extra.
         requirements: All requirements of the package, with their markers.
         seen: Extras that include this one, for extras that name other extras of the package.
     """
-    lacking: list[str] = []
+    absent: list[str] = []
+    outdated: list[str] = []
     for requirement in requirements:
         if not _is_of(requirement, extra):
             continue
         if requirement.name == DISTRIBUTION:
             for other in sorted(requirement.extras - seen - {extra}):
-                lacking += missing_of(other, requirements, seen | {extra})
+                inner = missing_of(other, requirements, seen | {extra})
+                absent += inner[0]
+                outdated += inner[1]
             continue
         version = _version(requirement.name)
         if version is None:
-            lacking.append(requirement.name)
+            absent.append(requirement.name)
         elif not requirement.specifier.contains(version, prereleases=True):
-            lacking.append(f"{requirement.name} {version} (needs {requirement.specifier})")
-    return list(dict.fromkeys(lacking))
+            outdated.append(f"{requirement.name} {version} (needs {requirement.specifier})")
+    return list(dict.fromkeys(absent)), list(dict.fromkeys(outdated))
 
 
 def _is_of(requirement: Requirement, extra: str) -> bool:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from slime_vlm.inference.fonts import font_for
+
 INK, MUTED, PAPER = (28, 31, 38), (110, 114, 122), (250, 250, 247)
 _TRACK = (224, 224, 219)
 _LINE_STEP = 1.32
-# Not Latin letters, but Pillow's own font has them.
-_PUNCTUATION = "‘’“”…"  # noqa: RUF001
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ class Column:
             if isinstance(part, Words):
                 for number, line in enumerate(lines):
                     step = round(number * _LINE_STEP * part.size * self._size)
-                    font = font_for(round(part.size * self._size), line)
+                    font = font_for(round(part.size * self._size), part.text)
                     draw.text((left, top + y + step), line, font=font, fill=part.colour)
             elif isinstance(part, Share):
                 self._draw_share(draw, part, left, top + y)
@@ -160,24 +158,3 @@ def wrapped(text: str, size: int, width: int, max_lines: int) -> list[str]:
 
 def _length(font: ImageFont.FreeTypeFont, text: str, letters: int) -> int:
     return math.ceil(font.getlength(text[:letters]))
-
-
-@cache
-def _matplotlib_fonts() -> tuple[str, ...]:
-    """Return the path of the font that Matplotlib contains, if it is installed. Matplotlib is not imported."""
-    found = importlib.util.find_spec("matplotlib")
-    folders = (found.submodule_search_locations or []) if found else []
-    return tuple(str(Path(folder, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf")) for folder in folders)
-
-
-def font_for(size: int, text: str) -> ImageFont.FreeTypeFont:
-    """Return Pillow's own font, or for letters beyond Latin a font with more letters if this machine has one."""
-    if any(ord(letter) > 0x24F and letter not in _PUNCTUATION for letter in text):
-        for name in (*_matplotlib_fonts(), "DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf"):
-            try:
-                return ImageFont.truetype(name, size)
-            except OSError:
-                continue
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont)
-    return font

@@ -88,7 +88,9 @@ def font_names(split: str, fonts: str = "all") -> tuple[str, ...]:
     heldout = split == "heldout_fonts"
     names = tuple(n for n, f in FONTS.items() if f.heldout == heldout and (fonts == "all" or f.package == "pillow"))
     if not names:
-        raise ConfigError(f'fonts="{fonts}" has no held-out family: use fonts="all" for the split "heldout_fonts"')
+        raise ConfigError(
+            f"fonts '{fonts}' have no held-out family, which the split heldout_fonts needs; use fonts 'all'"
+        )
     return names
 
 
@@ -102,7 +104,8 @@ def _path(name: str) -> str:
             return str(path)
     raise ConfigError(
         f"font {name} ({face.family}) not found, expected in the package {face.package}: "
-        'run pip install "slime-vlm[train]", or set fonts="pillow"'
+        'run pip install "slime-vlm[eval]", or take the font of Pillow: slime pages --fonts pillow, or fonts: pillow '
+        "under data.pages of a recipe"
     )
 
 

@@ -44,6 +44,11 @@ CONTROL_TOKENS = (
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 """Names of the speakers of a record, in the published form and in chat messages."""
 
+
+class PlaceholderError(DataError):
+    """The image placeholders of a conversation do not fit its images."""
+
+
 Kind = Literal["template", "question", "answer"]
 _WRITTEN: tuple[Kind, Kind] = ("question", "answer")
 
@@ -174,6 +179,12 @@ def get_style(name: str | ConversationStyle | Mapping[str, Any]) -> Conversation
     return found
 
 
+def role_of(message: Mapping[str, Any]) -> str | None:
+    """Return the role of a message of a record, whatever the case of its name; None if there is no such role."""
+    name = message.get("role") if message.get("from") is None else message["from"]
+    return ROLES.get(name.strip().lower()) if isinstance(name, str) else None
+
+
 def turns_from_record(conversations: Sequence[Mapping[str, str]], num_images: int | None = None) -> list[Turn]:
     """Read the turns of a training record in the published form, `[{"from": "human", "value": ...}, ...]`.
 
@@ -186,11 +197,12 @@ def turns_from_record(conversations: Sequence[Mapping[str, str]], num_images: in
             placeholders.
 
     Raises:
-        DataError: A role is unknown, roles do not alternate, or the placeholders do not fit `num_images`.
+        DataError: A role is unknown, or roles do not alternate.
+        PlaceholderError: The placeholders do not fit `num_images`, or a turn that is no question has one.
     """
     turns = []
     for index, message in enumerate(conversations):
-        role = ROLES.get(str(message.get("from", message.get("role"))))
+        role = role_of(message)
         value = message.get("value", message.get("content"))
         if role is None or not isinstance(value, str):
             raise DataError(
@@ -209,11 +221,18 @@ def turns_from_record(conversations: Sequence[Mapping[str, str]], num_images: in
         raise DataError("the conversation has no question, expected at least one human turn; leave the record out")
     if any(role != ("user", "assistant")[index % 2] for index, role in enumerate(roles)):
         raise DataError(f"roles come as {', '.join(roles):.120}, expected user and assistant in turn; fix the record")
+    if num_images is not None and any(PLACEHOLDERS.search(turn.text) for turn in turns):
+        raise PlaceholderError(
+            f"{IMAGE_PLACEHOLDER} stands for an image, and is in an answer, a system text or a word; write "
+            f"{ESCAPED_PLACEHOLDER} for the word itself"
+        )
     if num_images is None or sum(turn.images for turn in turns) != num_images:
         turns = [Turn(turn.role, turn.text, min(turn.images, 1)) for turn in turns]
     found = sum(turn.images for turn in turns)
     if num_images is not None and found != num_images:
-        raise DataError(f"the conversation has {found} image placeholder(s) for {num_images} image(s); fix the record")
+        raise PlaceholderError(
+            f"the conversation has {found} image placeholder(s) for {num_images} image(s); fix the record"
+        )
     return turns
 
 

@@ -193,6 +193,11 @@ class SlimeProcessor(ChatRenderingMixin, StubMixin, CardMixin, ProcessorMixin):
             InputError: There is no text, a text is empty, or placeholders and images do not fit.
             MediaError: A path or URL in `images` cannot be opened as an image.
         """
+        if _is_text(images) and text is not None and not _is_text(text):
+            raise InputError(
+                "images holds text, and text holds images: the order is processor(images, text); name the arguments, "
+                "as in processor(text=..., images=...)"
+            )
         if text is None:
             raise InputError("there is no text, expected one prompt or a list of prompts; pass text=")
         rows = [text] if isinstance(text, str) else list(text)
@@ -420,6 +425,12 @@ class SlimeProcessor(ChatRenderingMixin, StubMixin, CardMixin, ProcessorMixin):
             num_image_tokens=[self.token_layout.num_image_tokens(grid.rows, grid.cols) for grid in grids],
             num_image_patches=[grid.num_views for grid in grids],
         )
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is a prompt or a list of prompts. Paths of images are text, too."""
+    rows = value if isinstance(value, (list, tuple)) else [value]
+    return len(rows) > 0 and all(isinstance(row, str) for row in rows)
 
 
 def _only_last_question(segments: Sequence[Segment]) -> list[Segment]:

@@ -118,13 +118,11 @@ def encode_segments(
     verbatim: set[int] = set()
     position = 0
     for segment in segments:
-        piece = segment.text
-        if segment.literal:
-            # An escaped placeholder is a word. The backslash is dropped, and the rest does not stand for an image.
-            *before, _ = parts = piece.split("\\" + image_token)
-            ends = accumulate(len(part) + len(image_token) for part in before)
-            verbatim |= {position + end - len(image_token) for end in ends}
-            piece = image_token.join(parts)
+        # An escaped placeholder is a word. The backslash is dropped, and the rest does not stand for an image.
+        *before, _ = parts = segment.text.split("\\" + image_token)
+        ends = accumulate(len(part) + len(image_token) for part in before)
+        escaped = [end - len(image_token) for end in ends]
+        piece = image_token.join(parts)
         asked = bytearray(len(piece))
         if segment.kind == "question":
             first = 0
@@ -136,6 +134,9 @@ def encode_segments(
         is_question += asked
         is_answer += bytes([segment.kind == "answer"]) * len(piece)
         is_literal += bytes([segment.literal]) * len(piece)
+        for first in escaped:
+            is_literal[position + first : position + first + len(image_token)] = b"\x01" * len(image_token)
+            verbatim.add(position + first)
         pieces.append(piece)
         position += len(piece)
     text = "".join(pieces)

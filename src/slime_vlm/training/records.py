@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slime_vlm.data import RecordDataset
-from slime_vlm.errors import ConfigError, DataError, InputError
-from slime_vlm.processing.chat_styles import read_turns
+from slime_vlm.data.reading import Reading
+from slime_vlm.errors import ConfigError, DataError
+from slime_vlm.processing.chat_styles import Turn
 from slime_vlm.training.features.cache import StoredImage, pixel_values_of
 
 if TYPE_CHECKING:
@@ -75,42 +76,31 @@ class RecordCollator:
         found = [record for record in records if record is not None]
         if len(found) < len(records):
             return {"bad_records": bad}
-        images = [record["images"] for record in found]
-        conversations = [record["conversations"] for record in found]
+        images = [record.images for record in found]
+        conversations = [record.turns for record in found]
         stored = [image for row in images for image in row if isinstance(image, StoredImage)]
         if stored:
             grids = [image.grid for image in stored]
-            turns = [read_turns(turns, len(row)) for turns, row in zip(conversations, images, strict=True)]
-            batch = self.processor.encode_conversations(turns, image_grids=grids, **self.options)
+            batch = self.processor.encode_conversations(conversations, image_grids=grids, **self.options)
             batch.update(pixel_values_of(stored, self.views))
         else:
             batch = self.processor.encode_conversations(conversations, images=images, **self.options)
         return {**batch, "bad_records": bad}
 
-    def usable(self, index: int, bad: list[BadRecord]) -> dict[str, Any] | None:
+    def usable(self, index: int, bad: list[BadRecord]) -> Reading | None:
         """Return the first usable record from `index` on; None if too many are unusable."""
         number, _ = self.dataset.locate(index)
         for step in range(self.limits[number] + 1):
             candidate = self.dataset.next_of_source(index, step)
             try:
-                record = self.dataset[candidate]
-                self._check(record, candidate)
+                return self.dataset.read(candidate, self._encode_text)
             except DataError as error:
                 bad.append(BadRecord(candidate, str(error)))
-            else:
-                return record
         return None
 
-    def _check(self, record: dict[str, Any], index: int) -> None:
-        """Encode only the text of a record, which shows wrong roles and placeholders without the cost of pixels."""
-        grids = [(1, 1)] * len(record["images"])
-        try:
-            turns = read_turns(record["conversations"], len(grids))
-            if not any(turn.role == "assistant" for turn in turns):
-                raise DataError("no answer after a question, expected turns of human and gpt, human first")
-            self.processor.encode_conversations([turns], image_grids=grids, **self.options)
-        except (DataError, InputError) as error:
-            raise DataError(f"{self.dataset.name_of(index)}: {error}") from error
+    def _encode_text(self, turns: list[Turn], images: list[Any]) -> None:
+        """Encode only the text of a record: a chat template may refuse it, and the pixels would cost much."""
+        self.processor.encode_conversations([turns], image_grids=[(1, 1)] * len(images), **self.options)
 
 
 def part_of_limits(limits: Sequence[int], processes: int, passes: Sequence[float]) -> list[int]:

@@ -25,7 +25,7 @@ from slime_vlm.training.lora import add_lora, merged, save_lora
 from slime_vlm.training.models import base_of, stage_model, start_model
 from slime_vlm.training.planning.dry_run import FEW_STEPS, Hardware, few_steps, print_plan
 from slime_vlm.training.planning.step_flops import training_flops
-from slime_vlm.training.recipe import Recipe, Stage, load_recipe
+from slime_vlm.training.recipe import Recipe, Stage, load_recipe, with_image_folder
 from slime_vlm.training.records import BadRecords, RecordCollator
 from slime_vlm.training.reporting.progress import ProgressLines
 from slime_vlm.training.reporting.stage_report import note_curves, note_end, note_start
@@ -34,7 +34,7 @@ from slime_vlm.training.reporting.trackers import check_trackers
 from slime_vlm.training.run_folder import claim, is_finished, stage_folders, write_marker, writing
 from slime_vlm.training.stage_checks import check_stage, check_start
 from slime_vlm.training.stage_data import StageData, num_processes, stage_data
-from slime_vlm.training.stages import apply_stage, frozen_modules, trainable_table
+from slime_vlm.training.stages import apply_stage, frozen_modules, parts_by_rate, trainable_table
 from slime_vlm.training.trainer import ClockCheckpoints, SlimeTrainer, last_complete_checkpoint, of_all_processes
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def train(
     dry_run: bool = False,
     overrides: Sequence[str] = (),
     hardware: Hardware | None = None,
+    images: Path | None = None,
 ) -> Path:
     """Run a recipe.
 
@@ -74,6 +75,7 @@ def train(
         dry_run: Print the plan and stop.
         overrides: `key=value` changes of the recipe.
         hardware: What a dry run plans for. A run measures its utilisation against its `tflops`.
+        images: Folder or archive that the image paths of all records are relative to, in place of the recipe's.
 
     Returns:
         Folder of the last stage's model.
@@ -89,6 +91,8 @@ def train(
     for name in stages:
         if name not in names:
             raise ConfigError(f"no stage '{name}' in {recipe_path}: it has {', '.join(names)}")
+    if images is not None:
+        recipe = with_image_folder(recipe, stages or names, str(images))
     chosen = [stage for stage in recipe.stages if not stages or stage.name in stages]
     for stage in chosen:
         check_stage(recipe, stage)
@@ -107,6 +111,8 @@ def train(
     for stage in chosen:
         if not is_finished(out / stage.name / "model"):
             check_start(stage, num_processes())
+    if resume and not out.is_dir():
+        console.print(f"nothing to resume in {out}: the run starts from the beginning", soft_wrap=True)
     claim(out, recipe, [stage.name for stage in chosen])
     run = _Run(recipe, recipe_path, out, resume, hardware or Hardware(), console)
     for stage in chosen:
@@ -139,6 +145,8 @@ def _run_stage(run: _Run, stage: Stage) -> None:
         raise ConfigError(
             f"{folder} holds checkpoints of an unfinished run: use --resume to continue it, or another --out"
         )
+    if checkpoint is None and run.resume and folder.is_dir():
+        run.console.print(f"stage {stage.name}: no complete checkpoint, starting over", soft_wrap=True)
     before = _models_before(run, stage)
 
     model, processor = _build_model(run, stage, before)
@@ -154,7 +162,7 @@ def _run_stage(run: _Run, stage: Stage) -> None:
     if arguments.should_save:
         note_start(folder, run.recipe_path, stage, data.dataset, arguments.world_size)
     bad_records = _bad_records(data, folder)
-    progress = ProgressLines(run.console, stage.name)
+    progress = ProgressLines(run.console, stage.name, parts_by_rate(stage))
     trainer = SlimeTrainer(
         model=model,
         args=arguments,

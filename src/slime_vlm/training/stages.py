@@ -43,6 +43,14 @@ def apply_stage(model: SlimeForConditionalGeneration, stage: Stage) -> dict[str,
     return rates
 
 
+def parts_by_rate(stage: Stage) -> dict[float, list[str]]:
+    """Return the parts that a stage trains, by their learning rate."""
+    parts: dict[float, list[str]] = {}
+    for part in stage.trains:
+        parts.setdefault(stage.part_learning_rates.get(part, stage.learning_rate), []).append(part)
+    return parts
+
+
 def frozen_modules(model: SlimeForConditionalGeneration, stage: Stage) -> list[str]:
     """Return the fully frozen children of the model, which stay in evaluation mode to keep their statistics fixed.
 

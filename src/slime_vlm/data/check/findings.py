@@ -11,6 +11,7 @@ KINDS = {
     "small-image": "a side is below 8 pixels",
     "turn-order": "turns do not go human, gpt, human, gpt, ...",
     "placeholders": "the number of <image> differs from the number of images",
+    "chat-template": "the chat template of the model does not take the turns",
     "empty-question": "a human turn has no text and no image",
     "empty-answer": "a gpt turn has no text",
     "special-token": "the text holds a special token of the model",
@@ -30,12 +31,14 @@ class Finding:
         id: Its id, or None if it has none or cannot be read.
         kind: One of `KINDS`.
         message: What was found.
+        refused: Whether training leaves the record out. If not, training reads it, and the finding is a likely mistake.
     """
 
     index: int
     id: str | int | None
     kind: str
     message: str
+    refused: bool = False
 
     def as_dict(self) -> dict[str, object]:
         """Return the finding as plain data."""

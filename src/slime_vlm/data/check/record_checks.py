@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slime_vlm.data.check.findings import Finding
-from slime_vlm.data.images import MissingImageError, open_stored_image
+from slime_vlm.data.images import open_stored_image
+from slime_vlm.data.problems import Problem, refusal
+from slime_vlm.data.reading import Encode, read_turns_of, read_whole
 from slime_vlm.data.record import Record
 from slime_vlm.data.source import Source
 from slime_vlm.errors import DataError, InputError
 from slime_vlm.model.tiling import PUBLISHED_MAX_TILES, choose_grid
-from slime_vlm.processing.chat_styles import CONTROL_TOKENS, IMAGE_PLACEHOLDER, PLACEHOLDERS, ROLES
+from slime_vlm.processing.chat_styles import CONTROL_TOKENS, IMAGE_PLACEHOLDER, Turn
 
 if TYPE_CHECKING:
     from slime_vlm.processing.processing_slime import SlimeProcessor
@@ -36,6 +38,7 @@ class CheckedRecord:
         tiles: The number of tiles of each of those.
         tokens: Length with all tokens of the images. None without a model, or if the record cannot be encoded.
         digest: Hash of the content, equal for equal records.
+        readable: Whether its keys and turns could be read.
     """
 
     index: int
@@ -46,6 +49,12 @@ class CheckedRecord:
     tiles: list[int] = field(default_factory=list)
     tokens: int | None = None
     digest: bytes = b""
+    readable: bool = False
+
+    @property
+    def usable(self) -> bool:
+        """Whether training reads the record."""
+        return not any(finding.refused for finding in self.findings)
 
 
 class RecordChecker:
@@ -71,89 +80,73 @@ class RecordChecker:
     def check(self, index: int) -> CheckedRecord:
         """Run all checks that need one record only."""
         checked = CheckedRecord(index)
-        try:
-            record = self.source[index]
-        except DataError as error:
-            message = str(error).removeprefix(f"{self.source.name}: ")
-            checked.findings.append(Finding(index, None, "unreadable", message))
-            return checked
-        checked.id, checked.images = record.id, len(record.images)
-        checked.digest = hashlib.blake2b(
-            json.dumps([record.images, record.conversations], default=repr, sort_keys=True).encode(), digest_size=8
-        ).digest()
-        for kind, message in self._images(record, self.source.images, checked):
-            checked.findings.append(Finding(index, record.id, kind, message))
-        for kind, message in self.text_problems(record, checked.sizes, checked):
-            checked.findings.append(Finding(index, record.id, kind, message))
+        reading = read_whole(self.source, index, _size_of, self._counting(checked))
+        record = reading.record
+        problems = list(reading.problems)
+        if record is not None:
+            checked.id, checked.images, checked.sizes = record.id, len(record.images), reading.images
+            checked.readable = True
+            checked.digest = hashlib.blake2b(
+                json.dumps([record.images, record.conversations], default=repr, sort_keys=True).encode(), digest_size=8
+            ).digest()
+            grids = [choose_grid(*size, self.view_size, self.max_tiles) for size in checked.sizes]
+            checked.tiles = [grid.num_tiles for grid in grids]
+            problems += _small_images(checked.sizes) + self._special_tokens(record) + self._over_long(checked)
+        checked.findings = [
+            Finding(index, reading.id, problem.kind, problem.message, problem.refused) for problem in problems
+        ]
         return checked
 
-    def _images(self, record: Record, root: Path, checked: CheckedRecord) -> list[tuple[str, str]]:
-        problems = []
-        for value in record.images:
+    def text_problems(self, record: Record, sizes: list[tuple[int, int]]) -> list[Problem]:
+        """Return everything that is wrong with the turns of a record, given the (height, width) of all its images."""
+        checked = CheckedRecord(0)
+        turns, problems = read_turns_of(record)
+        encode = self._counting(checked)
+        if turns and encode is not None:
             try:
-                with open_stored_image(value, root) as image:
-                    height, width = image.height, image.width
-            except MissingImageError as error:
-                problems.append(("missing-image", str(error)))
-            except DataError as error:
-                problems.append(("damaged-image", str(error)))
-            else:
-                checked.sizes.append((height, width))
-                checked.tiles.append(choose_grid(height, width, self.view_size, self.max_tiles).num_tiles)
-                if min(height, width) < LEAST_SIDE:
-                    problems.append(
-                        ("small-image", f"{height} x {width} pixels, expected at least {LEAST_SIDE} a side")
-                    )
-        return problems
+                encode(turns, sizes)
+            except (DataError, InputError) as error:
+                problems.append(refusal("chat-template", error))
+        return problems + self._special_tokens(record) + self._over_long(checked)
 
-    def text_problems(
-        self, record: Record, sizes: list[tuple[int, int]], checked: CheckedRecord | None = None
-    ) -> list[tuple[str, str]]:
-        """Return the kind and message of everything that is wrong with the turns.
+    def _counting(self, checked: CheckedRecord) -> Encode | None:
+        """Return a function that counts the tokens of turns and image sizes; None without a model."""
+        processor = self.processor
+        if processor is None:
+            return None
 
-        Args:
-            record: The record.
-            sizes: (height, width) of its images. If one is missing, tokens are not counted.
-            checked: Receives the number of tokens.
-        """
-        roles, problems = [], []
-        count = 0
-        for index, turn in enumerate(record.conversations):
-            role = ROLES.get(str(turn.get("from", turn.get("role"))))
-            value = turn.get("value", turn.get("content"))
-            if role is None or not isinstance(value, str):
-                return [
-                    ("turn-order", f"turn {index} is {turn!r:.80}, expected 'from' (human or gpt) and 'value' (text)")
-                ]
-            if role != "system" or index > 0:
-                roles.append(role)
-            # The model replaces a placeholder in an answer as well, but there is no image for it.
-            count += len(PLACEHOLDERS.findall(value))
-            if not value.strip() and role != "system":
-                kind = "empty-question" if role == "user" else "empty-answer"
-                problems.append((kind, f"turn {index} is empty"))
-            problems += [("special-token", f"turn {index} holds {token}") for token in self.special if token in value]
-        if roles != ["user", "assistant"] * (len(roles) // 2) or not roles:
-            order = ", ".join(roles) or "nothing"
-            problems.append(("turn-order", f"the roles are {order:.100}, expected user and assistant in turn"))
-        if count != len(record.images):
-            problems.append(("placeholders", f"{count} {IMAGE_PLACEHOLDER} for {len(record.images)} image(s)"))
-        if self.processor is not None and not problems and len(sizes) == len(record.images):
-            problems += self._length_problems(record, sizes, checked)
-        return problems
-
-    def _length_problems(
-        self, record: Record, sizes: list[tuple[int, int]], checked: CheckedRecord | None
-    ) -> list[tuple[str, str]]:
-        assert self.processor is not None
-        grids = [choose_grid(height, width, self.view_size, self.max_tiles) for height, width in sizes]
-        try:
-            encoded = self.processor.encode_conversations(
-                [record.conversations], image_grids=[(grid.rows, grid.cols) for grid in grids], return_tensors=None
+        def encode(turns: list[Turn], sizes: list[tuple[int, int]]) -> None:
+            grids = [choose_grid(*size, self.view_size, self.max_tiles) for size in sizes]
+            encoded = processor.encode_conversations(
+                [turns], image_grids=[(grid.rows, grid.cols) for grid in grids], return_tensors=None
             )
-        except (DataError, InputError) as error:
-            return [("placeholders", str(error))]
-        tokens = len(encoded["input_ids"][0])
-        if checked is not None:
-            checked.tokens = tokens
-        return [("over-long", f"{tokens} tokens, the limit is {self.max_length}")] if tokens > self.max_length else []
+            checked.tokens = len(encoded["input_ids"][0])
+
+        return encode
+
+    def _special_tokens(self, record: Record) -> list[Problem]:
+        return [
+            Problem("special-token", f"turn {index} holds {token}", refused=False)
+            for index, turn in enumerate(record.conversations)
+            for token in self.special
+            if token in turn["value"]
+        ]
+
+    def _over_long(self, checked: CheckedRecord) -> list[Problem]:
+        if checked.tokens is None or checked.tokens <= self.max_length:
+            return []
+        return [Problem("over-long", f"{checked.tokens} tokens, the limit is {self.max_length}", refused=False)]
+
+
+def _size_of(value: Any, root: Path) -> tuple[int, int]:
+    """Decode an image in full, and return its (height, width)."""
+    with open_stored_image(value, root) as image:
+        return image.height, image.width
+
+
+def _small_images(sizes: list[tuple[int, int]]) -> list[Problem]:
+    return [
+        Problem("small-image", f"{height} x {width} pixels, expected at least {LEAST_SIDE} a side", refused=False)
+        for height, width in sizes
+        if min(height, width) < LEAST_SIDE
+    ]

@@ -17,8 +17,8 @@ from slime_vlm.data.check.running import processor_of
 from slime_vlm.data.images import stored_bytes
 from slime_vlm.data.record import Record
 from slime_vlm.data.source import Source
-from slime_vlm.errors import ConfigError
-from slime_vlm.processing.chat_styles import IMAGE_PLACEHOLDER, ROLES
+from slime_vlm.errors import ConfigError, DataError
+from slime_vlm.processing.chat_styles import IMAGE_PLACEHOLDER, PLACEHOLDERS
 
 # Findings that no change of the text repairs.
 _BEYOND_REPAIR = {"unreadable", "missing-image", "damaged-image", "small-image", "duplicate"}
@@ -61,7 +61,7 @@ def write_repaired(
             become base64 text.
         model: As for `check_source`.
         max_length: As for `check_source`.
-        allowed: Kinds of findings that are kept as they are.
+        allowed: Kinds of findings that are kept as they are. Records that training refuses are left out all the same.
         advance: Called with the number of records that were just written.
 
     Returns:
@@ -73,7 +73,7 @@ def write_repaired(
     check_target(out)
     checker = RecordChecker(source, processor_of(model) if model is not None else None, max_length)
     wrong = {
-        index: [finding.kind for finding in findings if finding.kind not in allowed]
+        index: [finding.kind for finding in findings if finding.refused or finding.kind not in allowed]
         for index, findings in report.by_record().items()
     }
     done, taken = Counter[str](), set(report.ids)
@@ -107,11 +107,14 @@ def _repaired(
     """Return the repaired record, or None if it has to be left out."""
     if _BEYOND_REPAIR & set(kinds):
         return None
-    record = checker.source[index]
+    try:
+        record = checker.source[index]
+    except DataError:
+        return None
     if not kinds:
         return record
     record = replace(record, conversations=_with_placeholders(_whole_rounds(record.conversations), len(record.images)))
-    if any(kind not in allowed for kind, _ in checker.text_problems(record, sizes)):
+    if any(problem.refused or problem.kind not in allowed for problem in checker.text_problems(record, sizes)):
         return None
     if "duplicate-id" in kinds:
         number = next(number for number in count(2) if f"{record.id}-{number}" not in taken)
@@ -120,27 +123,26 @@ def _repaired(
     return record
 
 
-def _whole_rounds(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _whole_rounds(turns: list[dict[str, str]]) -> list[dict[str, str]]:
     """Remove turns before the first question, and a last question that has no answer."""
-    roles = [ROLES.get(str(turn.get("from", turn.get("role")))) for turn in turns]
-    first = next((index for index, role in enumerate(roles) if role == "user"), 0)
-    last = len(turns) - (bool(roles) and roles[-1] == "user")
-    return [turn for index, turn in enumerate(turns[:last]) if index >= first or roles[index] == "system"]
+    first = next((index for index, turn in enumerate(turns) if turn["from"] == "human"), 0)
+    last = len(turns) - (turns[-1]["from"] == "human")
+    return [turn for index, turn in enumerate(turns[:last]) if index >= first or turn["from"] == "system"]
 
 
-def _with_placeholders(turns: list[dict[str, Any]], images: int) -> list[dict[str, Any]]:
+def _with_placeholders(turns: list[dict[str, str]], images: int) -> list[dict[str, str]]:
     """Put the placeholder of a single image before the first question, if the number of placeholders was wrong."""
-    keys = ["value" if "value" in turn else "content" for turn in turns]
-    texts = [str(turn.get(key, "")) for turn, key in zip(turns, keys, strict=True)]
-    asked = [ROLES.get(str(turn.get("from", turn.get("role")))) == "user" for turn in turns]
-    found = sum(text.count(IMAGE_PLACEHOLDER) for text, is_question in zip(texts, asked, strict=True) if is_question)
-    if images != 1 or found == 1 or not any(asked):
+    asked = [index for index, turn in enumerate(turns) if turn["from"] == "human"]
+    found = sum(len(PLACEHOLDERS.findall(turns[index]["value"])) for index in asked)
+    if images != 1 or found == 1 or not asked:
         return turns
-    first = asked.index(True)
-    changed = []
-    for index, (turn, key, text) in enumerate(zip(turns, keys, texts, strict=True)):
-        bare = text.replace(IMAGE_PLACEHOLDER, "").strip() if asked[index] else text
-        changed.append({**turn, key: f"{IMAGE_PLACEHOLDER}\n{bare}".strip() if index == first else bare})
+    changed = list(turns)
+    for index in asked:
+        text = PLACEHOLDERS.sub("", turns[index]["value"]).strip()
+        changed[index] = {
+            "from": "human",
+            "value": f"{IMAGE_PLACEHOLDER}\n{text}".strip() if index == asked[0] else text,
+        }
     return changed
 
 

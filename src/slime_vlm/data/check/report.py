@@ -54,7 +54,7 @@ class SourceReport:
         self.tiles.update(checked.tiles)
         if checked.id is not None:
             self.ids.add(checked.id)
-        if not checked.images and not any(finding.kind == "unreadable" for finding in checked.findings):
+        if checked.readable and not checked.images:
             self.text_only += 1
         if checked.tokens is not None:
             self.tokens[checked.tokens // TOKEN_STEP * TOKEN_STEP] += 1
@@ -69,12 +69,18 @@ class SourceReport:
             found.setdefault(finding.index, []).append(finding)
         return found
 
+    @property
+    def refused(self) -> int:
+        """Number of records that training leaves out."""
+        return len({finding.index for finding in self.findings if finding.refused})
+
     def as_dict(self) -> dict[str, Any]:
         """Return the report as plain data."""
         return {
             "source": self.name,
             "records": self.records,
             "wrong_records": len(self.by_record()),
+            "refused_records": self.refused,
             "text_only": self.text_only,
             "text_only_share": self.text_only / self.records,
             "images": self.images,
@@ -127,13 +133,14 @@ class Report:
         from rich.table import Table
 
         table = Table("source", title="Records", title_justify="left")
-        for name in ("records", "wrong", "text only", "images", "longest"):
+        for name in ("records", "wrong", "refused", "text only", "images", "longest"):
             table.add_column(name, justify="right")
         for source in self.sources:
             table.add_row(
                 source.name,
                 f"{source.records:,}",
                 f"{len(source.by_record()):,}",
+                f"{source.refused:,}",
                 f"{source.text_only / source.records:.1%}",
                 f"{source.images:,}",
                 f"{source.longest:,}" if source.longest else "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from slime_vlm.data.record import FIELDS
+from slime_vlm.data.record_formats import columns_of
 from slime_vlm.data.source import Source
 from slime_vlm.errors import DataError, one_line
 from slime_vlm.extras import import_extra
@@ -44,9 +44,12 @@ class HubDataset(Source):
             raise DataError(
                 f"{name}: {here}the data set cannot be loaded ({type(error).__name__}: {one_line(error)})"
             ) from error
-        columns = [column for column in FIELDS if column in found.column_names]
-        if not {"conversations", "messages"} & set(columns):
-            raise DataError(f"{name} has no column 'conversations': it has {', '.join(found.column_names)}")
+        columns = columns_of(found.column_names)
+        if not columns:
+            raise DataError(
+                f"{name} has no column 'conversations', 'messages', 'query' or 'instruction': it has "
+                f"{', '.join(found.column_names)}"
+            )
         self.rows = _undecoded(found.select_columns(columns), library)
 
     def __len__(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from slime_vlm.data.record import FIELDS
+from slime_vlm.data.record_formats import columns_of
 from slime_vlm.data.source import Source
 from slime_vlm.errors import DataError
 from slime_vlm.extras import import_extra
@@ -19,7 +19,7 @@ GROUPS_AT_HAND = 4
 
 
 class ParquetRecords(Source):
-    """Rows with the columns `conversations` (or `messages`), `id` and `image` (or `images`).
+    """Rows with the columns of a format of records, `id` and `image` (or `images`).
 
     An image is a path, bytes, or the `{"bytes", "path"}` that the `datasets` library writes.
     """
@@ -46,9 +46,12 @@ class ParquetRecords(Source):
                 found = parquet.ParquetFile(path)
             except (OSError, ValueError) as error:
                 raise DataError(f"{path} cannot be read as Parquet ({error}); download it again") from error
-            self.columns = [column for column in FIELDS if column in found.schema_arrow.names]
-            if not {"conversations", "messages"} & set(self.columns):
-                raise DataError(f"{path} has no column 'conversations': it has {', '.join(found.schema_arrow.names)}")
+            self.columns = columns_of(found.schema_arrow.names)
+            if not self.columns:
+                raise DataError(
+                    f"{path} has no column 'conversations', 'messages', 'query' or 'instruction': it has "
+                    f"{', '.join(found.schema_arrow.names)}"
+                )
             for group in range(found.num_row_groups):
                 self.groups.append((path, group))
                 rows.append(found.metadata.row_group(group).num_rows)

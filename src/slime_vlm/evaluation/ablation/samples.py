@@ -133,12 +133,10 @@ def record_samples(records: Path, limit: int | None = None) -> list[RecordSample
             raise DataError(f"{where}: two records have this id; repair the data")
         seen.add(name)
         kind = str(record.rest.get("kind", "record"))
-        texts = [str(turn.get("value", turn.get("content", ""))).strip() for turn in record.conversations]
-        senders = [turn.get("from", turn.get("role")) for turn in record.conversations]
-        if len(texts) % 2 or any(
-            sender not in (("human", "user"), ("gpt", "assistant"))[index % 2] for index, sender in enumerate(senders)
-        ):
-            raise DataError(f"{where} has turns of {', '.join(map(str, senders))}, expected human and gpt in turn")
+        texts = [turn["value"].strip() for turn in record.conversations]
+        senders = [turn["from"] for turn in record.conversations]
+        if len(texts) % 2 or any(sender != ("human", "gpt")[index % 2] for index, sender in enumerate(senders)):
+            raise DataError(f"{where} has turns of {', '.join(senders)}, expected human and gpt in turn")
         questions = [
             Asked(question.replace(_PLACEHOLDER, "").strip(), answer, "absent" if answer == ABSENT else kind)
             for question, answer in zip(texts[::2], texts[1::2], strict=True)

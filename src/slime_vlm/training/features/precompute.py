@@ -55,7 +55,7 @@ class _ImagesToStore(Dataset):
 
     def __getitem__(self, index: int) -> list[_Unstored]:
         record = self.collator.usable(self.indices[index], [])
-        return [] if record is None else [image for image in record["images"] if image is not None]
+        return [] if record is None else [image for image in record.images if image is not None]
 
     def _open(self, value: Any, root: Path) -> _Unstored | None:
         key = key_of(stored_image_content(value, root))

@@ -16,6 +16,7 @@ import numpy as np
 from slime_vlm.data import MixtureOrder, RecordDataset, Share, open_source
 from slime_vlm.data.images import open_stored_image, stored_image_size
 from slime_vlm.data.opening import is_here
+from slime_vlm.data.reading import read_turns_of
 from slime_vlm.errors import ConfigError, DataError, InputError, MediaError, SlimeError
 from slime_vlm.model.tiling import choose_grid
 from slime_vlm.training.packing import CHARACTERS_PER_TOKEN
@@ -168,6 +169,9 @@ def _measure(
     number, position = dataset.locate(index)
     source = dataset.sources[number]
     record = source[position]
+    turns, problems = read_turns_of(record)
+    if not turns:
+        raise DataError(problems[0].message)
     grids = []
     for value in record.images:
         size = stored_image_size(value, source.images)
@@ -177,16 +181,11 @@ def _measure(
         grid = choose_grid(*size, config.view_size, config.max_tiles)
         grids.append((grid.rows, grid.cols))
     if processor is None:
-        turns = record.conversations
-        texts = [str(turn.get("value", turn.get("content"))) for turn in turns]
-        lengths = [
-            (turn.get("from", turn.get("role")), len(text) // CHARACTERS_PER_TOKEN + 1)
-            for turn, text in zip(turns, texts, strict=True)
-        ]
-        answers = sum(length for who, length in lengths if who in ("gpt", "assistant"))
+        lengths = [(turn.role, len(turn.text) // CHARACTERS_PER_TOKEN + 1) for turn in turns]
+        answers = sum(length for role, length in lengths if role == "assistant")
         return Sample(tuple(grids), sum(length for _, length in lengths), answers)
     encoded = processor.encode_conversations(
-        [record.conversations],
+        [turns],
         image_grids=grids,
         style="plain" if stage.data.conversation == "plain" else None,
         label_rule=stage.data.labels,

@@ -1,6 +1,6 @@
 """Recipes: their keys, the rule of every key, and reading them from YAML. Nothing here imports torch."""
 
-from slime_vlm.training.recipe.loading import load_recipe, load_stored_recipe, recipe_dict
+from slime_vlm.training.recipe.loading import load_recipe, load_stored_recipe, recipe_dict, with_image_folder
 from slime_vlm.training.recipe.schema import (
     DataSource,
     FeatureCache,
@@ -26,4 +26,5 @@ __all__ = [
     "load_recipe",
     "load_stored_recipe",
     "recipe_dict",
+    "with_image_folder",
 ]

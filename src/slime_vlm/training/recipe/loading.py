@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from slime_vlm.errors import ConfigError
 from slime_vlm.recipes import recipe_path
 from slime_vlm.training.recipe.checks import recipe_problems
 from slime_vlm.training.recipe.migration import move_former_keys
-from slime_vlm.training.recipe.schema import Recipe
+from slime_vlm.training.recipe.schema import Recipe, Stage
 from slime_vlm.training.recipe.yaml_reader import build, override, read_yaml
 
 
@@ -41,6 +42,26 @@ def load_stored_recipe(path: str | Path) -> Recipe:
     raw = read_yaml(Path(path))
     move_former_keys(raw)
     return _checked_recipe(path, raw, [])
+
+
+def with_image_folder(recipe: Recipe, stages: Collection[str], images: str) -> Recipe:
+    """Return a recipe in which the records of some stages have their images in one folder or archive.
+
+    Raises:
+        ConfigError: None of these stages has records.
+    """
+
+    def changed(stage: Stage) -> Stage:
+        data = stage.data
+        if stage.name not in stages or not data.parts:
+            return stage
+        mixture = data.mixture and [dataclasses.replace(part, images=images) for part in data.mixture]
+        folder = images if data.records is not None else None
+        return dataclasses.replace(stage, data=dataclasses.replace(data, images=folder, mixture=mixture))
+
+    if not any(stage.data.parts for stage in recipe.stages if stage.name in stages):
+        raise ConfigError(f"--images {images}: no stage of this run has records; leave it out")
+    return dataclasses.replace(recipe, stages=[changed(stage) for stage in recipe.stages])
 
 
 def _checked_recipe(path: str | Path, raw: Any, problems: list[str]) -> Recipe:

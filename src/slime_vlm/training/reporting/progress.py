@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -19,10 +19,11 @@ class ProgressLines(TrainerCallback):
     Args:
         console: Console to write to.
         stage: Name of the stage.
+        parts_by_rate: The trained parts by their full learning rate. If there are several rates, a line shows each.
     """
 
-    def __init__(self, console: Console, stage: str) -> None:
-        self.console, self.stage = console, stage
+    def __init__(self, console: Console, stage: str, parts_by_rate: Mapping[float, Sequence[str]]) -> None:
+        self.console, self.stage, self.parts_by_rate = console, stage, parts_by_rate
         self.bar = Progress(
             TextColumn("stage {task.description}"),
             BarColumn(),
@@ -68,11 +69,22 @@ class ProgressLines(TrainerCallback):
         done = state.global_step - self.first_step
         left = (time.monotonic() - self.begin) / max(1, done) * (state.max_steps - state.global_step)
         width = len(str(state.max_steps))
-        numbers = "  ".join(f"{key} {value:.4g}" for key, value in logs.items() if key not in ("epoch", "total_flos"))
+        shown = {key: f"{value:.4g}" for key, value in logs.items() if key not in ("epoch", "total_flos")}
+        if len(self.parts_by_rate) > 1 and "learning_rate" in shown:
+            # The logs have the rate of the first group of parameters alone.
+            shown["learning_rate"] = self._rates(kwargs["optimizer"])
+        numbers = "  ".join(f"{key} {value}" for key, value in shown.items())
         self.console.print(
             f"{self.stage} {state.global_step:>{width}}/{state.max_steps}  {numbers}  "
             f"{timedelta(seconds=round(left))} left",
             highlight=False,
             markup=False,
             soft_wrap=True,
+        )
+
+    def _rates(self, optimizer: Any) -> str:
+        """Return the current rate of every group of parameters, with the parts in it."""
+        rates = {group["initial_lr"]: group["lr"] for group in optimizer.param_groups}
+        return ", ".join(
+            f"{rates[full]:.4g} ({', '.join(parts)})" for full, parts in self.parts_by_rate.items() if full in rates
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from slime_vlm.errors import ConfigError, DataError
@@ -20,6 +20,8 @@ ESCAPED_PLACEHOLDER = "\\" + IMAGE_PLACEHOLDER
 
 PLACEHOLDERS = re.compile(r"(?<!\\)" + re.escape(IMAGE_PLACEHOLDER))
 """Matches placeholders that stand for an image."""
+
+_FIRST_IMAGES = re.compile(rf"^(?:\s*{re.escape(IMAGE_PLACEHOLDER)})+\s*")
 
 END_OF_CONVERSATION = "<|eot_conversation|>"
 """Literal text that the published llama3 template puts after every answer."""
@@ -78,11 +80,14 @@ class Turn:
         role: `system`, `user` or `assistant`.
         text: Text of the message. Placeholders in it stay at their position.
         images: Number of images before the text.
+        placed: The text with a placeholder for every image behind its first words, for styles that interleave. The
+            other images come first. None if all images do.
     """
 
     role: str
     text: str
     images: int = 0
+    placed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,7 @@ class ConversationStyle:
         keep_question: False drops the texts of users and keeps only the images (`plain`).
         published_tail: Text that the published code leaves after every answer of a prompt.
         drops_empty_answer: True if the published code writes nothing for an empty answer, not even its end.
+        interleave: Whether images stay where a user put them in the text. False moves them to its front, as published.
     """
 
     name: str
@@ -118,6 +124,7 @@ class ConversationStyle:
     keep_question: bool = True
     published_tail: str = ""
     drops_empty_answer: bool = False
+    interleave: bool = False
 
 
 STYLES: dict[str, ConversationStyle] = {
@@ -163,6 +170,8 @@ _ALIASES = {"vicuna_v1": "v1", "vicuna": "v1", "llama_3": "llama3"}
 def get_style(name: str | ConversationStyle | Mapping[str, Any]) -> ConversationStyle:
     """Look up a conversation style by name, or build one from its fields.
 
+    Fields that a mapping leaves out are those of the known style of its name, if there is one.
+
     Raises:
         ConfigError: The name or a field is unknown.
     """
@@ -170,7 +179,8 @@ def get_style(name: str | ConversationStyle | Mapping[str, Any]) -> Conversation
         return name
     if isinstance(name, Mapping):
         try:
-            return ConversationStyle(**name)
+            known = STYLES.get(str(name.get("name")))
+            return ConversationStyle(**name) if known is None else replace(known, **name)
         except TypeError as error:
             raise ConfigError(f"conversation style has a wrong field ({error}), see ConversationStyle") from None
     found = STYLES.get(_ALIASES.get(name, name))
@@ -211,7 +221,9 @@ def turns_from_record(conversations: Sequence[Mapping[str, str]], num_images: in
             )
         if role == "user":
             pieces = PLACEHOLDERS.split(value)
-            turns.append(Turn(role, "".join(pieces).strip() if len(pieces) > 1 else value, len(pieces) - 1))
+            text = "".join(pieces).strip() if len(pieces) > 1 else value
+            behind = any(piece.strip() for piece in pieces[:-1])
+            turns.append(Turn(role, text, len(pieces) - 1, _FIRST_IMAGES.sub("", value).strip() if behind else None))
         else:
             turns.append(Turn(role, value))
     first_question = next((index for index, turn in enumerate(turns) if turn.role == "user"), len(turns))
@@ -254,8 +266,13 @@ def turns_from_messages(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:
         unknown = {block.get("type") for block in content} - {"text", "image", "image_url"}
         if unknown:
             raise DataError(f"a message has content of type {sorted(map(str, unknown))}, expected text or image")
-        text = "".join(block["text"] for block in content if block["type"] == "text")
-        turns.append(Turn(role, text, sum(block["type"] != "text" for block in content)))
+        pieces = [block["text"] if block["type"] == "text" else IMAGE_PLACEHOLDER for block in content]
+        is_text = [block["type"] == "text" for block in content]
+        text = "".join(piece for piece, said in zip(pieces, is_text, strict=True) if said)
+        first = next((i for i, piece in enumerate(pieces) if is_text[i] and piece.strip()), len(pieces))
+        placed = "".join(piece for i, piece in enumerate(pieces) if is_text[i] or i > first)
+        placed = None if all(is_text[first:]) else placed
+        turns.append(Turn(role, text, is_text.count(False), placed))
     return turns
 
 
@@ -298,8 +315,13 @@ def build_segments(
         if turn.role == "system":
             add(style.system_open + turn.text + style.system_close)
         elif turn.role == "user":
-            text = turn.text if style.keep_question else "".join(PLACEHOLDERS.findall(turn.text))
-            images = "\n".join([IMAGE_PLACEHOLDER] * turn.images)
+            text, num_first = turn.text, turn.images
+            # Deviation: not in the paper, whose prompts hold one image, before the text.
+            if style.interleave and turn.placed is not None:
+                text = turn.placed
+                num_first -= len(PLACEHOLDERS.findall(text))
+            text = text if style.keep_question else "".join(PLACEHOLDERS.findall(text))
+            images = "\n".join([IMAGE_PLACEHOLDER] * num_first)
             add(style.user_open)
             add(images + (style.image_close if images and text else ""))
             add(text, "question", literal=True)
@@ -349,6 +371,11 @@ def write_chat_template(style: ConversationStyle) -> str:
         "{%- elif message['content'] -%}",
         "{%- for block in message['content'] -%}",
         "{%- if block['type'] == 'text' -%}{%- set part.text = part.text + block['text'] -%}",
+        *(
+            ["{%- elif part.text | trim -%}{%- set part.text = part.text + " + image + " -%}"]
+            if style.interleave
+            else []
+        ),
         "{%- else -%}{%- set part.images = part.images + 1 -%}{%- endif -%}",
         "{%- endfor -%}",
         "{%- endif -%}",

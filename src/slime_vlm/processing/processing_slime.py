@@ -143,6 +143,19 @@ class SlimeProcessor(ChatRenderingMixin, StubMixin, CardMixin, ProcessorMixin):
         self.image_processor.max_tiles = config.max_tiles
         return self
 
+    def use_style(self, style: str | dict[str, Any]) -> SlimeProcessor:
+        """Take another conversation style with its chat template, and return the processor itself.
+
+        Example: `processor.use_style({"name": "llama3", "interleave": True})` leaves images where users put them.
+
+        Raises:
+            ConfigError: The style is unknown.
+        """
+        self.style = get_style(style)
+        self.conversation_style = style
+        self.chat_template = write_chat_template(self.style)
+        return self
+
     @property
     def token_layout(self) -> TokenLayout:
         """Numbers of tokens of the parts of an image before selection."""

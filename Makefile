@@ -4,10 +4,12 @@
 #   make test-trl   trains nano for two steps with each of TRL's trainers, in an environment of its own (.venv-trl)
 # Building the documentation site into site/ takes its own packages:
 #   make docs   fails on every warning, a broken link among them
-# The virtual environment is .venv; PYTHON chooses the interpreter it is made from.
+# The virtual environment is .venv; PYTHON chooses the interpreter it is made from. VENV and CONSTRAINTS choose another
+# environment and other versions, as VERSIONS of .ci/run does.
 
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PAGE := examples/invoice.png
@@ -42,17 +44,17 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "$(PYTHON) makes no virtual environment: install its venv package (Debian, Ubuntu: apt install python3-venv), then make $(MAKECMDGOALS)" >&2; exit 2; }
 
-$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet --constraint constraints.txt --editable .
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable .
 	@touch $@
 
 # Installs more than .installed asks for, so that one is then done, too.
-$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet --constraint constraints.txt --editable ".[train,dev]"
+$(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable ".[train,dev]"
 	@touch $(VENV)/.installed $@
 
-$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet --constraint constraints.txt --editable ".[docs]"
+$(VENV)/.installed-docs: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable ".[docs]"
 	@touch $(VENV)/.installed $@
 
 # TRL and what it brings stay out of the environment of the other tests.

@@ -85,6 +85,22 @@ def test_the_same_pythons_everywhere(project: dict[str, Any]) -> None:
     assert project["requires-python"] == f">={versions[0]}"
 
 
+def test_ci_runs_the_lowest_the_tested_and_the_newest_versions(project: dict[str, Any]) -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    matrix = workflow["jobs"]["run"]["strategy"]["matrix"]
+    assert matrix["versions"] == ["tested"]
+    assert [entry["versions"] for entry in matrix["include"]] == ["lowest", "newest"]
+    assert {entry["python-version"] for entry in matrix["include"]} <= set(matrix["python-version"])
+    assert workflow["jobs"]["run"]["steps"][-1]["env"] == {"VERSIONS": "${{ matrix.versions }}"}
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    found = re.search(r'other_transformers="(\S+) (\S+)"', script)
+    assert found is not None
+    (bound,) = (item.split(">=")[1] for item in project["dependencies"] if item.startswith("transformers>="))
+    assert found[1].startswith(f"{bound}.")
+    assert f"transformers=={found[1]}\n" in (ROOT / "constraints-lowest.txt").read_text(encoding="utf-8")
+    assert f"to {found[2].rsplit('.', 1)[0]}" in (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+
+
 def test_the_citation_is_of_this_version() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == __version__

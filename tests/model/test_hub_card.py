@@ -133,6 +133,14 @@ def test_base_models_are_hub_ids(tmp_path: Path) -> None:
     assert base_models(SimpleNamespace()) == []
 
 
+def test_checkpoints_that_a_model_was_made_from(tmp_path: Path) -> None:
+    config = SimpleNamespace(_name_or_path="owner/model")
+    write_card(tmp_path, config, sources=["/hub/models--me--eye/snapshots/1", tmp_path, "owner/model", "owner/words"])
+    fields, body = card_of(tmp_path)
+    assert fields["base_model"] == ["me/eye", "owner/model", "owner/words"]
+    assert body.endswith("## Made from\n\n- me/eye\n- owner/model\n- owner/words\n")
+
+
 def test_a_card_without_a_config(tmp_path: Path) -> None:
     write_card(tmp_path)
     fields, body = card_of(tmp_path)

@@ -27,6 +27,7 @@ from slime_vlm.checkpoints.pretrained_parts import (
 )
 from slime_vlm.errors import CheckpointError, ConfigError, one_line
 from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.hub_card import write_card
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.query_attention import QueryAttention
 from slime_vlm.processing.chat_markers import mark_messages, parse_marks
@@ -180,6 +181,7 @@ def new(
             vision, llm, conversation=conversation, dtype=_DTYPES[dtype] if dtype else None, seed=seed, fields=fields
         )
         try:
+            write_card(part, model.config, sources=[vision, llm])
             model.save_pretrained(part)
             processor.save_pretrained(part)
         except SafetensorError as error:

@@ -10,8 +10,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard
-
 CARD_FILE = "README.md"
 TAGS = ("slime", "vision-language-model", "high-resolution")
 
@@ -77,7 +75,14 @@ def _hub_id(name: str) -> str | None:
     return name if _HUB_ID.fullmatch(name) and not name.startswith(".") and not Path(name).exists() else None
 
 
-def write_card(folder: Any, config: Any = None, name: str = "FOLDER", tags: Sequence[str] = ()) -> None:
+def write_card(
+    folder: Any,
+    config: Any = None,
+    name: str = "FOLDER",
+    *,
+    tags: Sequence[str] = (),
+    sources: Iterable[str | Path] = (),
+) -> None:
     """Write a card into a folder that has none, or only the one that transformers makes up.
 
     Args:
@@ -85,13 +90,17 @@ def write_card(folder: Any, config: Any = None, name: str = "FOLDER", tags: Sequ
         config: Config of the model, if it is known.
         name: How the model is called in the examples: the folder, or the hub id it is pushed to.
         tags: Tags beside our own.
+        sources: Folders or hub ids of checkpoints that the model was made from, beside those in its config.
     """
     path = Path(folder) / CARD_FILE
     if path.is_file():
         if _MADE_UP not in path.read_text(encoding="utf-8"):
             return
+        from huggingface_hub import ModelCard
+
         tags = [*tags, *(ModelCard(path.read_text(encoding="utf-8")).data.tags or ())]
-    made_from = [] if config is None else base_models(config)
+    known = [found for found in (_hub_id(str(source)) for source in sources) if found is not None]
+    made_from = list(dict.fromkeys([*known, *base_models(config)]))
     lines = [
         *front_matter(made_from, tags),
         "",

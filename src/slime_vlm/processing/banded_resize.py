@@ -8,6 +8,7 @@ changes some pixels by one grey level. That pass is therefore written out here, 
 from __future__ import annotations
 
 import numpy as np
+import PIL
 from PIL import Image
 
 from slime_vlm.media import TiledImage
@@ -18,6 +19,7 @@ _BITS = 22
 _SOURCE_ROWS = 1024
 # Reach of the bicubic filter to either side, in pixels of the coarser of the two images.
 _REACH = 2.0
+_MAY_SCALE_DOWN_FIRST = int(PIL.__version__.split(".")[0]) >= 13
 
 
 class RowBands:
@@ -78,7 +80,7 @@ def down_first(height: int, width: int, new_height: int, new_width: int) -> bool
     The order matters, since overshoot at sharp edges is clipped between the passes. This is the rule of Pillow 13,
     found by trial. Older versions always scale across first. A test compares bands with Pillow over many sizes.
     """
-    return height - new_height > 2 * max(0, width - new_width)
+    return _MAY_SCALE_DOWN_FIRST and height - new_height > 2 * max(0, width - new_width)
 
 
 def bicubic_weights(size: int, target: int) -> tuple[np.ndarray, np.ndarray]:

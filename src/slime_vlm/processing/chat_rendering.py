@@ -8,7 +8,7 @@ variables of a template for arguments of the processor, and misplace assistant m
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from transformers.processing_utils import ProcessingKwargs, TextKwargs
@@ -42,6 +42,7 @@ class ChatRenderingMixin:
     tokenizer: Any
     chat_template: str | dict[str, str] | None
     batch_layout: str
+    __call__: Callable[..., Any]
 
     def apply_chat_template(
         self,
@@ -143,13 +144,15 @@ class ChatRenderingMixin:
     def _template(self, name: str | None) -> str:
         """Return the processor's template, one of its templates by name, or the given one."""
         own = self.chat_template
-        if isinstance(own, dict):
-            if name is None and "default" not in own:
-                raise ConfigError(f"there is no default chat template, expected the name of one of {', '.join(own)}")
-            return own.get("default" if name is None else name, name)
-        if name is None and own is None:
+        if name is not None:
+            return own.get(name, name) if isinstance(own, dict) else name
+        if own is None:
             raise ConfigError("this processor has no chat template; pass chat_template= or a conversation style")
-        return own if name is None else name
+        if not isinstance(own, dict):
+            return own
+        if "default" not in own:
+            raise ConfigError(f"there is no default chat template, expected the name of one of {', '.join(own)}")
+        return own["default"]
 
 
 def read_conversations(conversation: Any) -> tuple[list[Conversation], bool]:

@@ -26,6 +26,7 @@ from tests.checkpoints.pretrained_parts.families import (
     write_language_model,
     write_tower,
 )
+from tests.saved_folder import assert_auto_classes_find_it, card_of
 
 FIELDS = {"num_local_queries": 4, "query_attention_head_dim": 8}
 CHAT_OF = {
@@ -99,6 +100,14 @@ def test_made_saved_and_asked(parts: dict[str, Path], tmp_path: Path, tower: str
     answers = ask(model, processor, color_image(), ["What?", "And why?"], max_new_tokens=3)
     assert len(answers) == 2
     assert "<image>" not in answers[0].text
+
+
+def test_the_card_names_the_parts_that_others_can_find(parts: dict[str, Path], tmp_path: Path) -> None:
+    cached = tmp_path / "models--owner--eye" / "snapshots" / "1"
+    shutil.copytree(parts["clip"], cached)
+    new(str(cached), str(parts["llama"]), tmp_path / "slime", fields=FIELDS)
+    assert card_of(tmp_path / "slime")[0]["base_model"] == ["owner/eye"]
+    assert_auto_classes_find_it(tmp_path / "slime")
 
 
 def test_new_parts_are_drawn_as_published(parts: dict[str, Path]) -> None:

@@ -109,7 +109,7 @@ def merge(src: str | Path, dst: str | Path, *, base: str | Path | None = None) -
         config.architectures = [SlimeForConditionalGeneration.__name__]
         config.dtype = next(merged[name].dtype for name in opened.lora.pairs)
         config.save_pretrained(part)
-        write_card(part, config)
+        write_card(part, config, sources=[opened.base])
     return MergeReport(
         source=str(src),
         base=str(opened.base),

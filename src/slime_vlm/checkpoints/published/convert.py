@@ -173,7 +173,7 @@ def _to_native(checkpoint: PublishedCheckpoint, dst: Path, dtype: torch.dtype | 
         if dtype is not None:
             config.dtype = dtype
         config.save_pretrained(part)
-        write_card(part, config)
+        write_card(part, config, sources=[checkpoint.folder])
     return _report(checkpoint.folder, dst, "native", processor, checkpoint.tensors, checkpoint.unused, checkpoint.notes)
 
 

@@ -264,6 +264,10 @@ MATHVISTA = [
             "task": task,
             "skills": ["numeric commonsense"],
             "context": "synthetic scene",
+            "grade": "daily life",
+            "language": "english",
+            "source": "made up",
+            "category": "math-targeted-vqa",
         },
     }
     for n, (question, choices, precision, answer, question_type, answer_type, task, hint) in enumerate(
@@ -562,12 +566,13 @@ def main() -> None:
     _table("hr_bench_8k/hr_bench_8k.tsv", HR_BENCH)
     _bytes("amber/query_discriminative.json", json.dumps(AMBER_QUERIES, indent=1).encode())
     _bytes("amber_generative/query_generative.json", json.dumps(AMBER_DESCRIPTIONS, indent=1).encode())
-    for name in ("amber", "amber_generative"):
+    _bytes("amber_short/query_discriminative.json", json.dumps(AMBER_QUERIES, indent=1).encode())
+    for name in ("amber", "amber_short", "amber_generative"):
         _bytes(f"{name}/annotations.json", json.dumps(AMBER_ANNOTATIONS, indent=1).encode())
     for name in sorted({record["videoID"] for record in VIDEO_MME}):
         _video(f"video_mme/videos/{name}.mp4")
     for number in (1, 2):
-        for name in ("amber", "amber_generative"):
+        for name in ("amber", "amber_short", "amber_generative"):
             _bytes(f"{name}/image/AMBER_{number}.png", make_image(number - 1))
 
 

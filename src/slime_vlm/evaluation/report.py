@@ -70,7 +70,8 @@ def details(results: Sequence[TaskResult]) -> str:
     for result in results:
         numbers = "\n".join(f"- {name}: {value:.2f}" for name, value in result.metrics.items())
         judge = f"Graded by {result.judge['model']}, prompt of {result.judge['prompt']}." if result.judge else ""
-        notes = " ".join(filter(None, (result.task.benchmark.note, judge)))
+        rule = f"Scored by the rule of {result.task.benchmark.rule}." if result.task.benchmark.rule else ""
+        notes = " ".join(filter(None, (result.task.benchmark.note, rule, judge)))
         body = "\n\n".join(filter(None, (notes, numbers)))
         parts.append(f"## {result.task.benchmark.title} ({result.task.split})\n\n{body}\n")
     return "\n".join(parts)

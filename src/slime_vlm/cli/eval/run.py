@@ -148,6 +148,14 @@ def score(
         list[Path], typer.Argument(metavar="PREDICTIONS", help="Files of predictions, or folders of runs.")
     ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write results and plots to this folder.")] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            "--rule",
+            help="Score by another published rule where a benchmark has one: `lmms-eval`, `LLaVA`, `slime-script`.",
+            show_default="each benchmark's own",
+        ),
+    ] = None,
     judge_url: JudgeUrl = None,
     judge_model: JudgeModel = "",
     judge_key: JudgeKey = None,
@@ -161,7 +169,7 @@ def score(
     from slime_vlm.evaluation.report import details, table, write_report
     from slime_vlm.evaluation.scoring import score_files
 
-    results = score_files(predictions, _judge(judge_url, judge_model, judge_key), judge_prompts)
+    results = score_files(predictions, _judge(judge_url, judge_model, judge_key), judge_prompts, rule)
     typer.echo(f"{table(results)}\n\n{details(results)}")
     if out is not None:
         write_report(folder_results(out, results), out, known_settings(out))

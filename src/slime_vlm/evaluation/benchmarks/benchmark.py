@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Record = Mapping[str, Any]
@@ -142,6 +142,8 @@ class Benchmark:
         judged: Grading by a language model.
         submission: File for a server that scores.
         note: What a reader of its numbers must know.
+        rule: Whose rule scores the answers. Empty if there is only one.
+        other_rules: The same benchmark scored by other published rules, by their names for `--rule`.
     """
 
     name: str
@@ -158,7 +160,21 @@ class Benchmark:
     full_marks: float = 100.0
     judged: Judged | None = None
     submission: Submission | None = None
-    note: str = field(default="")
+    note: str = ""
+    rule: str = ""
+    other_rules: Mapping[str, Benchmark] = field(default_factory=dict)
+
+
+def by_rules(default: str, benchmarks: Mapping[str, Benchmark]) -> Benchmark:
+    """Return the benchmark of the default rule, which knows those of the others.
+
+    Args:
+        default: Name of the default rule.
+        benchmarks: A benchmark for each rule by name.
+    """
+    named = {name: replace(benchmark, rule=name) for name, benchmark in benchmarks.items()}
+    others = {name: benchmark for name, benchmark in named.items() if name != default}
+    return replace(named[default], other_rules=others)
 
 
 def percent(scores: Iterable[float | None]) -> float:
@@ -181,13 +197,22 @@ def mean_of_groups(rows: Iterable[Scored], key: str) -> float:
     return sum(groups) / len(groups) if groups else 0.0
 
 
+def by_group(rows: Iterable[Scored], key: str, prefix: str = "") -> dict[str, float]:
+    """Return the accuracy of each group in percent, under the group's name after a prefix, in alphabetical order.
+
+    Rows without the field, such as those of an earlier version, are in no group.
+    """
+    groups = grouped([row for row in rows if key in row.target], key)
+    return {f"{prefix}{name}": percent(row.score for row in group) for name, group in sorted(groups.items())}
+
+
 def accuracy(*keys: str) -> Summarise:
     """Make a summary with the accuracy over all rows, and by each of the named fields of their targets."""
 
     def summarise(rows: Sequence[Scored]) -> dict[str, float]:
         result = {"accuracy": percent(row.score for row in rows)}
         for key in keys:
-            result |= {name: percent(r.score for r in group) for name, group in sorted(grouped(rows, key).items())}
+            result |= by_group(rows, key)
         return result
 
     return summarise

@@ -66,6 +66,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         docvqa.INFOGRAPHICS,
         ocrbench.BENCHMARK,
         amber.BENCHMARK,
+        amber.WITH_SUFFIX,
         amber_generative.BENCHMARK,
         hr_bench.BENCHMARK,
         hr_bench.LARGER,

@@ -43,6 +43,14 @@ JudgeKey = Annotated[
         rich_help_panel=_JUDGE,
     ),
 ]
+Rule = Annotated[
+    str | None,
+    typer.Option(
+        "--rule",
+        help="Score by another published rule where a benchmark has one: `lmms-eval`, `LLaVA`, `slime-script`.",
+        show_default="each benchmark's own",
+    ),
+]
 JudgePrompts = Annotated[
     Path | None,
     typer.Option(
@@ -148,14 +156,7 @@ def score(
         list[Path], typer.Argument(metavar="PREDICTIONS", help="Files of predictions, or folders of runs.")
     ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write results and plots to this folder.")] = None,
-    rule: Annotated[
-        str | None,
-        typer.Option(
-            "--rule",
-            help="Score by another published rule where a benchmark has one: `lmms-eval`, `LLaVA`, `slime-script`.",
-            show_default="each benchmark's own",
-        ),
-    ] = None,
+    rule: Rule = None,
     judge_url: JudgeUrl = None,
     judge_model: JudgeModel = "",
     judge_key: JudgeKey = None,
@@ -173,6 +174,27 @@ def score(
     typer.echo(f"{table(results)}\n\n{details(results)}")
     if out is not None:
         write_report(folder_results(out, results), out, known_settings(out))
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="Folder of a run, or a file of predictions.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another one, with predictions for the same tasks.")],
+    rule: Rule = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Compare two runs on the questions that both answered.
+
+    Prints the share of right answers of each, their difference, and 95% intervals by a paired bootstrap. McNemar's p is
+    how likely so uneven a split is by chance.
+
+    Example: `slime eval compare runs/before runs/after`
+    """
+    import json
+
+    from slime_vlm.evaluation.comparison import compare_runs, comparison_table, described
+
+    found = compare_runs(first, second, rule)
+    typer.echo(json.dumps(described(found), indent=1) if as_json else comparison_table(found))
 
 
 def tasks() -> None:

@@ -83,6 +83,11 @@ class Scored:
     marks: Sequence[float] | None = None
 
 
+def each_alone(rows: Sequence[Scored]) -> dict[str, tuple[float, int]]:
+    """Return every question with a score as a unit of its own: score and number of questions by id."""
+    return {row.id: (row.score, 1) for row in rows if row.score is not None}
+
+
 Summarise = Callable[[Sequence[Scored]], dict[str, float]]
 
 
@@ -142,6 +147,8 @@ class Benchmark:
         judged: Grading by a language model.
         submission: File for a server that scores.
         note: What a reader of its numbers must know.
+        units: Scored answers -> right answers and number of questions of every unit of questions that belong together,
+            such as those about one video. A comparison of two models draws units.
         rule: Whose rule scores the answers. Empty if there is only one.
         other_rules: The same benchmark scored by other published rules, by their names for `--rule`.
     """
@@ -161,8 +168,23 @@ class Benchmark:
     judged: Judged | None = None
     submission: Submission | None = None
     note: str = ""
+    units: Callable[[Sequence[Scored]], Mapping[str, tuple[float, int]]] = each_alone
     rule: str = ""
     other_rules: Mapping[str, Benchmark] = field(default_factory=dict)
+
+
+def in_units(unit: Callable[[Scored], str]) -> Callable[[Sequence[Scored]], Mapping[str, tuple[float, int]]]:
+    """Make units of the questions for which `unit` returns the same name."""
+
+    def units(rows: Sequence[Scored]) -> dict[str, tuple[float, int]]:
+        found: dict[str, tuple[float, int]] = {}
+        for row in rows:
+            if row.score is not None:
+                right, number = found.get(unit(row), (0.0, 0))
+                found[unit(row)] = (right + row.score, number + 1)
+        return found
+
+    return units
 
 
 def by_rules(default: str, benchmarks: Mapping[str, Benchmark]) -> Benchmark:

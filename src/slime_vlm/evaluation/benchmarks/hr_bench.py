@@ -12,6 +12,7 @@ from slime_vlm.evaluation.benchmarks.benchmark import (
     Scored,
     Source,
     Target,
+    in_units,
     mean_of_groups,
 )
 from slime_vlm.evaluation.benchmarks.prompts import letter_options, option_lines
@@ -54,6 +55,7 @@ BENCHMARK = Benchmark(
     score=_score,
     summarise=_summarise,
     main="all",
+    units=in_units(lambda row: row.id.rpartition("-")[0]),
 )
 
 LARGER = replace(

@@ -14,6 +14,7 @@ from slime_vlm.evaluation.benchmarks.benchmark import (
     Source,
     Target,
     by_group,
+    in_units,
     percent,
 )
 from slime_vlm.evaluation.benchmarks.prompts import is_missing
@@ -36,6 +37,7 @@ def _ask(record: Record, index: int) -> Question:
         "answer": str(record["answer"]).strip(),
         "choice": record["question_type"] == "multi-choice",
         "version": str(record["problem_version"]),
+        "problem": str(record.get("problem_index", record["sample_index"])),
     }
     metadata = record.get("metadata") or {}
     if metadata.get("subject"):
@@ -94,6 +96,8 @@ BENCHMARK = Benchmark(
     score=_score,
     summarise=_summarise,
     main="accuracy by rule",
+    # A problem occurs in several versions.
+    units=in_units(lambda row: row.target.get("problem", row.id)),
     judged=Judged(_request, _read, _summarise_judged, main="accuracy", template=_TEMPLATE),
     note="Upstream asks a language model twice, to extract and to compare. Here one request does both.",
 )

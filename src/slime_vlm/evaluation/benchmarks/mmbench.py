@@ -77,6 +77,12 @@ def _summarise_judged(rows: Sequence[Scored]) -> dict[str, float]:
     return _circular(known, "circular", [row.marks[0] if row.marks else 0.0 for row in known])
 
 
+def _units(rows: Sequence[Scored]) -> dict[str, tuple[float, int]]:
+    """Count a question and its rotations as one, right if all of them are."""
+    scores = circular_scores((row.target["index"], row.score) for row in rows if row.score is not None)
+    return {str(base): (score, 1) for base, score in scores.items()}
+
+
 def _entry(prediction: str, target: Target) -> dict[str, Any]:
     options = {letter: target["options"].get(letter) for letter in "ABCD"}
     return {"index": target["index"], "question": target["question"], **options, "prediction": prediction}
@@ -107,6 +113,7 @@ def _benchmark(letter: Callable[[str, Mapping[str, str]], str | None]) -> Benchm
         score=score,
         summarise=_summarise,
         main="circular by rule",
+        units=_units,
         judged=Judged(request, _read, _summarise_judged, main="circular", template=_TEMPLATE),
         submission=Submission("submission.xlsx", _entry),
         note="For the official number, a language model extracts the letters that no rule can extract.",

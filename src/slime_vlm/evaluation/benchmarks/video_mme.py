@@ -13,6 +13,7 @@ from slime_vlm.evaluation.benchmarks.benchmark import (
     Target,
     accuracy,
     by_group,
+    in_units,
 )
 from slime_vlm.evaluation.metrics.ranked_letter import ranked_letter
 
@@ -52,5 +53,6 @@ BENCHMARK = Benchmark(
     summarise=_summarise,
     main="accuracy",
     max_new_tokens=64,
+    units=in_units(lambda row: row.id.partition("-")[0]),
     note="Eight frames per video, each a tile. The mean of their features is the global view, as published.",
 )

@@ -231,7 +231,7 @@ def test_graded_results_stay_when_other_tasks_join(
     grader: Grader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = BatchAnswerer.answer
-    monkeypatch.setattr(BatchAnswerer, "answer", lambda self, p, i, max_new_tokens: real(self, p, i, 4))
+    monkeypatch.setattr(BatchAnswerer, "answer", lambda self, p, i, max_new_tokens, **gen: real(self, p, i, 4, **gen))
     model, out = save_tiny_reader(tmp_path / "model"), tmp_path / "out"
 
     def run(*arguments: str) -> str:

@@ -86,6 +86,24 @@ def run(
             "--limit", min=1, help="Ask only this many questions of each task, the first ones.", show_default="all"
         ),
     ] = None,
+    offset: Annotated[
+        int,
+        typer.Option("--offset", min=0, help="Leave out this many questions at the start of each task."),
+    ] = 0,
+    predict_only: Annotated[
+        bool,
+        typer.Option("--predict-only", help="Store the answers without scoring them. `slime eval score` does that."),
+    ] = False,
+    gen: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--gen",
+            metavar="NAME=VALUE",
+            help="Change how answers are generated: `max_new_tokens=512`, `num_beams=3`, or `temperature=0.2`, "
+            "which samples. Repeatable.",
+            show_default="greedy, lengths of each task",
+        ),
+    ] = None,
     batch_size: Annotated[
         str,
         typer.Option(
@@ -121,10 +139,11 @@ def run(
     from rich.console import Console
 
     from slime_vlm.evaluation.benchmarks import find_tasks
+    from slime_vlm.evaluation.generation import parse_generation
 
     found = find_tasks(tasks, _hub_ids(hub_id or []))
     rows, overrides = _batch_size(batch_size), parse_config_fields(override or [], "selector_top_p=0.5")
-    judge = _judge(judge_url, judge_model, judge_key)
+    judge, generation = _judge(judge_url, judge_model, judge_key), parse_generation(gen or [])
     # Imports torch. A mistyped option is reported before that.
     from slime_vlm.evaluation.report import table
     from slime_vlm.evaluation.runner import RunOptions, run_benchmarks
@@ -136,6 +155,9 @@ def run(
         data=data,
         organisation=organisation,
         limit=limit,
+        offset=offset,
+        predict_only=predict_only,
+        generation=generation,
         batch_size=rows,
         device=device,
         dtype=dtype,
@@ -145,8 +167,11 @@ def run(
     )
     quiet_transformers()
     results = run_benchmarks(options, Console(stderr=True))
+    if predict_only:
+        typer.echo(f"predictions: {out}; `slime eval score {out} --out {out}` scores them")
     if results:
         typer.echo(f"{table(results)}\n\nreport: {out / 'results.md'}; numbers and plots are beside it")
+    if results or predict_only:
         for file in sorted(out.glob("*/submission.*")):
             typer.echo(f"{file} is for the server that scores it")
 

@@ -48,7 +48,7 @@ _DOMAIN_OF = {subject: domain for domain, subjects in _DOMAINS.items() for subje
 
 def _ask(record: Record, index: int) -> Question:
     name = str(record["id"])
-    options, answers = _list(record["options"], name), _list(record["answer"], name)
+    options, answers = list_of_cell(record["options"], name), list_of_cell(record["answer"], name)
     images = tuple(record[f"image_{n}"] for n in range(1, 8) if not is_missing(record.get(f"image_{n}")))
     choice = record["question_type"] == "multiple-choice"
     block = f"\n{option_lines(options)}\n{LETTER}" if choice else f"\n{SHORT_ANSWER}"
@@ -59,7 +59,7 @@ def _ask(record: Record, index: int) -> Question:
     return Question(name, record["question"] + block, images, target)
 
 
-def _list(value: Any, name: str) -> list[str]:
+def list_of_cell(value: Any, name: str) -> list[str]:
     """Return the items of a cell that holds a list, a list as Python source, or a single text."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:

@@ -12,6 +12,18 @@ def first_character(prediction: str) -> str:
     return prediction.strip()[:1].upper()
 
 
+def mmstar_letter(prediction: str) -> str:
+    """Return the character where MMStar's script looks for a letter, in upper case, or an empty text.
+
+    It is the first one, or the one after an opening parenthesis, `option ` or `the answer is `, all without case.
+    """
+    text = prediction.lower().strip().replace("\n", " ")
+    for start in ("(", "option ", "the answer is "):
+        if text.startswith(start):
+            return text[len(start) : len(start) + 1].upper()
+    return text[:1].upper()
+
+
 def scienceqa_letter(prediction: str, letters: str) -> str | None:
     """Return ScienceQA's letter by LLaVA's rule, or None if there is none.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _EMPHASIS = str.maketrans("", "", "*_`#")
 _NUMBER = r"(-?\d+(?:\.\d+)?)"
@@ -27,6 +28,12 @@ def two_marks(reply: str) -> list[float] | None:
     first = (reply.translate(_EMPHASIS).strip().splitlines() or [""])[0]
     found = _MARKS.fullmatch(first)
     return [float(found[1]), float(found[2])] if found else None
+
+
+def stated_word(reply: str, words: Sequence[str]) -> str | None:
+    """Return which of the words a reply consists of, without case, quotes and a period, or None."""
+    word = reply.translate(_EMPHASIS).strip().strip("\"'“”.").strip().lower()
+    return word if word in words else None
 
 
 def stated_rating(reply: str) -> float | None:

@@ -47,6 +47,18 @@ def mmmu_letter_lmms_eval(prediction: str, options: Sequence[str], seed: str) ->
     return _letter(prediction, options, seed, (("({})", "({})"), ("{} ", " {} "), ("{}.", " {} ")))
 
 
+def mmmu_pro_letter(prediction: str, options: Sequence[str], seed: str) -> tuple[str, bool]:
+    """Return MMMU-Pro's letter by the authors' rule: the only one after the last `Answer:`, else as for MMMU.
+
+    Every capital after it counts, also one within a word. Other answers are read as by `mmmu_letter_lmms_eval`.
+    """
+    _, marker, stated = prediction.rpartition("Answer:")
+    letters = [letter for letter in LETTERS[: len(options)] if letter in stated]
+    if marker and len(letters) == 1:
+        return letters[0], False
+    return mmmu_letter_lmms_eval(prediction, options, seed)
+
+
 def _letter(prediction: str, options: Sequence[str], seed: str, forms: Sequence[tuple[str, str]]) -> tuple[str, bool]:
     """Return the letter by the first of `forms` that occurs, each the form that counts and the one that is ranked."""
     letters = LETTERS[: len(options)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from slime_vlm.evaluation.metrics.vqa import normalise_answer
+
 MME_PERCEPTION = (
     "existence",
     "count",
@@ -39,6 +41,13 @@ def read_mme(prediction: str) -> str:
         return whole
     start = text[:4]
     return "yes" if "yes" in start else "no" if "no" in start else "other"
+
+
+def read_yes_no(prediction: str) -> str:
+    """Return `yes` or `no` if exactly one of these words occurs, else `unknown`, as VLMEvalKit reads such answers."""
+    words = set(normalise_answer(prediction, evalai=False).split())
+    found = words & {"yes", "no"}
+    return found.pop() if len(found) == 1 else "unknown"
 
 
 def read_amber(prediction: str) -> str:

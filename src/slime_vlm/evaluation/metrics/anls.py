@@ -22,7 +22,7 @@ def anls(prediction: str, answers: Sequence[str], threshold: float = 0.5) -> flo
 def anls_llava(prediction: str, answers: Sequence[str], threshold: float = 0.5) -> float:
     """Return ANLS by the evaluator that comes with LLaVA: inner white space counts, and lengths are of stripped texts.
 
-    Two empty texts are equal here. The published function divides by zero.
+    Deviation: two empty texts are equal. The published function divides by zero.
     """
     given = prediction.lower().strip()
     similarities = [Levenshtein.normalized_similarity(given, answer.lower().strip()) for answer in answers]

@@ -1,4 +1,7 @@
-"""MathVerse without a judge: the letter or the result that a short answer states. This rule is ours."""
+"""MathVerse without a judge: the letter or the result that a short answer states.
+
+Deviation: there is no official rule. Upstream, a language model extracts every answer, and another one compares.
+"""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def latex_value(text: str) -> Number | None:
     a power of a power, `5:3` a quotient, and a mark that cannot continue a formula ends it (`3.` is 3). Names are no
     numbers, and neither are `e` alone, `\infty`, absolute values, degrees and `45^\circ`. A comparison is 0 or 1.
 
-    Deviation: a quotient by a product has its value. sympy prints some of them without brackets. An equation has no value,
+    Deviation: a quotient by a product has its value. sympy prints some without brackets. An equation has no value,
     where latex2sympy sometimes takes its right side. Sets, permutations and powers of thousands of digits have none.
     """
     if len(text) > _LONGEST:

@@ -264,6 +264,10 @@ MATHVISTA = [
             "task": task,
             "skills": ["numeric commonsense"],
             "context": "synthetic scene",
+            "grade": "daily life",
+            "language": "english",
+            "source": "made up",
+            "category": "math-targeted-vqa",
         },
     }
     for n, (question, choices, precision, answer, question_type, answer_type, task, hint) in enumerate(
@@ -520,6 +524,95 @@ MMHAL = [
     )
 ]
 
+MMMU_PRO = [
+    {
+        "id": f"test_{subject}_{n}",
+        "question": question,
+        "options": str([f"answer {letter}" for letter in "abcdefghij"]),
+        "answer": answer,
+        "subject": subject,
+        "image_1": text_image(0),
+        "image_2": text_image(1) if n == 2 else None,
+    }
+    for n, (subject, question, answer) in enumerate(
+        [
+            ("Accounting", "<image 1> What does the chart show?", "J"),
+            ("Accounting", "Which is it in <image 1>?", "B"),
+            ("Music", "Does <image 2> follow <image 1>?", "C"),
+        ]
+    )
+]
+MMMU_PRO_VISION = [
+    {"image": text_image(n), **{name: one[name] for name in ("id", "options", "answer", "subject")}}
+    for n, one in enumerate(MMMU_PRO)
+]
+MMSTAR = [
+    {
+        "index": n,
+        "question": f"{question}\nOptions: A: red, B: blue, C: green, D: white",
+        "image": text_image(n),
+        "answer": answer,
+        "category": category,
+        "l2_category": second,
+        "meta_info": "{}",
+    }
+    for n, (question, answer, category, second) in enumerate(
+        [
+            ("Which colour is the square?", "A", "coarse perception", "image scene and topic"),
+            ("Which colour is the square?", "B", "coarse perception", "image emotion"),
+            ("Which colour is the paper?", "D", "math", "geometry"),
+        ]
+    )
+]
+REALWORLDQA = [
+    {"question": question, "answer": answer, "image": text_image(n)}
+    for n, (question, answer) in enumerate(
+        [
+            ("Where is the square?\n\nA. Left\nB. Right\nPlease answer directly with only the letter.", "A"),
+            ("How many squares are there? Please answer directly with a single word or number.", "1"),
+            ("Which way does it slope?", "Downhill"),
+        ]
+    )
+]
+HALLUSION = [
+    {
+        "category": category,
+        "subcategory": subcategory,
+        "visual_input": "1" if image else "0",
+        "set_id": "0",
+        "figure_id": figure,
+        "question_id": question,
+        "question": text,
+        "gt_answer": answer,
+        "gt_answer_details": f"The answer is {'yes' if answer == '1' else 'no'}.",
+        "filename": None,
+        "image": image,
+    }
+    for category, subcategory, figure, question, text, answer, image in [
+        ("VD", "illusion", "0", "0", "Is the square larger than the number?", "1", text_image(0)),
+        ("VD", "illusion", "0", "1", "Is the number larger than the square?", "0", text_image(0)),
+        ("VD", "illusion", "1", "0", "Is the square larger than the number?", "0", text_image(1)),
+        ("VS", "chart", "0", "0", "Was it red in 2018?", "1", ""),
+        ("VS", "chart", "1", "0", "Was it red in 2018?", "0", text_image(2)),
+    ]
+]
+CHARXIV = [
+    {
+        "image": text_image(n),
+        "figure_path": f"{n}.jpg",
+        "reasoning_q": question,
+        "reasoning_a": answer,
+        "reasoning_a_type": kind,
+        "reasoning_q_source": 2,
+        "category": "cs",
+        "year": "20",
+        "num_subplots": 1,
+    }
+    for n, (question, answer, kind) in enumerate(
+        [("Which label is highest?", "red", 1), ("How high is it?", "14", 3), ("What is the difference?", "0.25", 4)]
+    )
+]
+
 
 def main() -> None:
     """Write all fixtures again."""
@@ -550,6 +643,12 @@ def main() -> None:
         ("mme_realworld_cn", "train", REALWORLD_CN),
         ("video_mme", "test", VIDEO_MME),
         ("mm_vet", "test", MM_VET),
+        ("mmmu_pro_standard", "test", MMMU_PRO),
+        ("mmmu_pro_vision", "test", MMMU_PRO_VISION),
+        ("mmstar", "val", MMSTAR),
+        ("realworldqa", "test", REALWORLDQA),
+        ("hallusion_bench", "image", HALLUSION),
+        ("charxiv_reasoning", "validation", CHARXIV),
         ("llava_bench", "train", LLAVA_BENCH),
     ):
         _jsonl(f"{name}/{split}.jsonl", records)
@@ -562,12 +661,13 @@ def main() -> None:
     _table("hr_bench_8k/hr_bench_8k.tsv", HR_BENCH)
     _bytes("amber/query_discriminative.json", json.dumps(AMBER_QUERIES, indent=1).encode())
     _bytes("amber_generative/query_generative.json", json.dumps(AMBER_DESCRIPTIONS, indent=1).encode())
-    for name in ("amber", "amber_generative"):
+    _bytes("amber_short/query_discriminative.json", json.dumps(AMBER_QUERIES, indent=1).encode())
+    for name in ("amber", "amber_short", "amber_generative"):
         _bytes(f"{name}/annotations.json", json.dumps(AMBER_ANNOTATIONS, indent=1).encode())
     for name in sorted({record["videoID"] for record in VIDEO_MME}):
         _video(f"video_mme/videos/{name}.mp4")
     for number in (1, 2):
-        for name in ("amber", "amber_generative"):
+        for name in ("amber", "amber_short", "amber_generative"):
             _bytes(f"{name}/image/AMBER_{number}.png", make_image(number - 1))
 
 

@@ -30,12 +30,18 @@ SUFFIXES = {
     "hr_bench_4k": "\nAnswer the option letter directly.",
     "hr_bench_8k": "\nAnswer the option letter directly.",
     "mme_realworld": "\nThe best answer is:",
-    "mme_realworld_cn": "\n最佳答案为：",
+    "mme_realworld_cn": "\n最佳答案为： ",
     "video_mme": "\nThe best answer is:",
     "mmbench_cn": LETTER_CN,
+    "mmstar": "\nAnswer with the option's letter from the given choices directly",
+    "mmmu_pro_standard": "\nAnswer with the option letter from the given choices directly.",
+    "mmmu_pro_vision": " where LETTER is one of options.",
+    **dict.fromkeys(("realworldqa", "hallusion_bench", "charxiv_reasoning"), ""),
     **dict.fromkeys(("mmbench", "scienceqa", "seed_bench", "vstar"), LETTER),
     # Questions as they come.
-    **dict.fromkeys(("amber_generative", "mathvista", "mathverse", "ocrbench", "mm_vet", "llava_bench", "mmhal"), ""),
+    **dict.fromkeys(
+        ("amber", "amber_generative", "mathvista", "mathverse", "ocrbench", "mm_vet", "llava_bench", "mmhal"), ""
+    ),
 }
 
 every_benchmark = pytest.mark.parametrize("benchmark", BENCHMARKS.values(), ids=list(BENCHMARKS))
@@ -56,7 +62,7 @@ def scored(benchmark: Benchmark, predictions: list[str]) -> list[Scored]:
 
 def test_there_is_a_fixture_for_every_task_and_no_other() -> None:
     assert {path.name for path in FIXTURES.iterdir()} == set(BENCHMARKS)
-    assert len(BENCHMARKS) == 31
+    assert len(BENCHMARKS) == 38
     assert sum(path.stat().st_size for path in FIXTURES.rglob("*") if path.is_file()) < 300_000
 
 
@@ -89,7 +95,7 @@ def test_prompts(benchmark: Benchmark) -> None:
 def test_right_answers_get_full_marks(benchmark: Benchmark) -> None:
     questions, _ = questions_of(benchmark)
     rows = scored(benchmark, [right_answer(question.target) for question in questions])
-    if benchmark.name in {"llava_bench", "mmhal"}:
+    if benchmark.name in {"llava_bench", "mmhal", "charxiv_reasoning"}:
         assert {row.score for row in rows} == {None}
         assert benchmark.summarise(rows) == {}
         return
@@ -219,10 +225,11 @@ def test_video_mme_by_hand() -> None:
     questions, folder = questions_of(benchmark)
     clips = [open_visual(question.images[0], folder) for question in questions]
     assert [len(clip.frames) for clip in clips if isinstance(clip, Clip)] == [8, 8, 8]
-    result = benchmark.summarise(scored(benchmark, ["B", "(A) It grows.", "It fades."]))
+    result = benchmark.summarise(scored(benchmark, ["B", "(A) It grows.", "the answer is B"]))
     assert result == {
         "accuracy": pytest.approx(200 / 3), "short": 50.0, "long": 100.0, "Knowledge": 50.0,
-        "Artistic Performance": 100.0,
+        "Artistic Performance": 100.0, "sub-category Astronomy": pytest.approx(200 / 3),
+        "task Counting Problem": pytest.approx(200 / 3),
     }  # fmt: skip
     with pytest.raises(MediaError, match=r"videos/made_up_0\.mp4: there is no such video"):
         open_visual(questions[0].images[0])
@@ -236,7 +243,8 @@ def test_contamination_is_flagged() -> None:
 def test_no_official_name_without_a_judge() -> None:
     judged = [benchmark for benchmark in BENCHMARKS.values() if benchmark.judged]
     assert {b.name for b in judged} == {
-        "mmbench", "mmbench_cn", "mathvista", "mathverse", "mm_vet", "llava_bench", "mmhal"
+        "mmbench", "mmbench_cn", "mathvista", "mathverse", "mm_vet", "llava_bench", "mmhal", "hallusion_bench",
+        "charxiv_reasoning",
     }  # fmt: skip
     for benchmark in judged:
         assert benchmark.judged is not None

@@ -27,6 +27,8 @@ class Grader(HTTPServer):
     """Replies with its text; the first `failures` times with an error."""
 
     reply = "0.5"
+    # Replies to give first, one each.
+    first: tuple[str, ...] = ()
     failures = 0
     code = 503
     missing_bytes = 0
@@ -49,7 +51,9 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append({"path": self.path, **body})
         self.server.keys.append(self.headers.get("Authorization"))
         failed = len(self.server.asked) <= self.server.failures
-        content = json.dumps({"choices": [{"message": {"content": self.server.reply}}]}).encode()
+        number = len(self.server.asked) - 1
+        reply = self.server.first[number] if number < len(self.server.first) else self.server.reply
+        content = json.dumps({"choices": [{"message": {"content": reply}}]}).encode()
         self.send_response(self.server.code if failed else 200)
         self.send_header("Content-Length", str(len(content) + self.server.missing_bytes))
         self.end_headers()
@@ -131,12 +135,66 @@ def test_a_judge_is_asked_only_what_rules_leave_open(grader: Grader) -> None:
     assert result.main == "circular"
     assert result.score == 100.0
     assert len(grader.asked) == 1
+    # Z is a reading: none of the options.
+    grader.reply = "Z"
+    assert graded("mmbench", grader, "A", "the one after it", "A").metrics["unreadable grades"] == 0.0
+    grader.asked.clear()
     grader.reply = "2.5"
     assert graded("mathvista", grader, "red", "1", "two and a half").score == 100.0
-    assert len(grader.asked) == 2
+    assert len(grader.asked) == 1
     grader.reply = "1"
     result = graded("mathverse", grader, "three", "three", "three")
     assert result.metrics["accuracy"] == 100.0
+
+
+def test_an_unreadable_reply_is_asked_for_again(grader: Grader, tmp_path: Path) -> None:
+    grader.first = ("3/10", "7 out of 10")
+    grader.reply = "Score for question 1: 0.3"
+    result = graded("mm_vet", grader, "-1", "navy", "2", folder=tmp_path)
+    assert (result.score, result.metrics["unreadable grades"]) == (pytest.approx(30.0), 0.0)
+    assert [one["temperature"] for one in grader.asked] == [0.0, 0.5, 1.0, 0.0, 0.0]
+    # Every try is kept.
+    assert graded("mm_vet", grader, "-1", "navy", "2", folder=tmp_path).score == pytest.approx(30.0)
+    assert len(grader.asked) == 5
+
+
+@pytest.mark.parametrize(
+    ("task", "reply"),
+    [
+        ("mm_vet", "3/10"),
+        ("mm_vet", "7 out of 10"),
+        ("mm_vet", "7"),
+        ("mathverse", "Both"),
+        ("mathverse", "10"),
+        ("mathverse", "1 or 0"),
+        ("mmbench", "Both"),
+        ("mmbench", "A or B"),
+        ("mathvista", " "),
+        ("llava_bench", "7 out of 10"),
+        ("mmhal", "Rating: 3/10"),
+    ],
+)
+def test_no_reply_is_misread(task: str, reply: str, grader: Grader) -> None:
+    grader.reply = reply
+    result = graded(task, grader, "i do not know", "who knows", "it is not shown")
+    assert (result.score, result.metrics["unreadable grades"]) == (0.0, 100.0)
+    assert len(grader.asked) == 9
+
+
+@pytest.mark.parametrize(
+    ("task", "reply", "score"),
+    [
+        ("mm_vet", "**1**", 100.0),
+        ("mathverse", "Judgement: 1", 100.0),
+        ("mathverse", "**0**", 0.0),
+        ("mmhal", "**Rating:** 4", 4.0),
+        ("llava_bench", "**8** 6\nExplained.", 75.0),
+    ],
+)
+def test_emphasis_and_labels_do_not_matter(task: str, reply: str, score: float, grader: Grader) -> None:
+    grader.reply = reply
+    result = graded(task, grader, "i do not know", "who knows", "it is not shown")
+    assert (result.score, result.metrics["unreadable grades"]) == (pytest.approx(score), 0.0)
 
 
 def test_own_prompts(grader: Grader, tmp_path: Path) -> None:
@@ -173,7 +231,7 @@ def test_graded_results_stay_when_other_tasks_join(
     grader: Grader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = BatchAnswerer.answer
-    monkeypatch.setattr(BatchAnswerer, "answer", lambda self, p, i, max_new_tokens: real(self, p, i, 4))
+    monkeypatch.setattr(BatchAnswerer, "answer", lambda self, p, i, max_new_tokens, **gen: real(self, p, i, 4, **gen))
     model, out = save_tiny_reader(tmp_path / "model"), tmp_path / "out"
 
     def run(*arguments: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -62,6 +63,10 @@ def test_no_scorer_fails(benchmark: Benchmark, strings: list[str]) -> None:
         rows = rows[: len(questions)]
     metrics = benchmark.summarise(rows)
     assert all(value >= 0.0 for value in metrics.values())
+    for other in benchmark.other_rules.values():
+        others = [replace(row, score=other.score(row.prediction, row.target)) for row in rows[:1000]]
+        assert all(row.score is None or 0.0 <= row.score <= 1.0 for row in others)
+        assert all(value >= 0.0 for value in other.summarise(others).values())
     if benchmark.judged:
         for row in rows[:1000]:
             benchmark.judged.request(row.prediction, row.target, benchmark.judged.template)

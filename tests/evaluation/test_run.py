@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from slime_vlm.cli import app
 from slime_vlm.errors import ConfigError, DataError
 from slime_vlm.evaluation.benchmarks import find_tasks
+from slime_vlm.evaluation.generation import parse_generation
 from slime_vlm.evaluation.images import open_benchmark_image, open_visual
 from slime_vlm.evaluation.runner import RunOptions, run_benchmarks
 from slime_vlm.inference.answering import ask
@@ -38,7 +39,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     real = BatchAnswerer.answer
-    monkeypatch.setattr(BatchAnswerer, "answer", lambda self, p, i, max_new_tokens: real(self, p, i, SHORT))
+    monkeypatch.setattr(
+        BatchAnswerer, "answer", lambda self, p, i, max_new_tokens, **gen: real(self, p, i, SHORT, **gen)
+    )
 
 
 def options(checkpoint: Path, out: Path, **changes: Any) -> RunOptions:
@@ -149,9 +152,9 @@ def test_resumed_at_any_line_equals_uninterrupted(checkpoint: Path, tmp_path: Pa
     asked: list[str] = []
     real = BatchAnswerer.answer
 
-    def answer(self: Any, prompts: Any, images: Any, length: int) -> Any:
+    def answer(self: Any, prompts: Any, images: Any, length: int, **gen: Any) -> Any:
         asked.extend(prompts)
-        return real(self, prompts, images, length)
+        return real(self, prompts, images, length, **gen)
 
     monkeypatch.setattr(BatchAnswerer, "answer", answer)
     for done in (1, 4):
@@ -189,6 +192,81 @@ def test_a_larger_limit_goes_on(checkpoint: Path, tmp_path: Path) -> None:
     assert len(after) == 6
     # Seconds and all: they were not computed again.
     assert after[:2] == before
+
+
+def test_parts_of_a_split_join(checkpoint: Path, tmp_path: Path) -> None:
+    mme = find_tasks("mme")
+    run(checkpoint, tmp_path / "whole", tasks=mme)
+    run(checkpoint, tmp_path / "parts", tasks=mme, offset=4)
+    # The last two of six, with the ids and places that they have in the split.
+    assert [row["place"] for row in rows_of(tmp_path / "parts")["mme"]] == [4, 5]
+    assert "Not all questions: 2 of MME, from number 5 on." in (tmp_path / "parts" / "results.md").read_text()
+    run(checkpoint, tmp_path / "parts", tasks=mme, offset=1, limit=2)
+    assert [row["place"] for row in rows_of(tmp_path / "parts")["mme"]] == [1, 2, 4, 5]
+    run(checkpoint, tmp_path / "parts", tasks=mme)
+    assert without_seconds(rows_of(tmp_path / "parts")) == without_seconds(rows_of(tmp_path / "whole"))
+    assert "Not all questions" not in (tmp_path / "parts" / "results.md").read_text()
+    with pytest.raises(DataError, match=r"MME: --offset 6, but .* holds 6 records"):
+        run(checkpoint, tmp_path / "none", tasks=mme, offset=6)
+
+
+def test_predictions_alone(checkpoint: Path, tmp_path: Path) -> None:
+    arguments = ["--model", str(checkpoint), "--tasks", "mmmu", "--data", str(FIXTURES), "--device", "cpu"]
+    done = CliRunner().invoke(app, ["eval", "run", *arguments, "--out", str(tmp_path), "--predict-only"])
+    assert done.exit_code == 0, done.output
+    assert f"`slime eval score {tmp_path} --out {tmp_path}` scores them" in done.output
+    assert not (tmp_path / "results.json").exists()
+    assert [row["score"] for row in rows_of(tmp_path)["mmmu"]] == [None] * 3
+    scored = CliRunner().invoke(app, ["eval", "score", str(tmp_path), "--out", str(tmp_path)])
+    assert scored.exit_code == 0, scored.output
+    run(checkpoint, tmp_path / "scored", tasks=find_tasks("mmmu"))
+    metrics = results_of(tmp_path)["tasks"]["mmmu"]["metrics"]
+    assert metrics == results_of(tmp_path / "scored")["tasks"]["mmmu"]["metrics"]
+
+
+def test_generation_settings_reach_the_model_and_bind_the_folder(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[int, dict[str, Any]]] = []
+    real = BatchAnswerer.answer
+
+    def answer(self: Any, prompts: Any, images: Any, length: int, **gen: Any) -> Any:
+        given.append((length, gen))
+        return real(self, prompts, images, length, **gen)
+
+    monkeypatch.setattr(BatchAnswerer, "answer", answer)
+    mmmu = find_tasks("mmmu")
+    generation = parse_generation(["temperature=0.9", "top_p=0.8", "max_new_tokens=5"])
+    for out in ("a", "b"):
+        run(checkpoint, tmp_path / out, tasks=mmmu, generation=generation)
+    assert given[0] == (5, {"do_sample": True, "temperature": 0.9, "top_p": 0.8})
+    # Sampled answers are repeated.
+    assert without_seconds(rows_of(tmp_path / "a")) == without_seconds(rows_of(tmp_path / "b"))
+    with pytest.raises(ConfigError, match="holds another run: generation was"):
+        run(checkpoint, tmp_path / "a", tasks=mmmu)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("temprature=1", "'temprature' is not a setting, did you mean 'temperature'"),
+        ("num_beams=1.5", "expected a whole number of at least 1"),
+        ("num_beams=true", "expected a whole number of at least 1"),
+        ("top_p=2", "expected a number of at least 0.0 and at most 1.0"),
+        ("max_new_tokens=", "expected a whole number of at least 1"),
+        ("top_p=0.5", "greedy decoding has no top_p; add --gen temperature=0.7"),
+    ],
+)
+def test_wrong_generation_settings(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_generation([text])
+
+
+def test_generation_settings() -> None:
+    assert parse_generation(["temperature=0", "num_beams=3"]) == {"num_beams": 3}
+    assert parse_generation(["temperature=1"]) == {"do_sample": True, "temperature": 1.0}
+    with pytest.raises(ConfigError, match="num_beams occurs twice"):
+        parse_generation(["num_beams=3", "num_beams=2"])
 
 
 def test_another_run_is_refused(checkpoint: Path, tmp_path: Path) -> None:

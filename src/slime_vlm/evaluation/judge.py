@@ -38,13 +38,13 @@ class Judge:
         if not self.model:
             raise ConfigError("--judge-url is given without --judge-model; name the model that grades")
 
-    def ask(self, prompt: str) -> str:
-        """Return the judge's reply to a prompt, decoded greedily.
+    def ask(self, prompt: str, temperature: float = 0.0) -> str:
+        """Return the judge's reply to a prompt, by default decoded greedily.
 
         Raises:
             ConfigError: The judge cannot be reached, refuses, or sends something other than a chat completion.
         """
-        body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], "temperature": 0}
+        body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], "temperature": temperature}
         headers = {"Content-Type": "application/json"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"

@@ -42,7 +42,11 @@ class Records:
 
 
 def load_records(
-    task: Task, data: Path | None = None, organisation: str = ORGANISATION, limit: int | None = None
+    task: Task,
+    data: Path | None = None,
+    organisation: str = ORGANISATION,
+    limit: int | None = None,
+    offset: int = 0,
 ) -> Records:
     """Find the records of a task.
 
@@ -50,16 +54,18 @@ def load_records(
         task: Benchmark and split.
         data: Folder of local copies. A task without a local copy is loaded from the hub.
         organisation: Hub organisation to use in place of `ORGANISATION`.
-        limit: Maximum number of records, the first ones.
+        limit: Maximum number of records, the first ones after `offset`.
+        offset: Number of records to leave out at the start.
 
     Raises:
         DataError: There are no records, or they do not have the format of this benchmark.
     """
     benchmark = task.benchmark
     found = _local(task, data) if data is not None else None
-    records = found or _hub(task, data, organisation, limit)
-    length = records.length if limit is None else min(limit, records.length or limit)
-    return Records(_checked(records, benchmark, limit), length, records.folder, records.origin)
+    records = found or _hub(task, data, organisation, None if limit is None else offset + limit)
+    left = None if records.length is None else max(0, records.length - offset)
+    length = left if limit is None else min(limit, limit if left is None else left)
+    return Records(_checked(records, benchmark, limit, offset), length, records.folder, records.origin)
 
 
 def hub_id(benchmark: Benchmark, organisation: str = ORGANISATION) -> str:
@@ -68,11 +74,13 @@ def hub_id(benchmark: Benchmark, organisation: str = ORGANISATION) -> str:
     return f"{organisation}/{name}" if owner == ORGANISATION else benchmark.source.repo
 
 
-def _checked(records: Records, benchmark: Benchmark, limit: int | None) -> Iterator[dict[str, Any]]:
+def _checked(records: Records, benchmark: Benchmark, limit: int | None, offset: int) -> Iterator[dict[str, Any]]:
     index = -1
     for index, row in enumerate(records.rows):
-        if limit is not None and index >= limit:
+        if limit is not None and index >= offset + limit:
             return
+        if index < offset:
+            continue
         missing = [name for name in benchmark.fields if name not in row]
         if missing:
             raise DataError(
@@ -82,6 +90,8 @@ def _checked(records: Records, benchmark: Benchmark, limit: int | None) -> Itera
         yield row
     if index < 0:
         raise DataError(f"{benchmark.title}: {records.origin} holds no records; download it again")
+    if index < offset:
+        raise DataError(f"{benchmark.title}: --offset {offset}, but {records.origin} holds {index + 1} records")
 
 
 # Local copies ----------------------------------------------------------------------------------------------------

@@ -31,10 +31,7 @@ def write_report(results: Sequence[TaskResult], out: Path, settings: Mapping[str
     }
     _write(out / "results.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     model = f"Model {settings['model']}. " if "model" in settings else ""
-    limits = settings.get("limits", {})
-    # An earlier run into the same folder may have asked more questions.
-    first = {r.task.benchmark.title: limit for r in results if len(r.rows) <= (limit := limits.get(r.task.name) or 0)}
-    parts = [f"the first {number} of {title}" for title, number in first.items()]
+    parts = list(filter(None, (_part(result, settings.get("limits", {}).get(result.task.name)) for result in results)))
     limit = f"Not all questions: {', '.join(parts)}. " if parts else ""
     text = f"# Results\n\n{model}{limit}\n\n{table(results)}\n\n{details(results)}"
     _write(out / "results.md", text)
@@ -70,10 +67,21 @@ def details(results: Sequence[TaskResult]) -> str:
     for result in results:
         numbers = "\n".join(f"- {name}: {value:.2f}" for name, value in result.metrics.items())
         judge = f"Graded by {result.judge['model']}, prompt of {result.judge['prompt']}." if result.judge else ""
-        notes = " ".join(filter(None, (result.task.benchmark.note, judge)))
+        rule = f"Scored by the rule of {result.task.benchmark.rule}." if result.task.benchmark.rule else ""
+        notes = " ".join(filter(None, (result.task.benchmark.note, rule, judge)))
         body = "\n\n".join(filter(None, (notes, numbers)))
         parts.append(f"## {result.task.benchmark.title} ({result.task.split})\n\n{body}\n")
     return "\n".join(parts)
+
+
+def _part(result: TaskResult, limit: int | None) -> str:
+    """Return which questions were asked, or nothing if they may be all."""
+    title, number = result.task.benchmark.title, len(result.rows)
+    places = sorted(int(row.get("place", 0)) for row in result.rows)
+    if places and (places[0] > 0 or places[-1] >= number > 1):
+        return f"{number} of {title}, from number {places[0] + 1} on"
+    # An earlier run into the same folder may have asked more questions.
+    return f"the first {limit} of {title}" if limit is not None and number <= limit else ""
 
 
 def _missing(result: TaskResult) -> str:

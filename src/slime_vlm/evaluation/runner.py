@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -38,7 +38,10 @@ class RunOptions:
         out: Folder of the run.
         data: Folder of local copies, see `records`.
         organisation: Hub organisation of most data sets.
-        limit: Maximum number of questions per task, the first ones.
+        limit: Maximum number of questions per task, the first ones after `offset`.
+        offset: Number of questions of each task to leave out at the start.
+        predict_only: Whether to store answers without scoring them.
+        generation: Arguments of `generate` that replace greedy decoding, and `max_new_tokens` for every task.
         batch_size: Questions per batch. None chooses by device and memory.
         device: Device of the model.
         dtype: Number type of its weights.
@@ -53,6 +56,9 @@ class RunOptions:
     data: Path | None = None
     organisation: str = ORGANISATION
     limit: int | None = None
+    offset: int = 0
+    predict_only: bool = False
+    generation: Mapping[str, Any] = field(default_factory=dict)
     batch_size: int | None = None
     device: str | None = None
     dtype: str | None = None
@@ -70,7 +76,7 @@ def run_benchmarks(options: RunOptions, console: Console) -> list[TaskResult]:
 
     Returns:
         In the main process one result for every task of the folder, including those of earlier commands. In all other
-        processes nothing.
+        processes nothing, nor if nothing is to be scored.
 
     Raises:
         ConfigError: The folder holds another run.
@@ -80,7 +86,8 @@ def run_benchmarks(options: RunOptions, console: Console) -> list[TaskResult]:
     processes = join_processes(options.device)
     # Load records before the model, which may take minutes.
     records = {
-        task.name: load_records(task, options.data, options.organisation, options.limit) for task in options.tasks
+        task.name: load_records(task, options.data, options.organisation, options.limit, options.offset)
+        for task in options.tasks
     }
     settings = _settings(options)
     if processes.is_main:
@@ -89,7 +96,7 @@ def run_benchmarks(options: RunOptions, console: Console) -> list[TaskResult]:
                 "benchmark": task.benchmark.name,
                 "split": task.split,
                 "records": records[task.name].origin,
-                "max_new_tokens": task.benchmark.max_new_tokens,
+                "max_new_tokens": _longest(task, options),
             }
             for task in options.tasks
         }
@@ -102,25 +109,33 @@ def run_benchmarks(options: RunOptions, console: Console) -> list[TaskResult]:
         found = records[task.name]
         with progress_bar(console, processes) as bar:
             shown = bar.add_task(task.name, total=found.length)
-            for number in _answer(task, found.rows, found.folder, store, answerer, processes):
+            for number in _answer(task, found.rows, found.folder, store, answerer, processes, options):
                 bar.update(shown, advance=number)
         processes.wait()
         if processes.is_main:
             rows = store.merge()
-            results.append(score_task(task, rows, options.judge, options.templates, store.folder))
+            if not options.predict_only:
+                results.append(score_task(task, rows, options.judge, options.templates, store.folder))
             _submit(task, rows, store.folder, options)
         processes.wait()
-    if processes.is_main:
+    if processes.is_main and not options.predict_only:
         limits = {**known_settings(options.out).get("limits", {}), **{r.task.name: options.limit for r in results}}
         results = folder_results(options.out, results)
         write_report(results, options.out, {**settings, "limits": limits})
     return results
 
 
+def _longest(task: Task, options: RunOptions) -> int:
+    return int(options.generation.get("max_new_tokens", task.benchmark.max_new_tokens))
+
+
 def _settings(options: RunOptions) -> dict[str, Any]:
     from slime_vlm.checkpoints.hub import resolve
 
+    # Runs of earlier versions were greedy and have no such field.
+    generation = {"generation": dict(options.generation)} if options.generation else {}
     return {
+        **generation,
         "model": options.model,
         "fingerprint": fingerprint(resolve(options.model)),
         "dtype": options.dtype,
@@ -153,10 +168,11 @@ def _answer(
     store: PredictionStore,
     answerer: _LazyAnswerer,
     processes: Processes,
+    options: RunOptions,
 ) -> Iterator[int]:
     """Answer this process's share of the questions, and yield how many of all are done after each chunk."""
     done = store.done()
-    for questions in _chunks(_questions(task, rows), answerer, done, processes.count):
+    for questions in _chunks(_questions(task, rows, options.offset), answerer, done, processes.count):
         mine = [(index, question) for index, question in questions if index % processes.count == processes.rank]
         for _, question in mine:
             if question.id in done and done[question.id].get("prompt") != question.prompt:
@@ -166,7 +182,7 @@ def _answer(
                 )
         left = [(index, question) for index, question in mine if question.id not in done]
         if left:
-            store.append(_ask(task, left, folder, answerer()))
+            store.append(_ask(task, left, folder, answerer(), options))
         yield len(questions)
 
 
@@ -184,9 +200,9 @@ def _chunks(
         yield [first, *islice(questions, size - 1)]
 
 
-def _questions(task: Task, rows: Iterable[dict[str, Any]]) -> Iterator[tuple[int, Question]]:
+def _questions(task: Task, rows: Iterable[dict[str, Any]], offset: int = 0) -> Iterator[tuple[int, Question]]:
     seen: set[str] = set()
-    for index, row in enumerate(rows):
+    for index, row in enumerate(rows, start=offset):
         try:
             question = task.benchmark.ask(row, index)
         except (LookupError, TypeError, ValueError) as error:
@@ -200,7 +216,11 @@ def _questions(task: Task, rows: Iterable[dict[str, Any]]) -> Iterator[tuple[int
 
 
 def _ask(
-    task: Task, questions: Sequence[tuple[int, Question]], folder: Path | None, answerer: BatchAnswerer
+    task: Task,
+    questions: Sequence[tuple[int, Question]],
+    folder: Path | None,
+    answerer: BatchAnswerer,
+    options: RunOptions,
 ) -> list[Row]:
     opened = []
     for _, question in questions:
@@ -209,7 +229,13 @@ def _ask(
         except SlimeError as error:
             raise DataError(f"{task.name}: question {question.id}: {error}") from error
     prompts = [question.prompt for _, question in questions]
-    answers = answerer.answer(prompts, opened, task.benchmark.max_new_tokens)
+    sampling = {name: value for name, value in options.generation.items() if name != "max_new_tokens"}
+    if sampling.get("do_sample"):
+        import torch
+
+        # A batch draws the same answers when a run is resumed, and other ones than the batch before it.
+        torch.manual_seed(questions[0][0])
+    answers = answerer.answer(prompts, opened, _longest(task, options), **sampling)
     return [
         {
             "task": task.benchmark.name,
@@ -219,7 +245,7 @@ def _ask(
             "prompt": question.prompt,
             "prediction": answer.text,
             "target": question.target,
-            "score": task.benchmark.score(answer.text, question.target),
+            "score": None if options.predict_only else task.benchmark.score(answer.text, question.target),
             "tokens": answer.tokens,
             "seconds": round(answer.seconds, 4),
             "image_sizes": [[image.height, image.width] for image in images],
@@ -233,7 +259,7 @@ def _submit(task: Task, rows: Sequence[Row], folder: Path, options: RunOptions) 
     if submission is None or task.split != task.benchmark.source.test_split:
         return
     everything: Iterable[Question] = ()
-    if submission.every and options.limit is not None:
+    if submission.every and (options.limit is not None or options.offset):
         records = load_records(task, options.data, options.organisation)
         everything = (question for _, question in _questions(task, records.rows))
     write_submission(submission, rows, folder, everything)

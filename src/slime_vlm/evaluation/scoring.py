@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from slime_vlm.errors import ConfigError, DataError
-from slime_vlm.evaluation.benchmarks import BENCHMARKS, Judged, Scored, Task
+from slime_vlm.evaluation.benchmarks import BENCHMARKS, Benchmark, Judged, Scored, Task
+from slime_vlm.evaluation.benchmarks.benchmark import percent
 from slime_vlm.evaluation.judge import Judge
 from slime_vlm.evaluation.predictions import FILE, Row, read_rows
 
 JUDGEMENTS = "judgements.jsonl"
+
+# Of the tries at a reply that can be read.
+_TEMPERATURES = (0.0, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,9 @@ def score_task(
         replies = _Replies(None if folder is None else folder / JUDGEMENTS)
         marked = [_grade(one, benchmark.judged, judge, template, replies) for one in scored]
         metrics = benchmark.judged.summarise(marked)
+        if metrics:
+            # A reply that stays unreadable counts as no mark.
+            metrics["unreadable grades"] = percent(float(one.marks is None) for one in marked)
     except (LookupError, TypeError) as error:
         raise DataError(
             f"{task.name}: a prediction lacks a field that it is scored by ({error!r}); "
@@ -87,11 +94,20 @@ def score_task(
     return TaskResult(task, kept, metrics, benchmark.judged.main, benchmark.judged.full_marks, described)
 
 
-def score_files(paths: Iterable[Path], judge: Judge | None = None, templates: Path | None = None) -> list[TaskResult]:
+def score_files(
+    paths: Iterable[Path], judge: Judge | None = None, templates: Path | None = None, rule: str | None = None
+) -> list[TaskResult]:
     """Score files of predictions, or all predictions of a run folder.
+
+    Args:
+        paths: The files and folders.
+        judge: Language model that grades.
+        templates: Folder of prompts for the judge.
+        rule: Name of a published rule, for benchmarks that have several. Other benchmarks keep their only rule.
 
     Raises:
         DataError: A file is missing, does not hold predictions, or belongs to an unknown task.
+        ConfigError: None of the benchmarks knows the rule.
     """
     found: dict[tuple[str, str], tuple[Path, dict[str, Row]]] = {}
     for path in paths:
@@ -104,10 +120,20 @@ def score_files(paths: Iterable[Path], judge: Judge | None = None, templates: Pa
     if not found:
         raise DataError(f"no predictions in {', '.join(map(str, paths))}; expected files that `slime eval run` wrote")
     results = []
+    benchmarks = {name: _by_rule(BENCHMARKS[name], rule) for name, _ in found}
+    if rule is not None and not any(benchmark.rule == rule for benchmark in benchmarks.values()):
+        known = sorted({other for name in benchmarks for other in BENCHMARKS[name].other_rules})
+        raise ConfigError(
+            f"--rule {rule}: none of {', '.join(benchmarks)} has it, known are {', '.join(known) or 'none'}"
+        )
     for (name, split), (folder, rows) in found.items():
         ordered = sorted(rows.values(), key=lambda row: row.get("place", 0))
-        results.append(score_task(Task(BENCHMARKS[name], split), ordered, judge, templates, folder))
+        results.append(score_task(Task(benchmarks[name], split), ordered, judge, templates, folder))
     return results
+
+
+def _by_rule(benchmark: Benchmark, rule: str | None) -> Benchmark:
+    return benchmark if rule is None else benchmark.other_rules.get(rule, benchmark)
 
 
 def _files(path: Path) -> list[Path]:
@@ -121,7 +147,7 @@ def _files(path: Path) -> list[Path]:
 
 
 class _Replies:
-    """Cache a judge's replies by request, in memory and in a file."""
+    """Cache a judge's replies by request and try, in memory and in a file."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -135,10 +161,11 @@ class _Replies:
                 except (ValueError, LookupError, TypeError):
                     continue
 
-    def ask(self, judge: Judge, request: str, name: str) -> str:
-        asked = hashlib.sha256(f"{judge.model}\n{request}".encode("utf-8", "surrogatepass")).hexdigest()[:24]
+    def ask(self, judge: Judge, request: str, name: str, number: int) -> str:
+        key = f"{judge.model}\n{request}" + (f"\ntry {number}" if number else "")
+        asked = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:24]
         if asked not in self._known:
-            self._known[asked] = judge.ask(request)
+            self._known[asked] = judge.ask(request, _TEMPERATURES[number])
             if self._path is not None:
                 row = {"id": name, "judge": judge.model, "asked": asked, "reply": self._known[asked]}
                 with self._path.open("a", encoding="utf-8") as file:
@@ -151,7 +178,11 @@ def _grade(one: Scored, judged: Judged, judge: Judge, template: str, replies: _R
     # Without a request, rules have decided.
     marks: Sequence[float] | None = None if one.score is None else [one.score]
     if request is not None:
-        marks = judged.read(replies.ask(judge, request, one.id), one.prediction, one.target)
+        # The same request once more would get the same reply, so the temperature rises.
+        for number in range(len(_TEMPERATURES)):
+            marks = judged.read(replies.ask(judge, request, one.id, number), one.prediction, one.target)
+            if marks is not None:
+                break
     return Scored(one.id, one.prediction, one.target, one.score, marks)
 
 
@@ -188,6 +219,7 @@ def describe(result: TaskResult) -> Mapping[str, Any]:
         "licence": benchmark.licence,
         "questions": len(rows),
         "metric": benchmark.metric,
+        "rule": benchmark.rule,
         "main": result.main,
         "score": result.score,
         "full_marks": result.full_marks,

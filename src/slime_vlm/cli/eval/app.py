@@ -6,7 +6,7 @@ import typer
 
 from slime_vlm.cli.eval.ablation import ablation
 from slime_vlm.cli.eval.pages import pages, reading
-from slime_vlm.cli.eval.run import run, score, tasks
+from slime_vlm.cli.eval.run import compare, run, score, tasks
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,6 +15,7 @@ app = typer.Typer(
 )
 app.command(no_args_is_help=True)(run)
 app.command(no_args_is_help=True)(score)
+app.command(no_args_is_help=True)(compare)
 app.command()(tasks)
 app.command(no_args_is_help=True)(ablation)
 app.command()(pages)

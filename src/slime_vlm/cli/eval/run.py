@@ -43,6 +43,14 @@ JudgeKey = Annotated[
         rich_help_panel=_JUDGE,
     ),
 ]
+Rule = Annotated[
+    str | None,
+    typer.Option(
+        "--rule",
+        help="Score by another published rule where a benchmark has one: `lmms-eval`, `LLaVA`, `slime-script`.",
+        show_default="each benchmark's own",
+    ),
+]
 JudgePrompts = Annotated[
     Path | None,
     typer.Option(
@@ -76,6 +84,24 @@ def run(
         int | None,
         typer.Option(
             "--limit", min=1, help="Ask only this many questions of each task, the first ones.", show_default="all"
+        ),
+    ] = None,
+    offset: Annotated[
+        int,
+        typer.Option("--offset", min=0, help="Leave out this many questions at the start of each task."),
+    ] = 0,
+    predict_only: Annotated[
+        bool,
+        typer.Option("--predict-only", help="Store the answers without scoring them. `slime eval score` does that."),
+    ] = False,
+    gen: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--gen",
+            metavar="NAME=VALUE",
+            help="Change how answers are generated: `max_new_tokens=512`, `num_beams=3`, or `temperature=0.2`, "
+            "which samples. Repeatable.",
+            show_default="greedy, lengths of each task",
         ),
     ] = None,
     batch_size: Annotated[
@@ -113,10 +139,11 @@ def run(
     from rich.console import Console
 
     from slime_vlm.evaluation.benchmarks import find_tasks
+    from slime_vlm.evaluation.generation import parse_generation
 
     found = find_tasks(tasks, _hub_ids(hub_id or []))
     rows, overrides = _batch_size(batch_size), parse_config_fields(override or [], "selector_top_p=0.5")
-    judge = _judge(judge_url, judge_model, judge_key)
+    judge, generation = _judge(judge_url, judge_model, judge_key), parse_generation(gen or [])
     # Imports torch. A mistyped option is reported before that.
     from slime_vlm.evaluation.report import table
     from slime_vlm.evaluation.runner import RunOptions, run_benchmarks
@@ -128,6 +155,9 @@ def run(
         data=data,
         organisation=organisation,
         limit=limit,
+        offset=offset,
+        predict_only=predict_only,
+        generation=generation,
         batch_size=rows,
         device=device,
         dtype=dtype,
@@ -137,8 +167,11 @@ def run(
     )
     quiet_transformers()
     results = run_benchmarks(options, Console(stderr=True))
+    if predict_only:
+        typer.echo(f"predictions: {out}; `slime eval score {out} --out {out}` scores them")
     if results:
         typer.echo(f"{table(results)}\n\nreport: {out / 'results.md'}; numbers and plots are beside it")
+    if results or predict_only:
         for file in sorted(out.glob("*/submission.*")):
             typer.echo(f"{file} is for the server that scores it")
 
@@ -148,6 +181,7 @@ def score(
         list[Path], typer.Argument(metavar="PREDICTIONS", help="Files of predictions, or folders of runs.")
     ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write results and plots to this folder.")] = None,
+    rule: Rule = None,
     judge_url: JudgeUrl = None,
     judge_model: JudgeModel = "",
     judge_key: JudgeKey = None,
@@ -161,10 +195,31 @@ def score(
     from slime_vlm.evaluation.report import details, table, write_report
     from slime_vlm.evaluation.scoring import score_files
 
-    results = score_files(predictions, _judge(judge_url, judge_model, judge_key), judge_prompts)
+    results = score_files(predictions, _judge(judge_url, judge_model, judge_key), judge_prompts, rule)
     typer.echo(f"{table(results)}\n\n{details(results)}")
     if out is not None:
         write_report(folder_results(out, results), out, known_settings(out))
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="Folder of a run, or a file of predictions.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another one, with predictions for the same tasks.")],
+    rule: Rule = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Compare two runs on the questions that both answered.
+
+    Prints the share of right answers of each, their difference, and 95% intervals by a paired bootstrap. McNemar's p is
+    how likely so uneven a split is by chance.
+
+    Example: `slime eval compare runs/before runs/after`
+    """
+    import json
+
+    from slime_vlm.evaluation.comparison import compare_runs, comparison_table, described
+
+    found = compare_runs(first, second, rule)
+    typer.echo(json.dumps(described(found), indent=1) if as_json else comparison_table(found))
 
 
 def tasks() -> None:

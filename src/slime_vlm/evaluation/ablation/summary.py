@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from slime_vlm.evaluation.ablation.settings import GROUPS, REFERENCE, SETTINGS, Setting
-from slime_vlm.evaluation.ablation.statistics import Tally, accuracy, accuracy_interval, difference_interval
 from slime_vlm.evaluation.predictions import Row
+from slime_vlm.evaluation.statistics import Tally, accuracy, accuracy_interval, difference_interval
 
 ABSENT_GROUP = "absent"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Record = Mapping[str, Any]
@@ -83,6 +83,11 @@ class Scored:
     marks: Sequence[float] | None = None
 
 
+def each_alone(rows: Sequence[Scored]) -> dict[str, tuple[float, int]]:
+    """Return every question with a score as a unit of its own: score and number of questions by id."""
+    return {row.id: (row.score, 1) for row in rows if row.score is not None}
+
+
 Summarise = Callable[[Sequence[Scored]], dict[str, float]]
 
 
@@ -142,6 +147,10 @@ class Benchmark:
         judged: Grading by a language model.
         submission: File for a server that scores.
         note: What a reader of its numbers must know.
+        units: Scored answers -> right answers and number of questions of every unit of questions that belong together,
+            such as those about one video. A comparison of two models draws units.
+        rule: Whose rule scores the answers. Empty if there is only one.
+        other_rules: The same benchmark scored by other published rules, by their names for `--rule`.
     """
 
     name: str
@@ -158,7 +167,36 @@ class Benchmark:
     full_marks: float = 100.0
     judged: Judged | None = None
     submission: Submission | None = None
-    note: str = field(default="")
+    note: str = ""
+    units: Callable[[Sequence[Scored]], Mapping[str, tuple[float, int]]] = each_alone
+    rule: str = ""
+    other_rules: Mapping[str, Benchmark] = field(default_factory=dict)
+
+
+def in_units(unit: Callable[[Scored], str]) -> Callable[[Sequence[Scored]], Mapping[str, tuple[float, int]]]:
+    """Make units of the questions for which `unit` returns the same name."""
+
+    def units(rows: Sequence[Scored]) -> dict[str, tuple[float, int]]:
+        found: dict[str, tuple[float, int]] = {}
+        for row in rows:
+            if row.score is not None:
+                right, number = found.get(unit(row), (0.0, 0))
+                found[unit(row)] = (right + row.score, number + 1)
+        return found
+
+    return units
+
+
+def by_rules(default: str, benchmarks: Mapping[str, Benchmark]) -> Benchmark:
+    """Return the benchmark of the default rule, which knows those of the others.
+
+    Args:
+        default: Name of the default rule.
+        benchmarks: A benchmark for each rule by name.
+    """
+    named = {name: replace(benchmark, rule=name) for name, benchmark in benchmarks.items()}
+    others = {name: benchmark for name, benchmark in named.items() if name != default}
+    return replace(named[default], other_rules=others)
 
 
 def percent(scores: Iterable[float | None]) -> float:
@@ -181,13 +219,22 @@ def mean_of_groups(rows: Iterable[Scored], key: str) -> float:
     return sum(groups) / len(groups) if groups else 0.0
 
 
+def by_group(rows: Iterable[Scored], key: str, prefix: str = "") -> dict[str, float]:
+    """Return the accuracy of each group in percent, under the group's name after a prefix, in alphabetical order.
+
+    Rows without the field, such as those of an earlier version, are in no group.
+    """
+    groups = grouped([row for row in rows if key in row.target], key)
+    return {f"{prefix}{name}": percent(row.score for row in group) for name, group in sorted(groups.items())}
+
+
 def accuracy(*keys: str) -> Summarise:
     """Make a summary with the accuracy over all rows, and by each of the named fields of their targets."""
 
     def summarise(rows: Sequence[Scored]) -> dict[str, float]:
         result = {"accuracy": percent(row.score for row in rows)}
         for key in keys:
-            result |= {name: percent(r.score for r in group) for name, group in sorted(grouped(rows, key).items())}
+            result |= by_group(rows, key)
         return result
 
     return summarise

@@ -5,9 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from slime_vlm.evaluation.benchmarks.benchmark import Benchmark, Question, Record, Source, Submission, Target, accuracy
+from slime_vlm.evaluation.benchmarks.benchmark import (
+    Benchmark,
+    Question,
+    Record,
+    Source,
+    Submission,
+    Target,
+    accuracy,
+    by_rules,
+)
 from slime_vlm.evaluation.benchmarks.prompts import SHORT_ANSWER, texts
-from slime_vlm.evaluation.metrics.anls import anls
+from slime_vlm.evaluation.metrics.anls import anls, anls_llava
 
 
 def _ask(record: Record, index: int) -> Question:
@@ -20,6 +29,10 @@ def _score(prediction: str, target: Target) -> float | None:
     return anls(prediction, target["answers"]) if target["answers"] else None
 
 
+def _score_llava(prediction: str, target: Target) -> float | None:
+    return anls_llava(prediction, target["answers"]) if target["answers"] else None
+
+
 def _entry(prediction: str, target: Target) -> dict[str, Any]:
     return {"questionId": target["questionId"], "answer": prediction}
 
@@ -28,7 +41,7 @@ def _summarise(rows: Any) -> dict[str, float]:
     return {"anls": accuracy()(rows)["accuracy"]}
 
 
-BENCHMARK = Benchmark(
+_BENCHMARK = Benchmark(
     name="docvqa",
     title="DocVQA",
     source=Source("lmms-lab-encoder/DocVQA", "validation", config="DocVQA", test_split="test"),
@@ -43,6 +56,10 @@ BENCHMARK = Benchmark(
     submission=Submission("submission.json", _entry),
 )
 
-INFOGRAPHICS = replace(
-    BENCHMARK, name="infovqa", title="InfoVQA", source=replace(BENCHMARK.source, config="InfographicVQA")
+_INFOGRAPHICS = replace(
+    _BENCHMARK, name="infovqa", title="InfoVQA", source=replace(_BENCHMARK.source, config="InfographicVQA")
+)
+
+BENCHMARK, INFOGRAPHICS = (
+    by_rules("RRC", {"RRC": one, "LLaVA": replace(one, score=_score_llava)}) for one in (_BENCHMARK, _INFOGRAPHICS)
 )

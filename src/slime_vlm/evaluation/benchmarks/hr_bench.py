@@ -12,10 +12,11 @@ from slime_vlm.evaluation.benchmarks.benchmark import (
     Scored,
     Source,
     Target,
+    in_units,
     mean_of_groups,
 )
-from slime_vlm.evaluation.benchmarks.letters import score_stated_letter
 from slime_vlm.evaluation.benchmarks.prompts import letter_options, option_lines
+from slime_vlm.evaluation.metrics.mmbench import hr_bench_letter
 
 
 def _ask(record: Record, index: int) -> Question:
@@ -29,6 +30,10 @@ def _ask(record: Record, index: int) -> Question:
     }
     # Rotations of a question may share an index.
     return Question(f"{record['index']}-{target['cycle']}", prompt, (record["image"],), target)
+
+
+def _score(prediction: str, target: Target) -> float:
+    return float(hr_bench_letter(prediction, target["options"]) == target["answer"])
 
 
 def _summarise(rows: Sequence[Scored]) -> dict[str, float]:
@@ -47,9 +52,10 @@ BENCHMARK = Benchmark(
     metric="accuracy, mean over rotations",
     fields=("index", "question", "answer", "category", "cycle_category", "A", "B", "image"),
     ask=_ask,
-    score=score_stated_letter,
+    score=_score,
     summarise=_summarise,
     main="all",
+    units=in_units(lambda row: row.id.rpartition("-")[0]),
 )
 
 LARGER = replace(

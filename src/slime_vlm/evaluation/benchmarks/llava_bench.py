@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from slime_vlm.evaluation.benchmarks.benchmark import (
@@ -14,8 +13,8 @@ from slime_vlm.evaluation.benchmarks.benchmark import (
     Source,
     Target,
     grouped,
-    percent,
 )
+from slime_vlm.evaluation.metrics.judge_reply import two_marks
 
 _TEMPLATE = (
     "A picture is described like this:\n{caption}\n\nQuestion: {question}\n\n"
@@ -44,8 +43,7 @@ def _relative(rows: Sequence[Scored]) -> float:
 
 def _summarise_judged(rows: Sequence[Scored]) -> dict[str, float]:
     by_category = {name: _relative(group) for name, group in sorted(grouped(rows, "category").items())}
-    unreadable = percent(float(not row.marks) for row in rows)
-    return {"relative score": _relative(rows), **by_category, "unreadable grades": unreadable}
+    return {"relative score": _relative(rows), **by_category}
 
 
 def _request(prediction: str, target: Target, template: str) -> str:
@@ -54,9 +52,8 @@ def _request(prediction: str, target: Target, template: str) -> str:
 
 
 def _read(reply: str, prediction: str, target: Target) -> list[float] | None:
-    numbers = re.findall(r"\d+(?:\.\d+)?", (reply.strip().splitlines() or [""])[0])
-    marks = [float(number) for number in numbers]
-    return marks if len(marks) == 2 and all(1 <= mark <= 10 for mark in marks) else None
+    marks = two_marks(reply)
+    return marks if marks is not None and all(1 <= mark <= 10 for mark in marks) else None
 
 
 BENCHMARK = Benchmark(

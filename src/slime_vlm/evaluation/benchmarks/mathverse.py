@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from slime_vlm.evaluation.benchmarks.benchmark import (
     Benchmark,
@@ -12,13 +13,15 @@ from slime_vlm.evaluation.benchmarks.benchmark import (
     Scored,
     Source,
     Target,
-    grouped,
-    marks_mean,
+    by_group,
+    in_units,
     percent,
 )
 from slime_vlm.evaluation.benchmarks.prompts import is_missing
 from slime_vlm.evaluation.metrics.choices import LETTERS
-from slime_vlm.evaluation.metrics.mathvision import final_answer, option_letter, same_value
+from slime_vlm.evaluation.metrics.judge_reply import stated_mark
+from slime_vlm.evaluation.metrics.mathverse import stated_option, stated_result
+from slime_vlm.evaluation.metrics.mathvision import same_value
 
 _TEXT_ONLY = "Text Only"
 _LAST_WORDS = 30
@@ -34,7 +37,14 @@ def _ask(record: Record, index: int) -> Question:
         "answer": str(record["answer"]).strip(),
         "choice": record["question_type"] == "multi-choice",
         "version": str(record["problem_version"]),
+        "problem": str(record.get("problem_index", record["sample_index"])),
     }
+    metadata = record.get("metadata") or {}
+    if metadata.get("subject"):
+        target |= {
+            "subject": str(metadata["subject"]),
+            "subfield": f"{metadata['subject']}: {metadata.get('subfield')}",
+        }
     image = record.get("image")
     images = () if is_missing(image) else (image,)
     return Question(str(record["sample_index"]), record["query_wo"], images, target)
@@ -42,22 +52,22 @@ def _ask(record: Record, index: int) -> Question:
 
 def _score(prediction: str, target: Target) -> float:
     if target["choice"]:
-        return float(option_letter(prediction, LETTERS) == target["answer"])
-    return float(same_value(final_answer(prediction), target["answer"]))
+        return float(stated_option(prediction, LETTERS) == target["answer"])
+    return float(same_value(target["answer"], stated_result(prediction)))
 
 
 def _summarise(rows: Sequence[Scored]) -> dict[str, float]:
-    return {
-        "accuracy by rule": percent(row.score for row in _with_figure(rows)),
-        **{version: percent(row.score for row in group) for version, group in sorted(grouped(rows, "version").items())},
-    }
+    return _by_version_and_subject(rows, "accuracy by rule")
 
 
 def _summarise_judged(rows: Sequence[Scored]) -> dict[str, float]:
-    return {
-        "accuracy": marks_mean(_with_figure(rows)),
-        **{version: marks_mean(group) for version, group in sorted(grouped(rows, "version").items())},
-    }
+    return _by_version_and_subject([replace(row, score=row.marks[0] if row.marks else 0.0) for row in rows], "accuracy")
+
+
+def _by_version_and_subject(rows: Sequence[Scored], name: str) -> dict[str, float]:
+    shown = _with_figure(rows)
+    result = {name: percent(row.score for row in shown)} | by_group(rows, "version")
+    return result | by_group(shown, "subject") | by_group(shown, "subfield")
 
 
 def _with_figure(rows: Sequence[Scored]) -> list[Scored]:
@@ -71,7 +81,8 @@ def _request(prediction: str, target: Target, template: str) -> str:
 
 
 def _read(reply: str, prediction: str, target: Target) -> list[float] | None:
-    return {"1": [1.0], "0": [0.0]}.get(reply.strip()[:1])
+    mark = stated_mark(reply)
+    return [mark] if mark in {0.0, 1.0} else None
 
 
 BENCHMARK = Benchmark(
@@ -85,6 +96,8 @@ BENCHMARK = Benchmark(
     score=_score,
     summarise=_summarise,
     main="accuracy by rule",
+    # A problem occurs in several versions.
+    units=in_units(lambda row: row.target.get("problem", row.id)),
     judged=Judged(_request, _read, _summarise_judged, main="accuracy", template=_TEMPLATE),
     note="Upstream asks a language model twice, to extract and to compare. Here one request does both.",
 )

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
-from slime_vlm.evaluation.benchmarks.benchmark import Benchmark, Question, Record, Source, Target, accuracy
-from slime_vlm.evaluation.benchmarks.prompts import SHORT_ANSWER, is_missing, option_lines
+from slime_vlm.evaluation.benchmarks.benchmark import (
+    Benchmark,
+    Question,
+    Record,
+    Scored,
+    Source,
+    Target,
+    accuracy,
+    by_group,
+)
+from slime_vlm.evaluation.benchmarks.prompts import SHORT_ANSWER, is_missing
 from slime_vlm.evaluation.metrics.choices import LETTERS
 from slime_vlm.evaluation.metrics.mathvision import mathvision_match
 
 
 def _ask(record: Record, index: int) -> Question:
     options = [str(option) for option in record.get("options") or []]
-    lines = f"\n{option_lines(options)}" if options else ""
+    # Options that are nothing but their letters stand in the figure. The official prompt leaves them out.
+    shown = [] if "".join(options) == LETTERS[: len(options)] else options
+    lines = "".join(f"({letter}) {option}\n" for letter, option in zip(LETTERS, shown, strict=False))
     target: Target = {
         "answer": str(record["answer"]),
         "options": dict(zip(LETTERS, options, strict=False)),
@@ -20,7 +32,7 @@ def _ask(record: Record, index: int) -> Question:
         "level": f"level {record.get('level', 'unknown')}",
     }
     # Markers such as <image1> stay in the text.
-    prompt = record["question"] + lines + SHORT_ANSWER
+    prompt = f"{record['question']}\n{lines}{SHORT_ANSWER}"
     # The hub's copy holds the image itself, the original release only its path.
     image = record["image"] if is_missing(record.get("decoded_image")) else record["decoded_image"]
     return Question(str(record["id"]), prompt, (image,), target)
@@ -28,6 +40,11 @@ def _ask(record: Record, index: int) -> Question:
 
 def _score(prediction: str, target: Target) -> float:
     return mathvision_match(prediction, target["answer"], target["options"])
+
+
+def _summarise(rows: Sequence[Scored]) -> dict[str, float]:
+    both = [replace(row, target={"pair": f"{row.target['subject']}, {row.target['level']}"}) for row in rows]
+    return accuracy("level", "subject")(rows) | by_group(both, "pair")
 
 
 BENCHMARK = Benchmark(
@@ -39,7 +56,7 @@ BENCHMARK = Benchmark(
     fields=("id", "question", "answer", "image"),
     ask=_ask,
     score=_score,
-    summarise=accuracy("level", "subject"),
+    summarise=_summarise,
     main="accuracy",
     note="Only testmini is a fair test of models trained on SMR, which contains other items of MATH-Vision.",
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from slime_vlm.evaluation.benchmarks.benchmark import (
     Benchmark,
@@ -12,12 +14,14 @@ from slime_vlm.evaluation.benchmarks.benchmark import (
     Scored,
     Source,
     Target,
-    marks_mean,
+    by_group,
     percent,
 )
 from slime_vlm.evaluation.benchmarks.prompts import is_missing
-from slime_vlm.evaluation.metrics.mathvista import extract_by_rule, normalise_extraction
+from slime_vlm.evaluation.metrics.mathvista import extract_as_it_is, extract_by_rule, normalise_extraction
 
+# Besides the types of questions and answers, and the skills.
+_GROUPS = ("language", "source", "category", "task", "context", "grade")
 _TEMPLATE = (
     "{question}\n\nSomebody answered:\n{prediction}\n\n"
     "Write down nothing but the final result of that answer: the number, the text or the option's letter. "
@@ -34,51 +38,57 @@ def _ask(record: Record, index: int) -> Question:
         "answer_type": record["answer_type"],
         "precision": None if is_missing(record.get("precision")) else float(record["precision"]),
         "answer": str(record["answer"]),
-        "task": str(metadata.get("task", "")),
-        "skills": list(metadata.get("skills") or []),
+        "skills": [str(skill) for skill in _items(metadata.get("skills"))],
     }
+    target |= {key: str(metadata[key]) for key in _GROUPS if metadata.get(key)}
     # The hub's copy holds the image itself, the original release only its path.
     image = record["image"] if is_missing(record.get("decoded_image")) else record["decoded_image"]
     return Question(str(record["pid"]), record["query"], (image,), target)
 
 
+def _items(value: Any) -> list[Any]:
+    """Return the items of a cell, also of an array."""
+    return [] if value is None else list(value)
+
+
 def _compare(extraction: str, target: Target) -> float:
     form = [target[name] for name in ("choices", "question_type", "answer_type", "precision")]
-    given = normalise_extraction(extraction, *form)
-    return float(given is not None and given.strip() == target["answer"].strip())
-
-
-def _extract(prediction: str, target: Target) -> str | None:
-    return extract_by_rule(prediction, target["choices"], target["answer_type"])
+    return float(normalise_extraction(extraction, *form) == target["answer"])
 
 
 def _score(prediction: str, target: Target) -> float:
-    extraction = _extract(prediction, target)
+    extraction = extract_by_rule(prediction, target["choices"], target["answer_type"])
     return 0.0 if extraction is None else _compare(extraction, target)
 
 
 def _summarise(rows: Sequence[Scored]) -> dict[str, float]:
-    result = {"accuracy by rule": percent(row.score for row in rows)}
-    result["not extracted"] = percent(float(_extract(row.prediction, row.target) is None) for row in rows)
-    return {**result, **_groups(rows, [row.score or 0.0 for row in rows])}
-
-
-def _summarise_judged(rows: Sequence[Scored]) -> dict[str, float]:
-    return {"accuracy": marks_mean(rows), **_groups(rows, [row.marks[0] if row.marks else 0.0 for row in rows])}
-
-
-def _groups(rows: Sequence[Scored], scores: Sequence[float]) -> dict[str, float]:
-    pairs = list(zip(rows, scores, strict=True))
-    tasks = sorted({row.target["task"] for row in rows} - {""})
-    skills = sorted({skill for row in rows for skill in row.target["skills"]})
-    by_task = {task: percent(score for row, score in pairs if row.target["task"] == task) for task in tasks}
-    return by_task | {
-        skill: percent(score for row, score in pairs if skill in row.target["skills"]) for skill in skills
+    targets = [(row.prediction, row.target) for row in rows]
+    missing = [extract_by_rule(text, target["choices"], target["answer_type"]) is None for text, target in targets]
+    return {
+        "accuracy by rule": percent(row.score for row in rows),
+        "not extracted": percent(map(float, missing)),
+        **_groups(rows),
     }
 
 
+def _summarise_judged(rows: Sequence[Scored]) -> dict[str, float]:
+    marked = [replace(row, score=row.marks[0] if row.marks else 0.0) for row in rows]
+    return {"accuracy": percent(row.score for row in marked), **_groups(marked)}
+
+
+def _groups(rows: Sequence[Scored]) -> dict[str, float]:
+    """Return the accuracy by every grouping of the official script. A question counts for each of its skills."""
+    result: dict[str, float] = {}
+    for key in ("question_type", "answer_type", *_GROUPS):
+        result |= by_group(rows, key, f"{key}: ")
+    for skill in sorted({skill for row in rows for skill in row.target["skills"]}):
+        result[f"skill: {skill}"] = percent(row.score for row in rows if skill in row.target["skills"])
+    return result
+
+
 def _request(prediction: str, target: Target, template: str) -> str | None:
-    if _extract(prediction, target) is not None:
+    # The official script asks whenever the answer is not already the extraction.
+    if extract_as_it_is(prediction, target["choices"], target["answer_type"]) is not None:
         return None
     return template.format(question=target["query"], prediction=prediction)
 
@@ -96,7 +106,7 @@ BENCHMARK = Benchmark(
     main="accuracy by rule",
     judged=Judged(
         _request,
-        lambda reply, prediction, target: [_compare(reply, target)],
+        lambda reply, prediction, target: [_compare(reply, target)] if reply.strip() else None,
         _summarise_judged,
         main="accuracy",
         template=_TEMPLATE,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from slime_vlm.evaluation.benchmarks.benchmark import (
@@ -17,6 +16,7 @@ from slime_vlm.evaluation.benchmarks.benchmark import (
     percent,
 )
 from slime_vlm.evaluation.metrics.containing import marked_match
+from slime_vlm.evaluation.metrics.judge_reply import stated_mark
 
 _TEMPLATE = (
     "Grade an answer from 0.0 (all wrong) to 1.0 (all right) in steps of 0.1. In the right answer <AND> joins parts "
@@ -40,7 +40,7 @@ def _summarise_judged(rows: Sequence[Scored]) -> dict[str, float]:
     for combination in sorted({", ".join(row.target["abilities"]) for row in rows}):
         members = [row for row in rows if ", ".join(row.target["abilities"]) == combination]
         result[f"exactly {combination}"] = marks_mean(members)
-    return {**result, "unreadable grades": percent(float(not row.marks) for row in rows)}
+    return result
 
 
 def _request(prediction: str, target: Target, template: str) -> str:
@@ -48,8 +48,8 @@ def _request(prediction: str, target: Target, template: str) -> str:
 
 
 def _read(reply: str, prediction: str, target: Target) -> list[float] | None:
-    found = re.search(r"[01](?:\.\d+)?", reply)
-    return [min(1.0, float(found[0]))] if found else None
+    mark = stated_mark(reply)
+    return [mark] if mark is not None and 0 <= mark <= 1 else None
 
 
 BENCHMARK = Benchmark(

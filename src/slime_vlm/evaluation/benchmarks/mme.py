@@ -6,7 +6,16 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from slime_vlm.errors import DataError
-from slime_vlm.evaluation.benchmarks.benchmark import Benchmark, Question, Record, Scored, Source, Target, grouped
+from slime_vlm.evaluation.benchmarks.benchmark import (
+    Benchmark,
+    Question,
+    Record,
+    Scored,
+    Source,
+    Target,
+    grouped,
+    in_units,
+)
 from slime_vlm.evaluation.benchmarks.prompts import SHORT_ANSWER
 from slime_vlm.evaluation.metrics.yes_no import (
     MME_COGNITION,
@@ -68,4 +77,5 @@ BENCHMARK = Benchmark(
     summarise=_summarise,
     main="perception",
     full_marks=2000.0,
+    units=in_units(lambda row: row.target["pair"]),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from slime_vlm.evaluation.benchmarks.benchmark import (
@@ -16,6 +15,7 @@ from slime_vlm.evaluation.benchmarks.benchmark import (
     grouped,
     percent,
 )
+from slime_vlm.evaluation.metrics.judge_reply import stated_rating
 
 _TYPES = 8
 _HALLUCINATED_BELOW = 3
@@ -48,8 +48,7 @@ def _summarise_judged(rows: Sequence[Scored]) -> dict[str, float]:
     ratings = [_rating(row) for row in rows]
     result = {"average rating of 6": percent(ratings) / 100}
     result["hallucination rate"] = percent(float(rating < _HALLUCINATED_BELOW) for rating in ratings)
-    result |= {name: percent(map(_rating, group)) / 100 for name, group in sorted(grouped(rows, "type").items())}
-    return {**result, "unreadable grades": percent(float(not row.marks) for row in rows)}
+    return result | {name: percent(map(_rating, group)) / 100 for name, group in sorted(grouped(rows, "type").items())}
 
 
 def _request(prediction: str, target: Target, template: str) -> str:
@@ -58,8 +57,8 @@ def _request(prediction: str, target: Target, template: str) -> str:
 
 
 def _read(reply: str, prediction: str, target: Target) -> list[float] | None:
-    found = set(re.findall(r"rating:\s*([0-6])\b", reply, re.IGNORECASE))
-    return [float(found.pop())] if len(found) == 1 else None
+    rating = stated_rating(reply)
+    return None if rating is None else [rating]
 
 
 BENCHMARK = Benchmark(

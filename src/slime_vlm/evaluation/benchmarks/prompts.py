@@ -30,10 +30,10 @@ def letter_options(record: Record) -> dict[str, str]:
 
 
 def is_missing(value: Any) -> bool:
-    """Return whether a cell is empty. Tables that went through pandas hold NaN or the text `nan`."""
+    """Return whether a cell is empty, or holds NaN or the text `nan` or `none` in any case, as pandas writes them."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return True
-    return isinstance(value, str) and value.strip().lower() in {"", "nan", "none"}
+    return isinstance(value, str) and value.lower() in {"", "nan", "none"}
 
 
 def texts(value: Any) -> list[str]:

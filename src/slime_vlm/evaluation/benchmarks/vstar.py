@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from slime_vlm.evaluation.benchmarks.benchmark import Benchmark, Question, Record, Source, Target, accuracy
-from slime_vlm.evaluation.benchmarks.letters import score_stated_letter
 from slime_vlm.evaluation.benchmarks.prompts import LETTER, option_lines
 from slime_vlm.evaluation.metrics.choices import LETTERS
+from slime_vlm.evaluation.metrics.vstar import vstar_letter
 
 _OPTION = re.compile(r"\(([A-Z])\)\s*")
 
@@ -34,7 +34,7 @@ BENCHMARK = Benchmark(
     metric="accuracy of the letter",
     fields=("question_id", "text", "label", "category", "image"),
     ask=_ask,
-    score=score_stated_letter,
+    score=lambda prediction, target: float(vstar_letter(prediction) == target["answer"]),
     summarise=accuracy("category"),
     main="accuracy",
     note="Upstream compares the likelihoods of the options. Here the model generates a letter.",

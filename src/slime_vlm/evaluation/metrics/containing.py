@@ -8,7 +8,7 @@ from collections.abc import Sequence
 _HALF_WIDTH = {0xFEE0 + code: code for code in range(0x21, 0x7F)} | {0x3000: 0x20}
 
 
-def ocr_match(prediction: str, answers: Sequence[str], *, formula: bool = False) -> float:
+def ocr_match(prediction: str, answers: Sequence[str], *, formula: bool = False, fold: bool = False) -> float:
     """Return 1.0 if an accepted answer is part of the prediction, else 0.0.
 
     Args:
@@ -16,11 +16,14 @@ def ocr_match(prediction: str, answers: Sequence[str], *, formula: bool = False)
         answers: Accepted answers.
         formula: Compare with case and without blanks, as for handwritten formulas. Other texts are compared without
             case and with blanks.
+        fold: Take full-width letters, digits and marks for their usual forms in texts that are no formulas, as
+            lmms-eval does. The authors' script does not.
     """
 
     def plain(text: str) -> str:
-        text = text.strip().replace("\n", " ").translate(_HALF_WIDTH)
-        return text.replace(" ", "") if formula else text.lower()
+        if formula:
+            return text.strip().replace("\n", " ").replace(" ", "")
+        return (text.translate(_HALF_WIDTH) if fold else text).lower().strip().replace("\n", " ")
 
     return float(any(plain(answer) in plain(prediction) for answer in answers))
 

@@ -13,13 +13,17 @@ def exact_match(prediction: str, answer: str) -> float:
 
 
 def gqa_match(prediction: str, answer: str) -> float:
-    """Return 1.0 if both texts are equal in lower case without ASCII punctuation, else 0.0.
+    """Return 1.0 if the prediction in lower case and without final periods equals the answer, else 0.0.
 
-    The official pipeline only removes a final period. The results differ for predictions with other punctuation. GQA's
-    own answers have none.
+    This is what LLaVA's converter and GQA's own script do together. The answer is compared as it is.
     """
+    return float(prediction.rstrip(".").lower() == answer)
+
+
+def gqa_match_lmms_eval(prediction: str, answer: str) -> float:
+    """Return 1.0 if both texts are equal in lower case without ASCII punctuation, else 0.0, as lmms-eval does."""
 
     def plain(text: str) -> str:
-        return text.lower().translate(_WITHOUT_PUNCTUATION).strip()
+        return text.lower().translate(_WITHOUT_PUNCTUATION)
 
     return float(plain(prediction) == plain(answer))

@@ -1,134 +1,142 @@
-"""MATH-Vision: compare the last boxed or stated result as text, then as a number."""
+"""MATH-Vision: cut the result out of an answer, and compare it with the right one as text, then as a number."""
 
 from __future__ import annotations
 
-import ast
-import math
-import operator
 import re
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-_PHRASES = ("the final answer is", "the answer is", "the correct answer is", "the correct option is", "final answer:")
-_UNITS = re.compile(r"\\(?:text|mbox|mathrm)\{[^{}]*\}|\^\{?\\circ\}?|\\%|%|\\\$|\$|\\[,!;]|\\left|\\right")
-_FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
-_SHORT_FRACTION = re.compile(r"\\[dt]?frac(\d)(\d)")
-_ROOT = re.compile(r"\\sqrt\{([^{}]*)\}")
-_SHORT_ROOT = re.compile(r"\\sqrt(\d+)")
-_OPERATIONS: dict[type, Callable[[float, float], float]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.Pow: math.pow,
-}
-_LONGEST = 200
+from slime_vlm.evaluation.metrics.latex_value import latex_value
 
-
-def final_answer(prediction: str) -> str:
-    """Return the result of an answer: its last box, or what follows the last phrase such as `the answer is`."""
-    box = prediction.rfind("\\boxed{")
-    if box >= 0:
-        return _braced(prediction[box + len("\\boxed{") :])
-    lower = prediction.lower()
-    # Lower case may be longer than the text (İ). Positions would not match, so phrases are not searched.
-    if len(lower) == len(prediction):
-        ends = [lower.rfind(phrase) + len(phrase) for phrase in _PHRASES if phrase in lower]
-        if ends:
-            prediction = prediction[max(ends) :]
-    return prediction.strip().strip(":").strip().rstrip(".")
-
-
-def option_letter(prediction: str, letters: str) -> str | None:
-    """Return the option that an answer states alone, first, last or in parentheses, or None."""
-    text = final_answer(prediction).strip()
-    for pattern in (r"\(?([A-Z])\)?[.:]?", r"\(([A-Z])\).*", r"([A-Z])[.:)] .*", r".*\(([A-Z])\)"):
-        found = re.fullmatch(pattern, text, re.DOTALL)
-        if found and found[1] in letters:
-            return found[1]
-    return None
+_PHRASES = ("the final answer is", "the answer is", "the correct answer is", "the answer should be")
+_BOX = "oxed{"
+# Replacements in order, of what surrounds a result. The published list is kept, with its oddities.
+_CLEANED = (
+    (" ", ""), ("\\,", ""), ("∞", "\\infty"), ("+\\infty", "\\infty"), ("\\\\", "\\"), ("\n", ""), ("\\text", ""),
+    ("\\mbox", ""), ("bmatrix", "pmatrix"), ("\\left", ""), ("\\right", ""), ("^{\\circ}", ""), ("^\\circ", ""),
+    ("{m}^3", ""), ("m^3", ""), ("{units}", ""), ("units", ""), ("{km}", ""), ("km", ""), ("\\!", ""), ("\\\\", "\\"),
+    ("tfrac", "frac"), ("dfrac", "frac"), ("\\left", ""), ("\\right", ""), ("^{\\circ}", ""), ("^\\circ", ""),
+    ("\\$", ""), ("$", ""), ("\\%", ""), ("{.", "{0."),
+)  # fmt: skip
+_LETTERS_IN_BRACKETS = (*(f"({letter})" for letter in "abcde"), *(f"{{{letter}}}" for letter in "abcde"))
 
 
 def mathvision_match(prediction: str, answer: str, options: Mapping[str, str]) -> float:
-    """Return 1.0 if letter, text or value equal the answer's, else 0.0.
-
-    Values are compared to two decimals, tuples by their members.
+    """Return 1.0 if the result of an answer equals the right letter, or the right option's text or value, else 0.0.
 
     Args:
         prediction: The answer.
         answer: The right letter if there are options, else the right value.
         options: Option texts by letter. Empty for open questions.
     """
-    if options:
-        letter = option_letter(prediction, "".join(options))
-        if letter is not None:
-            return float(letter == answer)
     given = final_answer(prediction)
-    wanted = options.get(answer, answer)
-    return float(same_value(given, wanted))
+    return float(same_value(answer, given) or same_value(options.get(answer, ""), given))
 
 
-def same_value(given: str, wanted: str) -> bool:
-    """Return whether two texts are equal except for case and outer blanks, or the same number, tuple or list."""
-    left, right = given.strip().lower(), wanted.strip().lower()
-    if not left or not right:
+def final_answer(prediction: str) -> str:
+    r"""Return the result of an answer in lower case, by the authors' rule.
+
+    A letter counts as `B` on the first line, and as ` B.` or ` (B).` at the end. A number counts after the last `is`.
+    Otherwise it is the last box, or what follows a phrase such as `the answer is` up to the end of its sentence, or the
+    whole answer. `B. text` is therefore no letter.
+    """
+    text = prediction.strip()
+    for letter in "ABCDE":
+        first = (f"{letter}\n", f"({letter})\n", f"({letter}) {letter}\n")
+        if text.startswith(first) or text.endswith((f" {letter}.", f" ({letter}).")):
+            text = letter
+    number = text.split("is ")[-1].rstrip(".")
+    if _is_number(number):
+        text = number
+    if _BOX not in text:
+        for phrase in _PHRASES:
+            for spelling in (phrase, phrase.replace("the", "The")):
+                if spelling in text:
+                    text = text.split(spelling)[-1].strip().split("\n")[0].split(". ")[0]
+                else:
+                    text = text.strip()
+    elif text.count(_BOX) > 1:
+        text = "\\b" + _BOX + text.split(_BOX)[-1]
+    text = _cleaned(_boxed(text.lower().replace("{}", "")))
+    for letter in _LETTERS_IN_BRACKETS:
+        text = text.replace(letter, letter[1])
+    return text.rstrip(".").lstrip(":").strip()
+
+
+def same_value(wanted: str, given: str) -> bool:
+    """Return whether two texts are equal except for case and outer blanks, or the same number, tuple or list.
+
+    Numbers are compared to two decimals. Members of tuples are written as Python writes them, so `2` and `4/2` differ.
+    """
+    wanted, given = wanted.lower(), given.lower()
+    if not wanted.replace(" ", "") or not given.replace(" ", ""):
         return False
-    if left == right:
+    if wanted.strip() == given.strip():
         return True
-    lists = [_members(text) for text in (left, right)]
-    if lists[0] and lists[1]:
-        return len(lists[0]) == len(lists[1]) and all(map(same_value, lists[0], lists[1]))
-    values = [value_of(text) for text in (left, right)]
+    wanted, given = _members_evaluated(wanted), _members_evaluated(given)
+    if wanted == given:
+        return True
+    values = latex_value(wanted), latex_value(given)
     return values[0] is not None and values[1] is not None and round(values[0], 2) == round(values[1], 2)
 
 
-def value_of(text: str) -> float | None:
-    """Return the value of a LaTeX or plain expression, or None. Nothing is executed.
+def _boxed(text: str) -> str:
+    """Return the content of a box, or the whole text, up to a brace that nothing has opened."""
+    found = re.search(r"oxed\{(.*)\}", text, re.DOTALL)
+    text = found[1] if found else text
+    closing, opening = text.find("}"), text.find("{")
+    return text[:closing] if closing >= 0 and (opening < 0 or closing < opening) else text
 
-    Numbers, + - * / ^, fractions, roots and pi are understood.
-    """
+
+def _cleaned(text: str) -> str:
     text = text.split("=")[-1].split("\\approx")[-1]
-    text = _UNITS.sub("", text.lower()).replace("\\cdot", "*").replace("\\times", "*").replace("×", "*")
-    text = _SHORT_ROOT.sub(r"((\1)**0.5)", _SHORT_FRACTION.sub(r"(\1/\2)", text))
-    for _ in range(5):
-        text = _FRACTION.sub(r"((\1)/(\2))", _ROOT.sub(r"((\1)**0.5)", text))
-    text = text.replace("\\pi", f"({math.pi})").replace("π", f"({math.pi})").replace("{", "(").replace("}", ")")
-    # A digit or a closing parenthesis before an opening one means a product.
-    text = re.sub(r"(?<=[\d)])\s*\(", "*(", re.sub(r"(?<=\d),(?=\d{3}\b)", "", text.replace("^", "**")))
-    if len(text) > _LONGEST or not text.isascii():
-        return None
+    for before, after in _CLEANED:
+        text = text.replace(before, after)
+    text = "0" + text if text.startswith(".") else text
+    # Once more, because a removed mark may have parted it.
+    text = text.split("\\approx")[-1] if text.count("\\approx") == 1 else text
+    if "sqrt" in text:
+        # A root's argument without braces is one character. Fractions are completed only beside a root.
+        text = _fractions_braced(re.sub(r"\\sqrt(?!\{|\\sqrt)(.)", r"\\sqrt{\1}", text, flags=re.DOTALL))
+    if text == "0.5":
+        return "\\frac{1}{2}"
+    quotient = re.fullmatch(r"(0|-?[1-9][0-9]*)/(0|-?[1-9][0-9]*)", text)
+    return f"\\frac{{{quotient[1]}}}{{{quotient[2]}}}" if quotient else text
+
+
+def _fractions_braced(text: str) -> str:
+    r"""Write `\frac12` as `\frac{1}{2}`. If an incomplete fraction occurs, nothing changes."""
+    head, *fractions = text.split("\\frac")
+    for fraction in fractions:
+        if fraction.startswith("{"):
+            head += "\\frac" + fraction
+        elif len(fraction) < 2:
+            return text
+        else:
+            below = fraction[1] if fraction[1] == "{" else f"{{{fraction[1]}}}"
+            head += f"\\frac{{{fraction[0]}}}{below}{fraction[2:]}"
+    return head
+
+
+def _members_evaluated(text: str) -> str:
+    """Return a tuple or list with the values of its members to two decimals, or the text if one has no value."""
+    members = text[1:-1].split(",")
+    if len(members) < 2 or text[0] + text[-1] not in {"()", "[]"}:
+        return text
+    written = []
+    for member in members:
+        value = latex_value(member)
+        if "infty" in member or member in {"a", "-a"}:
+            written.append(member)
+        elif value is None:
+            return text
+        else:
+            written.append(str(round(value, 2)))
+    return text[0] + ",".join(written) + text[-1]
+
+
+def _is_number(text: str) -> bool:
     try:
-        with warnings.catch_warnings():
-            # Silence the warnings that Python gives for odd source code.
-            warnings.simplefilter("ignore")
-            value = _evaluate(ast.parse(text.strip(), mode="eval").body)
-    # Anything that is not arithmetic, or has no value, is not a number.
-    except (SyntaxError, ValueError, ArithmeticError, RecursionError, MemoryError):
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _evaluate(node: ast.expr) -> float:
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-        return float(node.value)
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
-        return _OPERATIONS[type(node.op)](_evaluate(node.left), _evaluate(node.right))
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
-        value = _evaluate(node.operand)
-        return -value if isinstance(node.op, ast.USub) else value
-    raise ValueError("not arithmetic")
-
-
-def _members(text: str) -> list[str]:
-    if len(text) > 2 and text[0] in "([" and text[-1] in ")]" and "," in text:
-        return text[1:-1].split(",")
-    return []
-
-
-def _braced(text: str) -> str:
-    depth = 1
-    for position, character in enumerate(text):
-        depth += {"{": 1, "}": -1}.get(character, 0)
-        if not depth:
-            return text[:position].strip()
-    return text.strip()
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import math
-
 
 def relaxed_accuracy(prediction: str, answer: str, tolerance: float = 0.05) -> float:
     """Return 1.0 if both are numbers within `tolerance` of the answer, or the texts are equal except for case.
 
-    A trailing % divides by 100. Thousands separators are not accepted in numbers. If the answer is 0, the texts are
-    compared. The order of arguments matters: the error is relative to the answer.
+    A final % divides by 100. Thousands separators are not accepted in numbers. If the answer is 0, the texts are
+    compared. `nan` and `inf` are numbers, and equal nothing. The order of arguments matters: the error is relative to
+    the answer.
     """
     given, wanted = _number(prediction), _number(answer)
     if given is not None and wanted:
         return float(abs(given - wanted) / abs(wanted) <= tolerance)
-    return float(prediction.strip().lower() == answer.strip().lower())
+    return float(prediction.lower() == answer.lower())
+
+
+def relaxed_accuracy_slime(prediction: str, answer: str) -> float:
+    """Return relaxed accuracy by SliME's script, which swaps its arguments: the error is relative to the prediction."""
+    return relaxed_accuracy(answer, prediction.strip())
 
 
 def _number(text: str) -> float | None:
-    text = text.strip()
     try:
-        value = float(text.rstrip("%")) / 100 if text.endswith("%") else float(text)
+        return float(text.rstrip("%")) / 100 if text.endswith("%") else float(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None

@@ -57,7 +57,7 @@ def normalise_answer(text: str, *, evalai: bool = True) -> str:
         evalai: Whether to start with `tidy_answer`.
     """
     text = tidy_answer(text) if evalai else text
-    text = text.replace("\n", " ").replace("\t", " ").strip()
+    text = _on_one_line(text)
     comma = _COMMA_IN_NUMBER.search(text) is not None
     # The original text decides which characters vanish and which become a blank.
     cleaned = text
@@ -72,22 +72,39 @@ def normalise_answer(text: str, *, evalai: bool = True) -> str:
 def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """Return the mean over annotators of min(1, matches among the others / 3), with both sides normalised.
 
-    With ten answers of which k match, that is 0, 0.3, 0.6 and 0.9 for k up to 3, and 1 from 4 on.
+    With ten answers of which k match, that is 0, 0.3, 0.6 and 0.9 for k up to 3, and 1 from 4 on. This is the rule of
+    LLaVA's evaluator for TextVQA, and of VizWiz.
     """
     return _leave_one_out(normalise_answer(prediction), [normalise_answer(answer) for answer in answers])
+
+
+def submitted_vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """Return the accuracy that VQAv2's server gives to a submission of the LLaVA family.
+
+    The prediction passes the EvalAI processor before it is submitted. The server then scores by the original rule.
+    """
+    return original_vqa_accuracy(normalise_answer(prediction), answers)
 
 
 def original_vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """Return the accuracy by VQAv2's original rule: as `vqa_accuracy`, but unanimous answers are not normalised.
 
-    The prediction first passes the EvalAI processor, as in the submissions of the LLaVA family.
+    Line ends, tabs and outer blanks never count.
     """
-    given = normalise_answer(prediction)
-    if len(set(answers)) <= 1:
-        return _leave_one_out(given, list(answers))
-    return _leave_one_out(
-        normalise_answer(given, evalai=False), [normalise_answer(answer, evalai=False) for answer in answers]
-    )
+    given, wanted = _on_one_line(prediction), [_on_one_line(answer) for answer in answers]
+    if len(set(wanted)) > 1:
+        given, wanted = normalise_answer(given, evalai=False), [normalise_answer(one, evalai=False) for one in wanted]
+    return _leave_one_out(given, wanted)
+
+
+def vqa_accuracy_lmms_eval(prediction: str, answers: Sequence[str]) -> float:
+    """Return VQAv2's accuracy by lmms-eval, which normalises always and never with the EvalAI processor."""
+    wanted = [normalise_answer(answer, evalai=False) for answer in answers]
+    return _leave_one_out(normalise_answer(prediction, evalai=False), wanted)
+
+
+def _on_one_line(text: str) -> str:
+    return text.replace("\n", " ").replace("\t", " ").strip()
 
 
 def _leave_one_out(prediction: str, answers: Sequence[str]) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from slime_vlm.evaluation.metrics.vqa import normalise_answer
+
 MME_PERCEPTION = (
     "existence",
     "count",
@@ -41,13 +43,19 @@ def read_mme(prediction: str) -> str:
     return "yes" if "yes" in start else "no" if "no" in start else "other"
 
 
+def read_yes_no(prediction: str) -> str:
+    """Return `yes` or `no` if exactly one of these words occurs, else `unknown`, as VLMEvalKit reads such answers."""
+    words = set(normalise_answer(prediction, evalai=False).split())
+    found = words & {"yes", "no"}
+    return found.pop() if len(found) == 1 else "unknown"
+
+
 def read_amber(prediction: str) -> str:
     """Return `yes`, `no` or the text itself (always wrong).
 
-    AMBER accepts only Yes and No. SliME capitalises its output for it.
+    AMBER accepts only Yes and No. SliME's script capitalises an answer for it, so `YES` counts. `Yes.` does not.
     """
-    text = prediction.strip()
-    text = text[:1].upper() + text[1:]
+    text = prediction.strip().capitalize()
     return {"Yes": "yes", "No": "no"}.get(text, text)
 
 
@@ -115,19 +123,21 @@ def mme_category(pairs: Mapping[str, Sequence[float]]) -> float:
     return 100 * _ratio(sum(answers), len(answers)) + 100 * _ratio(sum(both), len(both))
 
 
-def amber_scores(pairs: Iterable[tuple[str, str]], *, existence: bool = False) -> dict[str, float]:
+def amber_scores(pairs: Iterable[tuple[str, str]], *, existence: bool = False, counters: int = 1) -> dict[str, float]:
     """Return accuracy, precision, recall and F1 in percent with `no` as the positive class, rounded as AMBER does.
 
     Args:
         pairs: Pairs of prediction and truth. Both are `yes` or `no`, a prediction may be any other text.
         existence: Whether all questions are about existence. F1 then has a larger constant in its denominator.
+        counters: Number of counters that are added up, each with a small start value: three for attributes.
     """
     found = list(pairs)
     right_no = sum(given == truth == "no" for given, truth in found)
-    answered_no = _AMBER_START + sum(given == "no" for given, _ in found)
-    true_no = _AMBER_START + sum(truth == "no" for _, truth in found)
+    start = counters * _AMBER_START
+    answered_no = start + sum(given == "no" for given, _ in found)
+    true_no = start + sum(truth == "no" for _, truth in found)
     right = sum(given == truth for given, truth in found)
-    accuracy = round(100 * right / (_AMBER_START + len(found)), 1)
+    accuracy = round(100 * right / (start + len(found)), 1)
     precision = round(100 * right_no / answered_no, 1)
     recall = round(100 * right_no / true_no, 1)
     constant = 0.001 if existence else 0.0001

@@ -7,8 +7,8 @@ import math
 import pytest
 
 from slime_vlm.evaluation.ablation.claims import claims_table, verdict
-from slime_vlm.evaluation.ablation.statistics import accuracy, accuracy_interval, difference_interval, wilson
 from slime_vlm.evaluation.predictions import Row
+from slime_vlm.evaluation.statistics import accuracy, accuracy_interval, difference_interval, mcnemar, wilson
 
 
 def test_wilson_by_hand() -> None:
@@ -44,6 +44,22 @@ def test_differences_are_paired() -> None:
     value, low, high = difference_interval([(0, 1, 4), (3, 4, 4), (1, 2, 4)])
     assert (value, low, high) == (-0.25, -0.25, -0.25)
     assert all(map(math.isnan, difference_interval([])))
+
+
+def test_mcnemar_by_hand() -> None:
+    # Of 5 questions that differ, one side has all: 2 * 1/32. Of 4, one has three: 2 * (1 + 4) / 16.
+    assert mcnemar(5, 0) == 0.0625
+    assert mcnemar(1, 3) == mcnemar(3, 1) == 0.625
+    # No difference, or as even a one as can be.
+    assert mcnemar(0, 0) == mcnemar(7, 7) == 1.0
+    assert mcnemar(900, 1100) < 1e-5
+
+
+def test_draws_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    units = [(float(n % 3), 2) for n in range(50)]
+    whole = accuracy_interval(units)
+    monkeypatch.setattr("slime_vlm.evaluation.statistics._DRAWN_AT_ONCE", 350)
+    assert accuracy_interval(units) == whole
 
 
 def test_pages_that_do_not_differ_prove_little() -> None:

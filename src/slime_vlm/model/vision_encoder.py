@@ -40,7 +40,7 @@ def build_vision_encoder(config: PretrainedConfig) -> nn.Module:
     # A composite model passes its implementation of attention on to all parts. An encoder without attention, or with
     # its own alone, knows only "eager".
     architecture = AutoModel._model_mapping.get(type(config), None)
-    wanted = getattr(config, "_attn_implementation", None)
+    wanted = str(getattr(config, "_attn_implementation", None))
     if architecture is not None and not getattr(architecture, _SUPPORT.get(wanted, ""), True):
         config._attn_implementation = "eager"
     model: nn.Module = AutoModel.from_config(config)

@@ -271,8 +271,7 @@ def turns_from_messages(messages: Sequence[Mapping[str, Any]]) -> list[Turn]:
         text = "".join(piece for piece, said in zip(pieces, is_text, strict=True) if said)
         first = next((i for i, piece in enumerate(pieces) if is_text[i] and piece.strip()), len(pieces))
         placed = "".join(piece for i, piece in enumerate(pieces) if is_text[i] or i > first)
-        placed = None if all(is_text[first:]) else placed
-        turns.append(Turn(role, text, is_text.count(False), placed))
+        turns.append(Turn(role, text, is_text.count(False), None if all(is_text[first:]) else placed))
     return turns
 
 

@@ -309,7 +309,9 @@ def _package_page(folder: Path) -> str:
     parts = [f"# slime_vlm.{folder.name}", f"::: slime_vlm.{folder.name}\n    options: {{members: false}}"]
     for path in sorted(folder.rglob("*.py")):
         module = ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
-        if path.parent == folder and path.name == "__init__.py":
+        # A shipped checkpoint holds the stub that transformers loads. It is no module of the package.
+        in_package = (path.parent / "__init__.py").is_file()
+        if not in_package or (path.parent == folder and path.name == "__init__.py"):
             continue
         if not any(part.startswith("_") for part in module.split(".")):
             parts.append(f"::: {module}" + ("\n    options: {members: false}" if path.name == "__init__.py" else ""))

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, ResNetConfig
 
 import slime_vlm
-from slime_vlm.errors import InputError
+from slime_vlm.errors import ConfigError, InputError
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from tests.conftest import pad_batch, prompt_ids, tiny_config, tiny_model
 
@@ -102,6 +102,10 @@ def test_attention_is_chosen_where_it_exists() -> None:
     # The vision encoder of nano has no attention at all.
     model = AutoModelForImageTextToText.from_pretrained(NANO, attn_implementation="sdpa")
     assert model.config.text_config._attn_implementation == "sdpa"
+    loaded = slime_vlm.load("nano", device="cpu", attn_implementation="eager")[0]
+    assert loaded.config.text_config._attn_implementation == "eager"
+    with pytest.raises(ConfigError, match="expected one of sdpa, eager"):
+        slime_vlm.load("nano", device="cpu", attn_implementation="fast")
     config = tiny_config(
         vision_config=ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"),
         vision_feature_layer=-1,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ _DTYPES = {
     "float16": torch.float16,
     "float64": torch.float64,
 }
+_ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "flex_attention")
 _SHORT_DTYPES = {
     "bf16": "bfloat16",
     "fp16": "float16",
@@ -45,6 +49,7 @@ def load(
     dtype: str | torch.dtype | None = None,
     *,
     quantization: str | None = None,
+    attn_implementation: str | None = None,
     **config_overrides: Any,
 ) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
     """Load a model, ready to answer, and its processor.
@@ -57,6 +62,8 @@ def load(
             quantisation.
         quantization: "int8", "4bit" or "torchao-int8" for the linear layers of the language model. All other parts
             stay in `dtype`.
+        attn_implementation: "sdpa", "eager" or "flash_attention_2", for the parts that have it. None takes
+            transformers' choice.
         **config_overrides: `SlimeConfig` fields to change, such as `selector_top_p=0.5`.
 
     Returns:
@@ -72,6 +79,7 @@ def load(
     number_type = _dtype(torch.bfloat16 if dtype is None and quantization is not None else dtype, target)
     if quantization is not None:
         check_quantization(quantization)
+    loading = partial(_loading, quantization=quantization, device=target, attn_implementation=attn_implementation)
     folder = resolve(name_or_path)
     settings = settings_folder(folder)
     fields = read_json(settings / "config.json")
@@ -82,10 +90,10 @@ def load(
             folder,
             dtype=number_type,
             adjust=lambda config: _apply_overrides(config, config_overrides),
-            loading=lambda config: _loading(config, quantization, target),
+            loading=loading,
         )
     elif fields.get("model_type") == SlimeConfig.model_type:
-        model, processor = _load_native(folder, settings, number_type, config_overrides, quantization, target)
+        model, processor = _load_native(folder, settings, number_type, config_overrides, loading)
     else:
         raise CheckpointError(
             f"{folder} holds a model of type '{fields.get('model_type')}', expected '{SlimeConfig.model_type}' or "
@@ -120,11 +128,19 @@ def _apply_overrides(config: SlimeConfig, overrides: dict[str, Any]) -> dict[str
     return changed
 
 
-def _loading(config: SlimeConfig, quantization: str | None, device: torch.device) -> dict[str, Any]:
-    """Return the arguments of `from_pretrained` for a quantised model, which cannot be moved afterwards."""
-    if quantization is None:
-        return {}
-    return {"quantization_config": quantization_config(quantization, config), "device_map": {"": device}}
+def _loading(
+    config: SlimeConfig, *, quantization: str | None, device: torch.device, attn_implementation: str | None
+) -> dict[str, Any]:
+    """Return further arguments of `from_pretrained`."""
+    if attn_implementation not in (None, *_ATTENTIONS):
+        raise ConfigError(f"attn_implementation is {attn_implementation!r}, expected one of {', '.join(_ATTENTIONS)}")
+    if attn_implementation == "flash_attention_2" and find_spec("flash_attn") is None:
+        raise ConfigError("attn_implementation 'flash_attention_2' needs the package flash-attn; use 'sdpa'")
+    found: dict[str, Any] = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
+    if quantization is not None:
+        # A quantised model cannot be moved afterwards.
+        found |= {"quantization_config": quantization_config(quantization, config), "device_map": {"": device}}
+    return found
 
 
 def _load_native(
@@ -132,16 +148,15 @@ def _load_native(
     settings: Path,
     dtype: torch.dtype,
     overrides: dict[str, Any],
-    quantization: str | None,
-    device: torch.device,
+    loading: Callable[[SlimeConfig], dict[str, Any]],
 ) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
     config, processor = read_native(settings)
     changed = _apply_overrides(config, overrides)
-    loading = _loading(config, quantization, device)
+    arguments = loading(config)
     if not is_lora_folder(folder):
-        return build_model(folder, folder, config, changed, dtype=dtype, **loading), processor.follow(config)
+        return build_model(folder, folder, config, changed, dtype=dtype, **arguments), processor.follow(config)
     state = {name: tensor.load(dtype) for name, tensor in open_lora(folder).merged(dtype).items()}
-    model = build_model(folder, None, config, changed, state_dict=state, dtype=dtype, **loading)
+    model = build_model(folder, None, config, changed, state_dict=state, dtype=dtype, **arguments)
     if (settings / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(settings)
     return model, processor.follow(config)

@@ -182,6 +182,15 @@ def test_datasets_library(tmp_path: Path) -> None:
         dataset = RecordDataset(open_source(tmp_path / name, images="/", split=split))
         assert [record["id"] for record in dataset] == [f"r{i}" for i in range(count)]
         assert dataset[0]["images"][0].size == (40, 30)
+    picture = {"type": "image", "image": str(tmp_path / "0.png"), "text": None}
+    asked = [{"role": "user", "content": [picture, {"type": "text", "image": None, "text": "Which?"}]}]
+    answered = {"role": "assistant", "content": [{"type": "text", "image": None, "text": "red"}]}
+    block = {"type": datasets.Value("string"), "image": datasets.Image(), "text": datasets.Value("string")}
+    features = {"messages": [{"role": datasets.Value("string"), "content": [block]}]}
+    rows = [{"messages": [*asked, answered]}]
+    datasets.Dataset.from_list(rows, datasets.Features(features)).save_to_disk(tmp_path / "blocks")
+    record = RecordDataset(open_source(tmp_path / "blocks", images="/"))[0]
+    assert (record["conversations"], record["images"][0].size) == (turns("<image>Which?", "red"), (40, 30))
     with pytest.raises(DataError, match="the data set cannot be loaded"):
         open_source(tmp_path / "dict", split="tset")
 

@@ -171,6 +171,8 @@ class SlimeTrainer(Trainer):
             rates = zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
             for group, base, factor in rates:
                 group["lr"] = base * factor(scheduler.last_epoch)
+            # Else the log of the first step would show the published rate, 0.
+            scheduler._last_lr = [group["lr"] for group in scheduler.optimizer.param_groups]
         return scheduler
 
     def compute_loss(

@@ -27,9 +27,9 @@ def line(parts: dict[float, list[str]], optimizer: Any) -> str:
 def test_every_learning_rate_is_shown_with_its_parts() -> None:
     groups = [{"params": [torch.nn.Parameter(torch.ones(1))], "lr": rate} for rate in (2e-4, 4e-5)]
     optimizer = torch.optim.AdamW(groups)
-    # Halfway through a linear decay.
+    # The step that is logged had half of the rate. The schedule is one step further.
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 10)
-    for _ in range(5):
+    for _ in range(6):
         optimizer.step()
         schedule.step()
     shown = line({4e-5: ["language_model"], 2e-4: ["projector", "gate"]}, optimizer)

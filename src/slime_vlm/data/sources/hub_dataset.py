@@ -50,7 +50,8 @@ class HubDataset(Source):
                 f"{name} has no column 'conversations', 'messages', 'query' or 'instruction': it has "
                 f"{', '.join(found.column_names)}"
             )
-        self.rows = _undecoded(found.select_columns(columns), library)
+        # As stored: images stay undecoded at any depth, because `images.open_stored_image` opens those of all sources.
+        self.rows = found.select_columns(columns).with_format("arrow")
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -58,21 +59,10 @@ class HubDataset(Source):
 
     def read(self, index: int) -> Any:
         """Return one row, with images as `{"bytes", "path"}`."""
-        return {key: value for key, value in self.rows[index].items() if value is not None}
+        (row,) = self.rows[index].to_pylist()
+        return {key: value for key, value in row.items() if value is not None}
 
 
 def saved_by_datasets(path: Path) -> bool:
     """Tell whether `save_to_disk` wrote a folder."""
     return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
-
-
-def _undecoded(rows: Any, library: Any) -> Any:
-    """Keep images as they are stored, because `images.open_stored_image` opens the images of all sources."""
-    plain = library.Image(decode=False)
-    for name in ("image", "images"):
-        kind = rows.features.get(name)
-        if isinstance(kind, library.Image):
-            rows = rows.cast_column(name, plain)
-        elif isinstance(getattr(kind, "feature", None), library.Image):
-            rows = rows.cast_column(name, library.List(plain))
-    return rows

@@ -70,9 +70,8 @@ class ProgressLines(TrainerCallback):
         left = (time.monotonic() - self.begin) / max(1, done) * (state.max_steps - state.global_step)
         width = len(str(state.max_steps))
         shown = {key: f"{value:.4g}" for key, value in logs.items() if key not in ("epoch", "total_flos")}
-        if len(self.parts_by_rate) > 1 and "learning_rate" in shown:
-            # The logs have the rate of the first group of parameters alone.
-            shown["learning_rate"] = self._rates(kwargs["optimizer"])
+        if len(self.parts_by_rate) > 1 and logs.get("learning_rate"):
+            shown["learning_rate"] = self._rates(logs["learning_rate"], kwargs["optimizer"])
         numbers = "  ".join(f"{key} {value}" for key, value in shown.items())
         self.console.print(
             f"{self.stage} {state.global_step:>{width}}/{state.max_steps}  {numbers}  "
@@ -82,9 +81,7 @@ class ProgressLines(TrainerCallback):
             soft_wrap=True,
         )
 
-    def _rates(self, optimizer: Any) -> str:
-        """Return the current rate of every group of parameters, with the parts in it."""
-        rates = {group["initial_lr"]: group["lr"] for group in optimizer.param_groups}
-        return ", ".join(
-            f"{rates[full]:.4g} ({', '.join(parts)})" for full, parts in self.parts_by_rate.items() if full in rates
-        )
+    def _rates(self, logged: float, optimizer: Any) -> str:
+        """Return the rate of every group of parameters, with the parts in it, where the first group's is logged."""
+        factor = logged / optimizer.param_groups[0]["initial_lr"]
+        return ", ".join(f"{factor * full:.4g} ({', '.join(parts)})" for full, parts in self.parts_by_rate.items())

@@ -309,7 +309,8 @@ def _package_page(folder: Path) -> str:
     parts = [f"# slime_vlm.{folder.name}", f"::: slime_vlm.{folder.name}\n    options: {{members: false}}"]
     for path in sorted(folder.rglob("*.py")):
         module = ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
-        if path.parent == folder and path.name == "__init__.py":
+        # A folder without __init__.py is a checkpoint. It has a stub for transformers' Auto classes, no module of ours.
+        if (path.parent == folder and path.name == "__init__.py") or not (path.parent / "__init__.py").is_file():
             continue
         if not any(part.startswith("_") for part in module.split(".")):
             parts.append(f"::: {module}" + ("\n    options: {members: false}" if path.name == "__init__.py" else ""))

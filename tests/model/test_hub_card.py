@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import transformers.modeling_utils
 import transformers.utils.hub
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import EntryNotFoundError
@@ -44,8 +44,9 @@ class Hub:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
     hub = Hub()
-    for module in (transformers.utils.hub, transformers.modeling_utils):
-        monkeypatch.setattr(module, "hf_api", lambda: hub)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("transformers.") and "hf_api" in vars(module):
+            monkeypatch.setattr(module, "hf_api", lambda: hub)
     monkeypatch.setattr(transformers.utils.hub.ModelCard, "load", hub.load_card)
     return hub
 
@@ -117,6 +118,16 @@ def test_a_processor_that_is_pushed_first(hub: Hub, tmp_path: Path) -> None:
     fields, _ = card_of(unpacked(hub, tmp_path / "pushed"))
     assert fields["pipeline_tag"] == "image-text-to-text"
     assert "base_model" not in fields
+
+
+@pytest.mark.parametrize("part", ["processor", "image processor", "config"])
+def test_parts_that_are_saved_to_the_hub_have_no_card(hub: Hub, part: str, tmp_path: Path) -> None:
+    model, processor = tiny_reader()
+    saved: Any = {"processor": processor, "image processor": processor.image_processor, "config": model.config}[part]
+    # The repository may have a card, and transformers does not look for it here.
+    saved.save_pretrained(str(tmp_path / "mine"), push_to_hub=True, repo_id="me/mine")
+    assert STUB_FILE in hub.files
+    assert "README.md" not in hub.files
 
 
 def test_base_models_are_hub_ids(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from transformers import AutoConfig, PretrainedConfig
 from slime_vlm.errors import ConfigError
 from slime_vlm.model import configuration_recogniser  # noqa: F401  # transformers has to know it.
 from slime_vlm.model.configuration_fields import CHOICES, SlimeFields
-from slime_vlm.model.hub_card import CardMixin
-from slime_vlm.model.hub_stub import CONFIG_AUTO_MAP, StubMixin, write_stub
+from slime_vlm.model.hub_mixin import HubMixin
+from slime_vlm.model.hub_stub import CONFIG_AUTO_MAP, write_stub
 from slime_vlm.model.selectors import SELECTORS
 from slime_vlm.model.tiling import TokenLayout
 from slime_vlm.model.vision_families import family_of
@@ -66,7 +66,7 @@ def _refuse_misspelt(unknown: Iterable[str]) -> None:
             raise ConfigError(f"'{name}' is not a field of SlimeConfig, expected '{near[0]}'; correct the name")
 
 
-class SlimeConfig(StubMixin, CardMixin, SlimeFields, PretrainedConfig):
+class SlimeConfig(HubMixin, SlimeFields, PretrainedConfig):
     """Every choice of the paper and of the published implementation, with the published default.
 
     The fields are documented in `configuration_fields.SlimeFields`.

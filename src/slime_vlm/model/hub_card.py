@@ -115,12 +115,3 @@ def write_card(
         "",
     ]
     path.write_text("\n".join(lines), encoding="utf-8")
-
-
-class CardMixin:
-    """Push the card of the model, and not the one that transformers makes up, to a repository without one."""
-
-    def _upload_modified_files(self, working_dir: Any, repo_id: str, *args: Any, **kwargs: Any) -> Any:
-        """Upload a folder, as `PushToHubMixin` does, after its card is written."""
-        write_card(working_dir, getattr(self, "config", self), repo_id)
-        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)  # type: ignore[misc]

@@ -56,11 +56,3 @@ def write_stub(folder: Any) -> None:
     """Write the stub into a folder, which is created."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     (Path(folder) / STUB_FILE).write_text(STUB, encoding="utf-8")
-
-
-class StubMixin:
-    """Keep transformers from copying the source of a class into a saved folder, which has the stub instead."""
-
-    @classmethod
-    def register_for_auto_class(cls, auto_class: Any = None) -> None:
-        """Do nothing. transformers calls this for a class that it found by `auto_map`."""

@@ -11,8 +11,8 @@ from transformers.modeling_utils import PreTrainedModel
 
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.global_adapters import GlobalAdapter
-from slime_vlm.model.hub_card import CardMixin, write_card
-from slime_vlm.model.hub_stub import StubMixin
+from slime_vlm.model.hub_card import write_card
+from slime_vlm.model.hub_mixin import HubMixin
 from slime_vlm.model.query_attention import QueryAttention, initial_position_table
 from slime_vlm.model.visual_vocabulary import VisualVocabulary
 
@@ -27,7 +27,7 @@ UNQUANTISED = (
 """Parts of `SlimeModel` that stay in the model's own type when it is quantised: all but the language model."""
 
 
-class SlimePreTrainedModel(StubMixin, CardMixin, PreTrainedModel):
+class SlimePreTrainedModel(HubMixin, PreTrainedModel):
     """Loading, saving and initialisation shared by both model classes."""
 
     config: SlimeConfig

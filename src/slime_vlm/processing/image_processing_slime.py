@@ -18,8 +18,8 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 
 from slime_vlm.errors import ConfigError, InputError
 from slime_vlm.media import TiledImage, to_rgb
-from slime_vlm.model.hub_card import CardMixin
-from slime_vlm.model.hub_stub import IMAGE_PROCESSOR_AUTO_MAP, StubMixin, write_stub
+from slime_vlm.model.hub_mixin import HubMixin
+from slime_vlm.model.hub_stub import IMAGE_PROCESSOR_AUTO_MAP, write_stub
 from slime_vlm.model.tiling import TileGrid, choose_grid
 from slime_vlm.processing.banded_resize import RowBands, down_first
 
@@ -191,7 +191,7 @@ def normalise(
         pixels /= std
 
 
-class SlimeImageProcessor(StubMixin, CardMixin, PilBackend):
+class SlimeImageProcessor(HubMixin, PilBackend):
     """Slices images of any size into views.
 
     It returns `pixel_values` [V, 3, P, P], the views of all images in order (the global view of an image before its

@@ -19,8 +19,8 @@ from transformers.processing_utils import MultiModalData, ProcessingKwargs, Proc
 from slime_vlm.errors import ConfigError, DataError, InputError
 from slime_vlm.media import open_image
 from slime_vlm.model.configuration_slime import SlimeConfig
-from slime_vlm.model.hub_card import CardMixin
-from slime_vlm.model.hub_stub import PROCESSOR_AUTO_MAP, StubMixin, write_stub
+from slime_vlm.model.hub_mixin import HubMixin
+from slime_vlm.model.hub_stub import PROCESSOR_AUTO_MAP, write_stub
 from slime_vlm.model.image_inputs import images_as_rows
 from slime_vlm.model.tiling import TokenLayout, choose_grid
 from slime_vlm.processing.chat_markers import mark_messages, parse_marks
@@ -47,7 +47,7 @@ _EXTRAS = {
 """Outputs that are there on request, by the option that requests them."""
 
 
-class SlimeProcessor(ChatRenderingMixin, StubMixin, CardMixin, ProcessorMixin):
+class SlimeProcessor(ChatRenderingMixin, HubMixin, ProcessorMixin):
     """Image processor, tokenizer and conversation style of a SliME model.
 
     Args:

@@ -381,6 +381,26 @@ OCRBENCH = [
         ]
     )
 ]
+OCRBENCH_V2 = [
+    {
+        "id": n,
+        "dataset_name": "made up",
+        "type": kind,
+        "question": question,
+        "answers": [answer],
+        "eval": method,
+        "bbox": None,
+        "image": text_image(n),
+    }
+    for n, (kind, question, answer, method) in enumerate(
+        [
+            ("cognition VQA en", "What is written?", "ACME", None),
+            ("math QA en", "Which option?", "B", "multiple choice"),
+            ("key information extraction en", "What is the total?", '{"total": "12.50"}', None),
+            ("text counting en", "How often is it written?", "7", "regression"),
+        ]
+    )
+]
 HR_BENCH = [
     {
         "index": index,
@@ -638,6 +658,7 @@ def main() -> None:
         ("docvqa", "validation", DOCVQA),
         ("infovqa", "validation", DOCVQA),
         ("ocrbench", "test", OCRBENCH),
+        ("ocrbench_v2", "test", OCRBENCH_V2),
         ("vstar", "test", VSTAR),
         ("mme_realworld", "train", REALWORLD),
         ("mme_realworld_cn", "train", REALWORLD_CN),

@@ -36,7 +36,7 @@ SUFFIXES = {
     "mmstar": "\nAnswer with the option's letter from the given choices directly",
     "mmmu_pro_standard": "\nAnswer with the option letter from the given choices directly.",
     "mmmu_pro_vision": " where LETTER is one of options.",
-    **dict.fromkeys(("realworldqa", "hallusion_bench", "charxiv_reasoning"), ""),
+    **dict.fromkeys(("realworldqa", "hallusion_bench", "charxiv_reasoning", "ocrbench_v2"), ""),
     **dict.fromkeys(("mmbench", "scienceqa", "seed_bench", "vstar"), LETTER),
     # Questions as they come.
     **dict.fromkeys(
@@ -62,7 +62,7 @@ def scored(benchmark: Benchmark, predictions: list[str]) -> list[Scored]:
 
 def test_there_is_a_fixture_for_every_task_and_no_other() -> None:
     assert {path.name for path in FIXTURES.iterdir()} == set(BENCHMARKS)
-    assert len(BENCHMARKS) == 38
+    assert len(BENCHMARKS) == 39
     assert sum(path.stat().st_size for path in FIXTURES.rglob("*") if path.is_file()) < 300_000
 
 

@@ -330,6 +330,12 @@ def test_commands(checkpoint: Path, tmp_path: Path) -> None:
         scored = CliRunner().invoke(app, ["eval", "score", str(predictions)])
         assert scored.exit_code == 0, scored.output
         assert line in scored.output
+    other = CliRunner().invoke(app, ["eval", "score", str(out), "--rule", "lmms-eval"])
+    assert "Scored by the rule of lmms-eval." in other.output
+    assert "Scored by the rule of authors." in CliRunner().invoke(app, ["eval", "score", str(out)]).output
+    unknown = CliRunner().invoke(app, ["eval", "score", str(out), "--rule", "mine"])
+    assert isinstance(unknown.exception, ConfigError)
+    assert "--rule mine: none of mmmu has it, known are lmms-eval" in str(unknown.exception)
     listed = CliRunner().invoke(app, ["eval", "tasks"])
     assert "| `vstar` | V* Bench |" in listed.output
 

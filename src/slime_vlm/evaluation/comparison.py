@@ -73,7 +73,11 @@ def comparison_table(comparisons: Sequence[Comparison]) -> str:
         counts = ["–"] * 3
         if one.p_value is not None:
             counts = [str(one.only_first), str(one.only_second), f"{one.p_value:.2g}"]
-        number = str(one.questions) if one.units == one.questions else f"{one.questions} in {one.units} units"
+        number = (
+            str(one.questions)
+            if one.units == one.questions
+            else f"{one.questions} in {one.units} unit{'s' * (one.units != 1)}"
+        )
         values = [_interval(one.first), _interval(one.second), _interval(one.difference, "+")]
         lines.append(f"| {' | '.join([one.task, number, *values, *counts])} |")
     return "\n".join(lines)

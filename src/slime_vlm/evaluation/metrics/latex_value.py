@@ -129,7 +129,6 @@ class _Parser:
         left = self._sum()
         compare = _RELATIONS.get(self._token)
         if compare is None:
-            # A list, an equation, or the start of an absolute value.
             self._finish()
             return left
         self._step()
@@ -163,10 +162,13 @@ class _Parser:
             raise _NoValueError
         self._step()
 
-    def _sum(self) -> Number:
+    def _deeper(self) -> None:
         self._depth += 1
         if self._depth > _DEEPEST:
             raise _NoValueError
+
+    def _sum(self) -> Number:
+        self._deeper()
         value = self._product()
         while self._token in {"+", "-"}:
             sign = self._take()
@@ -281,7 +283,9 @@ class _Parser:
             negative = place == "^" and self._token == "-"
             scripts[place] = _none() if negative else self._script()
         in_brackets = self._token in {"(", "\\left"}
+        self._deeper()
         argument = self._group() if in_brackets else self._product(functions=False)
+        self._depth -= 1
         power = scripts.get("^")
         if name in _LOGARITHMS:
             if name == "\\ln" and "_" not in scripts:

@@ -148,6 +148,49 @@ def test_silent_and_slow_servers(server, url, monkeypatch):
     assert "took longer" in refused(f"{url}/endless")
 
 
+# What a server sends at once, and what it then sends again and again. Each byte ends a silence.
+ENDLESS = {
+    "status line": (b"HTTP/1.1 2", b"0"),
+    "header": (b"HTTP/1.1 200 OK\r\nX: ", b"a"),
+    "100 Continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "body": (b"HTTP/1.1 200 OK\r\n\r\n", b"a"),
+    "chunk size": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
+    "chunk extension": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;x", b"y"),
+    "trailer": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n", b"A: b\r\n"),
+    "redirect": (b"HTTP/1.1 302 Found\r\nLocation: ", b"a"),
+    "handshake": (b"\x16\x03\x03\x40\x00", b"\x00"),
+}
+
+
+@pytest.mark.parametrize("part", ENDLESS)
+def test_a_server_that_never_ends(part, monkeypatch, tmp_path):
+    monkeypatch.setattr(download, "TOTAL_SECONDS", 0.3)
+    first, again = ENDLESS[part]
+    done = threading.Event()
+    with socket.create_server((LOCAL, 0)) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                try:
+                    connection.sendall(first)
+                    while not done.wait(0.02):
+                        connection.sendall(again)
+                except OSError:
+                    return  # the client has ended the connection
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        scheme = "https" if part == "handshake" else "http"
+        address = f"{scheme}://images.test:{listening.getsockname()[1]}/"
+        try:
+            with pytest.raises(MediaError, match=r"it took longer than 0\.3 seconds"):
+                download.download(address, tmp_path / "a", resolve=lambda *_: [LOCAL])
+        finally:
+            done.set()
+            thread.join(5)
+
+
 def test_https_needs_a_valid_certificate(server, url):
     assert "cannot be downloaded" in refused(f"{url}/image".replace("http://", "https://"))
 
@@ -194,10 +237,11 @@ def test_internal_hosts_are_refused(host):
 
 INTERNAL_V4 = "127.0.0.1 10.0.0.1 100.64.0.1 169.254.1.1 192.0.2.1 224.0.0.1 240.0.0.1 255.255.255.255 0.0.0.0"
 INTERNAL_V6 = ":: ::1 fe80::1 fc00::1 fec0::1 ff02::1 2001:db8::1"
-V4_EMBEDDED_IN_V6 = "::ffff:8.8.8.8 ::ffff:10.0.0.1 64:ff9b::a00:1 2002:a00:1::1 2001:0:1::1"
+HOSTS_OF_CLOUDS = "168.63.129.16 192.0.0.192 192.88.99.1 3fff::1 5f00::1"
+V4_EMBEDDED_IN_V6 = "::ffff:8.8.8.8 ::ffff:10.0.0.1 ::8.8.8.8 64:ff9b::a00:1 64:ff9b:1::1 2002:a00:1::1 2001:0:1::1"
 
 
-@pytest.mark.parametrize("found", f"{INTERNAL_V4} {INTERNAL_V6} {V4_EMBEDDED_IN_V6}".split())
+@pytest.mark.parametrize("found", f"{INTERNAL_V4} {INTERNAL_V6} {HOSTS_OF_CLOUDS} {V4_EMBEDDED_IN_V6}".split())
 def test_internal_addresses_are_not_public(found):
     assert not download.is_public(found)
 

@@ -12,8 +12,9 @@ import ipaddress
 import re
 import socket
 import ssl
-import time
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
@@ -28,6 +29,21 @@ SILENCE_SECONDS = 20.0
 
 TOTAL_SECONDS = 120.0
 """How long a download may take."""
+
+_NOT_PUBLIC = tuple(
+    ipaddress.ip_network(block)
+    for block in (
+        "168.63.129.16/32",  # the host of a virtual machine on Azure
+        "192.0.0.0/24",  # protocol assignments; 192.0.0.192 is the host of a virtual machine on Oracle's cloud
+        "192.88.99.0/24",  # relays of 6to4
+        "::/96",  # embeds an IPv4 address, as the next two
+        "64:ff9b::/96",
+        "64:ff9b:1::/48",
+        "3fff::/20",  # documentation
+        "5f00::/16",  # segment routing
+    )
+)
+"""Blocks that some versions of Python take for public. Source: the special-purpose registries of IANA."""
 
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = {301, 302, 303, 307, 308}
@@ -57,25 +73,77 @@ def download(url: str, target: Path, max_bytes: int = MAX_DOWNLOAD, resolve: Res
             an error, redirects too often, or sends too much or too slowly.
     """
     location = url
-    deadline = time.monotonic() + TOTAL_SECONDS
+    watchdog = _Watchdog(TOTAL_SECONDS)
     try:
         for _ in range(1 + MAX_REDIRECTS):
-            connection = _connect(_parts(location), resolve or public_addresses)
+            connection = _connect(_parts(location), resolve or public_addresses, watchdog)
             try:
                 response = connection.getresponse()
                 if response.status not in _REDIRECTS:
-                    _save(response, url, target, max_bytes, deadline)
+                    _save(response, url, target, max_bytes)
+                    watchdog.check()
                     return
                 location = urljoin(location, response.headers.get("Location", ""))
             finally:
                 connection.close()
-    except TimeoutError:
-        raise MediaError(f"{url}: the server sent nothing for {SILENCE_SECONDS:g} seconds; try again later") from None
-    except ssl.SSLCertVerificationError as error:
-        raise MediaError(f"{url}: the server's certificate is not valid ({error.verify_message})") from error
-    except (OSError, http.client.HTTPException, UnicodeError) as error:
-        raise MediaError(f"{url}: cannot be downloaded ({one_line(error)}); check the address") from error
+    except Exception as error:
+        # What fails when the watchdog ends the connection is any of many errors, or a download that seems complete.
+        if watchdog.expired:
+            raise MediaError(
+                f"{url}: it took longer than {TOTAL_SECONDS:g} seconds; download the file yourself"
+            ) from None
+        if isinstance(error, TimeoutError):
+            raise MediaError(
+                f"{url}: the server sent nothing for {SILENCE_SECONDS:g} seconds; try again later"
+            ) from None
+        if isinstance(error, ssl.SSLCertVerificationError):
+            raise MediaError(f"{url}: the server's certificate is not valid ({error.verify_message})") from error
+        if isinstance(error, (OSError, http.client.HTTPException, UnicodeError)):
+            raise MediaError(f"{url}: cannot be downloaded ({one_line(error)}); check the address") from error
+        raise
+    finally:
+        watchdog.stop()
     raise MediaError(f"{url}: more than {MAX_REDIRECTS} redirects; give the address that they lead to")
+
+
+class _Watchdog:
+    """End the connection when a download has taken too long, whatever the server sends meanwhile.
+
+    A time-out of a socket ends silence alone. A server may drip a header, send `100 Continue` for ever, or never end a
+    chunk's size.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.expired = False
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._timer = threading.Timer(max(seconds, 0.0), self._expire)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def watch(self, connection: socket.socket) -> None:
+        """End this connection, instead of the one before, when the time is over."""
+        with self._lock:
+            self._socket = connection
+        self.check()
+
+    def check(self) -> None:
+        """Raise `TimeoutError` if the time is over."""
+        if self.expired:
+            self._expire()
+            raise TimeoutError
+
+    def stop(self) -> None:
+        """Stop waiting for the end of the time."""
+        self._timer.cancel()
+
+    def _expire(self) -> None:
+        with self._lock:
+            self.expired = True
+            if self._socket is not None:
+                # Another thread waits in a read, which `close` alone would not end.
+                with suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
 
 
 def public_addresses(host: str, port: int) -> list[str]:
@@ -101,7 +169,8 @@ def is_public(address: str) -> bool:
         return False
     # is_global covers much of this, but differs between versions of Python.
     special = ip.is_private or ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_reserved
-    return ip.is_global and not special and not ip.is_unspecified
+    listed = any(ip in block for block in _NOT_PUBLIC)
+    return ip.is_global and not special and not ip.is_unspecified and not listed
 
 
 def _parts(url: str) -> SplitResult:
@@ -119,7 +188,7 @@ def _parts(url: str) -> SplitResult:
     return parts
 
 
-def _connect(parts: SplitResult, resolve: Resolver) -> http.client.HTTPConnection:
+def _connect(parts: SplitResult, resolve: Resolver, watchdog: _Watchdog) -> http.client.HTTPConnection:
     """Send the request to the first address that can be reached."""
     assert parts.hostname is not None
     port = parts.port or _PORTS[parts.scheme]
@@ -133,12 +202,16 @@ def _connect(parts: SplitResult, resolve: Resolver) -> http.client.HTTPConnectio
             failure = error
     if reached is None:
         raise failure
+    watchdog.watch(reached)
     connection: http.client.HTTPConnection
     try:
         if parts.scheme == "https":
             context = ssl.create_default_context()
             connection = http.client.HTTPSConnection(host, port, context=context)
-            connection.sock = context.wrap_socket(reached, server_hostname=host)
+            connection.sock = context.wrap_socket(reached, server_hostname=host, do_handshake_on_connect=False)
+            # Wrapping takes the socket over, so the wrapped one has to be watched before it shakes hands.
+            watchdog.watch(connection.sock)
+            connection.sock.do_handshake()
         else:
             connection = http.client.HTTPConnection(host, port)
             connection.sock = reached
@@ -155,7 +228,7 @@ def _connect(parts: SplitResult, resolve: Resolver) -> http.client.HTTPConnectio
     return connection
 
 
-def _save(response: http.client.HTTPResponse, url: str, target: Path, max_bytes: int, deadline: float) -> None:
+def _save(response: http.client.HTTPResponse, url: str, target: Path, max_bytes: int) -> None:
     if response.status != http.HTTPStatus.OK:
         raise MediaError(f"{url}: the server answers {response.status} {response.reason}; check the address")
     encoding = response.headers.get("Content-Encoding", "identity")
@@ -170,8 +243,6 @@ def _save(response: http.client.HTTPResponse, url: str, target: Path, max_bytes:
             received += len(chunk)
             if received > max_bytes:
                 raise _too_large(url, max_bytes, "more")
-            if time.monotonic() > deadline:
-                raise MediaError(f"{url}: it took longer than {TOTAL_SECONDS:g} seconds; download the file yourself")
             file.write(chunk)
     if announced is not None and received < announced:
         raise MediaError(f"{url}: the download stopped after {received:,} of {announced:,} bytes; try again")

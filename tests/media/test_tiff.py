@@ -7,7 +7,9 @@ import pytest
 import tifffile
 from PIL import Image
 
+from slime_vlm.errors import MediaError
 from slime_vlm.media import Window, open_image
+from slime_vlm.media.opening import open_input
 from tests.media.failing import failure, without
 
 
@@ -172,3 +174,41 @@ def test_truncated_files_give_one_line(tmp_path, capfd, keep):
     path.write_bytes(path.read_bytes()[:keep])
     assert "a.tif: the image is damaged or incomplete" in failure(path)
     assert capfd.readouterr().err == ""
+
+
+def chain(path, next_of, *, order="little", big=False):
+    """Write a TIFF of empty directories, of which number i leads to number next_of[i]; None ends the list."""
+    offset_bytes, count_bytes = (8, 8) if big else (4, 2)
+    head = (b"II" if order == "little" else b"MM") + (43 if big else 42).to_bytes(2, order)
+    head += (8).to_bytes(2, order) + bytes(2) if big else b""
+    start, size = len(head) + offset_bytes, count_bytes + offset_bytes
+    body = b"".join(
+        bytes(count_bytes) + (0 if following is None else start + following * size).to_bytes(offset_bytes, order)
+        for following in next_of
+    )
+    path.write_bytes(head + start.to_bytes(offset_bytes, order) + body)
+    return path
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("order", ["little", "big"])
+@pytest.mark.parametrize("next_of", [[0], [1, 0], [1, 2, 1]], ids=["itself", "two", "later"])
+@pytest.mark.parametrize("library", ["tifffile", "pillow"])
+def test_pages_that_form_a_loop(tmp_path, monkeypatch, next_of, order, big, library):
+    if library == "pillow":
+        without(monkeypatch, "tifffile")
+    path = chain(tmp_path / "loop.tif", next_of, order=order, big=big)
+    assert "loop.tif: its list of pages is a loop" in failure(path)
+    with pytest.raises(MediaError, match="is a loop"):
+        open_input(path)
+
+
+def test_more_pages_than_any_document_has(tmp_path):
+    path = chain(tmp_path / "many.tif", [*range(1, 10_001), None])
+    assert "it has more than 10,000 pages" in failure(path)
+
+
+def test_a_cut_list_of_pages_is_left_to_the_library(tmp_path):
+    path = chain(tmp_path / "cut.tif", [1, None])
+    path.write_bytes(path.read_bytes()[:-3])
+    assert "loop" not in failure(path)

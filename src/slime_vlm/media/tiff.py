@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -32,6 +32,9 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6  # values of the photometr
 _PREMULTIPLIED, _ALPHA = 1, 2  # values of the tag for extra samples
 JPEG, _WEBP = 7, 50001  # values of the compression tag
 
+MAX_PAGES = 10_000
+"""Most directories of a file: pages, overviews and masks."""
+
 _SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -47,6 +50,7 @@ def read_tiff(request: Request) -> Image.Image:
         MediaError: The file has no such page, the page is larger than the limit or has no values that can be shown,
             or tifffile is needed and not installed.
     """
+    check_directories(request)
     try:
         tifffile = importlib.import_module("tifffile")
     except ModuleNotFoundError:
@@ -57,6 +61,39 @@ def read_tiff(request: Request) -> Image.Image:
         if needs_tifffile(page):
             return _read_page(page, request)
     return read_pillow(request, index)
+
+
+def check_directories(request: Request) -> None:
+    """Walk through the list of directories before a library does, which may not notice that it never ends.
+
+    Raises:
+        MediaError: A directory leads back to an earlier one, or there are more than `MAX_PAGES`.
+    """
+    with request.path.open("rb") as file:
+        head = file.read(16)
+        order: Literal["little", "big"] = "little" if head.startswith(b"II") else "big"
+
+        def number(content: bytes) -> int:
+            return int.from_bytes(content, order)
+
+        big = number(head[2:4]) == 43
+        # Bytes of an offset, of the number of entries, and of an entry.
+        offset_bytes, count_bytes, entry_bytes = (8, 8, 20) if big else (4, 2, 12)
+        offset = number(head[8:16] if big else head[4:8])
+        seen: set[int] = set()
+        while offset:
+            if offset in seen:
+                raise MediaError(
+                    f"{request.name}: its list of pages is a loop; save the image again in another program"
+                )
+            seen.add(offset)
+            if len(seen) > MAX_PAGES:
+                raise MediaError(f"{request.name}: it has more than {MAX_PAGES:,} pages; split the file")
+            file.seek(offset)
+            count = file.read(count_bytes)
+            file.seek(offset + count_bytes + number(count) * entry_bytes)
+            # Empty at the end of a file that was cut off, which the libraries report.
+            offset = number(file.read(offset_bytes))
 
 
 def page_index(request: Request, subfile_types: Sequence[int]) -> int:

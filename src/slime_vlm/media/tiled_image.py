@@ -14,7 +14,7 @@ from PIL import Image
 from slime_vlm.errors import MediaError
 from slime_vlm.media.orientation import ORIENTATION_TAG
 from slime_vlm.media.request import Request, damaged
-from slime_vlm.media.tiff import BLACK_IS_ZERO, JPEG, RGB, YCBCR, needs_tifffile, page_index
+from slime_vlm.media.tiff import BLACK_IS_ZERO, JPEG, RGB, YCBCR, check_directories, needs_tifffile, page_index
 
 LEAST_PIXELS = 30_000_000
 """Images with fewer pixels are decoded whole, which is faster: 30 million pixels are 120 MB in Pillow."""
@@ -108,6 +108,7 @@ def open_tiled(request: Request, least_pixels: int | None = None) -> TiledImage 
         tifffile = importlib.import_module("tifffile")
     except ModuleNotFoundError:
         return None
+    check_directories(request)
     with tifffile.TiffFile(request.path) as file:
         index = page_index(request, [int(page.subfiletype) for page in file.pages])
         page = file.pages[index]

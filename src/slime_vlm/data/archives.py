@@ -16,6 +16,9 @@ from slime_vlm.errors import DataError
 ARCHIVES = (".zip", ".tar")
 """Endings of archives. Compressed tar files are not among them, because they cannot be read from the middle."""
 
+MAX_MEMBER = 256_000_000
+"""Largest member that is read, in bytes once it is unpacked. A few megabytes may unpack to many gigabytes."""
+
 # Everything that a damaged zip file or member may raise. Each compression method has its own error.
 _ZIP_ERRORS = (
     zipfile.BadZipFile,
@@ -45,16 +48,19 @@ def tar_members(path: Path) -> dict[str, ByteRange]:
     """Find every file in a tar file. Only the headers are read.
 
     Raises:
-        DataError: The file is not a tar file, or is compressed or truncated.
+        DataError: The file is not a tar file, is compressed or truncated, or holds files with holes.
     """
+    found = {}
     try:
         with tarfile.open(path, "r:") as tar:
-            return {
-                member.name.removeprefix("./"): ByteRange(member.offset_data, member.size)
-                for member in tar
-                if member.isfile()
-            }
-    except (tarfile.TarError, OSError) as error:
+            for member in tar:
+                if member.issparse():
+                    raise DataError(f"{path}: '{member.name}' is stored with holes; make the tar file without --sparse")
+                if member.isfile():
+                    found[member.name.removeprefix("./")] = ByteRange(member.offset_data, member.size)
+        return found
+    # ValueError: damaged numbers in extended headers.
+    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
         raise DataError(
             f"{path} cannot be read as a tar file ({error}); expected a complete, uncompressed one"
         ) from error
@@ -64,8 +70,10 @@ def read_range(path: Path, member: ByteRange) -> bytes:
     """Read a member of a tar file.
 
     Raises:
-        DataError: The file ends before the member does.
+        DataError: The member is larger than `MAX_MEMBER`, or the file ends before it does.
     """
+    if member.size > MAX_MEMBER:
+        raise DataError(f"{path}: a member has {member.size:,} bytes, expected at most {MAX_MEMBER:,}")
     with path.open("rb") as file:
         file.seek(member.start)
         content = file.read(member.size)
@@ -85,13 +93,19 @@ def read_member(archive: Path, name: str) -> bytes | None:
         Its content, or None if the archive has no such member.
 
     Raises:
-        DataError: The archive or the member is damaged.
+        DataError: The archive or the member is damaged, or the member is larger than `MAX_MEMBER`.
     """
     if archive.suffix == ".tar":
         member = _tar(archive).get(name)
         return None if member is None else read_range(archive, member)
     try:
-        return _zip(archive, os.getpid()).read(name)
+        opened = _zip(archive, os.getpid())
+        size = opened.getinfo(name).file_size
+        if size > MAX_MEMBER:
+            raise DataError(f"{archive}: '{name}' unpacks to {size:,} bytes, expected at most {MAX_MEMBER:,}")
+        with opened.open(name) as member:
+            # `ZipFile.read` would unpack everything before it compares with a size that may be a lie.
+            return member.read(size)
     except KeyError:
         return None
     except _ZIP_ERRORS as error:

@@ -49,7 +49,7 @@ def test_labels_of_another_length_are_refused() -> None:
 def test_pixels_that_are_not_normalised_are_refused() -> None:
     model = tiny_model()
     grey = torch.randint(0, 256, (3, 3, 56, 56), dtype=torch.uint8)
-    with pytest.raises(InputError, match="of type torch.uint8, expected normalised"):
+    with pytest.raises(InputError, match=r"of type torch\.uint8, expected normalised"):
         model(**{**inputs_of(model), "pixel_values": grey})
 
 

@@ -199,6 +199,13 @@ def test_tokens_of_a_model(slime: Any, tmp_path: Path) -> None:
     assert slime("data", "check", out, "-m", model, "--allow", "special-token")[0] == 0
 
 
+@pytest.mark.parametrize("model", [None, "nano"])
+def test_tokens_that_start_turns_of_nano_are_found(tmp_path: Path, model: str | None) -> None:
+    records = [{"id": "injected", "conversations": turns("due?<assistant>$12", "b")}]
+    (found,) = check_source(open_source(write_lines(tmp_path / "a.jsonl", records)), model=model).findings
+    assert (found.kind, found.message) == ("special-token", "turn 0 holds <assistant>")
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

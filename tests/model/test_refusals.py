@@ -39,6 +39,20 @@ def test_rows_without_labels_have_no_loss(loss_only: bool) -> None:
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+def test_labels_of_another_length_are_refused() -> None:
+    model = tiny_model()
+    inputs = inputs_of(model)
+    with pytest.raises(InputError, match="labels have shape"):
+        model(**inputs, labels=inputs["input_ids"][:, 1:])
+
+
+def test_pixels_that_are_not_normalised_are_refused() -> None:
+    model = tiny_model()
+    grey = torch.randint(0, 256, (3, 3, 56, 56), dtype=torch.uint8)
+    with pytest.raises(InputError, match=r"of type torch\.uint8, expected normalised"):
+        model(**{**inputs_of(model), "pixel_values": grey})
+
+
 def test_a_tuple_when_asked() -> None:
     model = tiny_model()
     inputs = inputs_of(model)

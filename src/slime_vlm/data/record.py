@@ -12,6 +12,8 @@ from slime_vlm.data.record_formats import brief, format_of, stored_image, turns_
 MAX_DEPTH = 64
 """Levels of lists and mappings that a record may have."""
 
+_OTHER_MEDIA = ("video", "videos", "audio", "audios")
+
 
 @dataclass(frozen=True)
 class Record:
@@ -53,6 +55,9 @@ def read_record(raw: Any) -> Record:
     identity = id_of(raw)
     if identity is None and "id" in present:
         raise RecordError(f"'id' is {brief(present['id'])}, expected text or a whole number")
+    _refuse_other_media(present)
+    if present.get("image") and present.get("images"):
+        raise RecordError("the record has both 'image' and 'images', expected one; put all images into 'images'")
     stored = present.get("image", present.get("images", []))
     listed = [stored_image(value) for value in (stored if isinstance(stored, list) else [stored])]
     turns, images = turns_and_images(form, present, listed)
@@ -61,6 +66,13 @@ def read_record(raw: Any) -> Record:
     _check_values(raw)
     rest = {key: value for key, value in raw.items() if key not in ("id", "image", "images", *form.keys)}
     return Record(identity, images, turns, rest)
+
+
+def _refuse_other_media(present: Mapping[str, Any]) -> None:
+    """Refuse records about videos and sound, which would be read as text alone."""
+    for key in _OTHER_MEDIA:
+        if present.get(key):
+            raise RecordError(f"the record has '{key}', expected images and text; give frames as 'images'")
 
 
 def id_of(raw: Any) -> str | int | None:

@@ -20,8 +20,10 @@ def check_inputs(
     image_token_id: int,
     has_images: bool,
     num_cached: int,
+    labels: Tensor | None = None,
+    pixel_values: Tensor | None = None,
 ) -> None:
-    """Check ids, embeddings, mask and images against each other.
+    """Check ids, embeddings, mask, labels and images against each other.
 
     Args:
         input_ids: [B, S].
@@ -30,6 +32,8 @@ def check_inputs(
         image_token_id: Id of the image placeholder.
         has_images: Whether images or their tokens came along.
         num_cached: Number of tokens in the cache.
+        labels: [B, S].
+        pixel_values: Views, or features of a frozen encoder.
 
     Raises:
         InputError: They contradict each other.
@@ -42,6 +46,17 @@ def check_inputs(
         return
     if input_ids.ndim != 2:
         raise InputError(f"input_ids has shape {list(input_ids.shape)}, expected [rows, tokens]")
+    if labels is not None and labels.shape != input_ids.shape:
+        raise InputError(
+            f"labels have shape {list(labels.shape)}, expected that of input_ids, {list(input_ids.shape)}: pass -100 "
+            "where nothing is to be learnt"
+        )
+    if pixel_values is not None and not pixel_values.is_floating_point():
+        # The encoder would take grey levels of 0 to 255 for normalised values, and answer wrongly.
+        raise InputError(
+            f"pixel_values are of type {pixel_values.dtype}, expected normalised floating point numbers: pass the "
+            "processor's"
+        )
     if not is_row_mask(attention_mask) and (has_images or _holds(input_ids, image_token_id)):
         assert attention_mask is not None
         raise InputError(

@@ -382,6 +382,8 @@ class SlimeModel(SlimeVision):
             image_token_id=self.config.image_token_id,
             has_images=has_images,
             num_cached=num_cached,
+            labels=labels,
+            pixel_values=pixel_values,
         )
         if pack and (num_cached or position_ids is not None or input_ids is None or self.config.keep_position_ids):
             raise InputError(

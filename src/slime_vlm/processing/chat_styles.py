@@ -27,6 +27,10 @@ END_OF_CONVERSATION = "<|eot_conversation|>"
 """Literal text that the published llama3 template puts after every answer."""
 
 CONTROL_TOKENS = (
+    "<user>",
+    "<assistant>",
+    "<bos>",
+    "<eos>",
     "<s>",
     "</s>",
     "<|im_start|>",

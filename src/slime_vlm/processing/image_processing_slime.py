@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -49,6 +49,17 @@ class SlimeImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call
 
 _OVERSHOOT = 0.05
 """How far values of floating point arrays may be outside 0 to 1."""
+
+
+_UNSUPPORTED = {
+    "do_resize": None,
+    "size": None,
+    "do_center_crop": False,
+    "crop_size": None,
+    "do_pad": False,
+    "pad_size": None,
+}
+"""Options of other image processors, with the value that changes nothing here."""
 
 
 def as_rgb(image: Any) -> Image.Image:
@@ -179,6 +190,17 @@ def _rows_of_scaled(image: Image.Image | TiledImage, grid: TileGrid, resample: i
     return lambda start, stop: scaled[start:stop]
 
 
+def _refuse_unsupported(options: Mapping[str, Any]) -> None:
+    """Refuse options of other image processors that would change the image, and that this one would ignore."""
+    for name, harmless in _UNSUPPORTED.items():
+        value = options.get(name)
+        if value is not None and value is not harmless:
+            raise InputError(
+                f"{name} is {value!r:.80}, expected none: an image is scaled to its grid of tiles; set view_size and "
+                "max_tiles"
+            )
+
+
 def normalise(
     pixels: np.ndarray, factor: float | None, statistics: tuple[Sequence[float], Sequence[float]] | None
 ) -> None:
@@ -280,6 +302,12 @@ class SlimeImageProcessor(HubMixin, PilBackend):
     ) -> BatchFeature:
         if not images:
             raise InputError("got no image to process, expected at least one; leave images out for text alone")
+        _refuse_unsupported(kwargs)
+        if do_normalize and not do_rescale and max(image_std) <= 1:
+            raise InputError(
+                "do_rescale is False, but views hold 0 to 255, and image_mean and image_std are of 0 to 1; leave "
+                "do_rescale out, also for arrays of 0 to 1"
+            )
         grids = [choose_grid(image.height, image.width, view_size, max_tiles) for image in images]
         pixels = np.empty((sum(grid.num_views for grid in grids), 3, view_size, view_size), dtype=np.float32)
         views = (

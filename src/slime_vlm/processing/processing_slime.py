@@ -16,7 +16,7 @@ from jinja2 import TemplateError
 from transformers import BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 
-from slime_vlm.errors import ConfigError, DataError, InputError
+from slime_vlm.errors import ConfigError, DataError, InputError, MediaError
 from slime_vlm.media import open_image
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.hub_mixin import HubMixin
@@ -36,7 +36,7 @@ from slime_vlm.processing.chat_styles import (
     write_chat_template,
 )
 from slime_vlm.processing.collation import match_images, pad_rows, padded_length
-from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
+from slime_vlm.processing.image_processing_slime import SlimeImageProcessor, as_rgb
 from slime_vlm.processing.tokenization import EncodedText, encode_conversation, encode_segments
 
 _EXTRAS = {
@@ -408,9 +408,23 @@ class SlimeProcessor(ChatRenderingMixin, HubMixin, ProcessorMixin):
         opened: list[Any] = []
         for image in images:
             # os.path, unlike pathlib, does not fail on a long base64 string.
-            local = isinstance(image, Path) or (isinstance(image, str) and os.path.isfile(image))
-            opened.append(open_image(image) if local else image)
-        return list(self.image_processor.fetch_images(opened))
+            if isinstance(image, Path) or (isinstance(image, str) and os.path.isfile(image)):
+                opened.append(open_image(image))
+            elif not isinstance(image, str) and getattr(image, "ndim", None) == 2:
+                # transformers takes no grey array in a list.
+                opened.append(as_rgb(image))
+            else:
+                opened.append(self._fetch(image))
+        return opened
+
+    def _fetch(self, image: Any) -> Any:
+        try:
+            return self.image_processor.fetch_images(image)
+        except ValueError:
+            # Its message holds the text whole, which may be megabytes of base64.
+            raise MediaError(
+                f"{image!s:.80}: no such file, and neither an address (https://...) nor the base64 text of an image"
+            ) from None
 
     def _truncate(self, row: EncodedText, max_length: int, index: int) -> EncodedText:
         if self.image_token_id in row.input_ids[max_length:]:

@@ -75,7 +75,10 @@ class RecordChecker:
             cut = processor.image_processor
             self.view_size, self.max_tiles = cut.view_size, cut.max_tiles
             tokenizer: Any = processor.tokenizer
-            self.special = [token for token in tokenizer.all_special_tokens if token != IMAGE_PLACEHOLDER]
+            # `all_special_tokens` lacks tokens that only a chat template names, such as nano's <assistant>.
+            added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+            named = dict.fromkeys([*tokenizer.all_special_tokens, *added])
+            self.special = [token for token in named if token != IMAGE_PLACEHOLDER]
 
     def check(self, index: int) -> CheckedRecord:
         """Run all checks that need one record only."""

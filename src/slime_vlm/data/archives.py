@@ -103,9 +103,9 @@ def read_member(archive: Path, name: str) -> bytes | None:
         size = opened.getinfo(name).file_size
         if size > MAX_MEMBER:
             raise DataError(f"{archive}: '{name}' unpacks to {size:,} bytes, expected at most {MAX_MEMBER:,}")
-        with opened.open(name) as member:
+        with opened.open(name) as stream:
             # `ZipFile.read` would unpack everything before it compares with a size that may be a lie.
-            return member.read(size)
+            return stream.read(size)
     except KeyError:
         return None
     except _ZIP_ERRORS as error:

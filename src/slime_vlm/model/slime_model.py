@@ -1,4 +1,4 @@
-"""The SliME model without its head: select local tokens, merge, run the language model (paper sections 3.3, 3.4)."""
+"""The SliME model without its head: merge images into rows of text, run the language model (paper section 3.4)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -31,8 +30,7 @@ from slime_vlm.model.labels import IGNORED_LABEL
 from slime_vlm.model.language_model import build_language_model
 from slime_vlm.model.outputs import SlimeModelOutput, VisionTokens
 from slime_vlm.model.packed_attention import PACKED_ATTENTION
-from slime_vlm.model.question_selector import Selection
-from slime_vlm.model.slime_vision import SlimeVision
+from slime_vlm.model.slime_selection import SlimeSelection
 from slime_vlm.model.token_merging import (
     MergedRows,
     after_beginning,
@@ -45,7 +43,7 @@ from slime_vlm.model.token_merging import (
 )
 
 
-class SlimeModel(SlimeVision):
+class SlimeModel(SlimeSelection):
     """SliME without its language modelling head."""
 
     def __init__(self, config: SlimeConfig) -> None:
@@ -136,101 +134,10 @@ class SlimeModel(SlimeVision):
         if self._has_selection:
             # It gets no gradient, but its weights and the embeddings may be sharded over the processes.
             ids = torch.tensor([[self.config.separator_token_id]], device=blank.device)
-            self._select([tokens], ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids[0]))
+            everything = torch.ones_like(ids, dtype=torch.bool)
+            self._selection([tokens], ids, everything, torch.zeros_like(ids[0]), None, everything)
         # Multiply before the sum: the sum of many tokens may overflow 16 bits.
         return (self.image_blocks([tokens])[0] * 0.0).sum()
-
-    # Text --------------------------------------------------------------------------------------------------------
-
-    def embed_text(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Embed token ids [B, S]: the embeddings [B, S, D], and the mask [B, S] of image placeholders."""
-        placeholders = input_ids == self.config.image_token_id
-        # The placeholder's id may lie outside the vocabulary. Its embedding is replaced later.
-        return self.get_input_embeddings()(input_ids.masked_fill(placeholders, 0)), placeholders
-
-    @property
-    def _has_selection(self) -> bool:
-        return self.selector is not None and self.config.views != "global"
-
-    def _selector_text_mask(
-        self, visible: Tensor, labels: Tensor | None, question_mask: Tensor | None, prompt_mask: Tensor | None = None
-    ) -> Tensor:
-        """Restrict visible text tokens [B, S] to those that the selector compares with (config `selector_text`)."""
-        if self.config.selector_text == "question":
-            if question_mask is None:
-                raise InputError(
-                    "question_mask is missing, expected the processor's mask of question tokens: pass it, or set "
-                    "selector_text='prompt'"
-                )
-            return visible & question_mask.to(visible.device).bool()
-        if self.config.selector_text == "prompt" and prompt_mask is not None:
-            return visible & prompt_mask.to(visible.device).bool()
-        if self.config.selector_text == "prompt" and labels is not None:
-            # Deviation: the published training shows the answer to the selector, which inference cannot do.
-            return visible & (labels == IGNORED_LABEL)
-        return visible
-
-    def _select(
-        self, vision_tokens: Sequence[VisionTokens], input_ids: Tensor, text_mask: Tensor, rows: Tensor
-    ) -> Selection:
-        assert self.selector is not None
-        # Columns without text for the selector, such as those of image placeholders, would only cost memory.
-        columns = text_mask.any(dim=0)
-        text = self.embed_text(input_ids[:, columns])[0]
-        local_tokens = [tokens.local_tokens.to(text) for tokens in vision_tokens if tokens.local_tokens is not None]
-        selection: Selection = self.selector(
-            pad_sequence(local_tokens, batch_first=True) if len(local_tokens) > 1 else local_tokens[0][None],
-            text[rows],
-            text_mask[:, columns][rows],
-            torch.tensor([len(tokens) for tokens in local_tokens], device=text.device),
-            temperature=self.config.selector_temperature,
-            noise_std=self.config.selector_noise,
-            top_p=self.config.selector_top_p,
-            max_tokens=self.config.max_local_tokens,
-        )
-        # Softmax makes one damaged score the whole row's, and sorting would then keep a single token without a word.
-        if not bool(torch.isfinite(selection.probs).all()):
-            raise InputError(
-                "the selector's scores are not finite, expected numbers: local tokens or text embeddings hold NaN or "
-                "infinity; check the weights, or load the model in float32 or bfloat16"
-            )
-        return selection
-
-    def select(
-        self,
-        vision_tokens: Sequence[VisionTokens],
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        question_mask: Tensor | None = None,
-    ) -> Selection | None:
-        """Select local tokens for a prompt without running the language model (section 3.3).
-
-        Args:
-            vision_tokens: Tokens of every image of the batch, see `encode_images`.
-            input_ids: [B, S] with the placeholders of these images.
-            attention_mask: [B, S].
-            labels: [B, S]; tokens with a label are answers.
-            question_mask: [B, S] 1 on question tokens.
-
-        Returns:
-            Scores, probabilities and kept tokens of every image. None if the model selects nothing: it has no local
-            tokens or no selector.
-
-        Raises:
-            InputError: The images' tokens do not fit the placeholders or this model.
-        """
-        if not self._has_selection:
-            return None
-        placeholders = input_ids == self.config.image_token_id
-        check_vision_tokens(vision_tokens, self.config.token_layout)
-        rows = image_rows(placeholders, self._placeholder_counts(vision_tokens, input_ids.device))
-        visible = ~placeholders if attention_mask is None else ~placeholders & (attention_mask != 0)
-        return self._select(vision_tokens, input_ids, self._selector_text_mask(visible, labels, question_mask), rows)
-
-    def _placeholder_counts(self, vision_tokens: Sequence[VisionTokens], device: torch.device) -> Tensor:
-        layout = self.config.token_layout
-        return torch.tensor([layout.num_image_tokens(*tokens.grid) for tokens in vision_tokens], device=device)
 
     def _merge(
         self,
@@ -261,10 +168,7 @@ class SlimeModel(SlimeVision):
                 details["adapter_weights"] = tuple(tokens.gates for tokens in vision_tokens)
             if kept_local_tokens is None and self._has_selection:
                 visible = ~placeholders & (attention_mask != 0)
-                if self.config.selector_text == "prompt" and prompt_mask is None and labels is not None:
-                    _check_prompt_labels(labels, placeholders)
-                text_mask = self._selector_text_mask(visible, labels, question_mask, prompt_mask)
-                selection = self._select(vision_tokens, input_ids, text_mask, rows)
+                selection = self._selection(vision_tokens, input_ids, visible, rows, labels, question_mask, prompt_mask)
                 lengths = [tokens.num_local_tokens for tokens in vision_tokens]
                 details["selection_scores"] = tuple(s[:n] for s, n in zip(selection.scores, lengths, strict=True))
                 details["selection_probs"] = tuple(p[:n] for p, n in zip(selection.probs, lengths, strict=True))
@@ -292,16 +196,6 @@ class SlimeModel(SlimeVision):
             filled = placeholders.gather(1, token_index) & (merged.token_index >= 0)
             embeddings = fill_placeholders(embeddings, filled, features[feature_index.gather(1, token_index)[filled]])
         return merged, embeddings * merged.attention_mask[..., None], details
-
-    def _kept_tokens(self, placeholders: Tensor, kept_local_tokens: Sequence[Tensor] | None) -> Tensor:
-        """Return a mask [B, S] that is False on the placeholders of dropped local tokens."""
-        kept = torch.ones_like(placeholders)
-        if not kept_local_tokens:
-            return kept
-        layout = self.config.token_layout
-        always = kept.new_ones(layout.num_global_tokens + layout.num_separators)
-        masks = [part for mask in kept_local_tokens for part in (always, mask.to(kept.device))]
-        return kept.masked_scatter(placeholders, torch.cat(masks))
 
     def forward(
         self,
@@ -487,12 +381,3 @@ class SlimeModel(SlimeVision):
             assert input_ids is not None
             align_with_inputs(model_outputs, input_ids, source_mask, source_labels, self.config.image_token_id)
         return model_outputs
-
-
-def _check_prompt_labels(labels: Tensor, placeholders: Tensor) -> None:
-    """Refuse labels [B, S] of whole rows: the selector would take the question for an answer, and see no text."""
-    if bool((labels[placeholders] != IGNORED_LABEL).any()):
-        raise InputError(
-            "labels cover image placeholders, expected -100 on all tokens but answers: the selector compares with the "
-            "tokens that have none; mask the prompt, or set the processor's batch_layout to 'images'"
-        )

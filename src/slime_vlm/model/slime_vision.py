@@ -22,7 +22,7 @@ from slime_vlm.model.visual_vocabulary import VisualVocabulary
 
 
 class SlimeVision(SlimePreTrainedModel):
-    """The vision parts of SliME, and the selector. `SlimeModel` adds the language model.
+    """The vision parts of SliME, and the selector. `SlimeSelection` uses it, `SlimeModel` adds the language model.
 
     A base class and not a submodule, so that weights keep their names: `vision_tower`, not `vision.vision_tower`.
     """

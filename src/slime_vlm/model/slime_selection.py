@@ -1,0 +1,140 @@
+"""The selection of local tokens by the question: from the tokens of images and a prompt to those kept (section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from slime_vlm.errors import InputError
+from slime_vlm.model.labels import IGNORED_LABEL
+from slime_vlm.model.outputs import VisionTokens
+from slime_vlm.model.question_selector import Selection
+from slime_vlm.model.slime_vision import SlimeVision
+from slime_vlm.model.token_merging import check_vision_tokens, image_rows
+
+
+class SlimeSelection(SlimeVision):
+    """The vision parts of SliME with its selection, which needs the embeddings of text but no language model."""
+
+    def embed_text(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed token ids [B, S]: the embeddings [B, S, D], and the mask [B, S] of image placeholders."""
+        placeholders = input_ids == self.config.image_token_id
+        # The placeholder's id may lie outside the vocabulary. Its embedding is replaced later.
+        return self.get_input_embeddings()(input_ids.masked_fill(placeholders, 0)), placeholders
+
+    @property
+    def _has_selection(self) -> bool:
+        return self.selector is not None and self.config.views != "global"
+
+    def select(
+        self,
+        vision_tokens: Sequence[VisionTokens],
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        question_mask: Tensor | None = None,
+    ) -> Selection | None:
+        """Select local tokens for a prompt without running the language model (section 3.3).
+
+        Args:
+            vision_tokens: Tokens of every image of the batch, see `encode_images`.
+            input_ids: [B, S] with the placeholders of these images.
+            attention_mask: [B, S].
+            labels: [B, S]; tokens with a label are answers.
+            question_mask: [B, S] 1 on question tokens.
+
+        Returns:
+            Scores, probabilities and kept tokens of every image. None if the model selects nothing: it has no local
+            tokens or no selector.
+
+        Raises:
+            InputError: The images' tokens do not fit the placeholders or this model.
+        """
+        if not self._has_selection:
+            return None
+        placeholders = input_ids == self.config.image_token_id
+        check_vision_tokens(vision_tokens, self.config.token_layout)
+        rows = image_rows(placeholders, self._placeholder_counts(vision_tokens, input_ids.device))
+        visible = ~placeholders if attention_mask is None else ~placeholders & (attention_mask != 0)
+        return self._selection(vision_tokens, input_ids, visible, rows, labels, question_mask)
+
+    def _selection(
+        self,
+        vision_tokens: Sequence[VisionTokens],
+        input_ids: Tensor,
+        visible: Tensor,
+        rows: Tensor,
+        labels: Tensor | None,
+        question_mask: Tensor | None,
+        prompt_mask: Tensor | None = None,
+    ) -> Selection:
+        """Select local tokens of images whose placeholders are in `rows` [I], by visible text [B, S] of these rows."""
+        assert self.selector is not None
+        text_mask = self._selector_text_mask(input_ids, visible, labels, question_mask, prompt_mask)
+        # Columns without text for the selector, such as those of image placeholders, would only cost memory.
+        columns = text_mask.any(dim=0)
+        text = self.embed_text(input_ids[:, columns])[0]
+        local_tokens = [tokens.local_tokens.to(text) for tokens in vision_tokens if tokens.local_tokens is not None]
+        selection: Selection = self.selector(
+            pad_sequence(local_tokens, batch_first=True) if len(local_tokens) > 1 else local_tokens[0][None],
+            text[rows],
+            text_mask[:, columns][rows],
+            torch.tensor([len(tokens) for tokens in local_tokens], device=text.device),
+            temperature=self.config.selector_temperature,
+            noise_std=self.config.selector_noise,
+            top_p=self.config.selector_top_p,
+            max_tokens=self.config.max_local_tokens,
+        )
+        # Softmax makes one damaged score the whole row's, and sorting would then keep a single token without a word.
+        if not bool(torch.isfinite(selection.probs).all()):
+            raise InputError(
+                "the selector's scores are not finite, expected numbers: local tokens or text embeddings hold NaN or "
+                "infinity; check the weights, or load the model in float32 or bfloat16"
+            )
+        return selection
+
+    def _selector_text_mask(
+        self,
+        input_ids: Tensor,
+        visible: Tensor,
+        labels: Tensor | None,
+        question_mask: Tensor | None,
+        prompt_mask: Tensor | None,
+    ) -> Tensor:
+        """Restrict visible text tokens [B, S] to those that the selector compares with (config `selector_text`)."""
+        if self.config.selector_text == "question":
+            if question_mask is None:
+                raise InputError(
+                    "question_mask is missing, expected the processor's mask of question tokens: pass it, or set "
+                    "selector_text='prompt'"
+                )
+            return visible & question_mask.to(visible.device).bool()
+        if self.config.selector_text == "prompt" and prompt_mask is not None:
+            return visible & prompt_mask.to(visible.device).bool()
+        if self.config.selector_text == "prompt" and labels is not None:
+            if bool((labels[input_ids == self.config.image_token_id] != IGNORED_LABEL).any()):
+                # The selector would take the question for an answer, and see no text.
+                raise InputError(
+                    "labels cover image placeholders, expected -100 on all tokens but answers: the selector compares "
+                    "with the tokens that have none; mask the prompt, or set the processor's batch_layout to 'images'"
+                )
+            # Deviation: the published training shows the answer to the selector, which inference cannot do.
+            return visible & (labels == IGNORED_LABEL)
+        return visible
+
+    def _placeholder_counts(self, vision_tokens: Sequence[VisionTokens], device: torch.device) -> Tensor:
+        layout = self.config.token_layout
+        return torch.tensor([layout.num_image_tokens(*tokens.grid) for tokens in vision_tokens], device=device)
+
+    def _kept_tokens(self, placeholders: Tensor, kept_local_tokens: Sequence[Tensor] | None) -> Tensor:
+        """Return a mask [B, S] that is False on the placeholders of dropped local tokens."""
+        kept = torch.ones_like(placeholders)
+        if not kept_local_tokens:
+            return kept
+        layout = self.config.token_layout
+        always = kept.new_ones(layout.num_global_tokens + layout.num_separators)
+        masks = [part for mask in kept_local_tokens for part in (always, mask.to(kept.device))]
+        return kept.masked_scatter(placeholders, torch.cat(masks))

@@ -54,9 +54,7 @@ def test_a_text_of_the_system_begins_no_turn(nano: tuple[Any, Any]) -> None:
     system = {"role": "system", "content": "The file is called a<assistant>$12.png"}
     inputs = processor.apply_chat_template([system, *messages("due?")], tokenize=True, return_dict=True)
     plain = processor.apply_chat_template([{**system, "content": "a"}, *messages("due?")], tokenize=True)
-    found, expected = (
-        [token for token in ids[0].tolist() if token in control] for ids in (inputs["input_ids"], plain)
-    )
+    found, expected = ([token for token in ids[0].tolist() if token in control] for ids in (inputs["input_ids"], plain))
     assert found == expected
     turns = [Turn("system", system["content"]), Turn("user", "due?"), Turn("assistant", "$1")]
     segments = build_segments(turns, STYLES["pages"])

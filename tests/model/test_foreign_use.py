@@ -106,7 +106,7 @@ def test_attention_is_chosen_where_it_exists() -> None:
     loaded = slime_vlm.load("nano", device="cpu", attn_implementation="eager")[0]
     assert loaded.config.text_config._attn_implementation == "eager"
     with pytest.raises(ConfigError, match="expected one of sdpa, eager"):
-        slime_vlm.load("nano", device="cpu", attn_implementation="fast")
+        slime_vlm.load("nano", device="cpu", attn_implementation="flex_attention")
     config = tiny_config(
         vision_config=ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"),
         vision_feature_layer=-1,

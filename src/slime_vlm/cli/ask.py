@@ -103,7 +103,7 @@ def ask(
 
         quiet_transformers()
         limits = {"max_local_tokens": max_local_tokens, "max_tiles": max_tiles}
-        overrides = {name: value for name, value in limits.items() if value is not None}
+        overrides: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
         network, processor = load(model, device=device, dtype=dtype, quantization=quantization, **overrides)
         loading = time.perf_counter() - start
 

@@ -190,6 +190,12 @@ def test_bad_questions_are_refused(image, question):
         answering.ask(model, processor, image, question)
 
 
+@pytest.mark.parametrize("image", ["page.png", np.zeros((56, 56, 3), np.uint8)])
+def test_an_image_that_is_not_opened_is_refused(image):
+    with pytest.raises(InputError, match=r"expected an opened image: slime_vlm\.open_image"):
+        answering.encode(*tiny_reader(), image)
+
+
 def test_nothing_is_left_to_train(image):
     model, processor = tiny_reader()
     encoded = answering.encode(model, processor, image)

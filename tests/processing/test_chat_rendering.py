@@ -140,6 +140,8 @@ def test_assistant_mask_by_hand() -> None:
         (["What?"], {}, "a message is of type str"),
         ([asked("What?", {"type": "video", "path": "a.mp4"})], {}, "a block of type 'video', expected text and image"),
         ([asked("What?", {"type": "input_audio"})], {}, "a block of type 'input_audio'"),
+        ([asked("What?", {"text": "no type"})], {}, "a message has the block {'text': 'no type'}, expected"),
+        ([{"role": "user", "content": ["What?"]}], {}, "a message has the block 'What\\?', expected"),
         ([answered("A")], {"continue_final_message": True, "add_generation_prompt": True}, "expected it alone"),
         ([answered("A")], {"continue_final_message": True, "return_assistant_tokens_mask": True}, "expected it alone"),
     ],

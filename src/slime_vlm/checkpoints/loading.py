@@ -32,7 +32,7 @@ _DTYPES = {
     "float16": torch.float16,
     "float64": torch.float64,
 }
-_ATTENTIONS = ("sdpa", "eager", "flash_attention_2", "flex_attention")
+_ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 _SHORT_DTYPES = {
     "bf16": "bfloat16",
     "fp16": "float16",

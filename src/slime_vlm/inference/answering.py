@@ -259,10 +259,18 @@ def encode(model: SlimeForConditionalGeneration, processor: SlimeProcessor, imag
         model: A SliME model. `slime_vlm.load` returns it with its processor.
         processor: Its processor.
         image: An image of any size and mode, or the result of `media.open_input`.
+
+    Raises:
+        InputError: `image` is a path or an array, not an opened image.
     """
     start = time.perf_counter()
     if isinstance(image, Clip):
         return _encode_clip(model, processor, image, start)
+    if not isinstance(image, Image.Image | TiledImage):
+        raise InputError(
+            f"image is of type {type(image).__name__}, expected an opened image: slime_vlm.open_image(path), or "
+            "PIL.Image.fromarray(array)"
+        )
     image = image if isinstance(image, TiledImage) else to_rgb(image)
     settings, config = processor.image_processor, model.config
     grid = choose_grid(image.height, image.width, settings.view_size, settings.max_tiles)

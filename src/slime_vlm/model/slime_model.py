@@ -85,7 +85,8 @@ class SlimeModel(SlimeSelection):
         """
         if self.page_positions is None:
             raise InputError("this model has no page positions, set page_positions=True in its config")
-        return self.page_positions(rows, cols, self.config.token_layout.tile_side, self.config.local_merge, kept)
+        side = self.config.token_layout.tile_side
+        return self.page_positions(rows, cols, side, self.config.local_merge, kept, self.device)
 
     def image_blocks(self, vision_tokens: Sequence[VisionTokens], kept: Sequence[Tensor] | None = None) -> list[Tensor]:
         """Put the tokens of every image in the order of the sequence: global, separator, kept local (section 3.4).

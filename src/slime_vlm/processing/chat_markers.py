@@ -15,7 +15,8 @@ from slime_vlm.processing.chat_styles import ESCAPED_PLACEHOLDER, Kind, Segment
 
 # Unicode noncharacters. They are reserved for use inside a program, so ordinary text does not contain them.
 _OPEN_QUESTION, _CLOSE_QUESTION, _OPEN_ANSWER, _CLOSE_ANSWER = "\ufdd0", "\ufdd1", "\ufdd2", "\ufdd3"
-# Texts of earlier turns. They are neither question nor label, but special tokens in them are ordinary text.
+# Texts of earlier turns and of the system. They are neither question nor label, but special tokens in them are
+# ordinary text.
 _OPEN_SAID, _CLOSE_SAID = "\ufdd6", "\ufdd7"
 _KINDS: dict[str, tuple[str, Kind]] = {
     _OPEN_QUESTION: (_CLOSE_QUESTION, "question"),
@@ -28,7 +29,7 @@ _ENDS_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "</s>")
 
 
 def mark_messages(conversation: Any, *, answers: bool) -> Any:
-    """Wrap the texts of users and assistants in marks, and return a copy.
+    """Wrap the texts of users, assistants and the system in marks, and return a copy.
 
     The last user text is the question. With `answers`, every user text is a question, and assistant texts are answers.
     Texts of other turns are marked as well, since special tokens in them are ordinary text.
@@ -51,6 +52,7 @@ def _mark_message(message: Mapping[str, Any], answers: bool, is_last: bool) -> d
     opening = {
         "user": _OPEN_QUESTION if answers or is_last else _OPEN_SAID,
         "assistant": _OPEN_ANSWER if answers else _OPEN_SAID,
+        "system": _OPEN_SAID,
     }.get(str(message.get("role")))
     content = message.get("content")
     if isinstance(content, str):

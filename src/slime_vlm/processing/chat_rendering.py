@@ -165,7 +165,7 @@ def read_conversations(conversation: Any) -> tuple[list[Conversation], bool]:
         A list of conversations, and whether it was one already.
 
     Raises:
-        InputError: There is no message, a message is not a mapping, or it holds a video or sound.
+        InputError: There is no message, a message or block is not a mapping, or there is a video or sound.
     """
     if not conversation:
         raise InputError("there is no message, expected at least one from the user")
@@ -186,7 +186,10 @@ def _read_message(message: Any) -> dict[str, Any]:
 
 def _read_block(block: Any) -> Any:
     kind = block.get("type") if isinstance(block, Mapping) else None
-    if isinstance(kind, str) and any(word in kind for word in _REFUSED):
+    if not isinstance(kind, str):
+        # A template would take it for an image.
+        raise InputError(f"a message has the block {block!r:.80}, expected a mapping with 'type', such as 'text'")
+    if any(word in kind for word in _REFUSED):
         raise InputError(f"a message has a block of type {kind!r}, expected text and image; pass frames as images")
     if kind == "image_url":
         address = block.get("image_url")

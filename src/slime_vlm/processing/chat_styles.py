@@ -316,7 +316,9 @@ def build_segments(
         turns = [Turn("system", style.default_system), *turns]
     for turn in turns:
         if turn.role == "system":
-            add(style.system_open + turn.text + style.system_close)
+            add(style.system_open)
+            add(turn.text, literal=True)
+            add(style.system_close)
         elif turn.role == "user":
             text, num_first = turn.text, turn.images
             # Deviation: not in the paper, whose prompts hold one image, before the text.

@@ -55,6 +55,24 @@ def test_merge_writes_a_whole_checkpoint(adapted: tuple[Path, Any], tmp_path: Pa
     assert (logits(*slime_vlm.load(tmp_path / "merged", device="cpu")) - expected).abs().max() < 0.05
 
 
+def test_modules_that_were_trained_whole_are_named_by_their_ends(tmp_path: Path) -> None:
+    model, processor = slime_vlm.load("nano", device="cpu")
+    settings = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["projector"], init_lora_weights=False)
+    with_adapter = get_peft_model(model, settings).eval()
+    with torch.no_grad():
+        for name, parameter in with_adapter.named_parameters():
+            if "modules_to_save" in name:
+                parameter.mul_(1.5)
+    expected = logits(with_adapter, processor)
+    with_adapter.save_pretrained(tmp_path)
+    # In the type of the weights, not in that of the base: rounding may change which local tokens are kept.
+    loaded, processor = slime_vlm.load(tmp_path, device="cpu")
+    torch.testing.assert_close(logits(loaded, processor), expected, rtol=1e-3, atol=1e-3)
+    base = slime_vlm.load("nano", device="cpu")[0].model.projector
+    for name, parameter in loaded.model.projector.named_parameters():
+        torch.testing.assert_close(parameter, 1.5 * base.get_parameter(name), rtol=0, atol=0)
+
+
 def test_a_base_that_is_gone(adapted: tuple[Path, Any], tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     folder.mkdir()

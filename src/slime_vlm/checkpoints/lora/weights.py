@@ -62,16 +62,22 @@ class LoraWeights:
 
         Args:
             tensors: Tensors of the base.
-            dtype: Type of the sums. None takes the types of the base.
+            dtype: Type of the sums, and of the tensors that were trained whole. None takes the types of the base.
 
         Raises:
             CheckpointError: A tensor is not in the base, or has another shape there.
         """
-        found = self.replaced_in(tensors)
+        found = self.replaced_in(tensors, dtype)
         return {**found, **{name: self._sum(name, found[name], dtype) for name in self.pairs}}
 
-    def replaced_in(self, tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
-        """Replace the tensors of the base that were trained whole, in the types of the base. Merge nothing.
+    def replaced_in(
+        self, tensors: Mapping[str, StoredTensor], dtype: torch.dtype | None = None
+    ) -> dict[str, StoredTensor]:
+        """Replace the tensors of the base that were trained whole. Merge nothing.
+
+        Args:
+            tensors: Tensors of the base.
+            dtype: Type of the new ones. None takes the types of the base.
 
         Raises:
             CheckpointError: A tensor is not in the base, or has another shape there.
@@ -82,16 +88,17 @@ class LoraWeights:
                 f"{self.folder} changes {len(absent)} tensor(s) that the base does not have: {some(absent)}; "
                 "pass the base that it was trained on"
             )
-        return {**tensors, **{name: self._replacement(name, tensors[name]) for name in self.whole}}
+        return {**tensors, **{name: self._replacement(name, tensors[name], dtype) for name in self.whole}}
 
-    def _replacement(self, name: str, base: StoredTensor) -> StoredTensor:
+    def _replacement(self, name: str, base: StoredTensor, dtype: torch.dtype | None) -> StoredTensor:
         own = self.whole[name]
         if base.shape != own.shape:
             raise CheckpointError(
                 f"{self.folder} has {name} as {list(own.shape)}, but the base has it as {list(base.shape)}; pass the "
                 "base that it was trained on"
             )
-        return StoredTensor(own.shape, base.dtype, own.origin, lambda: own.load(base.dtype))
+        found = dtype or base.dtype
+        return StoredTensor(own.shape, found, own.origin, lambda: own.load(found))
 
     def _sum(self, name: str, base: StoredTensor, dtype: torch.dtype | None) -> StoredTensor:
         a, b = self.pairs[name]
@@ -144,7 +151,7 @@ def read_lora(folder: Path, native_names: Callable[[str], list[str]] | None = No
     if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved) or (saved and native_names):
         raise CheckpointError(f"{path} has modules_to_save {saved!r}, expected none; merge it with peft first")
     rank, alpha = _positive(settings, "r", path), _positive(settings, "lora_alpha", path)
-    pairs, whole = _weights(folder, rank, tuple(f"{name}." for name in saved), native_names)
+    pairs, whole = _weights(folder, rank, tuple(saved), native_names)
     base = settings.get("base_model_name_or_path")
     return LoraWeights(
         folder=folder,
@@ -165,7 +172,10 @@ def _positive(settings: Mapping[str, Any], name: str, path: Path) -> float:
 def _weights(
     folder: Path, rank: float, saved: tuple[str, ...], native_names: Callable[[str], list[str]] | None
 ) -> tuple[dict[str, tuple[StoredTensor, StoredTensor]], dict[str, StoredTensor]]:
-    """Return the low-rank weights, and the weights that were trained whole: their names start with one of `saved`."""
+    """Return the low-rank weights, and the weights that were trained whole: those of modules in `saved`.
+
+    peft takes the ends of module names for names: `projector` stands for `model.projector`.
+    """
     path = next((folder / name for name in _WEIGHTS if (folder / name).exists()), None)
     if path is None:
         raise CheckpointError(f"{folder} has {ADAPTER_CONFIG} but neither {' nor '.join(_WEIGHTS)}; fetch it again")
@@ -174,7 +184,7 @@ def _weights(
     unknown = []
     for name, tensor in file_tensors(path).items():
         match = _NAME.fullmatch(name)
-        if match is None and saved and name.removeprefix(PREFIX).startswith(saved):
+        if match is None and any(f".{module}." in f".{name}" for module in saved):
             whole[name.removeprefix(PREFIX)] = tensor
             continue
         target = f"{match[1]}.weight" if match else ""
@@ -187,7 +197,10 @@ def _weights(
             raise CheckpointError(f"{tensor.origin} has the shape {list(tensor.shape)}, expected the rank {rank} in it")
         halves.setdefault(targets[0], {})[match[2]] = tensor
     if unknown:
-        raise CheckpointError(f"{path} has {len(unknown)} tensor(s) that are not low-rank weights: {some(unknown)}")
+        raise CheckpointError(
+            f"{path} has {len(unknown)} tensor(s) that are not low-rank weights: {some(unknown)}; merge "
+            "it with peft first"
+        )
     incomplete = [name for name, half in halves.items() if len(half) != 2]
     if incomplete:
         raise CheckpointError(f"{path} lacks one of A and B for {some(incomplete)}; fetch it again")

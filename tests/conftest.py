@@ -30,6 +30,18 @@ LONG_FILES = [
         "training/pages/test_objectives.py",
         "training/test_lora.py",
         "training/distributed/test_data_parallel.py",
+        "training/distributed/test_sharded_lora.py",
+        "training/test_terminal_output.py",
+        "model/test_hub_stub.py",
+        "test_auto_classes.py",
+        "training/test_finetune.py",
+        "training/test_trainer.py",
+        "evaluation/ablation/test_run.py",
+        "training/test_records.py",
+        "training/recipe/test_paper_recipe.py",
+        "training/features/test_cache.py",
+        "training/pages/test_train_reader.py",
+        "test_readme.py",
     )
 ]
 

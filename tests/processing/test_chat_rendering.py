@@ -157,3 +157,16 @@ def test_no_template() -> None:
         tiny_processor(None).apply_chat_template([asked("What?")])
     with pytest.raises(ConfigError, match="expected the name of one of short"):
         tiny_processor(None, chat_template={"short": "b"}).apply_chat_template([asked("What?")])
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ({"role": "user", "content": [{"type": "imagee"}]}, "a block of type 'imagee', expected 'text' or 'image'"),
+        ({"role": "user", "content": [{"type": "text", "text": 5}]}, "expected a text under 'text'"),
+        ({"role": "narrator", "content": "once"}, "the chat template does not take the messages: role narrator"),
+    ],
+)
+def test_messages_that_no_template_takes(message: dict[str, object], line: str) -> None:
+    with pytest.raises(InputError, match=line):
+        tiny_processor().apply_chat_template([message], tokenize=True)

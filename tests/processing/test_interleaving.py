@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from slime_vlm.errors import ConfigError
 from slime_vlm.processing.chat_styles import STYLES, build_prompt, get_style, read_turns
 from slime_vlm.processing.processing_slime import SlimeProcessor
 from tests.tiny_text import tiny_processor
@@ -94,3 +95,16 @@ def test_it_is_saved_with_the_processor(tmp_path: Path) -> None:
 def test_published_records_do_not_change() -> None:
     turns = read_turns(RECORD, 1 + 1)
     assert build_prompt(turns, STYLES["plain"]) == "<image>\n<image>No\n"
+
+
+@pytest.mark.parametrize(
+    ("style", "message"),
+    [
+        ({"name": "pages", "interleave": "no"}, "interleave of the conversation style is 'no', expected true or false"),
+        ({"name": "pages", "user_open": 1}, "user_open of the conversation style is 1, expected a text"),
+        ({"user_open": "<user>"}, "has a wrong field"),
+    ],
+)
+def test_fields_of_a_style_have_their_types(style: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tiny_processor().use_style(style)

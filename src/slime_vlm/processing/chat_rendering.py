@@ -11,10 +11,11 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers.processing_utils import ProcessingKwargs, TextKwargs
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from slime_vlm.errors import ConfigError, InputError
+from slime_vlm.errors import ConfigError, InputError, one_line
 from slime_vlm.processing.chat_markers import mark_messages, position_without_marks
 from slime_vlm.processing.image_processing_slime import SlimeImageProcessorKwargs
 from slime_vlm.processing.tokenization import adds_bos
@@ -106,16 +107,19 @@ class ChatRenderingMixin:
             # In the layout for other trainers, a conversation without the start of an answer is one to be learnt.
             is_learnt = for_trainers and not add_generation_prompt
             conversations = mark_messages(conversations, answers=bool(options.get("return_labels")) or is_learnt)
-        texts, spans = render_jinja_template(
-            conversations=conversations,
-            tools=tools,
-            documents=documents,
-            chat_template=template,
-            return_assistant_tokens_mask=return_assistant_tokens_mask,
-            continue_final_message=continue_final_message,
-            add_generation_prompt=add_generation_prompt,
-            **{**self.tokenizer.special_tokens_map, **kwargs},
-        )
+        try:
+            texts, spans = render_jinja_template(
+                conversations=conversations,
+                tools=tools,
+                documents=documents,
+                chat_template=template,
+                return_assistant_tokens_mask=return_assistant_tokens_mask,
+                continue_final_message=continue_final_message,
+                add_generation_prompt=add_generation_prompt,
+                **{**self.tokenizer.special_tokens_map, **kwargs},
+            )
+        except TemplateError as error:
+            raise InputError(f"the chat template does not take the messages: {one_line(error)}") from None
         text = texts if is_batch else texts[0]
         if not tokenize:
             return text
@@ -191,6 +195,10 @@ def _read_block(block: Any) -> Any:
         raise InputError(f"a message has the block {block!r:.80}, expected a mapping with 'type', such as 'text'")
     if any(word in kind for word in _REFUSED):
         raise InputError(f"a message has a block of type {kind!r}, expected text and image; pass frames as images")
+    if kind not in ("text", "image", "image_url"):
+        raise InputError(f"a message has a block of type {kind!r}, expected 'text' or 'image'")
+    if kind == "text" and not isinstance(block.get("text"), str):
+        raise InputError(f"a message has the block {block!r:.80}, expected a text under 'text'")
     if kind == "image_url":
         address = block.get("image_url")
         return {"type": "image", "url": address.get("url") if isinstance(address, Mapping) else address}

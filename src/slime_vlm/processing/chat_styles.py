@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from slime_vlm.errors import ConfigError, DataError
@@ -184,9 +184,15 @@ def get_style(name: str | ConversationStyle | Mapping[str, Any]) -> Conversation
     if isinstance(name, Mapping):
         try:
             known = STYLES.get(str(name.get("name")))
-            return ConversationStyle(**name) if known is None else replace(known, **name)
+            style = ConversationStyle(**name) if known is None else replace(known, **name)
         except TypeError as error:
             raise ConfigError(f"conversation style has a wrong field ({error}), see ConversationStyle") from None
+        for field in fields(style):
+            value, is_switch = getattr(style, field.name), isinstance(field.default, bool)
+            if not isinstance(value, bool if is_switch else str) and (field.name, value) != ("default_system", None):
+                expected = "true or false" if is_switch else "a text"
+                raise ConfigError(f"{field.name} of the conversation style is {value!r}, expected {expected}")
+        return style
     found = STYLES.get(_ALIASES.get(name, name))
     if found is None:
         raise ConfigError(f"conversation style '{name}' is unknown, expected one of {', '.join(STYLES)}")

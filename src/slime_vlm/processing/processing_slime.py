@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 
@@ -330,8 +329,8 @@ class SlimeProcessor(ChatRenderingMixin, HubMixin, ProcessorMixin):
         ]
         try:
             text = self.apply_chat_template(mark_messages(messages, answers=True))
-        except TemplateError as error:
-            raise DataError(f"the chat template does not take the conversation: {error}; fix the record") from None
+        except InputError as error:
+            raise DataError(f"{error}; fix the record") from None
         segments = parse_marks(text, self.tokenizer, self._closing)
         assert segments is not None
         return encode_segments(self.tokenizer, segments, self.image_token_id, image_token=self.image_token)

@@ -94,7 +94,7 @@ def test_which_conversation_a_language_model_gets() -> None:
 @pytest.mark.parametrize("name", ["mistral", "gemma"])
 def test_roles_that_a_template_refuses_are_one_line(name: str) -> None:
     record = [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]
-    with pytest.raises(DataError, match=r"does not take the conversation: .* fix the record"):
+    with pytest.raises(DataError, match=r"does not take the messages: .* fix the record"):
         processor_of(name).encode_conversations([record])
 
 

@@ -14,10 +14,11 @@ from rich.console import Console
 from transformers import PrinterCallback, TrainingArguments, set_seed
 
 from slime_vlm.diagnostics.bf16 import has_bf16
-from slime_vlm.errors import ConfigError
+from slime_vlm.errors import CheckpointError, ConfigError
 from slime_vlm.model.packed_attention import use_packed_attention
 from slime_vlm.quiet import quiet_while
 from slime_vlm.training.architecture import recipe_config
+from slime_vlm.training.checkpoint_manifest import complete_checkpoints, newest_checkpoint, set_aside
 from slime_vlm.training.distributed.deepspeed import asks_for_deepspeed, build_whole_models
 from slime_vlm.training.features.precompute import open_store, store_features
 from slime_vlm.training.interrupts import finish_step_on_interrupt
@@ -31,11 +32,11 @@ from slime_vlm.training.reporting.progress import ProgressLines
 from slime_vlm.training.reporting.stage_report import note_curves, note_end, note_start
 from slime_vlm.training.reporting.throughput import Speedometer, measured_peak
 from slime_vlm.training.reporting.trackers import check_trackers
-from slime_vlm.training.run_folder import claim, is_finished, stage_folders, write_marker, writing
+from slime_vlm.training.run_folder import claim, damage_of_model, is_finished, stage_folders, write_marker, writing
 from slime_vlm.training.stage_checks import check_stage, check_start
 from slime_vlm.training.stage_data import StageData, num_processes, stage_data
 from slime_vlm.training.stages import apply_stage, frozen_modules, parts_by_rate, trainable_table
-from slime_vlm.training.trainer import ClockCheckpoints, SlimeTrainer, last_complete_checkpoint, of_all_processes
+from slime_vlm.training.trainer import ClockCheckpoints, SlimeTrainer, of_all_processes
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
@@ -49,9 +50,15 @@ class _Run:
     recipe: Recipe
     recipe_path: Path
     out: Path
+    chosen: list[str]
+    """Names of the stages to run."""
     resume: bool
+    damaged: dict[str, str]
+    """Finished stages to make again by name, with what is wrong with their models."""
     hardware: Hardware
     console: Console
+    first: bool
+    """Whether this is the first of several processes, which alone prints, and sets aside what is damaged."""
 
 
 def train(
@@ -101,20 +108,25 @@ def train(
             print_plan(recipe, chosen, hardware)
         return Path()
     check_trackers(recipe.trackers)
-    # Only the first of several processes prints.
-    console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
+    first = os.environ.get("RANK", "0") == "0"
+    console = Console(stderr=True, quiet=not first)
     out = out or Path("runs") / recipe.name
     final = out / chosen[-1].name / "model"
-    if resume and all(is_finished(out / stage.name / "model") for stage in chosen):
+    finished = {stage.name: out / stage.name / "model" for stage in chosen if is_finished(out / stage.name / "model")}
+    # Every process looks for itself, as it is not joined to the others yet. Nothing is renamed before they are joined.
+    found = {name: damage_of_model(folder) for name, folder in finished.items()} if resume else {}
+    damaged = {name: damage for name, damage in found.items() if damage is not None}
+    if resume and len(finished) == len(chosen) and not damaged:
         console.print(f"nothing to do: the run in {out} is finished, its model is {final}", soft_wrap=True)
         return final
     for stage in chosen:
-        if not is_finished(out / stage.name / "model"):
+        if stage.name not in finished or stage.name in damaged:
             check_start(stage, num_processes())
     if resume and not out.is_dir():
         console.print(f"nothing to resume in {out}: the run starts from the beginning", soft_wrap=True)
-    claim(out, recipe, [stage.name for stage in chosen])
-    run = _Run(recipe, recipe_path, out, resume, hardware or Hardware(), console)
+    names = [stage.name for stage in chosen]
+    claim(out, recipe, names)
+    run = _Run(recipe, recipe_path, out, names, resume, damaged, hardware or Hardware(), console, first)
     for stage in chosen:
         with quiet_while(), writing(out):
             _run_stage(run, stage)
@@ -135,18 +147,15 @@ def _pairs(overrides: Sequence[str]) -> dict[str, str]:
 def _run_stage(run: _Run, stage: Stage) -> None:
     """Run one stage: find where it starts, build model, data and trainer, train, write the result."""
     folder = run.out / stage.name
-    if is_finished(folder / "model"):
+    if is_finished(folder / "model") and stage.name not in run.damaged:
         if not run.resume:
             raise ConfigError(f"{folder / 'model'} is a finished stage: use --resume to keep it, or another --out")
         run.console.print(f"stage {stage.name}: already finished, kept")
         return
-    checkpoint = last_complete_checkpoint(folder)
-    if checkpoint is not None and not run.resume:
+    if complete_checkpoints(folder) and not run.resume:
         raise ConfigError(
             f"{folder} holds checkpoints of an unfinished run: use --resume to continue it, or another --out"
         )
-    if checkpoint is None and run.resume and folder.is_dir():
-        run.console.print(f"stage {stage.name}: no complete checkpoint, starting over", soft_wrap=True)
     before = _models_before(run, stage)
 
     model, processor = _build_model(run, stage, before)
@@ -157,7 +166,9 @@ def _run_stage(run: _Run, stage: Stage) -> None:
     data = stage_data(run.recipe, stage, model, processor)
     # Before the arguments, which turn ZeRO-3 on for every model that is built after them.
     flops = training_flops(model)
+    # They join the processes, which agree on the checkpoint from here on.
     arguments = _arguments(run.recipe, stage, folder, data.dataset)
+    checkpoint = _checkpoint(run, stage)
     _use_stored_features(run, stage, model, processor, data, arguments)
     if arguments.should_save:
         note_start(folder, run.recipe_path, stage, data.dataset, arguments.world_size)
@@ -180,12 +191,12 @@ def _run_stage(run: _Run, stage: Stage) -> None:
     if os.environ.get("ACCELERATE_USE_FSDP", "false") == "true" and not trainer.is_fsdp_enabled:
         run.console.print("Accelerate shards models over accelerators only: here every process keeps a whole one")
     if checkpoint is not None:
-        done = Path(checkpoint).name.rpartition("-")[2]
+        done = checkpoint.name.rpartition("-")[2]
         run.console.print(f"stage {stage.name}: resuming after step {done} of {trainer.args.max_steps}")
 
     with finish_step_on_interrupt(trainer) as interrupts:
         with progress.shown():
-            trainer.train(resume_from_checkpoint=checkpoint)
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if trainer.args.should_save:
             note_curves(folder, f"{run.recipe.name}, stage {stage.name}", trainer.state.log_history, run.console)
         step, steps = trainer.state.global_step, trainer.state.max_steps
@@ -211,7 +222,33 @@ def _models_before(run: _Run, stage: Stage) -> list[Path]:
             raise ConfigError(
                 f"stage '{stage.name}' starts from {path}, which does not exist: run stage '{path.parent.name}' first"
             )
+        # A chosen stage was checked already, or has just been written.
+        damage = None if path.parent.name in run.chosen else damage_of_model(path)
+        if damage is not None:
+            raise CheckpointError(
+                f"stage '{stage.name}' starts from {path}, which is damaged ({damage}): make it again with --resume "
+                f"--stage {path.parent.name}"
+            )
     return before
+
+
+def _checkpoint(run: _Run, stage: Stage) -> Path | None:
+    """Return the newest checkpoint of a stage that is not damaged. The first process looks, the others follow it."""
+    folder = run.out / stage.name
+
+    def report(line: str) -> None:
+        run.console.print(f"stage {stage.name}: {line}", soft_wrap=True, markup=False, highlight=False)
+
+    found = None
+    if run.first:
+        begun = folder.is_dir()
+        if stage.name in run.damaged:
+            new = set_aside(folder / "model")
+            report(f"its model is damaged ({run.damaged[stage.name]}), set aside as {new.name} and made again")
+        found = newest_checkpoint(folder, report)
+        if found is None and run.resume and begun:
+            report("no complete checkpoint, starting over")
+    return of_all_processes(found)[0]
 
 
 def _build_model(run: _Run, stage: Stage, before: list[Path]) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
@@ -304,7 +341,8 @@ def _arguments(recipe: Recipe, stage: Stage, folder: Path, dataset: Any) -> Trai
         dataloader_num_workers=stage.data.workers,
         seed=recipe.seed + stage.seed,
         save_strategy="no",
-        save_total_limit=2,
+        # It would go by the times of files. `ClockCheckpoints` removes old checkpoints by step.
+        save_total_limit=None,
         logging_steps=max(1, min(50, steps // 20)),
         report_to=recipe.trackers,
         run_name=f"{recipe.name}-{stage.name}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -19,13 +18,11 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from slime_vlm.data import MixtureOrder
 from slime_vlm.errors import ConfigError
+from slime_vlm.training.checkpoint_manifest import remove_old_checkpoints, sync, write_manifest
 from slime_vlm.training.distributed.deepspeed import check_zero_checkpoint
 from slime_vlm.training.distributed.fsdp import is_sharded, keep_embeddings, layer_classes, load_shards
 from slime_vlm.training.records import BadRecords, share_of_seen
 from slime_vlm.training.reporting.throughput import Speedometer
-
-COMPLETE = "complete"
-"""Marker in a complete checkpoint folder. A folder without it was being written when its run was killed."""
 
 Objective = Callable[[Any, dict[str, Tensor]], tuple[Tensor, dict[str, float]]]
 
@@ -253,6 +250,12 @@ def of_all_processes(value: Any) -> list[Any]:
     return values
 
 
+def wait_for_all_processes() -> None:
+    """Wait until every process of a run has come here. All processes have to call this."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
 def on_any_process(flag: bool) -> bool:
     """Return whether a flag is set on any process. Collective actions have to be decided by all processes together."""
     return any(of_all_processes(flag))
@@ -271,23 +274,16 @@ class ClockCheckpoints(TrainerCallback):
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Mark the checkpoint as complete when every process has written its part."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.barrier()
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        """Mark the checkpoint as complete when every part is on the disk, then remove old ones."""
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        wait_for_all_processes()
+        # Every process, since a machine can only wait for what it wrote itself.
+        sync(checkpoint)
+        wait_for_all_processes()
+        if args.should_save:
+            write_manifest(checkpoint)
+            remove_old_checkpoints(checkpoint.parent)
         self.last = time.monotonic()
-
-
-def last_complete_checkpoint(folder: Path) -> str | None:
-    """Return the newest complete checkpoint, and remove incomplete ones."""
-    steps = {}
-    for path in folder.glob("checkpoint-*"):
-        if (path / COMPLETE).exists():
-            steps[int(path.name.rpartition("-")[2])] = str(path)
-        else:
-            # Another process of the run may remove it at the same time.
-            shutil.rmtree(path, ignore_errors=True)
-    return steps[max(steps)] if steps else None
 
 
 def _warm_up_from_above_zero(schedule: Callable[[int], float], warmup: int, step: int) -> float:

@@ -13,12 +13,14 @@ import torch
 from rich.console import Console
 from transformers import PrinterCallback, TrainingArguments, set_seed
 
+from slime_vlm.data import MixtureOrder
 from slime_vlm.diagnostics.bf16 import has_bf16
-from slime_vlm.errors import CheckpointError, ConfigError
+from slime_vlm.errors import CheckpointError, ConfigError, DataError
 from slime_vlm.model.packed_attention import use_packed_attention
 from slime_vlm.quiet import quiet_while
 from slime_vlm.training.architecture import recipe_config
 from slime_vlm.training.checkpoint_manifest import complete_checkpoints, newest_checkpoint, set_aside
+from slime_vlm.training.data_changes import compare_data
 from slime_vlm.training.distributed.deepspeed import asks_for_deepspeed, build_whole_models
 from slime_vlm.training.features.precompute import open_store, store_features
 from slime_vlm.training.interrupts import finish_step_on_interrupt
@@ -55,6 +57,7 @@ class _Run:
     resume: bool
     damaged: dict[str, str]
     """Finished stages to make again by name, with what is wrong with their models."""
+    accept_data: bool
     hardware: Hardware
     console: Console
     first: bool
@@ -70,6 +73,7 @@ def train(
     overrides: Sequence[str] = (),
     hardware: Hardware | None = None,
     images: Path | None = None,
+    accept_data: bool = False,
 ) -> Path:
     """Run a recipe.
 
@@ -83,14 +87,15 @@ def train(
         overrides: `key=value` changes of the recipe.
         hardware: What a dry run plans for. A run measures its utilisation against its `tflops`.
         images: Folder or archive that the image paths of all records are relative to, in place of the recipe's.
+        accept_data: Continue an unfinished stage though its records or images changed.
 
     Returns:
         Folder of the last stage's model.
 
     Raises:
         ConfigError: The recipe or the arguments are wrong, or `out` holds a run of another recipe.
-        DataError: The data cannot be read.
-        CheckpointError: `out` cannot be written.
+        DataError: The data cannot be read, or changed since the stage began.
+        CheckpointError: `out` cannot be written, or a stage starts from a damaged model.
         KeyboardInterrupt: The run was interrupted; a checkpoint is written.
     """
     recipe = load_recipe(recipe_path, _pairs(overrides))
@@ -126,7 +131,7 @@ def train(
         console.print(f"nothing to resume in {out}: the run starts from the beginning", soft_wrap=True)
     names = [stage.name for stage in chosen]
     claim(out, recipe, names)
-    run = _Run(recipe, recipe_path, out, names, resume, damaged, hardware or Hardware(), console, first)
+    run = _Run(recipe, recipe_path, out, names, resume, damaged, accept_data, hardware or Hardware(), console, first)
     for stage in chosen:
         with quiet_while(), writing(out):
             _run_stage(run, stage)
@@ -169,6 +174,7 @@ def _run_stage(run: _Run, stage: Stage) -> None:
     # They join the processes, which agree on the checkpoint from here on.
     arguments = _arguments(run.recipe, stage, folder, data.dataset)
     checkpoint = _checkpoint(run, stage)
+    _check_data(run, stage, data.dataset, resumed=checkpoint is not None)
     _use_stored_features(run, stage, model, processor, data, arguments)
     if arguments.should_save:
         note_start(folder, run.recipe_path, stage, data.dataset, arguments.world_size)
@@ -185,6 +191,7 @@ def _run_stage(run: _Run, stage: Stage) -> None:
         bad_records=bad_records,
         pack=stage.packing,
         speed=Speedometer(model, flops, _peak(arguments, run.hardware, run.console)),
+        accept_data=run.accept_data,
         callbacks=[ClockCheckpoints(stage.save_minutes), progress],
     )
     trainer.remove_callback(PrinterCallback)
@@ -249,6 +256,24 @@ def _checkpoint(run: _Run, stage: Stage) -> Path | None:
         if found is None and run.resume and begun:
             report("no complete checkpoint, starting over")
     return of_all_processes(found)[0]
+
+
+def _check_data(run: _Run, stage: Stage, dataset: Any, resumed: bool) -> None:
+    """Refuse to continue with other data than a stage began with. The first process looks, the others follow it."""
+    # Pages are drawn from numbers of the recipe, which is compared already.
+    if not isinstance(dataset, MixtureOrder):
+        return
+    folder = run.out / stage.name
+    found = compare_data(folder, dataset.dataset, resumed, run.accept_data) if run.first else []
+    changes = of_all_processes(found)[0]
+    what = f"the data of stage '{stage.name}' changed since it began: {'; '.join(changes)}"
+    if changes and not run.accept_data:
+        raise DataError(
+            f"{what}. Restore them, start a new run with another --out, or use --accept-data to continue with the "
+            "data as they are"
+        )
+    if changes:
+        run.console.print(f"{what}; continuing with them", soft_wrap=True, markup=False, highlight=False)
 
 
 def _build_model(run: _Run, stage: Stage, before: list[Path]) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:

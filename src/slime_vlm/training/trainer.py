@@ -40,6 +40,7 @@ class SlimeTrainer(Trainer):
         bad_records: Counts the records that batches list as bad; None for a stage without records.
         pack: Whether to concatenate the rows of a micro batch; needs the model's own loss.
         speed: Counts samples, tokens and operations for the logs; None for none.
+        accept_data: Continue from a checkpoint though the data changed since then, with no record counted as bad.
         kwargs: Arguments of Trainer.
     """
 
@@ -52,11 +53,12 @@ class SlimeTrainer(Trainer):
         bad_records: BadRecords | None = None,
         pack: bool = False,
         speed: Speedometer | None = None,
+        accept_data: bool = False,
         **kwargs: Any,
     ) -> None:
         with _adapters_declared(kwargs["model"]):
             super().__init__(*args, **kwargs)
-        self.pack, self.speed = pack, speed
+        self.pack, self.speed, self.accept_data = pack, speed, accept_data
         self.objective, self.rates, self.frozen, self.bad_records = objective, rates, frozen, bad_records
         if self.is_fsdp_enabled:
             self.accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = layer_classes(self.model)
@@ -80,7 +82,7 @@ class SlimeTrainer(Trainer):
         if not kept:
             return
         processes, process = self.args.world_size, self.args.process_index
-        if self.bad_records is not None:
+        if self.bad_records is not None and not self.accept_data:
             lists = [sums["bad_records"] for sums in kept]
             self.bad_records.seen.update(share_of_seen(lists, process, processes))
         # If the number of processes changed, each continues with the mean.
@@ -89,7 +91,7 @@ class SlimeTrainer(Trainer):
         self._sums.update(own[0]["sums"])
         if self.speed is not None:
             self.speed.totals.update(own[0].get("speed", {}))
-        if isinstance(self.train_dataset, MixtureOrder) and "data" in kept[0]:
+        if isinstance(self.train_dataset, MixtureOrder) and "data" in kept[0] and not self.accept_data:
             self.train_dataset.check(kept[0]["data"])
 
     def _sums_file(self, checkpoint: Path) -> Path:

@@ -77,7 +77,7 @@ def test_changed_data_are_refused_and_accepted(
     for _ in range(2):
         with pytest.raises(DataError) as caught:
             train(recipe, again, resume=True)
-        assert str(caught.value).startswith("the data of stage '3' changed since it began: ")
+        assert str(caught.value).startswith("stage '3': the data changed since the stage began: ")
         assert expected in str(caught.value)
         assert "--accept-data" in str(caught.value)
         assert "\n" not in str(caught.value)

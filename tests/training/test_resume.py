@@ -76,7 +76,9 @@ def assert_same_run(stage: str, ours: Path, unbroken: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", ["encoder", "lm", "both"])
-def test_killed_in_a_stage(stage: str, recipe: Path, unbroken: Path, tmp_path: Path) -> None:
+def test_killed_in_a_stage(
+    stage: str, recipe: Path, unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "run"
     copy_up_to(stage, unbroken, out)
     process = start(tmp_path / "said", slime, "train", str(recipe), "--out", str(out), "--stage", stage)
@@ -93,6 +95,7 @@ def test_killed_in_a_stage(stage: str, recipe: Path, unbroken: Path, tmp_path: P
     (torn / "model.safetensors").write_bytes(b"half of")
 
     train(recipe, out, [stage], resume=True)
+    assert capsys.readouterr().err.count(f"stage {stage}: process {process.pid} on ") == 1, "its lock"
     assert_same_run(stage, out, unbroken)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +36,16 @@ from slime_vlm.training.reporting.progress import ProgressLines
 from slime_vlm.training.reporting.stage_report import note_curves, note_end, note_start
 from slime_vlm.training.reporting.throughput import Speedometer, measured_peak
 from slime_vlm.training.reporting.trackers import check_trackers
-from slime_vlm.training.run_folder import claim, damage_of_model, is_finished, stage_folders, write_marker, writing
+from slime_vlm.training.run_folder import (
+    claim,
+    damage_of_model,
+    is_finished,
+    lock_file,
+    stage_folders,
+    write_marker,
+    writing,
+)
+from slime_vlm.training.run_lock import locked
 from slime_vlm.training.stage_checks import check_stage, check_start
 from slime_vlm.training.stage_data import StageData, num_processes, stage_data
 from slime_vlm.training.stages import apply_stage, frozen_modules, parts_by_rate, trainable_table
@@ -93,7 +104,8 @@ def train(
         Folder of the last stage's model.
 
     Raises:
-        ConfigError: The recipe or the arguments are wrong, or `out` holds a run of another recipe.
+        ConfigError: The recipe or the arguments are wrong, `out` holds a run of another recipe, or another run is at
+            work on a stage in it.
         DataError: The data cannot be read, or changed since the stage began.
         CheckpointError: `out` cannot be written, or a stage starts from a damaged model.
         KeyboardInterrupt: The run was interrupted; a checkpoint is written.
@@ -133,7 +145,7 @@ def train(
     claim(out, recipe, names)
     run = _Run(recipe, recipe_path, out, names, resume, damaged, accept_data, hardware or Hardware(), console, first)
     for stage in chosen:
-        with quiet_while(), writing(out):
+        with quiet_while(), writing(out), _alone(run, stage):
             _run_stage(run, stage)
     console.print(f'finished: try it with slime ask IMAGE -q "..." --model {final}', soft_wrap=True)
     return final
@@ -147,6 +159,18 @@ def _pairs(overrides: Sequence[str]) -> dict[str, str]:
             raise ConfigError(f"--set {item}: expected KEY=VALUE, such as stages.3.steps=100")
         pairs[key] = value
     return pairs
+
+
+def _alone(run: _Run, stage: Stage) -> AbstractContextManager[None]:
+    """Return the lock of a stage, which the first process holds for all of them.
+
+    The whole run has none, since independent stages of one run may train at the same time.
+    """
+    return locked(lock_file(run.out, stage.name), partial(_report, run, stage)) if run.first else nullcontext()
+
+
+def _report(run: _Run, stage: Stage, line: str) -> None:
+    run.console.print(f"stage {stage.name}: {line}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _run_stage(run: _Run, stage: Stage) -> None:
@@ -241,11 +265,7 @@ def _models_before(run: _Run, stage: Stage) -> list[Path]:
 
 def _checkpoint(run: _Run, stage: Stage) -> Path | None:
     """Return the newest checkpoint of a stage that is not damaged. The first process looks, the others follow it."""
-    folder = run.out / stage.name
-
-    def report(line: str) -> None:
-        run.console.print(f"stage {stage.name}: {line}", soft_wrap=True, markup=False, highlight=False)
-
+    folder, report = run.out / stage.name, partial(_report, run, stage)
     found = None
     if run.first:
         begun = folder.is_dir()
@@ -266,14 +286,14 @@ def _check_data(run: _Run, stage: Stage, dataset: Any, resumed: bool) -> None:
     folder = run.out / stage.name
     found = compare_data(folder, dataset.dataset, resumed, run.accept_data) if run.first else []
     changes = of_all_processes(found)[0]
-    what = f"the data of stage '{stage.name}' changed since it began: {'; '.join(changes)}"
+    what = f"the data changed since the stage began: {'; '.join(changes)}"
     if changes and not run.accept_data:
         raise DataError(
-            f"{what}. Restore them, start a new run with another --out, or use --accept-data to continue with the "
-            "data as they are"
+            f"stage '{stage.name}': {what}. Restore them, start a new run with another --out, or use --accept-data to "
+            "continue with the data as they are"
         )
     if changes:
-        run.console.print(f"{what}; continuing with them", soft_wrap=True, markup=False, highlight=False)
+        _report(run, stage, f"{what}; continuing with them")
 
 
 def _build_model(run: _Run, stage: Stage, before: list[Path]) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:

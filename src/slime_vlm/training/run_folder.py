@@ -1,10 +1,12 @@
 """The folder of a run: its recipe, its finished stages, and failures to write to it.
 
 recipe.yaml              the resolved recipe
+STAGE.lock               names the process that trains the stage; empty if there is none
 STAGE/checkpoint-N/      to resume from; complete if it holds the manifest `complete` (`checkpoint_manifest`)
 STAGE/damaged-*          checkpoints and models whose files changed after they were written
 STAGE/runs/              TensorBoard events
 STAGE/environment.json   for every start of the stage: versions, machine, commit, fingerprint of the data
+STAGE/data.json          fingerprints of the data that the stage began with
 STAGE/curves.png         loss, rate, throughput
 STAGE/model/             the model after the stage, with a card; finished if it holds `stage.json`
 """
@@ -43,6 +45,11 @@ def stage_folders(recipe: Recipe, stage: Stage, out: Path) -> list[Path]:
     index = names.index(stage.name)
     before = stage.start if stage.start is not None else names[max(0, index - 1) : index]
     return [out / name / "model" for name in before]
+
+
+def lock_file(out: Path, stage: str) -> Path:
+    """Return the lock file of a stage. It lies beside the stage's folder, which tells that the stage has begun."""
+    return out / f"{stage}.lock"
 
 
 def is_finished(model_folder: Path) -> bool:

@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import load_file
 
 from slime_vlm.recipes import FOLDER as RECIPES
-from slime_vlm.training.trainer import COMPLETE
+from slime_vlm.training.checkpoint_manifest import MANIFEST
 from tests.training.forking import PATIENCE, ROOT
 from tests.training.mini import losses
 
@@ -104,7 +104,7 @@ class Launch:
         """Wait until a complete checkpoint of at least this step is there."""
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until and self.process.poll() is None:
-            steps = [int(path.parent.name.split("-")[1]) for path in stage_folder.glob(f"checkpoint-*/{COMPLETE}")]
+            steps = [int(path.parent.name.split("-")[1]) for path in stage_folder.glob(f"checkpoint-*/{MANIFEST}")]
             if max(steps, default=0) >= step:
                 return
             time.sleep(0.005)

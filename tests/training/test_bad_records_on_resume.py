@@ -43,6 +43,7 @@ def take_up(folder: Path, process: int, processes: int) -> Any:
         bad_records=SimpleNamespace(seen=set()),
         train_dataset=None,
         speed=None,
+        accept_data=False,
         _loss_sum=torch.zeros(()),
         _sums={},
     )

@@ -18,9 +18,10 @@ import torch
 from safetensors.torch import load_file
 
 from slime_vlm.errors import CheckpointError, ConfigError, DataError
+from slime_vlm.training.checkpoint_manifest import MANIFEST, complete_checkpoints
 from slime_vlm.training.records import RecordCollator
 from slime_vlm.training.run import train
-from slime_vlm.training.trainer import COMPLETE, ClockCheckpoints, last_complete_checkpoint
+from slime_vlm.training.trainer import ClockCheckpoints
 from tests.training.forking import PATIENCE, slime, start
 from tests.training.mini import losses, mini_recipe, records_recipe, write_recipe, write_records
 
@@ -47,7 +48,7 @@ def wait_for_step(process: BaseProcess, folder: Path, step: int) -> None:
     """Wait until a complete checkpoint of at least this step is there."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
-        steps = [int(path.parent.name.split("-")[1]) for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
+        steps = [int(path.parent.name.split("-")[1]) for path in folder.glob(f"checkpoint-*/{MANIFEST}")]
         if max(steps, default=0) >= step:
             return
         if not process.is_alive():
@@ -75,7 +76,9 @@ def assert_same_run(stage: str, ours: Path, unbroken: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", ["encoder", "lm", "both"])
-def test_killed_in_a_stage(stage: str, recipe: Path, unbroken: Path, tmp_path: Path) -> None:
+def test_killed_in_a_stage(
+    stage: str, recipe: Path, unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "run"
     copy_up_to(stage, unbroken, out)
     process = start(tmp_path / "said", slime, "train", str(recipe), "--out", str(out), "--stage", stage)
@@ -88,10 +91,11 @@ def test_killed_in_a_stage(stage: str, recipe: Path, unbroken: Path, tmp_path: P
     # What a kill in the middle of writing leaves behind: the newest checkpoint, without its mark.
     torn = out / stage / "checkpoint-8"
     torn.mkdir(exist_ok=True)
-    (torn / COMPLETE).unlink(missing_ok=True)
+    (torn / MANIFEST).unlink(missing_ok=True)
     (torn / "model.safetensors").write_bytes(b"half of")
 
     train(recipe, out, [stage], resume=True)
+    assert capsys.readouterr().err.count(f"stage {stage}: process {process.pid} on ") == 1, "its lock"
     assert_same_run(stage, out, unbroken)
 
 
@@ -127,7 +131,7 @@ def test_interrupted_and_resumed(recipe: Path, unbroken: Path, tmp_path: Path) -
     assert last.startswith("stopped after step")
     assert last.endswith("of 8 of stage encoder; continue with --resume")
     step = int(last.split()[3])
-    assert last_complete_checkpoint(out / "encoder") == str(out / "encoder" / f"checkpoint-{step}")
+    assert max(complete_checkpoints(out / "encoder")) == step
 
     with pytest.raises(ConfigError, match="unfinished run: use --resume"):
         train(recipe, out, ["encoder"])
@@ -264,6 +268,118 @@ def test_a_stage_killed_while_its_model_was_written(recipe: Path, unbroken: Path
     assert all(torch.equal(weights[name], theirs[name]) for name in theirs)
 
 
+def without(path: Path) -> None:
+    path.unlink()
+
+
+def with_noise(path: Path) -> None:
+    with path.open("rb+") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(os.urandom(200))
+
+
+def halved(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize(
+    ("damage", "name"),
+    [
+        (without, "optimizer.pt"),
+        (without, "scheduler.pt"),
+        (without, "rng_state.pth"),
+        (with_noise, "model.safetensors"),
+        (with_noise, "optimizer.pt"),
+        (halved, "trainer_state.json"),
+    ],
+)
+def test_the_newest_checkpoint_is_damaged(
+    damage: Callable[[Path], None],
+    name: str,
+    recipe: Path,
+    unbroken: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "run"
+    copy_up_to("lm", unbroken, out)
+    shutil.copytree(unbroken / "lm", out / "lm")
+    shutil.rmtree(out / "lm" / "model")
+    assert list(complete_checkpoints(out / "lm")) == [6, 7]
+    damage(out / "lm" / "checkpoint-7" / name)
+    train(recipe, out, ["lm"], resume=True)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "damaged" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("stage lm: checkpoint-7 is damaged (")
+    assert lines[0].endswith("set aside as damaged-checkpoint-7")
+    assert (out / "lm" / "damaged-checkpoint-7").is_dir()
+    assert list(complete_checkpoints(out / "lm")) == [6, 7], "the second is written again"
+    assert_same_run("lm", out, unbroken)
+
+
+def test_a_finished_stage_is_damaged(
+    recipe: Path, unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(unbroken, out)
+    (out / "lm" / "model" / "README.md").write_text("A card that a user completed.")
+    train(recipe, out, resume=True)
+    assert "nothing to do" in capsys.readouterr().err
+    with_noise(out / "lm" / "model" / "model.safetensors")
+    shutil.rmtree(out / "both")
+    with pytest.raises(CheckpointError, match=r"damaged \(the content of model.safetensors .* --resume --stage lm$"):
+        train(recipe, out, ["both"], resume=True)
+    shutil.copytree(unbroken / "both", out / "both")
+    train(recipe, out, resume=True)
+    said = capsys.readouterr().err
+    damage = "stage lm: its model is damaged (the content of model.safetensors changed), set aside as damaged-model"
+    assert said.count(damage) == 1
+    assert "stage encoder: already finished, kept" in said
+    assert "stage both: already finished, kept" in said
+    assert_same_run("lm", out, unbroken)
+    assert (out / "lm" / "damaged-model" / "stage.json").is_file()
+
+
+def test_a_run_of_an_earlier_version(
+    recipe: Path, unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(unbroken, out)
+    shutil.rmtree(out / "both" / "model")
+    for path in out.glob(f"*/checkpoint-*/{MANIFEST}"):
+        path.write_text("")
+    for path in out.glob("*/model/stage.json"):
+        record = json.loads(path.read_text())
+        del record["files"]
+        path.write_text(json.dumps(record))
+    train(recipe, out, resume=True)
+    said = capsys.readouterr().err
+    assert said.count("stage both: checkpoint-7 is of an earlier version and has no hashes") == 1
+    assert said.count("already finished, kept") == 2
+    assert_same_run("both", out, unbroken)
+
+
+def test_a_clock_that_was_set_back(
+    recipe: Path, unbroken: Path, tmp_path: Path, killed_after: Callable[[int], None]
+) -> None:
+    out = tmp_path / "run"
+    killed_after(3)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(recipe, out, ["lm"])
+    assert list(complete_checkpoints(out / "lm")) == [2, 3]
+    # The checkpoints that follow look older than those that are there.
+    tomorrow = time.time() + 86400
+    for path in [*out.glob("lm/checkpoint-*/*"), *out.glob("lm/checkpoint-*")]:
+        os.utime(path, (tomorrow, tomorrow))
+    killed_after(5)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(recipe, out, ["lm"], resume=True)
+    assert list(complete_checkpoints(out / "lm")) == [4, 5]
+    killed_after(0)
+    train(recipe, out, ["lm"], resume=True)
+    assert_same_run("lm", out, unbroken)
+
+
 def train_on_a_full_disk(recipe: Path, out: Path) -> None:
     # Writing beyond the limit fails as on a full disk.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -280,7 +396,7 @@ def test_a_full_disk_is_one_line(recipe: Path, tmp_path: Path) -> None:
     assert last.startswith("slime_vlm.errors.CheckpointError: cannot write to"), said
     assert last.endswith("continue with --resume")
     # The torn checkpoint is not taken for one.
-    assert last_complete_checkpoint(tmp_path / "run" / "encoder") is None
+    assert not complete_checkpoints(tmp_path / "run" / "encoder")
 
 
 def test_an_unwritable_folder_is_one_line(recipe: Path, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import pytest
 from slime_vlm.errors import CheckpointError, ConfigError
 from slime_vlm.training.recipe import Recipe, load_recipe
 from slime_vlm.training.run_folder import claim, stage_folders, writing
-from slime_vlm.training.trainer import COMPLETE, last_complete_checkpoint
 from tests.training.mini import mini_recipe, write_recipe
 
 ALL = ("encoder", "lm", "both")
@@ -92,13 +91,3 @@ def test_failures_to_write_become_one_line(tmp_path: Path) -> None:
     for failure in (RuntimeError("shapes do not match"), OSError(errno.ENOENT, "No such file")):
         with pytest.raises(type(failure)), writing(tmp_path):
             raise failure
-
-
-def test_torn_checkpoints_are_removed(tmp_path: Path) -> None:
-    assert last_complete_checkpoint(tmp_path / "missing") is None
-    for step in (2, 10, 30):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-    for step in (2, 10):
-        (tmp_path / f"checkpoint-{step}" / COMPLETE).touch()
-    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
-    assert not (tmp_path / "checkpoint-30").exists()

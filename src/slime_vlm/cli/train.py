@@ -33,6 +33,12 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in `--out` from its last checkpoint.")
     ] = False,
+    accept_data: Annotated[
+        bool,
+        typer.Option(
+            "--accept-data", help="With `--resume`: continue though records or images changed since the stage began."
+        ),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -83,8 +89,11 @@ def train(
             "accelerate launch start it on, and measures its speed; leave the option out, or add --dry-run"
         )
 
+    if accept_data and not resume:
+        raise ConfigError("--accept-data is only for --resume: add it, or leave the option out")
+
     from slime_vlm.training.planning.dry_run import Hardware
     from slime_vlm.training.run import train as run_recipe
 
     hardware = Hardware(tflops=tflops, **planned)
-    run_recipe(recipe, out, stage or [], resume, dry_run, overrides or [], hardware, images)
+    run_recipe(recipe, out, stage or [], resume, dry_run, overrides or [], hardware, images, accept_data)

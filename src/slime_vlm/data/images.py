@@ -7,6 +7,7 @@ see `evaluation.images`.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import os
 import re
@@ -20,6 +21,9 @@ from slime_vlm.data.archives import ARCHIVES, read_member
 from slime_vlm.errors import DataError, MediaError
 from slime_vlm.media import is_address, open_image, open_image_bytes
 from slime_vlm.media.orientation import LYING, ORIENTATION_TAG
+
+# Bytes to hash at either end of an image file.
+_SAMPLE = 1 << 16
 
 # Shorter texts are paths. Even the smallest PNG is longer.
 _LEAST_BASE64 = 64
@@ -66,6 +70,51 @@ def stored_image_content(value: Any, root: Path) -> bytes:
         return found.read_bytes()
     except OSError as error:
         raise DataError(f"{found}: {error.strerror}") from error
+
+
+def stored_image_file(value: Any, root: Path) -> Path | None:
+    """Return the file that holds an image, which is an archive for a member of one. It may not exist.
+
+    Args:
+        value: As for `open_stored_image`.
+        root: As for `open_stored_image`.
+
+    Returns:
+        The file, or None for an image that is stored in the record.
+
+    Raises:
+        DataError: The value names no image.
+    """
+    if stored_bytes(value) is not None:
+        return None
+    path = _below(path_of(value), root)
+    member = None if os.path.isfile(path) else find_member(path)
+    return path if member is None else member[0]
+
+
+def stored_image_digest(value: Any, root: Path) -> str:
+    """Return a hash of an image: of its bytes, or of the size and both ends of its file.
+
+    Args:
+        value: As for `open_stored_image`.
+        root: As for `open_stored_image`.
+
+    Raises:
+        MissingImageError: The image does not exist.
+        DataError: The image cannot be read.
+    """
+    found, _name = _find(value, root)
+    if isinstance(found, bytes):
+        return hashlib.blake2b(found, digest_size=16).hexdigest()
+    try:
+        with found.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            digest = hashlib.blake2b(str(size).encode() + file.read(_SAMPLE), digest_size=16)
+            file.seek(max(0, size - _SAMPLE))
+            digest.update(file.read(_SAMPLE))
+    except OSError as error:
+        raise DataError(f"{found}: {error.strerror}") from error
+    return digest.hexdigest()
 
 
 def stored_image_size(value: Any, root: Path) -> tuple[int, int] | None:

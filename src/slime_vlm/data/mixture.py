@@ -106,7 +106,8 @@ class MixtureOrder:
         ]
         what = "; ".join(changed) or "its sources, weights or seed differ"
         raise DataError(
-            f"the data changed since the checkpoint: {what}. Restore them, or start a new run with another --out"
+            f"the data changed since the checkpoint: {what}. Restore them, start a new run with another --out, or use "
+            "--accept-data to continue with the data as they are"
         )
 
     def __getstate__(self) -> dict[str, Any]:

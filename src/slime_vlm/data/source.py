@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,18 @@ class Source(ABC):
     def blocks(self) -> Sequence[int] | None:
         """The sizes of the blocks of records that are read together, or None if each record is read alone."""
         return None
+
+    def texts(self) -> Iterator[bytes]:
+        """Yield every record in order as JSON, to tell whether it changed.
+
+        Bytes of images are left out where they can be. A record that cannot be read stands for itself by its error.
+        """
+        for index in range(len(self)):
+            try:
+                raw = self.read(index)
+            except DataError as error:
+                raw = str(error)
+            yield json.dumps(raw, default=repr).encode()
 
     def __getitem__(self, index: int) -> Record:
         """Return a record, its images not opened.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +15,14 @@ import torch
 from rich.console import Console
 from transformers import PrinterCallback, TrainingArguments, set_seed
 
+from slime_vlm.data import MixtureOrder
 from slime_vlm.diagnostics.bf16 import has_bf16
-from slime_vlm.errors import ConfigError
+from slime_vlm.errors import CheckpointError, ConfigError, DataError
 from slime_vlm.model.packed_attention import use_packed_attention
 from slime_vlm.quiet import quiet_while
 from slime_vlm.training.architecture import recipe_config
+from slime_vlm.training.checkpoint_manifest import complete_checkpoints, newest_checkpoint, set_aside
+from slime_vlm.training.data_changes import compare_data
 from slime_vlm.training.distributed.deepspeed import asks_for_deepspeed, build_whole_models
 from slime_vlm.training.features.precompute import open_store, store_features
 from slime_vlm.training.interrupts import finish_step_on_interrupt
@@ -31,11 +36,20 @@ from slime_vlm.training.reporting.progress import ProgressLines
 from slime_vlm.training.reporting.stage_report import note_curves, note_end, note_start
 from slime_vlm.training.reporting.throughput import Speedometer, measured_peak
 from slime_vlm.training.reporting.trackers import check_trackers
-from slime_vlm.training.run_folder import claim, is_finished, stage_folders, write_marker, writing
+from slime_vlm.training.run_folder import (
+    claim,
+    damage_of_model,
+    is_finished,
+    lock_file,
+    stage_folders,
+    write_marker,
+    writing,
+)
+from slime_vlm.training.run_lock import locked
 from slime_vlm.training.stage_checks import check_stage, check_start
 from slime_vlm.training.stage_data import StageData, num_processes, stage_data
 from slime_vlm.training.stages import apply_stage, frozen_modules, parts_by_rate, trainable_table
-from slime_vlm.training.trainer import ClockCheckpoints, SlimeTrainer, last_complete_checkpoint, of_all_processes
+from slime_vlm.training.trainer import ClockCheckpoints, SlimeTrainer, of_all_processes
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
@@ -49,9 +63,16 @@ class _Run:
     recipe: Recipe
     recipe_path: Path
     out: Path
+    chosen: list[str]
+    """Names of the stages to run."""
     resume: bool
+    damaged: dict[str, str]
+    """Finished stages to make again by name, with what is wrong with their models."""
+    accept_data: bool
     hardware: Hardware
     console: Console
+    first: bool
+    """Whether this is the first of several processes, which alone prints, and sets aside what is damaged."""
 
 
 def train(
@@ -63,6 +84,7 @@ def train(
     overrides: Sequence[str] = (),
     hardware: Hardware | None = None,
     images: Path | None = None,
+    accept_data: bool = False,
 ) -> Path:
     """Run a recipe.
 
@@ -76,14 +98,16 @@ def train(
         overrides: `key=value` changes of the recipe.
         hardware: What a dry run plans for. A run measures its utilisation against its `tflops`.
         images: Folder or archive that the image paths of all records are relative to, in place of the recipe's.
+        accept_data: Continue an unfinished stage though its records or images changed.
 
     Returns:
         Folder of the last stage's model.
 
     Raises:
-        ConfigError: The recipe or the arguments are wrong, or `out` holds a run of another recipe.
-        DataError: The data cannot be read.
-        CheckpointError: `out` cannot be written.
+        ConfigError: The recipe or the arguments are wrong, `out` holds a run of another recipe, or another run is at
+            work on a stage in it.
+        DataError: The data cannot be read, or changed since the stage began.
+        CheckpointError: `out` cannot be written, or a stage starts from a damaged model.
         KeyboardInterrupt: The run was interrupted; a checkpoint is written.
     """
     recipe = load_recipe(recipe_path, _pairs(overrides))
@@ -101,22 +125,27 @@ def train(
             print_plan(recipe, chosen, hardware)
         return Path()
     check_trackers(recipe.trackers)
-    # Only the first of several processes prints.
-    console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
+    first = os.environ.get("RANK", "0") == "0"
+    console = Console(stderr=True, quiet=not first)
     out = out or Path("runs") / recipe.name
     final = out / chosen[-1].name / "model"
-    if resume and all(is_finished(out / stage.name / "model") for stage in chosen):
+    finished = {stage.name: out / stage.name / "model" for stage in chosen if is_finished(out / stage.name / "model")}
+    # Every process looks for itself, as it is not joined to the others yet. Nothing is renamed before they are joined.
+    found = {name: damage_of_model(folder) for name, folder in finished.items()} if resume else {}
+    damaged = {name: damage for name, damage in found.items() if damage is not None}
+    if resume and len(finished) == len(chosen) and not damaged:
         console.print(f"nothing to do: the run in {out} is finished, its model is {final}", soft_wrap=True)
         return final
     for stage in chosen:
-        if not is_finished(out / stage.name / "model"):
+        if stage.name not in finished or stage.name in damaged:
             check_start(stage, num_processes())
     if resume and not out.is_dir():
         console.print(f"nothing to resume in {out}: the run starts from the beginning", soft_wrap=True)
-    claim(out, recipe, [stage.name for stage in chosen])
-    run = _Run(recipe, recipe_path, out, resume, hardware or Hardware(), console)
+    names = [stage.name for stage in chosen]
+    claim(out, recipe, names)
+    run = _Run(recipe, recipe_path, out, names, resume, damaged, accept_data, hardware or Hardware(), console, first)
     for stage in chosen:
-        with quiet_while(), writing(out):
+        with quiet_while(), writing(out), _alone(run, stage):
             _run_stage(run, stage)
     console.print(f'finished: try it with slime ask IMAGE -q "..." --model {final}', soft_wrap=True)
     return final
@@ -132,21 +161,30 @@ def _pairs(overrides: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
+def _alone(run: _Run, stage: Stage) -> AbstractContextManager[None]:
+    """Return the lock of a stage, which the first process holds for all of them.
+
+    The whole run has none, since independent stages of one run may train at the same time.
+    """
+    return locked(lock_file(run.out, stage.name), partial(_report, run, stage)) if run.first else nullcontext()
+
+
+def _report(run: _Run, stage: Stage, line: str) -> None:
+    run.console.print(f"stage {stage.name}: {line}", soft_wrap=True, markup=False, highlight=False)
+
+
 def _run_stage(run: _Run, stage: Stage) -> None:
     """Run one stage: find where it starts, build model, data and trainer, train, write the result."""
     folder = run.out / stage.name
-    if is_finished(folder / "model"):
+    if is_finished(folder / "model") and stage.name not in run.damaged:
         if not run.resume:
             raise ConfigError(f"{folder / 'model'} is a finished stage: use --resume to keep it, or another --out")
         run.console.print(f"stage {stage.name}: already finished, kept")
         return
-    checkpoint = last_complete_checkpoint(folder)
-    if checkpoint is not None and not run.resume:
+    if complete_checkpoints(folder) and not run.resume:
         raise ConfigError(
             f"{folder} holds checkpoints of an unfinished run: use --resume to continue it, or another --out"
         )
-    if checkpoint is None and run.resume and folder.is_dir():
-        run.console.print(f"stage {stage.name}: no complete checkpoint, starting over", soft_wrap=True)
     before = _models_before(run, stage)
 
     model, processor = _build_model(run, stage, before)
@@ -157,7 +195,10 @@ def _run_stage(run: _Run, stage: Stage) -> None:
     data = stage_data(run.recipe, stage, model, processor)
     # Before the arguments, which turn ZeRO-3 on for every model that is built after them.
     flops = training_flops(model)
+    # They join the processes, which agree on the checkpoint from here on.
     arguments = _arguments(run.recipe, stage, folder, data.dataset)
+    checkpoint = _checkpoint(run, stage)
+    _check_data(run, stage, data.dataset, resumed=checkpoint is not None)
     _use_stored_features(run, stage, model, processor, data, arguments)
     if arguments.should_save:
         note_start(folder, run.recipe_path, stage, data.dataset, arguments.world_size)
@@ -174,18 +215,19 @@ def _run_stage(run: _Run, stage: Stage) -> None:
         bad_records=bad_records,
         pack=stage.packing,
         speed=Speedometer(model, flops, _peak(arguments, run.hardware, run.console)),
+        accept_data=run.accept_data,
         callbacks=[ClockCheckpoints(stage.save_minutes), progress],
     )
     trainer.remove_callback(PrinterCallback)
     if os.environ.get("ACCELERATE_USE_FSDP", "false") == "true" and not trainer.is_fsdp_enabled:
         run.console.print("Accelerate shards models over accelerators only: here every process keeps a whole one")
     if checkpoint is not None:
-        done = Path(checkpoint).name.rpartition("-")[2]
+        done = checkpoint.name.rpartition("-")[2]
         run.console.print(f"stage {stage.name}: resuming after step {done} of {trainer.args.max_steps}")
 
     with finish_step_on_interrupt(trainer) as interrupts:
         with progress.shown():
-            trainer.train(resume_from_checkpoint=checkpoint)
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if trainer.args.should_save:
             note_curves(folder, f"{run.recipe.name}, stage {stage.name}", trainer.state.log_history, run.console)
         step, steps = trainer.state.global_step, trainer.state.max_steps
@@ -211,7 +253,47 @@ def _models_before(run: _Run, stage: Stage) -> list[Path]:
             raise ConfigError(
                 f"stage '{stage.name}' starts from {path}, which does not exist: run stage '{path.parent.name}' first"
             )
+        # A chosen stage was checked already, or has just been written.
+        damage = None if path.parent.name in run.chosen else damage_of_model(path)
+        if damage is not None:
+            raise CheckpointError(
+                f"stage '{stage.name}' starts from {path}, which is damaged ({damage}): make it again with --resume "
+                f"--stage {path.parent.name}"
+            )
     return before
+
+
+def _checkpoint(run: _Run, stage: Stage) -> Path | None:
+    """Return the newest checkpoint of a stage that is not damaged. The first process looks, the others follow it."""
+    folder, report = run.out / stage.name, partial(_report, run, stage)
+    found = None
+    if run.first:
+        begun = folder.is_dir()
+        if stage.name in run.damaged:
+            new = set_aside(folder / "model")
+            report(f"its model is damaged ({run.damaged[stage.name]}), set aside as {new.name} and made again")
+        found = newest_checkpoint(folder, report)
+        if found is None and run.resume and begun:
+            report("no complete checkpoint, starting over")
+    return of_all_processes(found)[0]
+
+
+def _check_data(run: _Run, stage: Stage, dataset: Any, resumed: bool) -> None:
+    """Refuse to continue with other data than a stage began with. The first process looks, the others follow it."""
+    # Pages are drawn from numbers of the recipe, which is compared already.
+    if not isinstance(dataset, MixtureOrder):
+        return
+    folder = run.out / stage.name
+    found = compare_data(folder, dataset.dataset, resumed, run.accept_data) if run.first else []
+    changes = of_all_processes(found)[0]
+    what = f"the data changed since the stage began: {'; '.join(changes)}"
+    if changes and not run.accept_data:
+        raise DataError(
+            f"stage '{stage.name}': {what}. Restore them, start a new run with another --out, or use --accept-data to "
+            "continue with the data as they are"
+        )
+    if changes:
+        _report(run, stage, f"{what}; continuing with them")
 
 
 def _build_model(run: _Run, stage: Stage, before: list[Path]) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
@@ -304,7 +386,8 @@ def _arguments(recipe: Recipe, stage: Stage, folder: Path, dataset: Any) -> Trai
         dataloader_num_workers=stage.data.workers,
         seed=recipe.seed + stage.seed,
         save_strategy="no",
-        save_total_limit=2,
+        # It would go by the times of files. `ClockCheckpoints` removes old checkpoints by step.
+        save_total_limit=None,
         logging_steps=max(1, min(50, steps // 20)),
         report_to=recipe.trackers,
         run_name=f"{recipe.name}-{stage.name}",

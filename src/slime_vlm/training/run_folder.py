@@ -1,9 +1,12 @@
 """The folder of a run: its recipe, its finished stages, and failures to write to it.
 
 recipe.yaml              the resolved recipe
-STAGE/checkpoint-N/      to resume from; complete if it holds the file `complete`
+STAGE.lock               names the process that trains the stage; empty if there is none
+STAGE/checkpoint-N/      to resume from; complete if it holds the manifest `complete` (`checkpoint_manifest`)
+STAGE/damaged-*          checkpoints and models whose files changed after they were written
 STAGE/runs/              TensorBoard events
 STAGE/environment.json   for every start of the stage: versions, machine, commit, fingerprint of the data
+STAGE/data.json          fingerprints of the data that the stage began with
 STAGE/curves.png         loss, rate, throughput
 STAGE/model/             the model after the stage, with a card; finished if it holds `stage.json`
 """
@@ -12,7 +15,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,11 +24,14 @@ import yaml
 from safetensors import SafetensorError
 
 from slime_vlm.errors import CheckpointError, ConfigError, one_line
+from slime_vlm.training.checkpoint_manifest import damage_of_files, describe_files, sync, write_at_once
 from slime_vlm.training.recipe import Recipe, Stage, load_stored_recipe, recipe_dict
 
 RECIPE_FILE = "recipe.yaml"
 STAGE_FILE = "stage.json"
 """File that marks a finished stage; it is written last into the folder of the stage's model."""
+CARD_FILE = "README.md"
+"""Model card of a finished stage."""
 
 # Keys that may change between a run and its continuation, since they do not influence any weight.
 _WITHOUT_EFFECT = {"description", "trackers", "source", "save_minutes", "max_bad", "workers", "folder", "max_gib"}
@@ -42,14 +47,37 @@ def stage_folders(recipe: Recipe, stage: Stage, out: Path) -> list[Path]:
     return [out / name / "model" for name in before]
 
 
+def lock_file(out: Path, stage: str) -> Path:
+    """Return the lock file of a stage. It lies beside the stage's folder, which tells that the stage has begun."""
+    return out / f"{stage}.lock"
+
+
 def is_finished(model_folder: Path) -> bool:
     """Return whether a stage's model was written completely."""
     return (model_folder / STAGE_FILE).is_file()
 
 
 def write_marker(model_folder: Path, record: dict[str, Any]) -> None:
-    """Mark a stage's model as finished, atomically."""
-    write_at_once(model_folder / STAGE_FILE, json.dumps(record, indent=1))
+    """Mark a stage's model as finished, atomically, when its files are on the disk. The mark has their hashes.
+
+    The model card is left out, since users complete it.
+    """
+    sync(model_folder)
+    files = describe_files(model_folder, without=(STAGE_FILE, CARD_FILE))
+    write_at_once(model_folder / STAGE_FILE, json.dumps({**record, "files": files}, indent=1))
+
+
+def damage_of_model(model_folder: Path) -> str | None:
+    """Compare a finished stage's model with the hashes of its mark.
+
+    Returns:
+        The first difference; None if there is none, or if the mark is of an earlier version without hashes.
+    """
+    try:
+        record = json.loads((model_folder / STAGE_FILE).read_text(encoding="utf-8"))
+        return damage_of_files(model_folder, record.get("files", {}))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return f"{STAGE_FILE} cannot be read"
 
 
 def claim(out: Path, recipe: Recipe, stages: Collection[str]) -> None:
@@ -131,13 +159,6 @@ def _flat(recipe: Recipe, begun: Collection[str]) -> dict[str, Any]:
     plain = recipe_dict(recipe)
     walk({**plain, "stages": {stage["name"]: stage for stage in plain["stages"] if stage["name"] in begun}}, "")
     return flat
-
-
-def write_at_once(path: Path, text: str) -> None:
-    """Write a file atomically."""
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 @contextmanager

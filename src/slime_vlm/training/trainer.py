@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -19,13 +18,11 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from slime_vlm.data import MixtureOrder
 from slime_vlm.errors import ConfigError
+from slime_vlm.training.checkpoint_manifest import remove_old_checkpoints, sync, write_manifest
 from slime_vlm.training.distributed.deepspeed import check_zero_checkpoint
 from slime_vlm.training.distributed.fsdp import is_sharded, keep_embeddings, layer_classes, load_shards
 from slime_vlm.training.records import BadRecords, share_of_seen
 from slime_vlm.training.reporting.throughput import Speedometer
-
-COMPLETE = "complete"
-"""Marker in a complete checkpoint folder. A folder without it was being written when its run was killed."""
 
 Objective = Callable[[Any, dict[str, Tensor]], tuple[Tensor, dict[str, float]]]
 
@@ -43,6 +40,7 @@ class SlimeTrainer(Trainer):
         bad_records: Counts the records that batches list as bad; None for a stage without records.
         pack: Whether to concatenate the rows of a micro batch; needs the model's own loss.
         speed: Counts samples, tokens and operations for the logs; None for none.
+        accept_data: Continue from a checkpoint though the data changed since then, with no record counted as bad.
         kwargs: Arguments of Trainer.
     """
 
@@ -55,11 +53,12 @@ class SlimeTrainer(Trainer):
         bad_records: BadRecords | None = None,
         pack: bool = False,
         speed: Speedometer | None = None,
+        accept_data: bool = False,
         **kwargs: Any,
     ) -> None:
         with _adapters_declared(kwargs["model"]):
             super().__init__(*args, **kwargs)
-        self.pack, self.speed = pack, speed
+        self.pack, self.speed, self.accept_data = pack, speed, accept_data
         self.objective, self.rates, self.frozen, self.bad_records = objective, rates, frozen, bad_records
         if self.is_fsdp_enabled:
             self.accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = layer_classes(self.model)
@@ -83,7 +82,7 @@ class SlimeTrainer(Trainer):
         if not kept:
             return
         processes, process = self.args.world_size, self.args.process_index
-        if self.bad_records is not None:
+        if self.bad_records is not None and not self.accept_data:
             lists = [sums["bad_records"] for sums in kept]
             self.bad_records.seen.update(share_of_seen(lists, process, processes))
         # If the number of processes changed, each continues with the mean.
@@ -92,7 +91,7 @@ class SlimeTrainer(Trainer):
         self._sums.update(own[0]["sums"])
         if self.speed is not None:
             self.speed.totals.update(own[0].get("speed", {}))
-        if isinstance(self.train_dataset, MixtureOrder) and "data" in kept[0]:
+        if isinstance(self.train_dataset, MixtureOrder) and "data" in kept[0] and not self.accept_data:
             self.train_dataset.check(kept[0]["data"])
 
     def _sums_file(self, checkpoint: Path) -> Path:
@@ -253,6 +252,12 @@ def of_all_processes(value: Any) -> list[Any]:
     return values
 
 
+def wait_for_all_processes() -> None:
+    """Wait until every process of a run has come here. All processes have to call this."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
 def on_any_process(flag: bool) -> bool:
     """Return whether a flag is set on any process. Collective actions have to be decided by all processes together."""
     return any(of_all_processes(flag))
@@ -271,23 +276,16 @@ class ClockCheckpoints(TrainerCallback):
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Mark the checkpoint as complete when every process has written its part."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.barrier()
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        """Mark the checkpoint as complete when every part is on the disk, then remove old ones."""
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        wait_for_all_processes()
+        # Every process, since a machine can only wait for what it wrote itself.
+        sync(checkpoint)
+        wait_for_all_processes()
+        if args.should_save:
+            write_manifest(checkpoint)
+            remove_old_checkpoints(checkpoint.parent)
         self.last = time.monotonic()
-
-
-def last_complete_checkpoint(folder: Path) -> str | None:
-    """Return the newest complete checkpoint, and remove incomplete ones."""
-    steps = {}
-    for path in folder.glob("checkpoint-*"):
-        if (path / COMPLETE).exists():
-            steps[int(path.name.rpartition("-")[2])] = str(path)
-        else:
-            # Another process of the run may remove it at the same time.
-            shutil.rmtree(path, ignore_errors=True)
-    return steps[max(steps)] if steps else None
 
 
 def _warm_up_from_above_zero(schedule: Callable[[int], float], warmup: int, step: int) -> float:

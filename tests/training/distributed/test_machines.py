@@ -90,6 +90,7 @@ def test_sums_of_two_processes_on_one(tmp_path: Path) -> None:
         bad_records=SimpleNamespace(seen=set()),
         train_dataset=None,
         speed=None,
+        accept_data=False,
         _loss_sum=torch.zeros(()),
         _sums={},
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,12 @@ class HubDataset(Source):
         """Return one row, with images as `{"bytes", "path"}`."""
         (row,) = self.rows[index].to_pylist()
         return {key: value for key, value in row.items() if value is not None}
+
+    def texts(self) -> Iterator[bytes]:
+        """Yield every row as JSON, without its columns of images."""
+        texts = self.rows.select_columns([name for name in self.rows.column_names if name not in ("image", "images")])
+        for table in texts.iter(batch_size=1000):
+            yield from (json.dumps(row, default=repr).encode() for row in table.to_pylist())
 
 
 def saved_by_datasets(path: Path) -> bool:

@@ -64,6 +64,13 @@ class JsonRecords(Source):
         except (ValueError, RecursionError) as error:
             raise DataError(f"this line is not JSON: {one_line(error)}") from None
 
+    def texts(self) -> Iterator[bytes]:
+        """Yield the bytes of every record as they are in the file."""
+        with self.path.open("rb") as file:
+            for start, end in self.spans.tolist():
+                file.seek(start)
+                yield file.read(end - start).strip()
+
 
 def _lines(path: Path) -> Iterator[tuple[int, int]]:
     """Yield the first byte of every line that is not empty, and the byte after its last."""

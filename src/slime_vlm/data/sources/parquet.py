@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,21 @@ class ParquetRecords(Source):
         row = self._rows(group).slice(index - int(self.starts[group]), 1).to_pylist()[0]
         return {key: value for key, value in row.items() if value is not None}
 
+    def texts(self) -> Iterator[bytes]:
+        """Yield every row as JSON, without bytes, which are read only with their column."""
+        parquet = import_parquet(self.name)
+        for path, group in self.groups:
+            try:
+                with parquet.ParquetFile(path) as file:
+                    leaves = [file.schema.column(number) for number in range(len(file.schema))]
+                    # Text has a logical type. Bytes of images have none.
+                    plain = [leaf.path for leaf in leaves if not _holds_bytes(leaf)]
+                    wanted = [name for name in plain if name.partition(".")[0] in self.columns]
+                    rows = file.read_row_group(group, columns=wanted).to_pylist()
+            except (OSError, ValueError) as error:
+                raise DataError(f"{path}: rows cannot be read ({error}); download it again") from error
+            yield from (json.dumps(row, default=repr).encode() for row in rows)
+
     def _rows(self, group: int) -> Any:
         if group not in self._at_hand:
             parquet = import_parquet(self.name)
@@ -94,6 +110,10 @@ class ParquetRecords(Source):
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the rows in memory, because another process reads its own."""
         return {**self.__dict__, "_at_hand": OrderedDict()}
+
+
+def _holds_bytes(leaf: Any) -> bool:
+    return leaf.physical_type == "BYTE_ARRAY" and leaf.logical_type.type == "NONE"
 
 
 def import_parquet(name: str) -> Any:

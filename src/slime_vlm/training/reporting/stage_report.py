@@ -10,16 +10,16 @@ from typing import Any
 from rich.console import Console
 
 from slime_vlm.data import MixtureOrder
+from slime_vlm.training.checkpoint_manifest import write_at_once
 from slime_vlm.training.parts import PART_PREFIXES
 from slime_vlm.training.recipe import Recipe, Stage
 from slime_vlm.training.reporting.curves import draw_curves
 from slime_vlm.training.reporting.environment import describe_data, describe_environment
 from slime_vlm.training.reporting.model_card import write_card
-from slime_vlm.training.run_folder import STAGE_FILE, stages_before, write_at_once
+from slime_vlm.training.run_folder import CARD_FILE, STAGE_FILE, stages_before
 
 ENVIRONMENT_FILE = "environment.json"
 CURVES_FILE = "curves.png"
-CARD_FILE = "README.md"
 
 
 def note_start(folder: Path, recipe_path: Path, stage: Stage, dataset: Any, processes: int) -> None:

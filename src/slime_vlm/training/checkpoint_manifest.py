@@ -3,8 +3,8 @@
 The file `complete` of a checkpoint is its manifest. It is written last, so a checkpoint without it was being written
 when its run was killed. A checkpoint that differs from its manifest is renamed, never deleted.
 
-Hashing takes 2.7 s of one core for a file of 1 GiB (SHA-256 with its instructions on an AMD EPYC, other programs
-running beside it); blake2b takes 5.0 s. Several files are hashed at the same time.
+A file of 1 GiB takes 1.0 s to write its manifest, and 1.1 s to check (0.7 s of CPU time; SHA-256 instructions of an AMD
+EPYC, file in memory, other programs running). blake2b takes 1.2 s of CPU time. Several files are hashed side by side.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ EPYC, file in memory, other programs running). blake2b takes 1.2 s of CPU time. 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -49,7 +50,8 @@ def write_at_once(path: Path, text: str) -> None:
 def sync(folder: Path) -> None:
     """Wait until all files of a folder, and their names, are on the disk."""
     for found in _files_of(folder):
-        with found.open("rb+") as file:
+        # Copied files may be read-only. Only Windows asks for more.
+        with found.open("rb+" if os.name == "nt" else "rb") as file:
             os.fsync(file.fileno())
     for path in [*(path for path in folder.rglob("*") if path.is_dir()), folder, folder.parent]:
         _sync_folder(path)
@@ -190,5 +192,9 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems of networks and clouds cannot do this for folders.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
     finally:
         os.close(descriptor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,23 @@ def test_tables(tmp_path: Path) -> None:
     assert found == "/a.parquet has images with another content: image 0 of record 0 and 5 more of a sample"
     # Bytes of images are not read to compare the text of rows.
     assert all(b"bytes" not in text for text in open_source(tmp_path / "a.parquet").texts())
+
+
+def test_rows_of_the_datasets_library(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+
+    def write(text: str, colour: str) -> None:
+        rows = [
+            {"id": f"{i}", "image": {"bytes": make_image(colour), "path": None}, "conversations": turns("?", text)}
+            for i in range(3)
+        ]
+        shutil.rmtree(tmp_path / "saved", ignore_errors=True)
+        datasets.Dataset.from_list(rows).save_to_disk(str(tmp_path / "saved"))
+
+    write("a", "red")
+    assert changes(tmp_path, "saved", lambda: write("b", "red")) == ["/saved has records with another content"]
+    (found,) = changes(tmp_path, "saved", lambda: write("b", "blue"))
+    assert found == "/saved has images with another content: image 0 of record 0 and 2 more of a sample"
 
 
 def test_other_sources() -> None:

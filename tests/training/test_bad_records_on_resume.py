@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from slime_vlm.training.records import part_of_limits, share_of_seen
+from slime_vlm.training.records import BadRecord, BadRecords, part_of_limits, share_of_seen
 from slime_vlm.training.trainer import SlimeTrainer
 
 
@@ -63,3 +63,17 @@ def test_a_checkpoint_of_eleven_processes(tmp_path: Path) -> None:
     assert [other._loss_sum.item() for other in others] == [5.0, 5.0]
     assert [other._sums for other in others] == [{"kept": [0.0]}] * 2
     assert [len(other.bad_records.seen) for other in others] == [6, 5]
+
+
+def test_a_list_that_a_kill_left_unfinished(tmp_path: Path) -> None:
+    path = tmp_path / "bad_records_0.jsonl"
+    path.write_text('{"index": 1}\n{"index": 2')
+    dataset: Any = SimpleNamespace(
+        locate=lambda index: (0, index), sources=[SimpleNamespace(name="a")], lengths=[9], starts=[0, 9]
+    )
+    for _ in range(2):
+        records = BadRecords(dataset, [9], lambda line: None, path)
+        records.add([BadRecord(1, "one"), BadRecord(2, "two")])
+    lines = path.read_text().splitlines()
+    assert lines[:2] == ['{"index": 1}', '{"index": 2']
+    assert [json.loads(line)["index"] for line in lines[2:]] == [2]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import random
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -157,6 +159,21 @@ def test_torn_checkpoints_are_removed(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path, lines.append) == path
     assert lines == ["checkpoint-30 was not written to its end, removed"]
     assert sorted(found.name for found in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-copy"]
+
+
+def test_folders_that_cannot_be_synchronised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(number: int) -> Callable[[int], None]:
+        def fsync(descriptor: int) -> None:
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                raise OSError(number, os.strerror(number))
+
+        return fsync
+
+    monkeypatch.setattr(os, "fsync", refuse(errno.EINVAL))
+    assert damage_of(write_checkpoint(tmp_path, 1)) is None
+    monkeypatch.setattr(os, "fsync", refuse(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        write_checkpoint(tmp_path, 2)
 
 
 def test_old_checkpoints_are_removed_by_step(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from slime_vlm.cli import main
+from slime_vlm.data import RecordDataset, open_source
 from slime_vlm.errors import DataError
-from slime_vlm.training.data_changes import DATA_FILE
+from slime_vlm.training.data_changes import DATA_FILE, compare_data
 from slime_vlm.training.run import train
 from tests.training.mini import records_recipe, write_recipe
 
@@ -105,6 +106,18 @@ def test_the_same_data_are_not_mentioned(begun: Path, again: Path, capsys: pytes
     assert found["sampled"].keys() == {"a.png", "b.png"}
     train(begun / "mini.yaml", again, resume=True)
     assert "changed" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "[{", "[{}]", "3", "[1]"])
+def test_damaged_fingerprints(text: str, begun: Path, tmp_path: Path) -> None:
+    (tmp_path / DATA_FILE).write_text(text)
+    dataset = RecordDataset(open_source(begun / "data" / "records.json"))
+    assert compare_data(tmp_path, dataset, resumed=True, accept=False) == [
+        f"{tmp_path / DATA_FILE} is damaged, so nothing can be compared"
+    ]
+    assert (tmp_path / DATA_FILE).read_text() == text
+    assert compare_data(tmp_path, dataset, resumed=True, accept=True)
+    assert compare_data(tmp_path, dataset, resumed=True, accept=False) == []
 
 
 def test_a_run_of_an_earlier_version(begun: Path, again: Path) -> None:

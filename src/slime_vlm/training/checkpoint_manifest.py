@@ -3,12 +3,13 @@
 The file `complete` of a checkpoint is its manifest. It is written last, so a checkpoint without it was being written
 when its run was killed. A checkpoint that differs from its manifest is renamed, never deleted.
 
-Hashing takes 2.7 s of one core for a file of 1 GiB (SHA-256 with its instructions on an AMD EPYC, other programs
-running beside it); blake2b takes 5.0 s. Several files are hashed at the same time.
+A file of 1 GiB takes 1.0 s to write its manifest, and 1.1 s to check (0.7 s of CPU time; SHA-256 instructions of an AMD
+EPYC, file in memory, other programs running). blake2b takes 1.2 s of CPU time. Several files are hashed side by side.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -49,7 +50,8 @@ def write_at_once(path: Path, text: str) -> None:
 def sync(folder: Path) -> None:
     """Wait until all files of a folder, and their names, are on the disk."""
     for found in _files_of(folder):
-        with found.open("rb+") as file:
+        # Copied files may be read-only. Only Windows asks for more.
+        with found.open("rb+" if os.name == "nt" else "rb") as file:
             os.fsync(file.fileno())
     for path in [*(path for path in folder.rglob("*") if path.is_dir()), folder, folder.parent]:
         _sync_folder(path)
@@ -190,5 +192,9 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems of networks and clouds cannot do this for folders.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
     finally:
         os.close(descriptor)

@@ -29,7 +29,10 @@ def compare_data(folder: Path, dataset: RecordDataset, resumed: bool, accept: bo
     path = folder / DATA_FILE
     changes = []
     if resumed and path.is_file():
-        changes = changes_between(json.loads(path.read_text(encoding="utf-8")), now)
+        try:
+            changes = changes_between(json.loads(path.read_text(encoding="utf-8")), now)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            changes = [f"{path} is damaged, so nothing can be compared"]
     if accept and changes:
         # Their indices mean other records now.
         for file in folder.glob("bad_records_*.jsonl"):

@@ -152,8 +152,7 @@ class BadRecords:
     ) -> None:
         self.dataset, self.limits, self.report, self.file = dataset, limits, report, file
         self.seen: set[int] = set()
-        written = file.read_text(encoding="utf-8").splitlines() if file is not None and file.is_file() else []
-        self._written = {json.loads(line)["index"] for line in written}
+        self._written = _listed(file) if file is not None and file.is_file() else set()
 
     def add(self, records: list[BadRecord]) -> None:
         """Count the bad records of a batch.
@@ -184,3 +183,18 @@ class BadRecords:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _listed(file: Path) -> set[int]:
+    """Return the indices in a list of bad records. A line that a kill left unfinished is closed, and not counted."""
+    found: set[int] = set()
+    content = file.read_text(encoding="utf-8", errors="replace")
+    if content and not content.endswith("\n"):
+        with file.open("a", encoding="utf-8") as lines:
+            lines.write("\n")
+    for line in content.splitlines():
+        try:
+            found.add(int(json.loads(line)["index"]))
+        except (ValueError, LookupError, TypeError):
+            continue
+    return found

@@ -16,6 +16,7 @@ from slime_vlm.training.planning.dry_run import Hardware
 from slime_vlm.training.recipe import DataSource, ModelSource, Recipe, Stage
 from slime_vlm.training.reporting.curves import draw_curves
 from slime_vlm.training.reporting.model_card import write_card
+from slime_vlm.training.reporting.stage_report import note_start
 from slime_vlm.training.run import train
 from slime_vlm.training.trainer import ClockCheckpoints
 from tests.saved_folder import assert_auto_classes_find_it
@@ -114,6 +115,17 @@ def test_card_of_a_model_from_nothing() -> None:
     assert "base_model" not in card
     over = Recipe("large", ModelSource(vision="a/eye", llm="b/words"), [stage])
     assert "base_model:\n- a/eye\n- b/words\n---" in write_card(over, stage, [], record)
+
+
+def test_damaged_notes_are_set_aside(tmp_path: Path) -> None:
+    stage = Stage("encoder", ["projector"], DataSource(pages={}), 1e-3, 4, steps=3)
+    for text in ('[{"started"', "3"):
+        (tmp_path / "environment.json").write_text(text)
+        note_start(tmp_path, tmp_path / "recipe.yaml", stage, [], 1)
+        assert len(json.loads((tmp_path / "environment.json").read_text())) == 1
+    note_start(tmp_path, tmp_path / "recipe.yaml", stage, [], 1)
+    assert len(json.loads((tmp_path / "environment.json").read_text())) == 2
+    assert (tmp_path / "damaged-environment.json").read_text() == '[{"started"'
 
 
 def test_curves(tmp_path: Path) -> None:

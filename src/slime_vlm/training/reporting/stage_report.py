@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from slime_vlm.data import MixtureOrder
-from slime_vlm.training.checkpoint_manifest import write_at_once
+from slime_vlm.training.checkpoint_manifest import set_aside, write_at_once
 from slime_vlm.training.parts import PART_PREFIXES
 from slime_vlm.training.recipe import Recipe, Stage
 from slime_vlm.training.reporting.curves import draw_curves
@@ -43,7 +43,14 @@ def note_start(folder: Path, recipe_path: Path, stage: Stage, dataset: Any, proc
 
 def _starts(folder: Path) -> list[dict[str, Any]]:
     path = folder / ENVIRONMENT_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    if not path.is_file():
+        return []
+    try:
+        return list(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        # Notes alone, which no weight depends on.
+        set_aside(path)
+        return []
 
 
 def note_curves(folder: Path, title: str, history: Sequence[Mapping[str, Any]], console: Console) -> None:

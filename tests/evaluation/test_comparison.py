@@ -70,8 +70,21 @@ def test_the_same_predictions_do_not_differ(tmp_path: Path) -> None:
 def test_only_shared_questions_count(tmp_path: Path) -> None:
     first = write(tmp_path / "a.jsonl", [chart(n, "14") for n in range(10)])
     second = write(tmp_path / "b.jsonl", [chart(n, "9") for n in range(5, 15)])
-    (one,) = compare_runs(first, second)
+    lines: list[str] = []
+    (one,) = compare_runs(first, second, report=lines.append)
     assert (one.questions, one.first[0], one.second[0]) == (5, 1.0, 0.0)
+    assert lines == ["chartqa: 5 of 10 and 10 questions are compared"]
+
+
+def test_tasks_that_only_one_run_has_are_named(tmp_path: Path) -> None:
+    rows = [chart(n, "14") for n in range(3)]
+    first = write(
+        tmp_path / "a.jsonl", [*rows, *({**row, "task": "docvqa", "target": {"answers": ["14"]}} for row in rows)]
+    )
+    second = write(tmp_path / "b.jsonl", rows)
+    lines: list[str] = []
+    assert len(compare_runs(first, second, report=lines.append)) == 1
+    assert lines == [f"docvqa is left out: only {first} has it"]
 
 
 def test_questions_that_belong_together_are_one_unit(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from slime_vlm.evaluation.benchmarks import Scored
 from slime_vlm.evaluation.scoring import TaskResult, score_files
 from slime_vlm.evaluation.statistics import accuracy, accuracy_interval, difference_interval, mcnemar
 
-_HEAD = "| task | questions | A | B | B - A | only A right | only B right | McNemar p |"
+_HEAD = "| task | questions | A, share right | B, share right | B - A | only A right | only B right | McNemar p |"
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,16 @@ class Comparison:
     p_value: float | None
 
 
-def compare_runs(first: Path, second: Path, rule: str | None = None) -> list[Comparison]:
+def compare_runs(
+    first: Path, second: Path, rule: str | None = None, report: Callable[[str], None] | None = None
+) -> list[Comparison]:
     """Compare two run folders or files of predictions, task by task, scored by rule.
 
     Args:
         first: Predictions of one model.
         second: Predictions of another one, or of the same with other settings.
         rule: Name of a published rule, see `score_files`.
+        report: Called with a line for every task, and for the questions of a task, that only one of them has.
 
     Raises:
         DataError: The two share no question with a score, or a question that they share has other answers.
@@ -56,6 +59,16 @@ def compare_runs(first: Path, second: Path, rule: str | None = None) -> list[Com
     results = [{one.task.name: one for one in score_files([path], rule=rule)} for path in (first, second)]
     shared = [name for name in results[0] if name in results[1]]
     found = [_compare(results[0][name], results[1][name]) for name in shared]
+    if report is not None:
+        for path, own, other in ((first, *results), (second, *reversed(results))):
+            for name in sorted(own.keys() - other.keys()):
+                report(f"{name} is left out: only {path} has it")
+        for name, one in zip(shared, found, strict=True):
+            numbers = [len(tasks[name].rows) for tasks in results]
+            if one is None:
+                report(f"{name} is left out: it shares no question that a rule scores")
+            elif max(numbers) > one.questions:
+                report(f"{name}: {one.questions} of {numbers[0]} and {numbers[1]} questions are compared")
     comparisons = [one for one in found if one is not None]
     if not comparisons:
         names = [", ".join(tasks) for tasks in results]

@@ -218,7 +218,7 @@ def compare(
 
     from slime_vlm.evaluation.comparison import compare_runs, comparison_table, described
 
-    found = compare_runs(first, second, rule)
+    found = compare_runs(first, second, rule, report=lambda line: typer.echo(line, err=True))
     typer.echo(json.dumps(described(found), indent=1) if as_json else comparison_table(found))
 
 

@@ -80,16 +80,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--looks", type=float, default=0.5, help="share of pages that look scanned or photographed")
     parser.add_argument("--cpu-minutes", type=float, default=160.0, help="time to train, over all threads")
     parser.add_argument("--frozen", type=float, default=0.3, help="share of the time with frozen stages")
-    parser.add_argument("--neck", type=int, default=1, help="blocks between the encoder's projection and the queries")
-    parser.add_argument("--average", type=float, default=0.995, help="decay of the moving average at every step")
+    parser.add_argument("--average", type=float, default=0.997, help="decay of the moving average at every step")
     parser.add_argument("--queries", type=int, default=64, help="queries of a tile")
     parser.add_argument("--slots", type=int, default=8, help="characters that a token can name")
     parser.add_argument("--max-tiles", type=int, default=64)
     parser.add_argument("--tiles", type=int, default=8, help="tiles of a step")
     parser.add_argument("--tiles-of-page", type=int, default=12, help="tiles drawn from a page")
-    parser.add_argument("--buffer", type=int, default=384, help="maps of tiles kept to train on again while frozen")
-    parser.add_argument("--reuse", type=int, default=3, help="times that a tile is trained on while frozen")
-    parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--buffer", type=int, default=1024, help="maps of tiles kept to train on again while frozen")
+    parser.add_argument("--reuse", type=int, default=4, help="times that a tile is trained on while frozen")
+    parser.add_argument("--rate", type=float, default=4e-3)
     parser.add_argument("--encoder-rate", type=float, default=2e-4)
     parser.add_argument("--eval-pages", type=int, default=12)
     parser.add_argument("--heldout-looks", type=float, default=0.0, help="the same share of the held-out pages")
@@ -107,7 +106,7 @@ class Run:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         torch.manual_seed(options.seed)
-        encoder = AutoModel.from_pretrained(options.encoder, neck_depth=options.neck)
+        encoder = AutoModel.from_pretrained(options.encoder)
         self.reader = PageReader(
             encoder,
             num_queries=options.queries,

@@ -20,7 +20,7 @@ from slime_vlm.errors import CheckpointError, ConfigError
 from slime_vlm.inference.answering import ask
 from slime_vlm.model.configuration_recogniser import RecogniserConfig
 from slime_vlm.model.configuration_slime import SlimeConfig
-from slime_vlm.model.recogniser_encoder import NeckBlock, RecogniserBlock, RecogniserEncoder
+from slime_vlm.model.recogniser_encoder import RecogniserBlock, RecogniserEncoder
 from slime_vlm.model.vision_encoder import build_vision_encoder, encode_views
 from tests.checkpoints.pretrained_parts.families import write_language_model
 
@@ -96,26 +96,6 @@ def test_a_block_that_changes_size_has_no_residual() -> None:
         found = block(torch.randn(1, 2, 6, 6))
     assert found.shape == (1, 4, 3, 6)
     torch.testing.assert_close(found, block.contract.bias.view(1, 4, 1, 1).expand_as(found))
-
-
-def test_a_block_of_the_neck_by_hand() -> None:
-    """Two channels, one row of two columns; a kernel that takes the right neighbour.
-
-    The norm makes (3, 1) and (0, 4) to (1, -1) and (-1, 1). The first column sees (-1, 1), the second the padding. The
-    MLP adds 10 * gelu(first channel - 1) to the second channel: gelu(-2) = -0.04550, gelu(-1) = -0.15866.
-    """
-    block = NeckBlock(width=2)
-    with torch.no_grad():
-        block.depthwise.weight.zero_()
-        block.depthwise.weight[:, 0, 1, 2] = 1.0
-        for layer in (block.depthwise, block.expand, block.contract):
-            layer.bias.zero_()
-        block.expand.weight.copy_(torch.tensor([[1.0, 0], [0, 0], [0, 0], [0, 0]]))
-        block.expand.bias[0] = -1.0
-        block.contract.weight.copy_(torch.tensor([[0.0, 0, 0, 0], [10, 0, 0, 0]]))
-        found = block(torch.tensor([[[[3.0, 0.0]], [[1.0, 4.0]]]]))
-    expected = torch.tensor([[[3.0, 0.0]], [[1 - 0.4550, 4 - 1.5866]]])
-    torch.testing.assert_close(found[0], expected, atol=1e-4, rtol=0)
 
 
 # Other implementations of the same backbone ---------------------------------------------------------------------------
@@ -310,19 +290,6 @@ def test_slime_new_takes_its_folder(encoder: RecogniserEncoder, tmp_path: Path) 
         assert torch.equal(model.model.vision_tower.state_dict()[name], value), name
     image = Image.linear_gradient("L").resize((300, 200)).convert("RGB")
     assert "<image>" not in ask(model, processor, image, ["What?"], max_new_tokens=2)[0].text
-
-
-def test_a_neck_is_added_to_a_saved_encoder(encoder: RecogniserEncoder, tmp_path: Path) -> None:
-    encoder.save_pretrained(tmp_path)
-    with_neck = AutoModel.from_pretrained(tmp_path, neck_depth=2).eval()
-    assert len(with_neck.neck) == 2
-    assert with_neck.config.neck_depth == 2
-    views = text_views()
-    with torch.no_grad():
-        before, after = encoder(views).last_hidden_state, with_neck(views).last_hidden_state
-    assert before.shape == after.shape
-    # Its blocks change little at first.
-    assert 0 < (after - before).std() < 0.5 * before.std()
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:

@@ -38,7 +38,6 @@ class RecogniserConfig(PretrainedConfig):
     gate_reduction: int = 4
     hidden_size: int = 384
     patch_size: int = 16
-    neck_depth: int = 0
     image_size: int = 256
 
     def __post_init__(self, **kwargs: Any) -> None:

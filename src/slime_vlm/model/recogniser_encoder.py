@@ -98,36 +98,12 @@ class RecogniserBlock(nn.Module):
         return mixed + out if self.residual else out
 
 
-class NeckBlock(nn.Module):
-    """A residual block on the raster of features: a depthwise convolution mixes neighbours, an MLP mixes channels.
-
-    The projection is linear, and characters stand anywhere in its patches. Without a layer between it and the queries
-    these would have to tell characters apart in the values of a linear attention.
-
-    Args:
-        width: Channels C.
-    """
-
-    def __init__(self, *, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width)
-        self.expand = nn.Linear(width, 2 * width)
-        self.contract = nn.Linear(2 * width, width)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Transform [V, C, h, w]."""
-        normed = self.norm(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        mixed = self.depthwise(normed).permute(0, 2, 3, 1)
-        return features + self.contract(F.gelu(self.expand(mixed))).permute(0, 3, 1, 2)
-
-
 class RecogniserEncoder(PreTrainedModel):
     """Stem, stages, and a projection of patches of the last map that makes the features a square raster.
 
     The stages resolve text more finely along a line than across lines (stride 8 x 4), but SliME's views are squares of
     features. One strided convolution takes every patch of the last map (16 pixels: 2 x 4 features) to one feature. It
-    is new: it is trained with the parts that follow it. So are the blocks of the neck, if there are any.
+    is new: it is trained with the parts that follow it.
     """
 
     config: RecogniserConfig
@@ -160,7 +136,6 @@ class RecogniserEncoder(PreTrainedModel):
         rows, cols = config.map_stride
         patch = (config.patch_size // rows, config.patch_size // cols)
         self.projection = nn.Conv2d(width, config.hidden_size, patch, stride=patch)
-        self.neck = nn.Sequential(*(NeckBlock(width=config.hidden_size) for _ in range(config.neck_depth)))
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -170,16 +145,13 @@ class RecogniserEncoder(PreTrainedModel):
         if module is self.projection:
             # Directions at right angles keep the most of a patch.
             init.orthogonal_(module.weight)
-        elif any(module is block.contract for block in self.neck):
-            # The neck changes the features little at first.
-            init.normal_(module.weight, std=0.005)
         else:
             init.kaiming_normal_(module.weight)
         init.zeros_(module.bias)
 
     def project(self, last_map: Tensor) -> Tensor:
-        """Project the patches of the last stage's map [V, C_i, h, w], and mix them by the neck: features [V, N, C]."""
-        return self.neck(self.projection(last_map)).flatten(2).transpose(1, 2)
+        """Project the patches of the last stage's map [V, C_i, h, w] to features [V, N, C]."""
+        return self.projection(last_map).flatten(2).transpose(1, 2)
 
     def forward(
         self, pixel_values: Tensor, output_hidden_states: bool = False, return_dict: bool = True

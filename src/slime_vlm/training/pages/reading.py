@@ -124,6 +124,8 @@ def start_from_tiles(reader: PageReader, last_map: Tensor, ids: Tensor, blank_we
     """
     std, mean = torch.std_mean(last_map.float(), dim=(0, 2, 3))
     projection, head = reader.vision_tower.projection, reader.head[-1]
+    assert projection.bias is not None
+    assert isinstance(head, nn.Linear)
     projection.weight.mul_((std.mean() / (std + 0.01))[:, None, None])
     projection.bias.copy_(-projection.weight.sum(dim=(2, 3)) @ mean)
     labels = ids[:, :, 0]

@@ -96,6 +96,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--scans", type=Path, help="folder of PNG files: share of RapidOCR's words on them")
+    parser.add_argument(
+        "--scan-tiles", type=int, nargs="+", help="most tiles of a scan, each measured; large print needs few"
+    )
     parser.add_argument("--eval-only", action="store_true")
     return parser.parse_args()
 
@@ -197,7 +200,7 @@ class Run:
 
 
 def scan_pages(run: Run, folder: Path) -> dict[str, tuple[LabelledTiles, list[str]]]:
-    """Return the tiles of scans, and RapidOCR's words of four and more letters on them."""
+    """Return the tiles of scans at every size, and RapidOCR's words of four and more letters on them."""
     from slime_vlm.evaluation.ocr_baseline.reader import OcrReader
 
     ocr = OcrReader(run.options.threads)
@@ -217,7 +220,9 @@ def scan_pages(run: Run, folder: Path) -> dict[str, tuple[LabelledTiles, list[st
             seed=0,
             x_height=0.0,
         )
-        scans[path.name] = labelled_tiles(page, **run.shape), words
+        for most in run.options.scan_tiles or [run.options.max_tiles]:
+            tiles = labelled_tiles(page, **run.shape | {"max_tiles": most})
+            scans[f"{path.name}, {most} tiles"] = tiles, words
     return scans
 
 

@@ -1,7 +1,8 @@
 """Teach a vision encoder and the local compressor to read pages, and measure how well they do on held-out ones.
 
 A throw-away head names the characters of every local token. The encoder's stages are frozen at first, then trained.
-Parts of SliME are saved under the names that they have in its checkpoints.
+What is measured and saved is a moving average of the weights, so that a run can be stopped at any time. Parts of SliME
+are saved under the names that they have in its checkpoints.
 
     python scripts/convert_recogniser.py runs/recogniser
     python scripts/fetch_typeset_pdfs.py runs/pdfs
@@ -23,8 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import AutoModel
 
 from slime_vlm.errors import ConfigError
@@ -39,9 +41,12 @@ from slime_vlm.training.pages.reading import (
     read_page,
     reading_loss,
     reading_score,
+    start_from_tiles,
 )
 
 HELDOUT_SEED = 1_000_000
+FIRST_PAGES = 8
+"""Pages whose tiles set the start of projection and head."""
 
 Pages = Callable[[int], ReadablePage]
 
@@ -75,14 +80,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--looks", type=float, default=0.5, help="share of pages that look scanned or photographed")
     parser.add_argument("--cpu-minutes", type=float, default=160.0, help="time to train, over all threads")
     parser.add_argument("--frozen", type=float, default=0.3, help="share of the time with frozen stages")
+    parser.add_argument("--average", type=float, default=0.997, help="decay of the moving average at every step")
     parser.add_argument("--queries", type=int, default=64, help="queries of a tile")
     parser.add_argument("--slots", type=int, default=8, help="characters that a token can name")
     parser.add_argument("--max-tiles", type=int, default=64)
     parser.add_argument("--tiles", type=int, default=8, help="tiles of a step")
     parser.add_argument("--tiles-of-page", type=int, default=12, help="tiles drawn from a page")
-    parser.add_argument("--buffer", type=int, default=384, help="maps of tiles kept to train on again while frozen")
-    parser.add_argument("--reuse", type=int, default=3, help="times that a tile is trained on while frozen")
-    parser.add_argument("--rate", type=float, default=1.5e-3)
+    parser.add_argument("--buffer", type=int, default=1024, help="maps of tiles kept to train on again while frozen")
+    parser.add_argument("--reuse", type=int, default=4, help="times that a tile is trained on while frozen")
+    parser.add_argument("--rate", type=float, default=4e-3)
     parser.add_argument("--encoder-rate", type=float, default=2e-4)
     parser.add_argument("--eval-pages", type=int, default=12)
     parser.add_argument("--heldout-looks", type=float, default=0.0, help="the same share of the held-out pages")
@@ -90,6 +96,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--scans", type=Path, help="folder of PNG files: share of RapidOCR's words on them")
+    parser.add_argument(
+        "--scan-tiles", type=int, nargs="+", help="most tiles of a scan, each measured; large print needs few"
+    )
     parser.add_argument("--eval-only", action="store_true")
     return parser.parse_args()
 
@@ -99,8 +108,8 @@ class Run:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        encoder = AutoModel.from_pretrained(options.encoder)
         torch.manual_seed(options.seed)
+        encoder = AutoModel.from_pretrained(options.encoder)
         self.reader = PageReader(
             encoder,
             num_queries=options.queries,
@@ -119,10 +128,12 @@ class Run:
             weight_decay=0.01,
         )
         self.seconds, self.page, self.step = 0.0, 0, 0
+        self.averaged = AveragedModel(self.reader, multi_avg_fn=get_ema_multi_avg_fn(options.average))
         self.state = options.out / "state.pt"
         if self.state.exists():
             saved = torch.load(self.state)
-            self.reader.load_state_dict(load_file(options.out / "reader.safetensors"))
+            self.reader.load_state_dict(saved["reader"])
+            self.averaged.load_state_dict(saved["averaged"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.seconds, self.page, self.step = saved["seconds"], saved["page"], saved["step"]
         self.shape: dict[str, Any] = {
@@ -160,18 +171,25 @@ class Run:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.reader.parameters(), 1.0)
         self.optimizer.step()
+        self.averaged.update_parameters(self.reader)
         self.step += 1
         return loss.item()
 
     def save(self) -> None:
-        """Write what is needed to go on, the weights apart."""
+        """Write the averaged weights, and what is needed to go on."""
         self.options.out.mkdir(parents=True, exist_ok=True)
-        weights = {name: value.contiguous() for name, value in self.reader.state_dict().items()}
+        weights = {name: value.contiguous() for name, value in self.averaged.module.state_dict().items()}
         part = self.options.out / "reader.part"
         save_file(weights, part)
         part.rename(self.options.out / "reader.safetensors")
-        state = {"optimizer": self.optimizer.state_dict()}
-        torch.save(state | {"seconds": self.seconds, "page": self.page, "step": self.step}, self.state)
+        state = {
+            "reader": self.reader.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        part = self.state.with_suffix(".part")
+        torch.save(state | {"seconds": self.seconds, "page": self.page, "step": self.step}, part)
+        part.rename(self.state)
 
     def log(self, **values: Any) -> None:
         """Print and append a line of the log."""
@@ -181,28 +199,12 @@ class Run:
             file.write(line + "\n")
 
 
-def measure(run: Run, pages: list[LabelledTiles]) -> dict[str, float]:
-    """Share of the held-out cells that are read right."""
-    run.reader.eval()
-    counts: Counter[str] = Counter()
-    for page in pages:
-        counts.update(reading_score(run.reader, page))
-    run.reader.train()
-    return {
-        "right": round(counts["right"] / counts["cells"], 4),
-        "right_up_to_3": round(counts["short_right"] / max(1, counts["short"]), 4),
-        "exact": round(counts["exact"] / counts["cells"], 4),
-        "cells": counts["cells"],
-    }
-
-
-def measure_scans(run: Run, folder: Path) -> dict[str, str]:
-    """Count RapidOCR's words of four and more letters on scans, and those of them that are read whole."""
+def scan_pages(run: Run, folder: Path) -> dict[str, tuple[LabelledTiles, list[str]]]:
+    """Return the tiles of scans at every size, and RapidOCR's words of four and more letters on them."""
     from slime_vlm.evaluation.ocr_baseline.reader import OcrReader
 
     ocr = OcrReader(run.options.threads)
-    run.reader.eval()
-    counts = {}
+    scans = {}
     for path in sorted(folder.glob("*.png")):
         image = Image.open(path).convert("RGB")
         words = sorted({word for box in ocr.read(image) for word in re.findall(r"[^\W\d_]{4,}", box.text)})
@@ -218,12 +220,48 @@ def measure_scans(run: Run, folder: Path) -> dict[str, str]:
             seed=0,
             x_height=0.0,
         )
-        read = read_page(run.reader, labelled_tiles(page, **run.shape), whole=True)
-        counts[path.name] = f"{sum(words_found(read, words))} of {len(words)}"
-    return counts
+        for most in run.options.scan_tiles or [run.options.max_tiles]:
+            tiles = labelled_tiles(page, **run.shape | {"max_tiles": most})
+            scans[f"{path.name}, {most} tiles"] = tiles, words
+    return scans
 
 
-def train(run: Run, pages: Pages, heldout: list[LabelledTiles]) -> None:
+class Measurement:
+    """What is measured: held-out pages, and scans if a folder is given."""
+
+    def __init__(self, run: Run) -> None:
+        options = run.options
+        pages = pages_of(options, "heldout", options.heldout_looks)
+        self.reader: PageReader = run.averaged.module
+        self.heldout = [run.labelled(pages, HELDOUT_SEED + k) for k in range(options.eval_pages)]
+        self.scans = scan_pages(run, options.scans) if options.scans else {}
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the share of held-out cells that are read right, and how many of RapidOCR's words are read whole."""
+        counts: Counter[str] = Counter()
+        for page in self.heldout:
+            counts.update(reading_score(self.reader, page))
+        found: dict[str, Any] = {
+            "right": round(counts["right"] / counts["cells"], 4),
+            "right_up_to_3": round(counts["short_right"] / max(1, counts["short"]), 4),
+            "exact": round(counts["exact"] / counts["cells"], 4),
+            "cells": counts["cells"],
+        }
+        for name, (page, words) in self.scans.items():
+            found[name] = f"{sum(words_found(read_page(self.reader, page, whole=True), words))} of {len(words)}"
+        return found
+
+
+def start(run: Run, pages: Pages) -> None:
+    """Set the start of projection and head by some tiles."""
+    rng = np.random.default_rng(run.options.seed)
+    drawn = [run.labelled(pages, seed).chosen(4, rng) for seed in range(FIRST_PAGES)]
+    with torch.no_grad():
+        maps = torch.cat([run.reader.last_map(tiles) for tiles, _, _ in drawn])
+    start_from_tiles(run.reader, maps, torch.cat([ids for _, ids, _ in drawn]))
+
+
+def train(run: Run, pages: Pages, measure: Measurement) -> None:
     """Train until the time is over."""
     options = run.options
     # Tiles of one page are alike: every step takes tiles of several pages. Frozen stages give the same maps every time,
@@ -233,6 +271,8 @@ def train(run: Run, pages: Pages, heldout: list[LabelledTiles]) -> None:
     rng = np.random.default_rng([options.seed, run.page])
     losses: list[float] = []
     measured = run.seconds
+    if run.step == 0:
+        start(run, pages)
     while run.progress < 1:
         started = time.process_time()
         frozen = run.set_rates()
@@ -254,7 +294,7 @@ def train(run: Run, pages: Pages, heldout: list[LabelledTiles]) -> None:
         if run.seconds - measured > 60 * options.eval_minutes or run.progress >= 1:
             measured = run.seconds
             run.save()
-            run.log(loss=round(float(np.mean(losses[-200:])), 3), frozen=frozen, **measure(run, heldout))
+            run.log(loss=round(float(np.mean(losses[-200:])), 3), frozen=frozen, **measure())
 
 
 def main() -> None:
@@ -262,14 +302,12 @@ def main() -> None:
     options = arguments()
     torch.set_num_threads(options.threads)
     run = Run(options)
-    heldout_pages = pages_of(options, "heldout", options.heldout_looks)
-    heldout = [run.labelled(heldout_pages, HELDOUT_SEED + k) for k in range(options.eval_pages)]
-    if not options.eval_only:
-        options.out.mkdir(parents=True, exist_ok=True)
-        train(run, pages_of(options, "train", options.looks), heldout)
-    if options.eval_only or options.scans:
-        scans = measure_scans(run, options.scans) if options.scans else {}
-        run.log(**measure(run, heldout), scans=scans)
+    measure = Measurement(run)
+    if options.eval_only:
+        run.log(**measure())
+        return
+    options.out.mkdir(parents=True, exist_ok=True)
+    train(run, pages_of(options, "train", options.looks), measure)
 
 
 if __name__ == "__main__":

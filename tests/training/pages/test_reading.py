@@ -15,6 +15,7 @@ from slime_vlm.training.pages.reading import (
     labelled_tiles,
     reading_loss,
     reading_score,
+    start_from_tiles,
     start_reading,
 )
 
@@ -90,6 +91,38 @@ def test_heads_look_at_their_part_of_the_surroundings() -> None:
     # Query 27 is in row 3 and column 3 and covers rows and columns 6 and 7 of the features.
     expected = {0: (6, 6), 3: (7, 7), 4: (6, 6), 8: (6, 5), 11: (7, 8)}
     assert {head: divmod(int(scores[head, 27].argmax()), 16) for head in expected} == expected
+
+
+def test_what_a_token_says_at_the_start_is_what_its_cell_shows() -> None:
+    """The values of the attention are not small beside its biases, so tokens of different tiles differ."""
+    torch.manual_seed(0)
+    attention = QueryAttention(num_queries=64, dim=384, num_heads=12)
+    start_reading(attention)
+    with torch.no_grad():
+        tokens = attention(0.3 * torch.randn(8, 256, 384))
+    assert tokens.std(dim=0).mean() > 0.8
+
+
+def test_a_reader_starts_from_the_spread_of_channels_and_the_frequencies_of_characters() -> None:
+    reader = small_reader()
+    page = labelled_tiles(written_page(), **SHAPE)
+    with torch.no_grad():
+        maps = reader.last_map(page.pixels(torch.arange(2)))
+        maps = maps * torch.linspace(0.1, 10, maps.shape[1])[:, None, None] + 3
+        start_from_tiles(reader, maps, page.ids, blank_weight=0.5)
+        mean = maps.mean(dim=(0, 2, 3), keepdim=True).expand_as(maps)
+        features = reader.vision_tower.projection(mean)
+        reader.head[-1].weight.zero_()
+        found = reader(maps)[0, 0].softmax(dim=-1)
+    # The mean of every channel is the zero of the features.
+    assert features.abs().max() < 1e-3
+    # Of 32 cells seven show something, the others count half. Each of the ids counts once more.
+    first = page.ids[:, :, 0, 0].flatten().tolist()
+    total = 7 + 0.5 * 25 + NUM_CHARACTER_IDS
+    assert first.count(0) == 25
+    assert found[0, 0].item() == pytest.approx((25 * 0.5 + 1) / total, rel=1e-4)
+    letter = character_ids("A")[0]
+    assert found[0, letter].item() == pytest.approx(2 / total, rel=1e-4)
 
 
 def test_it_learns_a_page_by_heart() -> None:

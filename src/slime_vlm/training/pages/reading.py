@@ -21,6 +21,7 @@ from slime_vlm.model.recogniser_encoder import RecogniserEncoder
 from slime_vlm.model.tiling import choose_grid, image_to_tile_order, tile_to_image_order
 from slime_vlm.processing.image_processing_slime import cut_views
 from slime_vlm.training.pages.character_cells import (
+    NOTHING,
     NUM_CHARACTER_IDS,
     CharacterCells,
     cells_right,
@@ -100,9 +101,39 @@ def start_reading(attention: QueryAttention, sharpness: float = 35.0) -> None:
                         projection.weight[row, cosine] = math.sin(turn)
                         projection.weight[row + 1, sine] = -math.sin(turn)
             projection.weight.mul_(sharpness**0.5)
-        # Content starts small beside the positions.
+        # Content starts small beside the positions, but not in the values: beside the biases it would be lost there.
         attention.norm_query.weight.fill_(0.05)
         attention.norm_input.weight.fill_(0.05)
+        attention.v_proj.weight.div_(0.05)
+        attention.v_proj.bias.zero_()
+        attention.out_proj.bias.zero_()
+
+
+@torch.no_grad()
+def start_from_tiles(reader: PageReader, last_map: Tensor, ids: Tensor, blank_weight: float = 0.2) -> None:
+    """Fit what is new in a reader to some tiles: the projection to the maps' channels, the head to the characters.
+
+    The projection takes every channel at the same spread about zero. The head begins with each slot's character
+    frequencies, which would otherwise be what the first hundred steps learn.
+
+    Args:
+        reader: A reader that has not been trained.
+        last_map: [T, C_i, h, w], see `PageReader.last_map`.
+        ids: [T, Q, A, slots], see `LabelledTiles`.
+        blank_weight: See `reading_loss`.
+    """
+    std, mean = torch.std_mean(last_map.float(), dim=(0, 2, 3))
+    projection, head = reader.vision_tower.projection, reader.head[-1]
+    assert projection.bias is not None
+    assert isinstance(head, nn.Linear)
+    projection.weight.mul_((std.mean() / (std + 0.01))[:, None, None])
+    projection.bias.copy_(-projection.weight.sum(dim=(2, 3)) @ mean)
+    labels = ids[:, :, 0]
+    cell_weight = torch.where((labels == NOTHING).all(dim=-1), blank_weight, 1.0)
+    counts = torch.ones(reader.slots, NUM_CHARACTER_IDS)
+    for slot in range(reader.slots):
+        counts[slot].index_add_(0, labels[..., slot].flatten(), cell_weight.flatten())
+    head.bias.copy_((counts / counts.sum(dim=-1, keepdim=True)).log().flatten())
 
 
 def reading_loss(logits: Tensor, ids: Tensor, weights: Tensor, blank_weight: float = 0.2) -> Tensor:

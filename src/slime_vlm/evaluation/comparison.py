@@ -60,8 +60,8 @@ def compare_runs(
     shared = [name for name in results[0] if name in results[1]]
     found = [_compare(results[0][name], results[1][name]) for name in shared]
     if report is not None:
-        for path, own, other in ((first, *results), (second, *reversed(results))):
-            for name in sorted(own.keys() - other.keys()):
+        for path, own in zip((first, second), results, strict=True):
+            for name in sorted(own.keys() - shared):
                 report(f"{name} is left out: only {path} has it")
         for name, one in zip(shared, found, strict=True):
             numbers = [len(tasks[name].rows) for tasks in results]

@@ -42,6 +42,14 @@ LONG_FILES = [
         "training/features/test_cache.py",
         "training/pages/test_train_reader.py",
         "test_readme.py",
+        "training/distributed/test_processes_agree.py",
+        "checkpoints/pretrained_parts/test_real_llm.py",
+        "training/reporting/test_stage_report.py",
+        "training/test_models.py",
+        "training/test_few_steps.py",
+        "checkpoints/test_nano.py",
+        "checkpoints/lora/test_peft_folder.py",
+        "test_public_api.py",
     )
 ]
 

@@ -50,6 +50,10 @@ LONG_FILES = [
         "checkpoints/test_nano.py",
         "checkpoints/lora/test_peft_folder.py",
         "test_public_api.py",
+        "training/distributed/test_uneven_processes.py",
+        "training/test_data_changes.py",
+        "training/test_packing.py",
+        "test_examples.py",
     )
 ]
 

@@ -213,8 +213,9 @@ def test_nesting_too_deep_is_one_line(depth: int, tmp_path: Path) -> None:
     nested = '{"conversations": ' + "[" * depth + "]" * depth + "}"
     (tmp_path / "a.jsonl").write_text(f"{nested}\n")
     source = open_source(tmp_path / "a.jsonl")
-    with pytest.raises(DataError, match="this line is not JSON"):
+    # Python 3.13 reads deeper than 3.11. The record is then refused for its form.
+    with pytest.raises(DataError, match=r"this line is not JSON|has no 'conversations'"):
         source[0]
     (tmp_path / "b.json").write_text(f"[{nested}]")
-    with pytest.raises(DataError, match="is not JSON"):
-        open_source(tmp_path / "b.json")
+    with pytest.raises(DataError, match=r"is not JSON|has no 'conversations'"):
+        open_source(tmp_path / "b.json")[0]

@@ -20,6 +20,7 @@ from slime_vlm.cli.merge import merge
 from slime_vlm.cli.new import new
 from slime_vlm.cli.pages import pages
 from slime_vlm.cli.recipes import app as recipes
+from slime_vlm.cli.serve import serve
 from slime_vlm.cli.train import train
 from slime_vlm.quiet import quiet_bitsandbytes
 
@@ -42,6 +43,7 @@ app.command(no_args_is_help=True)(pages)
 app.command(no_args_is_help=True)(convert)
 app.command(no_args_is_help=True)(merge)
 app.command(no_args_is_help=True)(new)
+app.command()(serve)
 app.add_typer(data, name="data")
 app.add_typer(evaluate, name="eval")
 app.add_typer(recipes, name="recipes")
@@ -61,6 +63,10 @@ _EXTRA_OF_MODULE = {
     "datasets": "data",
     "rapidfuzz": "eval",
     "openpyxl": "eval",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "prometheus_client": "serve",
+    "pydantic_settings": "serve",
 }
 
 

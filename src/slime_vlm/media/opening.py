@@ -7,9 +7,11 @@ package in the extra of `pyproject.toml`.
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -136,24 +138,47 @@ def is_video(file: str | Path) -> bool:
         return False
 
 
-def open_image_bytes(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image_bytes(
+    content: bytes,
+    name: str,
+    max_pixels: int = MAX_PIXELS,
+    *,
+    page: int | None = None,
+    dpi: float = DPI,
+    window: Window | None = None,
+) -> Image.Image:
     """Open an image from memory. As for downloads, Pillow tries common formats only.
 
     Args:
         content: The bytes of the file.
         name: The name that messages use.
         max_pixels: As for `open_image`.
+        page: The page or frame, counted from 1. None selects the first.
+        dpi: As for `open_image`.
+        window: As for `open_image`.
 
     Raises:
         MediaError: The content is empty, not an image, damaged, or larger than `max_pixels`.
     """
     if not content:
         raise MediaError(f"{name}: it is empty, expected an image")
+    with _as_file(content) as file:
+        return _read_image(Request(file, name, page, max_pixels, dpi, window, untrusted=True))
+
+
+@contextmanager
+def _as_file(content: bytes) -> Iterator[Path]:
+    """Give bytes a path, since some readers accept only files. On Linux they stay in memory."""
+    if hasattr(os, "memfd_create") and Path("/proc/self/fd").is_dir():
+        with os.fdopen(os.memfd_create("image"), "wb") as memory:
+            memory.write(content)
+            memory.flush()
+            yield Path(f"/proc/self/fd/{memory.fileno()}")
+        return
     with tempfile.TemporaryDirectory(prefix="slime-") as folder:
-        # Some readers accept only files.
         target = Path(folder) / "image"
         target.write_bytes(content)
-        return _read_image(Request(target, name, max_pixels=max_pixels, untrusted=True))
+        yield target
 
 
 def check_spec(spec: str | Path, allow_url: bool = False) -> tuple[str, int | None]:

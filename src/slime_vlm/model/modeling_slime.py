@@ -135,12 +135,12 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
         passed_on = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
         if loss_only and labels is not None:
             hidden, merged_labels = outputs.last_hidden_state, outputs.labels
-            labelled_loss = text_loss(self._logits, hidden, merged_labels, num_items_in_batch, together=self.training)
+            labelled_loss = text_loss(self.logits_of, hidden, merged_labels, num_items_in_batch, together=self.training)
             return _as_requested(SlimeCausalLMOutput(loss=labelled_loss, **passed_on), return_dict)
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         # The loss needs all positions, whatever the caller keeps.
         hidden = outputs.last_hidden_state if labels is not None else outputs.last_hidden_state[:, keep]
-        logits, loss = self._logits(hidden), None
+        logits, loss = self.logits_of(hidden), None
         if labels is not None:
             if num_items_in_batch is None:
                 # Rows without any label have a loss of 0, as with `loss_only`; a mean over no token would be NaN.
@@ -153,7 +153,8 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
             )
         return _as_requested(SlimeCausalLMOutput(loss=loss, logits=logits, **passed_on), return_dict)
 
-    def _logits(self, hidden: Tensor) -> Tensor:
+    def logits_of(self, hidden: Tensor) -> Tensor:
+        """Compute logits [..., vocabulary] of hidden states [..., D] of the language model."""
         logits: Tensor = self.lm_head(hidden)
         bound = getattr(self.config.text_config, "final_logit_softcapping", None)
         # Gemma 2 bounds its logits after the head. That changes sampling and the loss, but not greedy answers.

@@ -198,6 +198,25 @@ class SlimeModel(SlimeSelection):
             embeddings = fill_placeholders(embeddings, filled, features[feature_index.gather(1, token_index)[filled]])
         return merged, embeddings * merged.attention_mask[..., None], details
 
+    def merge_prompt(
+        self, input_ids: Tensor, vision_tokens: Sequence[VisionTokens], kept_local_tokens: Sequence[Tensor]
+    ) -> tuple[MergedRows, Tensor]:
+        """Drop local tokens from one prompt [1, C] and embed the rest, for callers that run the language model.
+
+        Args:
+            input_ids: [1, C] with one placeholder per image token before selection.
+            vision_tokens: Tokens of every image.
+            kept_local_tokens: [L] bool per image.
+
+        Returns:
+            The merged row, and its embeddings [1, S, D].
+        """
+        real = torch.ones_like(input_ids)
+        merged, embeddings, _ = self._merge(
+            input_ids, real, vision_tokens, kept_local_tokens, None, None, None, None, "right"
+        )
+        return merged, embeddings
+
     def forward(
         self,
         input_ids: Tensor | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import torch
@@ -131,6 +131,24 @@ class SlimeVision(SlimePreTrainedModel):
         Raises:
             InputError: The number of views does not fit the grid.
         """
+        steps = self.encode_steps(chunks, grid)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                tokens: VisionTokens = done.value
+                return tokens
+
+    def encode_steps(self, chunks: Iterable[Tensor], grid: tuple[int, int]) -> Generator[None, None, VisionTokens]:
+        """Do what `encode_stream` does, and pause after every chunk. A server runs other work in between.
+
+        Args:
+            chunks: See `encode_stream`.
+            grid: See `encode_stream`.
+
+        Returns:
+            The generator returns the tokens of the image.
+        """
         views, (rows, cols) = self.config.views, grid
         expected = {"global": 1, "local": rows * cols, "both": 1 + rows * cols}[views]
         is_global = torch.arange(expected) < (views != "local")
@@ -143,6 +161,7 @@ class SlimeVision(SlimePreTrainedModel):
                 global_tokens, gates = adapted[0], None if weights is None else weights[0]
             if len(tile_features):
                 tiles.add(self.compress_tiles(tile_features))
+            yield
         return VisionTokens(grid, gates, global_tokens, None if views == "global" else tiles.tokens())
 
     def encode_frames(self, pixel_values: Tensor, grid: tuple[int, int]) -> VisionTokens:

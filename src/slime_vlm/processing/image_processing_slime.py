@@ -264,14 +264,14 @@ class SlimeImageProcessor(HubMixin, PilBackend):
         opened = image if isinstance(image, TiledImage) else as_rgb(image)
         cut = cut_views(opened, self.grid(opened.height, opened.width), self.resample, views, self.resize_backend)
         while chunk := list(islice(cut, views_per_chunk)):
-            yield self._normalised(chunk)
+            yield self.pixel_values(chunk)
 
     def frame_views(self, frames: Sequence[ImageInput]) -> Tensor:
         """Squash every frame of a video to one view: [F, 3, P, P]."""
         scalings = (_scaling(as_rgb(frame), self.resample, self.resize_backend) for frame in frames)
-        return self._normalised([scale(self.view_size, self.view_size) for scale in scalings])
+        return self.pixel_values([scale(self.view_size, self.view_size) for scale in scalings])
 
-    def _normalised(self, views: Sequence[np.ndarray]) -> Tensor:
+    def pixel_values(self, views: Sequence[np.ndarray]) -> Tensor:
         """Convert views [P, P, 3] uint8 to the input of the vision encoder, [v, 3, P, P]."""
         pixels = np.stack(views).transpose(0, 3, 1, 2).astype(np.float32, order="C")
         normalise(

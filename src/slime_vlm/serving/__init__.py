@@ -1,0 +1,1 @@
+"""The server: SliME behind the API of OpenAI, with continuous batching (extra `serve`)."""

@@ -1,0 +1,121 @@
+"""A pool of processes that decode images. One that dies, hangs or takes too much memory costs one image."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+from multiprocessing.connection import Connection
+
+import numpy as np
+
+from slime_vlm.errors import MediaError
+from slime_vlm.serving.decoding_worker import DecodeOptions, run_worker
+from slime_vlm.serving.jobs import Views
+from slime_vlm.serving.metrics import Metrics
+
+_MODULE = "slime_vlm.serving.decoding_worker"
+
+
+class _Worker:
+    def __init__(self, memory_mb: int) -> None:
+        # A server process that has imported everything and nothing else forks the workers: within milliseconds, and
+        # without the model, its threads or a GPU in them.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([_MODULE])
+        ours, theirs = context.Pipe()
+        self.connection: Connection = ours
+        self.process = context.Process(target=run_worker, args=(theirs, memory_mb), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def call(self, options: bytes, content: bytes, timeout: float) -> tuple[bytes, bytes]:
+        """Send an image, and return header and pixels.
+
+        Raises:
+            TimeoutError: It took too long.
+            OSError: The process has died.
+        """
+        try:
+            self.connection.send_bytes(options)
+            self.connection.send_bytes(content)
+            if not self.connection.poll(timeout):
+                raise TimeoutError
+            return self.connection.recv_bytes(), self.connection.recv_bytes()
+        except EOFError as error:
+            raise ConnectionResetError from error
+
+    def kill(self) -> None:
+        self.connection.close()
+        self.process.kill()
+        self.process.join()
+
+
+class DecoderPool:
+    """Processes that decode images and cut them into views.
+
+    Args:
+        num_workers: Number of processes.
+        memory_mb: Memory of each.
+        timeout: Seconds that an image may take.
+        metrics: Counters of the server.
+    """
+
+    def __init__(self, num_workers: int, memory_mb: int, timeout: float, metrics: Metrics) -> None:
+        self._num_workers, self._memory_mb, self._timeout = num_workers, memory_mb, timeout
+        self._metrics = metrics
+        self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
+        self._workers: set[_Worker] = set()
+
+    @property
+    def pids(self) -> list[int]:
+        """Ids of the processes."""
+        return [worker.process.pid for worker in self._workers if worker.process.pid is not None]
+
+    async def start(self) -> None:
+        """Start all processes."""
+        for _ in range(self._num_workers):
+            await self._add()
+
+    async def stop(self) -> None:
+        """End all processes."""
+        for worker in self._workers:
+            worker.kill()
+        self._workers.clear()
+
+    async def decode(self, content: bytes, options: DecodeOptions) -> Views:
+        """Decode an image as soon as a process is idle.
+
+        Raises:
+            MediaError: The image cannot be read, takes too long, or has killed the process.
+        """
+        worker = await self._idle.get()
+        call = asyncio.ensure_future(asyncio.to_thread(worker.call, options.to_json(), content, self._timeout))
+        # The process finishes its image even if the client has gone, and is idle again only then.
+        call.add_done_callback(lambda done: asyncio.ensure_future(self._release(worker, done)))
+        try:
+            header, pixels = await asyncio.shield(call)
+        except TimeoutError:
+            raise MediaError(f"image: it took longer than {self._timeout:g} seconds to decode") from None
+        except OSError:
+            raise MediaError("image: the process that decodes it has died, as damaged files may cause") from None
+        found = json.loads(header)
+        if "error" in found:
+            raise MediaError(str(found["error"]))
+        height, width = found["size"]
+        views = np.frombuffer(pixels, np.uint8).reshape(found["shape"])
+        return Views((int(height), int(width)), views, float(found["seconds"]))
+
+    async def _release(self, worker: _Worker, call: asyncio.Future[tuple[bytes, bytes]]) -> None:
+        if call.cancelled() or call.exception() is not None:
+            self._workers.discard(worker)
+            worker.kill()
+            self._metrics.lost_decoders.inc()
+            await self._add()
+        else:
+            self._idle.put_nowait(worker)
+
+    async def _add(self) -> None:
+        worker = await asyncio.to_thread(_Worker, self._memory_mb)
+        self._workers.add(worker)
+        self._idle.put_nowait(worker)

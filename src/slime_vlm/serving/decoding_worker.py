@@ -1,0 +1,87 @@
+"""The process that decodes images: it takes files that nobody vouches for, and has neither the model nor secrets.
+
+Messages are plain bytes in both directions, so that a damaged process cannot hand objects to the server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import time
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+
+import numpy as np
+
+from slime_vlm.errors import MediaError, one_line
+from slime_vlm.media import Window, open_image_bytes
+from slime_vlm.model.tiling import choose_grid
+from slime_vlm.processing.image_processing_slime import cut_views
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How to read an image and cut it into views. See `media.open_image` and `cut_views`."""
+
+    view_size: int
+    max_tiles: int
+    views: str
+    resample: int
+    resize_backend: str
+    max_pixels: int
+    page: int | None
+    dpi: float
+    window: str | None
+
+    def to_json(self) -> bytes:
+        """Return the options as bytes."""
+        return json.dumps(asdict(self)).encode()
+
+
+def run_worker(connection: Connection, memory_mb: int) -> None:
+    """Decode images until the connection ends.
+
+    Args:
+        connection: Gives options and a file, and takes a header and the views, uint8.
+        memory_mb: Limit on the memory of this process.
+    """
+    limit = memory_mb << 20
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.nice(5)
+    while True:
+        try:
+            options, content = connection.recv_bytes(), connection.recv_bytes()
+        except EOFError:
+            return
+        start, pixels = time.perf_counter(), b""
+        header: dict[str, object]
+        try:
+            size, views = decode(content, DecodeOptions(**json.loads(options)))
+            header = {"size": size, "shape": views.shape, "seconds": time.perf_counter() - start}
+            pixels = views.tobytes()
+        except MediaError as error:
+            header = {"error": str(error)}
+        except MemoryError:
+            header = {"error": "the image needs more memory than the server gives to one image"}
+        except Exception as error:
+            header = {"error": f"the image cannot be read ({one_line(error)})"}
+        connection.send_bytes(json.dumps(header).encode())
+        connection.send_bytes(pixels)
+
+
+def decode(content: bytes, options: DecodeOptions) -> tuple[tuple[int, int], np.ndarray]:
+    """Decode a file and cut it into views.
+
+    Returns:
+        (height, width) of the image, and its views, uint8 [v, P, P, 3].
+
+    Raises:
+        MediaError: See `media.open_image_bytes`.
+    """
+    window = None if options.window is None else Window.parse(options.window)
+    image = open_image_bytes(content, "image", options.max_pixels, page=options.page, dpi=options.dpi, window=window)
+    grid = choose_grid(image.height, image.width, options.view_size, options.max_tiles)
+    views = cut_views(image, grid, options.resample, options.views, options.resize_backend)
+    return (image.height, image.width), np.stack(list(views))

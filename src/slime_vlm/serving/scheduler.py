@@ -1,0 +1,435 @@
+"""Continuous batching: answers are decoded together, requests join between steps and leave when they are done.
+
+A step does at most one unit of work for a request that has no token yet (a chunk of views for the encoder, or a chunk
+of a prompt for the language model), then decodes one token for every answer under way. So a long image delays the
+others by one unit at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache
+
+from slime_vlm.errors import ConfigError, InputError, SlimeError
+from slime_vlm.inference.answering import EncodedImage
+from slime_vlm.model.cache_name import CACHE
+from slime_vlm.model.outputs import VisionTokens
+from slime_vlm.model.question_selector import keep_most_probable
+from slime_vlm.model.tiling import choose_grid
+from slime_vlm.serving.encoder_cache import CachedImage, EncoderCache, Prefix
+from slime_vlm.serving.jobs import Done, Failed, Job, JobImage, Started, Text, Usage
+from slime_vlm.serving.metrics import Metrics
+from slime_vlm.serving.sampling import Sampler
+from slime_vlm.serving.settings import Settings
+from slime_vlm.serving.slots import SlotCache
+from slime_vlm.serving.text_output import TextOutput
+
+if TYPE_CHECKING:
+    from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
+    from slime_vlm.processing.processing_slime import SlimeProcessor
+
+_Layers = list[tuple[Tensor, Tensor]]
+
+
+@dataclass(eq=False)
+class _Row:
+    """An answer under way. Its index in the list of rows is its slot."""
+
+    job: Job
+    usage: Usage
+    output: TextOutput
+    sampler: Sampler
+    limit: int
+    token: int
+    position: int
+    start: float
+
+
+class Scheduler:
+    """Owns the model. All methods but `__init__` belong to one thread.
+
+    Args:
+        model: The model.
+        processor: Its processor.
+        cache: Encoded images.
+        settings: Settings of the server.
+        metrics: Counters of the server.
+
+    Raises:
+        ConfigError: The language model is of a kind that the scheduler cannot run.
+    """
+
+    def __init__(
+        self,
+        model: SlimeForConditionalGeneration,
+        processor: SlimeProcessor,
+        cache: EncoderCache,
+        settings: Settings,
+        metrics: Metrics,
+    ) -> None:
+        self.model, self.processor, self.cache = model, processor, cache
+        self.settings, self.metrics = settings, metrics
+        self.max_length = _longest_row(model.config, settings.max_length)
+        self.waiting: deque[Job] = deque()
+        self.slots = SlotCache(settings.slots, self.max_length)
+        self._starting: dict[Job, Iterator[bool | None]] = {}
+        self._is_prefill: dict[Job, bool] = {}
+        self._rows: list[_Row] = []
+        self._last_was_prefill = False
+        ends = model.generation_config.eos_token_id
+        self._ends = set(ends if isinstance(ends, list) else [] if ends is None else [ends])
+
+    @property
+    def num_running(self) -> int:
+        """Number of requests that have a slot."""
+        return len(self._starting) + len(self._rows)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.waiting or self._starting or self._rows)
+
+    def step(self) -> None:
+        """Do a unit of work for a starting request, and decode one token for every answer under way."""
+        with torch.inference_mode():
+            self._drop_given_up()
+            while self.waiting and self.num_running < self.settings.slots:
+                job = self.waiting.popleft()
+                job.seconds["queue"] = time.perf_counter() - job.arrival
+                self._starting[job] = self._start(job)
+                self._advance(job)
+            if self._starting:
+                # Requests take turns between encoding and prefill: neither kind waits for all of the other.
+                turn = [job for job in self._starting if self._is_prefill[job] != self._last_was_prefill]
+                job = (turn or list(self._starting))[0]
+                self._last_was_prefill = self._is_prefill[job]
+                self._advance(job)
+            if self._rows:
+                self._decode()
+        self.metrics.waiting.set(len(self.waiting))
+        self.metrics.running.set(self.num_running)
+
+    def fail_all(self, message: str) -> None:
+        """Fail every request, after an error that may have damaged the state of all."""
+        for job in [*self.waiting, *self._starting, *(row.job for row in self._rows)]:
+            job.emit(Failed(500, message))
+        self.waiting.clear()
+        self._starting.clear()
+        self._rows.clear()
+        self.slots.clear()
+
+    def _drop_given_up(self) -> None:
+        now = time.monotonic()
+        late = Failed(
+            504, f"the request took longer than {self.settings.timeout:g} seconds; try again later", "timeout"
+        )
+
+        def is_over(job: Job) -> bool:
+            if not job.cancelled and now > job.deadline:
+                job.emit(late)
+                job.cancelled = True
+            return job.cancelled
+
+        if any(is_over(job) for job in self.waiting):
+            self.waiting = deque(job for job in self.waiting if not job.cancelled)
+        for job in [job for job in self._starting if is_over(job)]:
+            self._starting.pop(job).close()  # type: ignore[attr-defined]
+        for index in reversed(range(len(self._rows))):
+            if is_over(self._rows[index].job):
+                self._leave(index)
+
+    def _advance(self, job: Job) -> None:
+        """Run a starting request up to its next unit of work."""
+        try:
+            self._is_prefill[job] = bool(next(self._starting[job]))
+            return
+        except StopIteration:
+            pass
+        except SlimeError as error:
+            too_long = isinstance(error, _TooLong)
+            job.emit(Failed(400, str(error), "context_length_exceeded" if too_long else None))
+        except torch.OutOfMemoryError:
+            job.emit(Failed(503, "the server's memory does not suffice for this request now; try again later"))
+        del self._starting[job]
+
+    # The start of a request ----------------------------------------------------------------------------------------
+
+    def _start(self, job: Job) -> Iterator[bool | None]:
+        """Encode, select and prefill a request, up to its first token. Pauses before every unit: True for a prefill."""
+        for image in job.images:
+            if image.cached is None:
+                yield False
+                # Another request may have encoded it meanwhile.
+                image.cached = self.cache.get(image.key)
+            if image.cached is None:
+                started = time.perf_counter()
+                image.cached = yield from self._encode(image)
+                self.cache.put(image.key, image.cached)
+                job.seconds["encode"] = job.seconds.get("encode", 0.0) + time.perf_counter() - started
+                self.metrics.encoded.inc()
+            image.views = None
+        yield True
+        start = time.perf_counter()
+        ids, tokens, kept, explained = self._select(job)
+        job.seconds["select"] = time.perf_counter() - start
+        merged, embeddings = self.model.model.merge_prompt(ids, tokens, kept)
+        usage = _count(self.model.config.image_token_id, ids, tokens, kept)
+        limit = self._limit(job, ids.shape[1], usage.prompt)
+        layers, cached = self._known_prefix(job, ids)
+        start = time.perf_counter()
+        prefill = self._prefill(embeddings, merged.position_ids, layers, cached)
+        while True:
+            try:
+                next(prefill)
+            except StopIteration as done:
+                hidden, layers = done.value
+                break
+            yield True
+        self._keep_prefix(job, ids, layers)
+        job.seconds["prefill"] = time.perf_counter() - start
+        row = _Row(
+            job,
+            replace(usage, cached=cached),
+            TextOutput(self.processor.tokenizer, job.stops),
+            Sampler(job.sampling),
+            limit,
+            token=0,
+            position=int(merged.position_ids[0, -1]),
+            start=time.perf_counter(),
+        )
+        self.metrics.first_token.observe(row.start - job.arrival)
+        job.emit(Started(row.usage, explained))
+        token = row.sampler.choose(self._logits(hidden))[0]
+        if not self._take(row, token):
+            self._rows.append(row)
+            self.slots.join(layers)
+
+    def _encode(self, image: JobImage) -> Iterator[Any]:
+        """Encode an image, and pause after every chunk of views. The generator returns the `CachedImage`."""
+        assert image.views is not None
+        model, processor = self.model, self.processor.image_processor
+        views_at_once = 1 if model.device.type == "cpu" else model.config.views_per_chunk
+        pixels, size = image.views.pixels, image.views.size
+        chunks = (
+            processor.pixel_values(list(pixels[start : start + views_at_once])).to(model.device, model.dtype)
+            for start in range(0, len(pixels), views_at_once)
+        )
+        grid = choose_grid(*size, processor.view_size, image.max_tiles)
+        if image.global_only:
+            tokens = self._global_tokens(next(chunks))
+        else:
+            tokens = yield from model.model.encode_steps(chunks, (grid.rows, grid.cols))
+        return CachedImage(EncodedImage(model, self.processor, grid, tokens, {}), size)
+
+    def _global_tokens(self, pixels: Tensor) -> VisionTokens:
+        """Return the tokens of a global view, with one tile of which no token will be kept."""
+        adapted, gates = self.model.model.adapt_global(self.model.model.encode_views(pixels))
+        num_local = self.model.config.token_layout.num_local_tokens(1, 1)
+        local = adapted.new_zeros(num_local, adapted.shape[-1]) if num_local else None
+        return VisionTokens((1, 1), None if gates is None else gates[0], adapted[0], local)
+
+    def _select(self, job: Job) -> tuple[Tensor, list[VisionTokens], list[Tensor], list[dict[str, Any]]]:
+        """Write the prompt and select its local tokens.
+
+        Returns:
+            Token ids [1, C], and of every image its tokens, its kept local tokens [L] and what a user may know of it.
+        """
+        images = [image.cached for image in job.images if image.cached is not None]
+        tokens = [image.encoded.tokens for image in images]
+        prompt = self.processor.apply_chat_template(
+            list(job.messages),
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            processor_kwargs={"image_grids": [part.grid for part in tokens], "batch_layout": "views"},
+        )
+        prompt = {name: value.to(self.model.device) for name, value in dict(prompt).items()}
+        ids: Tensor = prompt["input_ids"]
+        selection = self.model.select(tokens, **prompt) if tokens else None
+        chosen, explained = [], []
+        for index, (source, image) in enumerate(zip(job.images, images, strict=True)):
+            length = image.encoded.tokens.num_local_tokens
+            kept = torch.ones(length, dtype=torch.bool, device=ids.device)
+            scores = None
+            if source.global_only:
+                kept = torch.zeros_like(kept)
+            elif selection is not None:
+                kept = selection.kept[index, :length]
+                if self.model.config.scores_tokens:
+                    scores = selection.scores[index, :length]
+                    if job.max_local_tokens is not None or job.selector_top_p is not None:
+                        probs, count = (
+                            selection.probs[index : index + 1, :length],
+                            kept.new_tensor([length], dtype=torch.long),
+                        )
+                        kept = keep_most_probable(probs, count, job.selector_top_p or 1.0, job.max_local_tokens)[0]
+            chosen.append(kept)
+            explained.append(_explain(image, kept, scores))
+        return ids, tokens, chosen, explained
+
+    def _limit(self, job: Job, num_before: int, num_after: int) -> int:
+        """Return the length of the longest answer that fits."""
+        length = num_before if self.model.config.keep_position_ids else num_after
+        room = self.max_length - length
+        wanted = job.max_new_tokens
+        if room < (wanted or 1):
+            answer = "one token of the answer" if wanted is None else f"{wanted:,} tokens of the answer"
+            raise _TooLong(
+                f"the prompt has {length:,} tokens, and with {answer} it passes the limit of {self.max_length:,}; "
+                "shorten it, or lower max_tokens, slime.max_tiles or slime.max_local_tokens"
+            )
+        return min(room, self.settings.max_tokens, wanted or room)
+
+    def _known_prefix(self, job: Job, ids: Tensor) -> tuple[_Layers, int]:
+        """Return keys and values of the beginning of a prompt that its first image holds, and their number."""
+        prefix = job.images[0].cached.prefix if job.images and job.images[0].cached else None
+        if prefix is None or tuple(ids[0, : len(prefix.input_ids)].tolist()) != prefix.input_ids:
+            return [], 0
+        return list(prefix.layers), len(prefix.input_ids)
+
+    def _keep_prefix(self, job: Job, ids: Tensor, layers: _Layers) -> None:
+        """Keep what does not depend on the question for the next one about the same image."""
+        if not job.images or job.images[0].cached is None:
+            return
+        layout = self.processor.token_layout
+        first = int((ids[0] == self.processor.image_token_id).nonzero()[0])
+        length = first + layout.num_global_tokens + layout.num_separators
+        image, known = job.images[0].cached, tuple(ids[0, :length].tolist())
+        if length and (image.prefix is None or image.prefix.input_ids != known):
+            cut = tuple((keys[:, :, :length].clone(), values[:, :, :length].clone()) for keys, values in layers)
+            image.prefix = Prefix(known, cut)
+            self.cache.put(job.images[0].key, image)
+
+    def _prefill(self, embeddings: Tensor, positions: Tensor, layers: _Layers, cached: int) -> Iterator[Any]:
+        """Run the language model over a prompt [1, S, D] in chunks, and pause between them.
+
+        The generator returns the last hidden state [1, D], and keys and values of all layers.
+        """
+        cache = DynamicCache()
+        for index, (keys, values) in enumerate(layers):
+            cache.update(keys, values, index)
+        length, size = embeddings.shape[1], self.settings.prefill_chunk
+        hidden = embeddings
+        for start in range(cached, length, size):
+            if start > cached:
+                yield
+            end = min(start + size, length)
+            hidden = self.model.model.language_model(
+                inputs_embeds=embeddings[:, start:end],
+                attention_mask=torch.ones(1, end, dtype=torch.long, device=embeddings.device),
+                position_ids=positions[:, start:end],
+                use_cache=True,
+                **{CACHE: cache},
+            ).last_hidden_state
+        return hidden[:, -1], [(layer.keys, layer.values) for layer in cache.layers]
+
+    # Decoding ------------------------------------------------------------------------------------------------------
+
+    def _decode(self) -> None:
+        """Decode one token for every row."""
+        device = self.model.device
+        ids = torch.tensor([[row.token] for row in self._rows], device=device)
+        embeddings = self.model.get_input_embeddings()(ids)
+        for row in self._rows:
+            row.position += 1
+        hidden = self.model.model.language_model(
+            inputs_embeds=embeddings,
+            attention_mask=self.slots.begin_step(embeddings.dtype),
+            position_ids=torch.tensor([[row.position] for row in self._rows], device=device),
+            use_cache=True,
+            **{CACHE: self.slots},
+        ).last_hidden_state
+        logits = self._logits(hidden[:, -1])
+        greedy = logits.argmax(dim=-1).tolist()
+        for index in reversed(range(len(self._rows))):
+            row = self._rows[index]
+            is_drawn = row.job.sampling.temperature > 0
+            token = row.sampler.choose(logits[index : index + 1])[0] if is_drawn else greedy[index]
+            if self._take(row, token):
+                self._leave(index)
+        self.metrics.steps.inc()
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Return logits [rows, vocabulary]. The image placeholder is not text, so it is never chosen."""
+        logits = self.model.logits_of(hidden).float()
+        if self.model.config.image_token_id < logits.shape[-1]:
+            logits[:, self.model.config.image_token_id] = -torch.inf
+        return logits
+
+    def _take(self, row: _Row, token: int) -> bool:
+        """Add a token to an answer, and return whether it was the last one."""
+        row.token = token
+        row.usage = replace(row.usage, new=row.usage.new + 1)
+        self.metrics.tokens.inc()
+        is_end = token in self._ends
+        text = "" if is_end else row.output.push(token)
+        reason = "stop" if is_end or row.output.stopped else "length" if row.usage.new >= row.limit else None
+        if reason is not None:
+            text += row.output.finish()
+            reason = "stop" if row.output.stopped else reason
+        if text:
+            row.job.emit(Text(text))
+        if reason is None:
+            return False
+        row.job.seconds["decode"] = time.perf_counter() - row.start
+        row.job.emit(Done(reason, row.usage, row.job.seconds))
+        return True
+
+    def _leave(self, index: int) -> None:
+        """Free the slot of a row. The last row moves into it."""
+        last = self._rows.pop()
+        if index < len(self._rows):
+            self._rows[index] = last
+        self.slots.leave(index)
+
+
+class _TooLong(InputError):
+    """A prompt that does not fit."""
+
+
+def _longest_row(config: Any, wanted: int) -> int:
+    """Return the longest row that the language model takes, at most the wanted one."""
+    text = config.text_config
+    kinds = set(getattr(text, "layer_types", None) or ["full_attention"]) - {"full_attention", "sliding_attention"}
+    if kinds:
+        raise ConfigError(f"the language model has layers of kind {', '.join(kinds)}, which the server does not run")
+    limits = [wanted, config.max_sequence_length, getattr(text, "max_position_embeddings", None)]
+    if getattr(text, "use_sliding_window", True):
+        # Within the window all layers see everything.
+        limits.append(getattr(text, "sliding_window", None))
+    return min(limit for limit in limits if limit)
+
+
+def _count(image_token_id: int, ids: Tensor, tokens: list[VisionTokens], kept: list[Tensor]) -> Usage:
+    num_separators = int((ids == image_token_id).sum()) - sum(
+        part.num_local_tokens + (0 if part.global_tokens is None else len(part.global_tokens)) for part in tokens
+    )
+    return Usage(
+        text=int((ids != image_token_id).sum()) + num_separators,
+        global_=sum(0 if part.global_tokens is None else len(part.global_tokens) for part in tokens),
+        local_before=sum(part.num_local_tokens for part in tokens),
+        local=sum(int(mask.sum()) for mask in kept),
+    )
+
+
+def _explain(image: CachedImage, kept: Tensor, scores: Tensor | None) -> dict[str, Any]:
+    """Describe what was kept of an image. Tokens are counted row by row over the tiles."""
+    encoded, grid = image.encoded, image.encoded.grid
+    selection = encoded.local_selection(kept, scores)
+    return {
+        "size": image.size,
+        "grid": [grid.rows, grid.cols],
+        "tile_side": selection.tile_side,
+        "view_size": grid.view_size,
+        "placed": {"top": grid.top, "left": grid.left, "height": grid.scaled_height, "width": grid.scaled_width},
+        "tokens": {"global": encoded.num_global, "local": selection.kept.size, "kept": int(selection.kept.sum())},
+        "kept": selection.kept.nonzero()[0].tolist(),
+        "scores": None if selection.scores is None else [round(float(score), 5) for score in selection.scores],
+    }

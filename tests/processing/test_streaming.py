@@ -13,9 +13,10 @@ from slime_vlm.errors import ConfigError, InputError
 from slime_vlm.inference import answering
 from slime_vlm.model.local_compressor import TileMap, stitch_tiles
 from slime_vlm.model.tiling import choose_grid, fit_to_grid
-from slime_vlm.processing import image_processing_slime
+from slime_vlm.processing import view_cutting
 from slime_vlm.processing.banded_resize import RowBands
-from slime_vlm.processing.image_processing_slime import SlimeImageProcessor, cut_views
+from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
+from slime_vlm.processing.view_cutting import cut_views
 from tests.conftest import tiny_model
 from tests.tiny_reader import tiny_reader
 
@@ -47,15 +48,15 @@ def test_streamed_pixels_are_those_of_a_call(size: tuple[int, int], views: str, 
     processor = SlimeImageProcessor(view_size=28, max_tiles=150)
     whole = processor(noise(*size), return_tensors="pt")["pixel_values"]
     wanted = {"both": whole, "global": whole[:1], "local": whole[1:]}[views]
-    for limit in (0, image_processing_slime.WHOLE_PIXELS):
-        monkeypatch.setattr(image_processing_slime, "WHOLE_PIXELS", limit)
+    for limit in (0, view_cutting.WHOLE_PIXELS):
+        monkeypatch.setattr(view_cutting, "WHOLE_PIXELS", limit)
         chunks = list(processor.stream_views(noise(*size), 8, views))
         assert max(len(chunk) for chunk in chunks) <= 8
         assert torch.equal(torch.cat(chunks), wanted)
 
 
 def test_other_filters_are_left_to_pillow(monkeypatch) -> None:
-    monkeypatch.setattr(image_processing_slime, "WHOLE_PIXELS", 0)
+    monkeypatch.setattr(view_cutting, "WHOLE_PIXELS", 0)
     image, grid = noise(90, 80), choose_grid(90, 80, 28)
     first_tile = list(cut_views(image, grid, Image.Resampling.BILINEAR))[1]
     scaled = image.resize((grid.scaled_width, grid.scaled_height), Image.Resampling.BILINEAR)

@@ -7,11 +7,9 @@ package in the extra of `pyproject.toml`.
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -162,23 +160,11 @@ def open_image_bytes(
     """
     if not content:
         raise MediaError(f"{name}: it is empty, expected an image")
-    with _as_file(content) as file:
-        return _read_image(Request(file, name, page, max_pixels, dpi, window, untrusted=True))
-
-
-@contextmanager
-def _as_file(content: bytes) -> Iterator[Path]:
-    """Give bytes a path, since some readers accept only files. On Linux they stay in memory."""
-    if hasattr(os, "memfd_create") and Path("/proc/self/fd").is_dir():
-        with os.fdopen(os.memfd_create("image"), "wb") as memory:
-            memory.write(content)
-            memory.flush()
-            yield Path(f"/proc/self/fd/{memory.fileno()}")
-        return
     with tempfile.TemporaryDirectory(prefix="slime-") as folder:
+        # Some readers accept only files.
         target = Path(folder) / "image"
         target.write_bytes(content)
-        yield target
+        return _read_image(Request(target, name, page, max_pixels, dpi, window, untrusted=True))
 
 
 def check_spec(spec: str | Path, allow_url: bool = False) -> tuple[str, int | None]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import shutil
+import tempfile
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import numpy as np
 
@@ -15,17 +18,22 @@ from slime_vlm.serving.jobs import Views
 from slime_vlm.serving.metrics import Metrics
 
 _MODULE = "slime_vlm.serving.decoding_worker"
+_SHARED = Path("/dev/shm")
+_ROOM = 1 << 28
 
 
 class _Worker:
     def __init__(self, memory_mb: int) -> None:
+        # Uploads stay in memory where there is room for them.
+        in_memory = _SHARED.is_dir() and shutil.disk_usage(_SHARED).free >= _ROOM
+        self.folder = tempfile.TemporaryDirectory(prefix="slime-", dir=_SHARED if in_memory else None)
         # A server process that has imported everything and nothing else forks the workers: within milliseconds, and
         # without the model, its threads or a GPU in them.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([_MODULE])
         ours, theirs = context.Pipe()
         self.connection: Connection = ours
-        self.process = context.Process(target=run_worker, args=(theirs, memory_mb), daemon=True)
+        self.process = context.Process(target=run_worker, args=(theirs, self.folder.name, memory_mb), daemon=True)
         self.process.start()
         theirs.close()
 
@@ -49,6 +57,7 @@ class _Worker:
         self.connection.close()
         self.process.kill()
         self.process.join()
+        self.folder.cleanup()
 
 
 class DecoderPool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
@@ -17,7 +18,7 @@ import numpy as np
 from slime_vlm.errors import MediaError, one_line
 from slime_vlm.media import Window, open_image_bytes
 from slime_vlm.model.tiling import choose_grid
-from slime_vlm.processing.image_processing_slime import cut_views
+from slime_vlm.processing.view_cutting import cut_views
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,19 @@ class DecodeOptions:
         return json.dumps(asdict(self)).encode()
 
 
-def run_worker(connection: Connection, memory_mb: int) -> None:
+def run_worker(connection: Connection, folder: str, memory_mb: int) -> None:
     """Decode images until the connection ends.
 
     Args:
         connection: Gives options and a file, and takes a header and the views, uint8.
+        folder: For files, which some readers need. The server removes it after this process.
         memory_mb: Limit on the memory of this process.
     """
     limit = memory_mb << 20
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.nice(5)
+    tempfile.tempdir = folder
     while True:
         try:
             options, content = connection.recv_bytes(), connection.recv_bytes()

@@ -19,7 +19,7 @@ from slime_vlm.model.local_compressor import LocalCompressor
 from slime_vlm.model.query_attention import QueryAttention
 from slime_vlm.model.recogniser_encoder import RecogniserEncoder
 from slime_vlm.model.tiling import choose_grid, image_to_tile_order, tile_to_image_order
-from slime_vlm.processing.image_processing_slime import cut_views
+from slime_vlm.processing.view_cutting import cut_views
 from slime_vlm.training.pages.character_cells import (
     NOTHING,
     NUM_CHARACTER_IDS,

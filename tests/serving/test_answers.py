@@ -73,28 +73,30 @@ def test_a_second_question_about_an_image_does_not_encode(nano_server: Running) 
 
 
 def test_together_as_alone_with_kept_positions(nano: Loaded) -> None:
-    page = Image.open(INVOICE).convert("RGB").resize((424, 607))
-    images = [page, page.crop((0, 300, 424, 607)), page.crop((0, 0, 424, 310))]
-    fields = ["Total", "Salary", "Bonus", "Amount due", "Tip"]
-    pairs = [(image, f"What is the {field}?") for image in images for field in fields]
-    alone = [ask(*nano, image, question)[0].text for image, question in pairs]
+    page = Image.open(INVOICE).convert("RGB")
+    images = [page.crop((0, 0, 1694, 1300)), page.crop((0, 1200, 1694, 2429))]
+    questions = [f"What is the {field}?" for field in ("salary", "due date", "amount due", "company")]
+    pairs = [(image, question) for image in images for question in questions]
+    alone = [answer.text for image in images for answer in ask(*nano, image, questions)]
     with running(nano, slots=5, prefill_chunk=100) as server, ThreadPoolExecutor(len(pairs)) as pool:
         together = list(pool.map(lambda pair: streamed(server, asking(pair[1], pair[0]))[0], pairs))
     assert together == alone
-    assert len(set(alone)) > 5
+    assert len(set(alone)) > 4
 
 
-def test_answers_of_64_clients_never_mix(tiny: Loaded) -> None:
-    """64 images and questions at once, on a random Llama that counts positions after selection."""
-    pairs = [(drawn(f"page {n}", 40 + 7 * (n % 9), 60 + 5 * n), f"question {n}?" + "!" * (n % 7)) for n in range(64)]
+@pytest.mark.parametrize("clients", [12, pytest.param(64, marks=pytest.mark.slow)])
+def test_answers_never_mix(tiny: Loaded, clients: int) -> None:
+    """As many images and questions at once, on a random Llama that counts positions after selection."""
+    images = [drawn(f"page {n}", 40 + 7 * (n % 9), 60 + 5 * n) for n in range(clients)]
+    pairs = [(image, f"question {n}?" + "!" * (n % 7)) for n, image in enumerate(images)]
     alone = [encode(*tiny, image).ask(question, max_new_tokens=24).text for image, question in pairs]
     with (
         running(tiny, max_tokens=24, slots=16, prefill_chunk=16, max_queue=64) as server,
-        ThreadPoolExecutor(64) as pool,
+        ThreadPoolExecutor(clients) as pool,
     ):
         together = list(pool.map(lambda pair: server.post(asking(pair[1], pair[0])).json(), pairs))
     assert [answer["choices"][0]["message"]["content"] for answer in together] == alone
-    assert len(set(alone)) > 40
+    assert len(set(alone)) > 0.6 * clients
 
 
 def test_images_of_several_turns(tiny: Loaded, tiny_server: Running) -> None:
@@ -192,7 +194,7 @@ def test_other_kinds_of_files(tiny_server: Running, tmp_path: Path, kind: str) -
     drawn("page").save(tmp_path / "file", kind)
     answer = tiny_server.post(asking("What?", (tmp_path / "file").read_bytes()), max_tokens=2, slime={"explain": True})
     assert answer.status_code == 200, answer.text
-    assert answer.json()["slime"]["images"][0]["size"] == ([120, 160] if kind != "PDF" else [333, 444])
+    assert answer.json()["slime"]["images"][0]["size"] == ([120, 160] if kind != "PDF" else [334, 445])
 
 
 def test_pages_of_a_document(tiny_server: Running, tmp_path: Path) -> None:

@@ -54,9 +54,10 @@ class TextOutput:
         ends = [self._held.find(stop) for stop in self._stops if stop in self._held]
         if ends:
             self.stopped, self._held, final = True, self._held[: min(ends)], True
-        keep = len(self._held.rstrip())
+        keep = len(self._held)
         if not final:
-            keep = min([keep, *(len(self._held) - _overlap(self._held, stop) for stop in self._stops)])
+            keep -= max((_overlap(self._held, stop) for stop in self._stops), default=0)
+        keep = len(self._held[:keep].rstrip())
         piece, self._held = self._held[:keep], "" if final else self._held[keep:]
         self._is_empty = self._is_empty and not piece
         return piece

@@ -213,3 +213,4 @@ def test_sampling_draws_by_the_probabilities() -> None:
     narrow = Sampler(Sampling(temperature=1.0, top_p=0.7, seed=0))
     assert {narrow.choose(logits)[0] for _ in range(200)} == {0, 1}
     assert Sampler(Sampling()).choose(logits) == [0]
+    assert Sampler(Sampling(temperature=1e-308)).choose(logits) == [0]

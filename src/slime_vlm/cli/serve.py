@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -94,5 +95,7 @@ def serve(
         overrides: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
         network, processor = load(model, device=device, dtype=dtype, quantization=quantization, **overrides)
         app = create_app(network, processor, settings)
+    # The thread of the model holds the interpreter between its kernels. A millisecond later the event loop has it.
+    sys.setswitchinterval(0.001)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     uvicorn.run(app, host=host, port=port, access_log=False)

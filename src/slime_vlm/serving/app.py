@@ -377,5 +377,7 @@ def _event(fields: dict[str, Any]) -> str:
 
 def _request_body() -> dict[str, Any]:
     """Describe the body in the OpenAPI document. It is read by hand, off the event loop."""
-    schema = ChatRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    # FastAPI collects the schemas of models that it validates itself. References to these stay within this one.
+    place = "#/paths/~1v1~1chat~1completions/post/requestBody/content/application~1json/schema/$defs/{model}"
+    schema = ChatRequest.model_json_schema(ref_template=place)
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -104,12 +104,12 @@ class SlimeOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    max_local_tokens: int | None = Field(None, ge=1, le=1_000_000)
-    max_tiles: int | None = Field(None, ge=1, le=10_000)
-    selector_top_p: float | None = Field(None, gt=0, le=1)
-    page: int | None = Field(None, ge=1, le=999_999_999)
-    dpi: float = Field(DPI, ge=10, le=1200)
-    window: str | None = Field(None, max_length=100)
+    max_local_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
+    max_tiles: int | None = Field(default=None, ge=1, le=10_000)
+    selector_top_p: float | None = Field(default=None, gt=0, le=1)
+    page: int | None = Field(default=None, ge=1, le=999_999_999)
+    dpi: float = Field(default=DPI, ge=10, le=1200)
+    window: str | None = Field(default=None, max_length=100)
     explain: bool = False
 
     @field_validator("window")
@@ -130,11 +130,11 @@ class ChatRequest(BaseModel):
 
     model: str = ""
     messages: list[Message] = Field(min_length=1, max_length=1000)
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stop: str | list[str] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

@@ -27,7 +27,9 @@ class Sampler:
             found: list[int] = logits.argmax(dim=-1).tolist()
             return found
         # On the CPU, where a seed means the same on every machine.
-        probs = (logits.float().cpu() / self._sampling.temperature).softmax(dim=-1)
+        # The largest logit becomes 0, so that no temperature is too small to divide by.
+        relative = logits.double().cpu() - logits.double().cpu().amax(dim=-1, keepdim=True)
+        probs = (relative / self._sampling.temperature).softmax(dim=-1)
         ordered, order = probs.sort(dim=-1, descending=True)
         # Of the tokens beyond top_p, the first one is kept: so there is always one.
         ordered[ordered.cumsum(dim=-1) - ordered > self._sampling.top_p] = 0.0

@@ -7,6 +7,7 @@ others by one unit at a time.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -21,11 +22,11 @@ from slime_vlm.errors import ConfigError, InputError, SlimeError
 from slime_vlm.inference.answering import EncodedImage
 from slime_vlm.model.cache_name import CACHE
 from slime_vlm.model.outputs import VisionTokens
-from slime_vlm.model.question_selector import keep_most_probable
 from slime_vlm.model.tiling import choose_grid
 from slime_vlm.serving.encoder_cache import CachedImage, EncoderCache, Prefix
 from slime_vlm.serving.jobs import Done, Failed, Job, JobImage, Started, Text, Usage
 from slime_vlm.serving.metrics import Metrics
+from slime_vlm.serving.prompts import Prompt, write_prompt
 from slime_vlm.serving.sampling import Sampler
 from slime_vlm.serving.settings import Settings
 from slime_vlm.serving.slots import SlotCache
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
     from slime_vlm.processing.processing_slime import SlimeProcessor
 
+_LOG = logging.getLogger("slime_vlm.serving")
 _Layers = list[tuple[Tensor, Tensor]]
 
 
@@ -157,6 +159,10 @@ class Scheduler:
             job.emit(Failed(400, str(error), "context_length_exceeded" if too_long else None))
         except torch.OutOfMemoryError:
             job.emit(Failed(503, "the server's memory does not suffice for this request now; try again later"))
+        except Exception:
+            # Nothing of a request that starts is shared yet.
+            _LOG.exception("a request failed")
+            job.emit(Failed(500, "the model failed; the log of the server has more"))
         del self._starting[job]
 
     # The start of a request ----------------------------------------------------------------------------------------
@@ -177,14 +183,12 @@ class Scheduler:
             image.views = None
         yield True
         start = time.perf_counter()
-        ids, tokens, kept, explained = self._select(job)
+        prompt = write_prompt(self.model, self.processor, job)
         job.seconds["select"] = time.perf_counter() - start
-        merged, embeddings = self.model.model.merge_prompt(ids, tokens, kept)
-        usage = _count(self.model.config.image_token_id, ids, tokens, kept)
-        limit = self._limit(job, ids.shape[1], usage.prompt)
-        layers, cached = self._known_prefix(job, ids)
+        limit = self._limit(job, prompt)
+        layers, cached = self._known_prefix(job, prompt.input_ids)
         start = time.perf_counter()
-        prefill = self._prefill(embeddings, merged.position_ids, layers, cached)
+        prefill = self._prefill(prompt, layers, cached)
         while True:
             try:
                 next(prefill)
@@ -192,20 +196,20 @@ class Scheduler:
                 hidden, layers = done.value
                 break
             yield True
-        self._keep_prefix(job, ids, layers)
+        self._keep_prefix(job, prompt.input_ids, layers)
         job.seconds["prefill"] = time.perf_counter() - start
         row = _Row(
             job,
-            replace(usage, cached=cached),
+            replace(prompt.usage, cached=cached),
             TextOutput(self.processor.tokenizer, job.stops),
             Sampler(job.sampling),
             limit,
             token=0,
-            position=int(merged.position_ids[0, -1]),
+            position=int(prompt.position_ids[0, -1]),
             start=time.perf_counter(),
         )
         self.metrics.first_token.observe(row.start - job.arrival)
-        job.emit(Started(row.usage, explained))
+        job.emit(Started(row.usage, prompt.explained))
         token = row.sampler.choose(self._logits(hidden))[0]
         if not self._take(row, token):
             self._rows.append(row)
@@ -235,48 +239,10 @@ class Scheduler:
         local = adapted.new_zeros(num_local, adapted.shape[-1]) if num_local else None
         return VisionTokens((1, 1), None if gates is None else gates[0], adapted[0], local)
 
-    def _select(self, job: Job) -> tuple[Tensor, list[VisionTokens], list[Tensor], list[dict[str, Any]]]:
-        """Write the prompt and select its local tokens.
-
-        Returns:
-            Token ids [1, C], and of every image its tokens, its kept local tokens [L] and what a user may know of it.
-        """
-        images = [image.cached for image in job.images if image.cached is not None]
-        tokens = [image.encoded.tokens for image in images]
-        prompt = self.processor.apply_chat_template(
-            list(job.messages),
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            processor_kwargs={"image_grids": [part.grid for part in tokens], "batch_layout": "views"},
-        )
-        prompt = {name: value.to(self.model.device) for name, value in dict(prompt).items()}
-        ids: Tensor = prompt["input_ids"]
-        selection = self.model.select(tokens, **prompt) if tokens else None
-        chosen, explained = [], []
-        for index, (source, image) in enumerate(zip(job.images, images, strict=True)):
-            length = image.encoded.tokens.num_local_tokens
-            kept = torch.ones(length, dtype=torch.bool, device=ids.device)
-            scores = None
-            if source.global_only:
-                kept = torch.zeros_like(kept)
-            elif selection is not None:
-                kept = selection.kept[index, :length]
-                if self.model.config.scores_tokens:
-                    scores = selection.scores[index, :length]
-                    if job.max_local_tokens is not None or job.selector_top_p is not None:
-                        probs, count = (
-                            selection.probs[index : index + 1, :length],
-                            kept.new_tensor([length], dtype=torch.long),
-                        )
-                        kept = keep_most_probable(probs, count, job.selector_top_p or 1.0, job.max_local_tokens)[0]
-            chosen.append(kept)
-            explained.append(_explain(image, kept, scores))
-        return ids, tokens, chosen, explained
-
-    def _limit(self, job: Job, num_before: int, num_after: int) -> int:
+    def _limit(self, job: Job, prompt: Prompt) -> int:
         """Return the length of the longest answer that fits."""
-        length = num_before if self.model.config.keep_position_ids else num_after
+        keeps_positions = self.model.config.keep_position_ids
+        length = prompt.input_ids.shape[1] if keeps_positions else prompt.usage.prompt
         room = self.max_length - length
         wanted = job.max_new_tokens
         if room < (wanted or 1):
@@ -307,16 +273,16 @@ class Scheduler:
             image.prefix = Prefix(known, cut)
             self.cache.put(job.images[0].key, image)
 
-    def _prefill(self, embeddings: Tensor, positions: Tensor, layers: _Layers, cached: int) -> Iterator[Any]:
-        """Run the language model over a prompt [1, S, D] in chunks, and pause between them.
+    def _prefill(self, prompt: Prompt, layers: _Layers, cached: int) -> Iterator[Any]:
+        """Run the language model over a prompt in chunks, from token `cached` on, and pause between them.
 
         The generator returns the last hidden state [1, D], and keys and values of all layers.
         """
         cache = DynamicCache()
         for index, (keys, values) in enumerate(layers):
             cache.update(keys, values, index)
-        length, size = embeddings.shape[1], self.settings.prefill_chunk
-        hidden = embeddings
+        embeddings, size = prompt.embeddings, self.settings.prefill_chunk
+        hidden, length = embeddings, embeddings.shape[1]
         for start in range(cached, length, size):
             if start > cached:
                 yield
@@ -324,7 +290,7 @@ class Scheduler:
             hidden = self.model.model.language_model(
                 inputs_embeds=embeddings[:, start:end],
                 attention_mask=torch.ones(1, end, dtype=torch.long, device=embeddings.device),
-                position_ids=positions[:, start:end],
+                position_ids=prompt.position_ids[:, start:end],
                 use_cache=True,
                 **{CACHE: cache},
             ).last_hidden_state
@@ -405,31 +371,3 @@ def _longest_row(config: Any, wanted: int) -> int:
         # Within the window all layers see everything.
         limits.append(getattr(text, "sliding_window", None))
     return min(limit for limit in limits if limit)
-
-
-def _count(image_token_id: int, ids: Tensor, tokens: list[VisionTokens], kept: list[Tensor]) -> Usage:
-    num_separators = int((ids == image_token_id).sum()) - sum(
-        part.num_local_tokens + (0 if part.global_tokens is None else len(part.global_tokens)) for part in tokens
-    )
-    return Usage(
-        text=int((ids != image_token_id).sum()) + num_separators,
-        global_=sum(0 if part.global_tokens is None else len(part.global_tokens) for part in tokens),
-        local_before=sum(part.num_local_tokens for part in tokens),
-        local=sum(int(mask.sum()) for mask in kept),
-    )
-
-
-def _explain(image: CachedImage, kept: Tensor, scores: Tensor | None) -> dict[str, Any]:
-    """Describe what was kept of an image. Tokens are counted row by row over the tiles."""
-    encoded, grid = image.encoded, image.encoded.grid
-    selection = encoded.local_selection(kept, scores)
-    return {
-        "size": image.size,
-        "grid": [grid.rows, grid.cols],
-        "tile_side": selection.tile_side,
-        "view_size": grid.view_size,
-        "placed": {"top": grid.top, "left": grid.left, "height": grid.scaled_height, "width": grid.scaled_width},
-        "tokens": {"global": encoded.num_global, "local": selection.kept.size, "kept": int(selection.kept.sum())},
-        "kept": selection.kept.nonzero()[0].tolist(),
-        "scores": None if selection.scores is None else [round(float(score), 5) for score in selection.scores],
-    }

@@ -1,0 +1,266 @@
+"""Measure `slime serve`: requests a second, time to the first token and tokens a second, and how long it ever stalls.
+
+    python benchmarks/serve.py --out serve.json                     # 1, 4, 16 and 64 clients
+    python benchmarks/serve.py --clients 4 --requests 8             # a quick look
+    python benchmarks/serve.py --stalls                             # 32 images of 12 megapixels come in at once
+
+Every client asks, waits for the whole answer and asks again, until all have asked `--requests` questions together.
+Questions are about one image or about images that all differ. The comparison is a loop in one process that opens,
+encodes and answers one request after the other. A second loop keeps the encoded image, where there is only one.
+
+With `--stalls`, `/health` is asked every 20 milliseconds, and a client that streams answers about another image watches
+the pauses between tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import io
+import itertools
+import json
+import multiprocessing
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from PIL import Image, ImageDraw
+
+from slime_vlm import encode, load
+from slime_vlm.media import open_image_bytes
+
+INVOICE = Path(__file__).parent.parent / "examples" / "invoice.png"
+FIELDS = ("total", "salary", "due date", "amount due", "tip", "cash", "bonus", "deposit")
+
+
+def page(number: int, height: int = 1214, width: int = 847) -> bytes:
+    """An invoice that no other request has."""
+    image = Image.open(INVOICE).convert("RGB").resize((width, height))
+    ImageDraw.Draw(image).text((width // 2, height // 9), f"No. {number}", "black", font_size=height // 40)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=92)
+    return file.getvalue()
+
+
+def question(number: int) -> str:
+    """One of several questions."""
+    return f"What is the {FIELDS[number % len(FIELDS)]}?"
+
+
+def body(image: bytes, asked: str) -> dict[str, Any]:
+    """A request."""
+    url = f"data:image/jpeg;base64,{base64.b64encode(image).decode()}"
+    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": asked}]
+    return {
+        "messages": [{"role": "user", "content": content}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+@contextmanager
+def serving(model: str, *options: str) -> Iterator[str]:
+    """Run `slime serve` in a process of its own, and give its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "slime_vlm", "serve", "--model", model, "--port", str(port), *options]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        while True:
+            if process.poll() is not None:
+                raise SystemExit(f"slime serve ended with {process.returncode}: {' '.join(command)}")
+            try:
+                httpx.get(f"{url}/ready").raise_for_status()
+                break
+            except httpx.HTTPError:
+                time.sleep(0.2)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def ask(client: httpx.AsyncClient, url: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Stream an answer. Return its text, its tokens, and the times of its pieces from the start of the request."""
+    start, times, text, tokens = time.perf_counter(), [], "", 0
+    async with client.stream("POST", f"{url}/v1/chat/completions", json=request) as response:
+        if response.status_code != 200:
+            raise SystemExit(f"{response.status_code}: {(await response.aread()).decode()}")
+        async for line in response.aiter_lines():
+            if not line.startswith("data: {"):
+                continue
+            event = json.loads(line[6:])
+            tokens = event["usage"]["completion_tokens"] if event.get("usage") else tokens
+            for choice in event["choices"]:
+                if choice["delta"].get("content"):
+                    times.append(time.perf_counter() - start)
+                    text += choice["delta"]["content"]
+    return {"text": text, "tokens": tokens, "times": times or [time.perf_counter() - start]}
+
+
+async def load_of_clients(url: str, clients: int, requests: list[dict[str, Any]]) -> dict[str, Any]:
+    """Let clients ask all questions."""
+    waiting = list(reversed(requests))
+    found: list[dict[str, Any]] = []
+    limits = httpx.Limits(max_connections=clients)
+
+    async def one(client: httpx.AsyncClient) -> None:
+        while waiting:
+            found.append(await ask(client, url, waiting.pop()))
+
+    start = time.perf_counter()
+    async with httpx.AsyncClient(timeout=None, limits=limits) as client:
+        await asyncio.gather(*(one(client) for _ in range(clients)))
+    seconds = time.perf_counter() - start
+    first = sorted(answer["times"][0] for answer in found)
+    return {
+        "requests/s": len(found) / seconds,
+        "first token p50": statistics.median(first),
+        "first token p95": first[min(len(first) - 1, int(0.95 * len(first)))],
+        "tokens/s": sum(answer["tokens"] for answer in found) / seconds,
+    }
+
+
+def loop(model: str, images: list[bytes], keep: bool) -> dict[str, Any]:
+    """Answer one request after the other in this process. `keep` encodes the one image once."""
+    network, processor = load(model)
+    encoded, tokens, first = None, 0, []
+    start = time.perf_counter()
+    for number, content in enumerate(images):
+        begin, came = time.perf_counter(), []
+        if encoded is None or not keep:
+            encoded = encode(network, processor, open_image_bytes(content, "image"))
+        answer = encoded.ask(question(number), on_text=lambda _, came=came: came.append(time.perf_counter()))
+        first.append(came[0] - begin)
+        tokens += len(processor.tokenizer(answer.text)["input_ids"]) + 1
+    seconds = time.perf_counter() - start
+    return {
+        "requests/s": len(images) / seconds,
+        "first token p50": statistics.median(first),
+        "tokens/s": tokens / seconds,
+    }
+
+
+def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure the loops, then the server with every number of clients."""
+    rows: list[dict[str, Any]] = []
+
+    def add(**row: Any) -> None:
+        rows.append(row)
+        print(
+            " | ".join(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()), flush=True
+        )
+
+    same, different = [page(0)] * arguments.loop, [page(number) for number in range(arguments.loop)]
+    add(images="one", engine="loop", clients=1, **loop(arguments.model, same, keep=False))
+    add(images="one", engine="loop that keeps the image", clients=1, **loop(arguments.model, same, keep=True))
+    add(images="different", engine="loop", clients=1, **loop(arguments.model, different, keep=False))
+    number = 10_000
+    for clients in arguments.clients:
+        count = max(arguments.requests, clients)
+        with serving(arguments.model, "--slots", str(arguments.slots)) as url:
+            # Not measured: the first request of a process.
+            asyncio.run(load_of_clients(url, 1, [body(page(number), question(0))]))
+            for kind in ("one", "different"):
+                images = [page(number + 1 + (index if kind == "different" else 0)) for index in range(count)]
+                number += count + 1
+                requests = [body(image, question(index)) for index, image in enumerate(images)]
+                add(
+                    images=kind,
+                    engine="slime serve",
+                    clients=clients,
+                    **asyncio.run(load_of_clients(url, clients, requests)),
+                )
+    return rows
+
+
+def send_all(url: str, count: int, ready: Any) -> None:
+    """Send many large images at once, from a process of its own."""
+    requests = [body(page(number, 4000, 3000), question(number)) for number in range(count)]
+    ready.set()
+
+    async def together() -> None:
+        async with httpx.AsyncClient(timeout=None, limits=httpx.Limits(max_connections=count)) as client:
+            await asyncio.gather(*(ask(client, url, request) for request in requests))
+
+    asyncio.run(together())
+
+
+def probe(url: str, goes_on: Callable[[], bool]) -> list[float]:
+    """Ask `/health` every 20 milliseconds, and return how long each answer took."""
+    found: list[float] = []
+    with httpx.Client() as client:
+        while goes_on():
+            start = time.perf_counter()
+            client.get(f"{url}/health").raise_for_status()
+            found.append(time.perf_counter() - start)
+            time.sleep(0.02)
+    return found
+
+
+def stalls(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure how long `/health` and a stream wait while large images come in."""
+    with serving(arguments.model) as url:
+        small = body(page(1, 500, 350), question(0))
+        asyncio.run(load_of_clients(url, 1, [small] * 3))
+        end = time.perf_counter() + 10
+        calm = probe(url, lambda: time.perf_counter() < end)
+        context = multiprocessing.get_context("spawn")
+        ready = context.Event()
+        sender = context.Process(target=send_all, args=(url, arguments.images, ready))
+        sender.start()
+        ready.wait()
+        pauses: list[float] = []
+
+        def watch() -> None:
+            async def answers() -> None:
+                async with httpx.AsyncClient(timeout=None) as client:
+                    while sender.is_alive():
+                        times = (await ask(client, url, small))["times"]
+                        pauses.extend(later - earlier for earlier, later in itertools.pairwise(times))
+
+            asyncio.run(answers())
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        probes = probe(url, sender.is_alive)
+        watcher.join()
+    rows = []
+    for name, values in (("/health, nothing comes in", calm), ("/health", probes), ("pause of a stream", pauses)):
+        values.sort()
+        row = {"what": name, "count": len(values), "p50": statistics.median(values)}
+        rows.append({**row, "p99": values[int(0.99 * len(values))], "max": values[-1]})
+        print({key: round(value, 4) if isinstance(value, float) else value for key, value in rows[-1].items()})
+    return rows
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="nano")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--requests", type=int, default=64, help="questions of all clients together")
+    parser.add_argument("--loop", type=int, default=16, help="requests of the loops")
+    parser.add_argument("--slots", type=int, default=16)
+    parser.add_argument("--stalls", action="store_true", help="measure stalls instead")
+    parser.add_argument("--images", type=int, default=32, help="large images that come in at once")
+    parser.add_argument("--out", type=Path, help="write the rows to this file as JSON")
+    arguments = parser.parse_args()
+    rows = stalls(arguments) if arguments.stalls else compare(arguments)
+    if arguments.out is not None:
+        arguments.out.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,7 @@
 """Teach a vision encoder and the local compressor to read pages, and measure how well they do on held-out ones.
 
-A throw-away head names the characters of every local token. The encoder's stages are frozen at first, then trained.
+A throw-away head names the characters of every local token. The encoder is frozen at first, then its last blocks are
+trained, then all of it. What frozen parts give is computed once for several steps.
 What is measured and saved is a moving average of the weights, so that a run can be stopped at any time. Parts of SliME
 are saved under the names that they have in its checkpoints.
 
@@ -51,8 +52,8 @@ FIRST_PAGES = 8
 Pages = Callable[[int], ReadablePage]
 
 
-def pages_of(options: argparse.Namespace, split: str, looks: float) -> Pages:
-    """Return a function from seeds to pages of the given folders in turn, a share of them with looks.
+def pages_of(options: argparse.Namespace, split: str, looks: float) -> dict[str, Pages]:
+    """Return for every source with a folder a function from seeds to pages, a share of them with looks.
 
     Raises:
         ConfigError: No folder is given.
@@ -61,13 +62,21 @@ def pages_of(options: argparse.Namespace, split: str, looks: float) -> Pages:
     names = [name for name, folder in folders.items() if folder is not None]
     if not names:
         raise ConfigError("no pages to read, expected --pdfs FOLDER or --fonts FOLDER")
-    sources = [page_source(name, split, pdfs=options.pdfs, fonts=options.fonts) for name in names]
 
-    def page(seed: int) -> ReadablePage:
-        drawn = sources[seed % len(sources)](seed)
-        return apply_look(drawn, "mixed", seed) if np.random.default_rng(seed).random() < looks else drawn
+    def with_looks(source: Pages) -> Pages:
+        def page(seed: int) -> ReadablePage:
+            drawn = source(seed)
+            return apply_look(drawn, "mixed", seed) if np.random.default_rng(seed).random() < looks else drawn
 
-    return page
+        return page
+
+    return {name: with_looks(page_source(name, split, pdfs=options.pdfs, fonts=options.fonts)) for name in names}
+
+
+def in_turn(sources: dict[str, Pages]) -> Pages:
+    """Return a function that takes pages of all sources in turn."""
+    functions = list(sources.values())
+    return lambda seed: functions[seed % len(functions)](seed)
 
 
 def arguments() -> argparse.Namespace:
@@ -79,10 +88,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fonts", type=Path, help="folder that fetch_fonts.py wrote: pages laid out by a browser")
     parser.add_argument("--looks", type=float, default=0.5, help="share of pages that look scanned or photographed")
     parser.add_argument("--cpu-minutes", type=float, default=160.0, help="time to train, over all threads")
-    parser.add_argument("--frozen", type=float, default=0.3, help="share of the time with frozen stages")
+    parser.add_argument("--frozen", type=float, default=0.2, help="share of the time with a frozen encoder")
+    parser.add_argument("--whole", type=float, default=0.2, help="share of the time, the last, in which all is trained")
+    parser.add_argument("--blocks", type=int, default=4, help="last blocks of the encoder, trained in between")
     parser.add_argument("--average", type=float, default=0.997, help="decay of the moving average at every step")
-    parser.add_argument("--queries", type=int, default=64, help="queries of a tile")
-    parser.add_argument("--slots", type=int, default=8, help="characters that a token can name")
+    parser.add_argument("--queries", type=int, default=144, help="queries of a tile")
+    parser.add_argument("--slots", type=int, default=5, help="characters that a token can name")
+    parser.add_argument("--view", type=int, default=304, help="pixels along a side of a view")
+    parser.add_argument("--patch", type=int, default=8, help="pixels along a side of one of the encoder's features")
+    parser.add_argument("--margin", type=int, default=8, help="pixels that a view shows beyond its tile")
     parser.add_argument("--max-tiles", type=int, default=64)
     parser.add_argument("--tiles", type=int, default=8, help="tiles of a step")
     parser.add_argument("--tiles-of-page", type=int, default=12, help="tiles drawn from a page")
@@ -109,16 +123,22 @@ class Run:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         torch.manual_seed(options.seed)
-        encoder = AutoModel.from_pretrained(options.encoder)
+        # The projection of patches is new: of another size it is drawn again.
+        encoder = AutoModel.from_pretrained(
+            options.encoder, patch_size=options.patch, image_size=options.view, ignore_mismatched_sizes=True
+        )
         self.reader = PageReader(
             encoder,
             num_queries=options.queries,
             num_heads=max(1, encoder.config.hidden_size // 32),
             slots=options.slots,
+            margin=options.margin / options.view,
         )
         stages = {*encoder.stem.parameters(), *encoder.stages.parameters()}
         others = [parameter for parameter in self.reader.parameters() if parameter not in stages]
         self.stages = list(stages)
+        last = encoder.stages[-1]
+        self.blocks = [*last[len(last) - options.blocks :].parameters()]
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": others, "rate": options.rate},
@@ -128,7 +148,7 @@ class Run:
             weight_decay=0.01,
         )
         self.seconds, self.page, self.step = 0.0, 0, 0
-        self.averaged = AveragedModel(self.reader, multi_avg_fn=get_ema_multi_avg_fn(options.average))
+        self.averaged = AveragedModel(self.reader)
         self.state = options.out / "state.pt"
         if self.state.exists():
             saved = torch.load(self.state)
@@ -137,10 +157,11 @@ class Run:
             self.optimizer.load_state_dict(saved["optimizer"])
             self.seconds, self.page, self.step = saved["seconds"], saved["page"], saved["step"]
         self.shape: dict[str, Any] = {
-            "view_size": encoder.config.image_size,
+            "view_size": options.view,
             "max_tiles": options.max_tiles,
             "side": math.isqrt(options.queries),
             "slots": options.slots,
+            "margin": options.margin,
         }
 
     @property
@@ -152,25 +173,35 @@ class Run:
         """Draw and label the page of a seed."""
         return labelled_tiles(pages(seed), **self.shape)
 
-    def set_rates(self) -> bool:
-        """Set the learning rates for now, and return whether the stages are frozen."""
-        frozen = self.progress < self.options.frozen
+    def set_rates(self) -> str:
+        """Set the learning rates for now, and return what is trained of the encoder: "nothing", "blocks" or "all"."""
+        options = self.options
+        trained = "all" if self.progress >= 1 - options.whole else "blocks"
+        trained = "nothing" if self.progress < options.frozen else trained
         warm = min(1.0, (self.step + 1) / 50)
         fall = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress))
         for group in self.optimizer.param_groups:
             group["lr"] = group["rate"] * warm * fall
         for parameter in self.stages:
-            parameter.requires_grad_(not frozen)
-        return frozen
+            parameter.requires_grad_(trained == "all")
+        for parameter in self.blocks:
+            parameter.requires_grad_(trained != "nothing")
+        return trained
 
-    def learn(self, maps_or_pixels: Tensor, ids: Tensor, weights: Tensor, frozen: bool) -> float:
-        """Take one step."""
-        maps = maps_or_pixels.float() if frozen else self.reader.last_map(maps_or_pixels)
-        loss = reading_loss(self.reader(maps), ids, weights)
+    def learn(self, inputs: Tensor, ids: Tensor, weights: Tensor, trained: str) -> float:
+        """Take one step on pixels if all of the encoder is trained, on maps otherwise."""
+        if trained == "all":
+            logits = self.reader(self.reader.early_map(inputs))
+        else:
+            logits = self.reader(inputs.float(), self.options.blocks if trained == "blocks" else 0)
+        loss = reading_loss(logits, ids, weights)
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.reader.parameters(), 1.0)
         self.optimizer.step()
+        # A short average at first: the weights that training began with are soon forgotten.
+        decay = min(self.options.average, (1 + self.step) / (10 + self.step))
+        self.averaged.multi_avg_fn = get_ema_multi_avg_fn(decay)
         self.averaged.update_parameters(self.reader)
         self.step += 1
         return loss.item()
@@ -231,22 +262,26 @@ class Measurement:
 
     def __init__(self, run: Run) -> None:
         options = run.options
-        pages = pages_of(options, "heldout", options.heldout_looks)
         self.reader: PageReader = run.averaged.module
-        self.heldout = [run.labelled(pages, HELDOUT_SEED + k) for k in range(options.eval_pages)]
+        self.heldout = {
+            name: [run.labelled(pages, HELDOUT_SEED + k) for k in range(options.eval_pages)]
+            for name, pages in pages_of(options, "heldout", options.heldout_looks).items()
+        }
         self.scans = scan_pages(run, options.scans) if options.scans else {}
 
     def __call__(self) -> dict[str, Any]:
         """Return the share of held-out cells that are read right, and how many of RapidOCR's words are read whole."""
-        counts: Counter[str] = Counter()
-        for page in self.heldout:
-            counts.update(reading_score(self.reader, page))
-        found: dict[str, Any] = {
-            "right": round(counts["right"] / counts["cells"], 4),
-            "right_up_to_3": round(counts["short_right"] / max(1, counts["short"]), 4),
-            "exact": round(counts["exact"] / counts["cells"], 4),
-            "cells": counts["cells"],
-        }
+        found: dict[str, Any] = {}
+        for name, heldout in self.heldout.items():
+            counts: Counter[str] = Counter()
+            for page in heldout:
+                counts.update(reading_score(self.reader, page))
+            found[name] = {
+                "right": round(counts["right"] / counts["cells"], 4),
+                "right_up_to_3": round(counts["short_right"] / max(1, counts["short"]), 4),
+                "exact": round(counts["exact"] / counts["cells"], 4),
+                "cells": counts["cells"],
+            }
         for name, (page, words) in self.scans.items():
             found[name] = f"{sum(words_found(read_page(self.reader, page, whole=True), words))} of {len(words)}"
         return found
@@ -257,44 +292,47 @@ def start(run: Run, pages: Pages) -> None:
     rng = np.random.default_rng(run.options.seed)
     drawn = [run.labelled(pages, seed).chosen(4, rng) for seed in range(FIRST_PAGES)]
     with torch.no_grad():
-        maps = torch.cat([run.reader.last_map(tiles) for tiles, _, _ in drawn])
+        maps = torch.cat([run.reader.early_map(tiles) for tiles, _, _ in drawn])
     start_from_tiles(run.reader, maps, torch.cat([ids for _, ids, _ in drawn]))
 
 
 def train(run: Run, pages: Pages, measure: Measurement) -> None:
     """Train until the time is over."""
     options = run.options
-    # Tiles of one page are alike: every step takes tiles of several pages. Frozen stages give the same maps every time,
-    # so what is kept then are maps, and each is used several times.
+    # Tiles of one page are alike: every step takes tiles of several pages. What is kept of a tile is its map where the
+    # frozen part of the encoder ends, and each is used several times.
     maps: deque[tuple[Tensor, ...]] = deque(maxlen=options.buffer)
     pixels: deque[tuple[Tensor, ...]] = deque(maxlen=8 * options.tiles)
     rng = np.random.default_rng([options.seed, run.page])
     losses: list[float] = []
     measured = run.seconds
+    before = ""
     if run.step == 0:
         start(run, pages)
     while run.progress < 1:
         started = time.process_time()
-        frozen = run.set_rates()
+        trained = run.set_rates()
+        if trained != before:
+            maps.clear()
+        before = trained
         tiles, *labels = run.labelled(pages, run.page).chosen(options.tiles_of_page, rng)
         run.page += 1
-        if frozen:
+        if trained != "all":
+            blocks = options.blocks if trained == "blocks" else 0
             with torch.no_grad():
-                tiles = torch.cat([run.reader.last_map(part).half() for part in tiles.split(2)])
-        kept = maps if frozen else pixels
+                tiles = torch.cat([run.reader.early_map(part, blocks).half() for part in tiles.split(2)])
+        kept = pixels if trained == "all" else maps
         kept.extend(zip(tiles, *labels, strict=True))
-        steps = len(tiles) * (options.reuse if frozen else 1) / options.tiles
+        steps = len(tiles) * (1 if trained == "all" else options.reuse) / options.tiles
         for _ in range(max(1, round(steps))):
             drawn = rng.choice(len(kept), min(options.tiles, len(kept)), replace=False)
             batch = [torch.stack(part) for part in zip(*(kept[i] for i in drawn), strict=True)]
-            losses.append(run.learn(batch[0], batch[1], batch[2], frozen))
-        if not frozen:
-            maps.clear()
+            losses.append(run.learn(batch[0], batch[1], batch[2], trained))
         run.seconds += time.process_time() - started
         if run.seconds - measured > 60 * options.eval_minutes or run.progress >= 1:
             measured = run.seconds
             run.save()
-            run.log(loss=round(float(np.mean(losses[-200:])), 3), frozen=frozen, **measure())
+            run.log(loss=round(float(np.mean(losses[-200:])), 3), trained=trained, **measure())
 
 
 def main() -> None:
@@ -307,7 +345,7 @@ def main() -> None:
         run.log(**measure())
         return
     options.out.mkdir(parents=True, exist_ok=True)
-    train(run, pages_of(options, "train", options.looks), measure)
+    train(run, in_turn(pages_of(options, "train", options.looks)), measure)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from slime_vlm.model.tiling import (
     tile_to_image_order,
 )
 from slime_vlm.processing.image_processing_slime import SlimeImageProcessor, as_rgb
+from slime_vlm.processing.view_cutting import cut_views
 from tests.conftest import tiny_model
 
 
@@ -126,6 +127,25 @@ def test_views_by_hand() -> None:
     assert views[0, :, :, 4:].eq(0).all()
     assert views[1].eq(1).all()
     assert views[2].eq(0).all()
+
+
+def test_views_with_a_margin_by_hand() -> None:
+    """Tiles of 4 pixels and views of 6: each shows one pixel of its neighbours, and black beyond the canvas."""
+    pixels = np.arange(1, 33, dtype=np.uint8).reshape(4, 8)
+    grid = choose_grid(4, 8, view_size=6, max_tiles=2, margin=1)
+    assert grid == TileGrid(1, 2, 6, scaled_height=4, scaled_width=8, top=0, left=0, margin=1)
+    assert grid.tile_size == 4
+    assert grid.canvas_size == (4, 8)
+    left, right = cut_views(Image.fromarray(pixels).convert("RGB"), grid, Image.Resampling.NEAREST, "local")
+    assert left[0].max() == right[5].max() == 0
+    assert left[1, :, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert right[2, :, 0].tolist() == [12, 13, 14, 15, 16, 0]
+
+
+@pytest.mark.parametrize("margin", [-1, 3])
+def test_a_margin_that_leaves_no_tile_is_an_error(margin: int) -> None:
+    with pytest.raises(InputError, match=f"margin is {margin}, expected at least 0 and less than half of the view's 6"):
+        choose_grid(4, 8, view_size=6, margin=margin)
 
 
 def test_border_is_black_before_normalisation() -> None:

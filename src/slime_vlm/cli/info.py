@@ -103,7 +103,7 @@ def _tables(found: ModelInfo) -> list[Table]:
         table(
             f"Tokens for an image of {height} x {width}",
             [
-                ("tiles", f"{grid.rows} x {grid.cols} of {grid.view_size} px"),
+                ("tiles", f"{grid.rows} x {grid.cols} of {grid.tile_size} px"),
                 ("global tokens", f"{tokens['global']:,}"),
                 ("local tokens", f"{tokens['local']:,}"),
                 ("local tokens kept", _range(tokens["kept_least"], tokens["kept_most"])),

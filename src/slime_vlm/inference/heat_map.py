@@ -220,7 +220,7 @@ def _paint(base: np.ndarray, selection: LocalSelection) -> np.ndarray:
     grid, side = selection.grid, selection.tile_side
     height, width = base.shape[:2]
     # Token under every drawn row and column, by the position of the scaled image on the canvas.
-    token = grid.view_size / side
+    token = grid.tile_size / side
     rows = np.floor((grid.top + (np.arange(height) + 0.5) * grid.scaled_height / height) / token).astype(int)
     cols = np.floor((grid.left + (np.arange(width) + 0.5) * grid.scaled_width / width) / token).astype(int)
     under = rows[:, None] * (grid.cols * side) + cols[None, :]
@@ -273,11 +273,11 @@ def _draw_tile_borders(drawn: Image.Image, grid: TileGrid) -> None:
     thick = max(2, max(width, height) // 600)
     line = (*_LINE, 190)
     for row in range(1, grid.rows):
-        y = (row * grid.view_size - grid.top) * height / grid.scaled_height
+        y = (row * grid.tile_size - grid.top) * height / grid.scaled_height
         if 0 < y < height:
             draw.line([(0, y), (width, y)], fill=line, width=thick)
     for col in range(1, grid.cols):
-        x = (col * grid.view_size - grid.left) * width / grid.scaled_width
+        x = (col * grid.tile_size - grid.left) * width / grid.scaled_width
         if 0 < x < width:
             draw.line([(x, 0), (x, height)], fill=line, width=thick)
     draw.rectangle([(0, 0), (width - 1, height - 1)], outline=line, width=thick)

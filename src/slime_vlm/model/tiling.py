@@ -30,11 +30,12 @@ class TileGrid:
     Attributes:
         rows: Tiles from top to bottom.
         cols: Tiles from left to right.
-        view_size: Side of a tile.
+        view_size: Side of the view of a tile.
         scaled_height: Height of the image after scaling to fit the canvas.
         scaled_width: Width of the image after scaling to fit the canvas.
         top: First canvas row that the scaled image covers.
         left: First canvas column that the scaled image covers.
+        margin: Pixels of its neighbours that the view of a tile shows at every edge.
     """
 
     rows: int
@@ -44,6 +45,12 @@ class TileGrid:
     scaled_width: int
     top: int
     left: int
+    margin: int = 0
+
+    @property
+    def tile_size(self) -> int:
+        """Side of a tile: of its view without margins."""
+        return self.view_size - 2 * self.margin
 
     @property
     def num_tiles(self) -> int:
@@ -58,7 +65,7 @@ class TileGrid:
     @property
     def canvas_size(self) -> tuple[int, int]:
         """(height, width) of all tiles together."""
-        return self.rows * self.view_size, self.cols * self.view_size
+        return self.rows * self.tile_size, self.cols * self.tile_size
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,7 @@ def finer_grids(height: int, width: int, view_size: int, max_tiles: int) -> list
     ]
 
 
-def choose_grid(height: int, width: int, view_size: int = 336, max_tiles: int = 7) -> TileGrid:
+def choose_grid(height: int, width: int, view_size: int = 336, max_tiles: int = 7, margin: int = 0) -> TileGrid:
     """Choose the grid that keeps most pixels of an image and wastes least of the canvas (paper section 3.1).
 
     Example: a 480 x 640 image has about three tiles' worth of pixels (ceil(307200 / 112896) = 3); of the grids with
@@ -162,39 +169,44 @@ def choose_grid(height: int, width: int, view_size: int = 336, max_tiles: int = 
     Args:
         height: Height of the image in pixels.
         width: Width of the image in pixels.
-        view_size: Side P of a tile.
+        view_size: Side P of a view.
         max_tiles: Maximum number of tiles, 7 in the published rule. A larger one changes nothing for an image of up to
             six tiles' worth of pixels. For larger images see `finer_grids`.
+        margin: Pixels of its neighbours that the view of a tile shows at every edge. Deviation: views do not overlap in
+            the paper. A small encoder reads the letters at an edge only if it sees them whole.
 
     Raises:
-        InputError: A size is not positive.
+        InputError: A size is not positive, or the margins leave nothing of a view.
     """
     if height < 1 or width < 1:
         raise InputError(f"an image has {height} x {width} pixels, expected at least 1 x 1")
     if max_tiles < 1:
         raise InputError(f"max_tiles is {max_tiles}, expected at least 1")
-    num_tiles = math.ceil(width * height / view_size**2)
+    if margin < 0 or view_size <= 2 * margin:
+        raise InputError(f"margin is {margin}, expected at least 0 and less than half of the view's {view_size} pixels")
+    tile_size = view_size - 2 * margin
+    num_tiles = math.ceil(width * height / tile_size**2)
     # If no grid keeps a whole pixel along the short side, the published rule takes the first. Finer grids differ along
     # the long side.
     if min(num_tiles, max_tiles - 1) < PUBLISHED_MAX_TILES:
         candidates, least = candidate_grids(num_tiles, max_tiles), 0
     else:
-        candidates, least = finer_grids(height, width, view_size, max_tiles), 1
+        candidates, least = finer_grids(height, width, tile_size, max_tiles), 1
     best, best_effective, best_wasted = (1, 1), 0, math.inf
     for rows, cols in candidates:
-        canvas_height, canvas_width = rows * view_size, cols * view_size
+        canvas_height, canvas_width = rows * tile_size, cols * tile_size
         scale = min(canvas_width / width, canvas_height / height)
         fitted = max(least, int(width * scale)) * max(least, int(height * scale))
         effective = min(fitted, width * height)
         wasted = canvas_width * canvas_height - effective
         if effective > best_effective or (effective == best_effective and wasted < best_wasted):
             best, best_effective, best_wasted = (rows, cols), effective, wasted
-    return fit_to_grid(height, width, *best, view_size)
+    return fit_to_grid(height, width, *best, view_size, margin)
 
 
-def fit_to_grid(height: int, width: int, rows: int, cols: int, view_size: int = 336) -> TileGrid:
+def fit_to_grid(height: int, width: int, rows: int, cols: int, view_size: int = 336, margin: int = 0) -> TileGrid:
     """Scale an image to fit a rows x cols canvas with its aspect kept, and centre it (paper section 3.1)."""
-    canvas_height, canvas_width = rows * view_size, cols * view_size
+    canvas_height, canvas_width = rows * (view_size - 2 * margin), cols * (view_size - 2 * margin)
     scale_x, scale_y = canvas_width / width, canvas_height / height
     # The tighter side takes its target exactly. The other is rounded up, so that it is never 0.
     if scale_x < scale_y:
@@ -209,6 +221,7 @@ def fit_to_grid(height: int, width: int, rows: int, cols: int, view_size: int = 
         scaled_width=scaled_width,
         top=(canvas_height - scaled_height) // 2,
         left=(canvas_width - scaled_width) // 2,
+        margin=margin,
     )
 
 

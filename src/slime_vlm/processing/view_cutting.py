@@ -37,7 +37,7 @@ def cut_views(
 
     Args:
         image: The image. One that stays in its file is scaled in bands, by Pillow's filter whatever the backend.
-        grid: Its tiles.
+        grid: Its tiles. Their views show a margin of the neighbours if the grid has one, black beyond the canvas.
         resample: Filter for scaling.
         views: "both", or only the "global" view or the "local" tiles.
         resize_backend: See `SlimeImageProcessorKwargs`.
@@ -48,7 +48,7 @@ def cut_views(
     Raises:
         ConfigError: The backend is unknown, or does not have the filter.
     """
-    side = grid.view_size
+    side, tile = grid.view_size, grid.tile_size
     scale = scaling(image, resample, resize_backend)
     if views != "local":
         yield scale(side, side)
@@ -56,15 +56,14 @@ def cut_views(
         return
     rows_of = _rows_of_scaled(image, grid, resample, scale)
     for tile_row in range(grid.rows):
-        band = np.zeros((side, grid.cols * side, 3), dtype=np.uint8)
-        start = max(tile_row * side, grid.top)
-        stop = min((tile_row + 1) * side, grid.top + grid.scaled_height)
+        band = np.zeros((side, grid.cols * tile + 2 * grid.margin, 3), dtype=np.uint8)
+        top, left = tile_row * tile - grid.margin, grid.left + grid.margin
+        start, stop = max(top, grid.top), min(top + side, grid.top + grid.scaled_height)
         if start < stop:
-            rows = slice(start - tile_row * side, stop - tile_row * side)
-            columns = slice(grid.left, grid.left + grid.scaled_width)
-            band[rows, columns] = rows_of(start - grid.top, stop - grid.top)
+            columns = slice(left, left + grid.scaled_width)
+            band[start - top : stop - top, columns] = rows_of(start - grid.top, stop - grid.top)
         for col in range(grid.cols):
-            yield band[:, col * side : (col + 1) * side]
+            yield band[:, col * tile : col * tile + side]
 
 
 def scaling(image: Image.Image | TiledImage, resample: int, resize_backend: str) -> _Scale:

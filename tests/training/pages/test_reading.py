@@ -81,16 +81,16 @@ def test_alternatives_without_weight_give_no_nan() -> None:
 
 
 def test_heads_look_at_their_part_of_the_surroundings() -> None:
-    """8 x 8 queries over 16 x 16 features: head 0 looks at the upper left quarter, head 11 to the right."""
-    attention = QueryAttention(num_queries=64, dim=384, num_heads=12)
+    """4 x 4 queries over 14 x 14 features, one of them a margin: heads 0 to 8 look at the ninths of a cell."""
+    attention = QueryAttention(num_queries=16, dim=384, num_heads=12, margin=1 / 14)
     start_reading(attention)
     with torch.no_grad():
         queries = attention.q_proj(attention.position_table)
-        keys = attention.k_proj(attention.input_positions(256))
+        keys = attention.k_proj(attention.input_positions(196))
     scores = torch.einsum("qhd,khd->hqk", queries.unflatten(-1, (12, 32)), keys.unflatten(-1, (12, 32)))
-    # Query 27 is in row 3 and column 3 and covers rows and columns 6 and 7 of the features.
-    expected = {0: (6, 6), 3: (7, 7), 4: (6, 6), 8: (6, 5), 11: (7, 8)}
-    assert {head: divmod(int(scores[head, 27].argmax()), 16) for head in expected} == expected
+    # Query 6 is in row 1 and column 2 and covers rows 4 to 6 and columns 7 to 9 of the features.
+    expected = {0: (4, 7), 2: (4, 9), 4: (5, 8), 8: (6, 9), 9: (5, 6), 10: (5, 10), 11: (5, 8)}
+    assert {head: divmod(int(scores[head, 6].argmax()), 14) for head in expected} == expected
 
 
 def test_what_a_token_says_at_the_start_is_what_its_cell_shows() -> None:
@@ -107,7 +107,7 @@ def test_a_reader_starts_from_the_spread_of_channels_and_the_frequencies_of_char
     reader = small_reader()
     page = labelled_tiles(written_page(), **SHAPE)
     with torch.no_grad():
-        maps = reader.last_map(page.pixels(torch.arange(2)))
+        maps = reader.early_map(page.pixels(torch.arange(2)))
         maps = maps * torch.linspace(0.1, 10, maps.shape[1])[:, None, None] + 3
         start_from_tiles(reader, maps, page.ids, blank_weight=0.5)
         mean = maps.mean(dim=(0, 2, 3), keepdim=True).expand_as(maps)
@@ -130,7 +130,7 @@ def test_it_learns_a_page_by_heart() -> None:
     page = labelled_tiles(written_page(), **SHAPE)
     optimizer = torch.optim.AdamW(reader.parameters(), 3e-3)
     for _ in range(150):
-        loss = reading_loss(reader(reader.last_map(page.pixels(torch.arange(2)))), page.ids, page.weights)
+        loss = reading_loss(reader(reader.early_map(page.pixels(torch.arange(2)))), page.ids, page.weights)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -153,4 +153,4 @@ def test_tiles_are_drawn_by_what_they_show() -> None:
 def test_ids_fit_the_head() -> None:
     assert character_ids("Ω").max() == NUM_CHARACTER_IDS - 1
     reader = small_reader()
-    assert reader(reader.last_map(torch.zeros(1, 3, 64, 64))).shape == (1, 16, 5, NUM_CHARACTER_IDS)
+    assert reader(reader.early_map(torch.zeros(1, 3, 64, 64))).shape == (1, 16, 5, NUM_CHARACTER_IDS)

@@ -29,20 +29,8 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def run(script: Any, monkeypatch: pytest.MonkeyPatch, encoder: Path, out: Path, *more: str) -> list[dict[str, Any]]:
-    options = [
-        "--queries",
-        "16",
-        "--slots",
-        "4",
-        "--max-tiles",
-        "2",
-        "--tiles",
-        "2",
-        "--eval-pages",
-        "1",
-        "--threads",
-        "1",
-    ]
+    shape = "--view 64 --patch 16 --margin 0 --queries 16 --slots 4 --max-tiles 2".split()
+    options = [*shape, *"--tiles 2 --blocks 1 --eval-pages 1 --threads 1".split()]
     monkeypatch.setattr(sys, "argv", ["train_reader.py", str(encoder), str(out), "--pdfs", "here", *options, *more])
     script.main()
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
@@ -51,21 +39,30 @@ def run(script: Any, monkeypatch: pytest.MonkeyPatch, encoder: Path, out: Path, 
 def test_it_trains_goes_on_and_measures(script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     encoder, out = tmp_path / "encoder", tmp_path / "out"
     small_reader().vision_tower.save_pretrained(encoder)
+    stem, block = "vision_tower.stem.first.weight", "vision_tower.stages.1.0.expand.weight"
+    start = {f"vision_tower.{name}": value for name, value in small_reader().vision_tower.state_dict().items()}
+
     first = run(script, monkeypatch, encoder, out, "--cpu-minutes", "0.03", "--frozen", "1")
-    assert first[-1]["frozen"]
-    assert first[-1]["cells"] == 7
-    before = load_file(out / "reader.safetensors")
-    untrained = small_reader().vision_tower.state_dict()
-    assert (before["vision_tower.stem.first.weight"] == untrained["stem.first.weight"]).all()
+    assert first[-1]["trained"] == "nothing"
+    assert first[-1]["typeset"]["cells"] == 7
+    weights = load_file(out / "reader.safetensors")
+    assert (weights[stem] == start[stem]).all()
+    assert (weights[block] == start[block]).all()
     # The parts of SliME have the names that they have in its checkpoints.
-    assert "local_compressor.query_attention.query" in before
-    second = run(script, monkeypatch, encoder, out, "--cpu-minutes", "0.06", "--frozen", "0.1")
+    assert "local_compressor.query_attention.query" in weights
+
+    second = run(script, monkeypatch, encoder, out, "--cpu-minutes", "0.06", "--frozen", "0.1", "--whole", "0")
     assert second[-1]["step"] > first[-1]["step"]
-    assert not second[-1]["frozen"]
-    after = load_file(out / "reader.safetensors")
-    assert (after["vision_tower.stem.first.weight"] != untrained["stem.first.weight"]).any()
+    assert second[-1]["trained"] == "blocks"
+    weights = load_file(out / "reader.safetensors")
+    assert (weights[stem] == start[stem]).all()
+    assert (weights[block] != start[block]).any()
+
+    third = run(script, monkeypatch, encoder, out, "--cpu-minutes", "0.09", "--frozen", "0", "--whole", "1")
+    assert third[-1]["trained"] == "all"
+    assert (load_file(out / "reader.safetensors")[stem] != start[stem]).any()
     measured = run(script, monkeypatch, encoder, out, "--eval-only")
-    assert measured[-1]["right"] == second[-1]["right"]
+    assert measured[-1]["typeset"] == third[-1]["typeset"]
 
 
 def test_without_pages_it_says_what_is_wanted(script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def character_cells(
         side: Tokens along one side of a tile.
         edge: See `EDGE`.
     """
-    rows, cols, size = grid.rows * side, grid.cols * side, grid.view_size / side
+    rows, cols, size = grid.rows * side, grid.cols * side, grid.tile_size / side
     y_scale, x_scale = grid.scaled_height / page_size[0], grid.scaled_width / page_size[1]
     y = (boxes[:, 1] + boxes[:, 3]) / 2 * y_scale + grid.top
     x = (boxes[:, 0] + boxes[:, 2]) / 2 * x_scale + grid.left

@@ -42,33 +42,47 @@ class PageReader(nn.Module):
         num_heads: Heads of the query attention.
         slots: Characters that a token can name.
         hidden: Width of the head's hidden layer.
+        margin: Share of a view's side that lies beyond its tile, at every edge.
     """
 
     def __init__(
-        self, vision_tower: RecogniserEncoder, *, num_queries: int, num_heads: int, slots: int, hidden: int = 512
+        self,
+        vision_tower: RecogniserEncoder,
+        *,
+        num_queries: int,
+        num_heads: int,
+        slots: int,
+        hidden: int = 512,
+        margin: float = 0.0,
     ) -> None:
         super().__init__()
         dim = vision_tower.config.hidden_size
         self.num_queries, self.slots = num_queries, slots
         self.vision_tower = vision_tower
-        self.local_compressor = LocalCompressor(num_queries=num_queries, dim=dim, num_heads=num_heads)
+        self.local_compressor = LocalCompressor(num_queries=num_queries, dim=dim, num_heads=num_heads, margin=margin)
         self.head = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, slots * NUM_CHARACTER_IDS))
         start_reading(self.local_compressor.query_attention)
 
-    def last_map(self, tiles: Tensor) -> Tensor:
-        """Return the last stage's map [T, C_i, h, w] of tiles [T, 3, P, P]."""
-        return self.vision_tower(tiles, output_hidden_states=True).hidden_states[-2]
+    def early_map(self, tiles: Tensor, blocks: int = 0) -> Tensor:
+        """Return the map [T, C_i, h, w] of tiles [T, 3, P, P] before the last blocks of the last stage."""
+        tower = self.vision_tower
+        features = tower.stem(tiles.contiguous(memory_format=torch.channels_last))
+        for stage in tower.stages[:-1]:
+            features = stage(features)
+        last = tower.stages[-1]
+        return last[: len(last) - blocks](features)
 
-    def forward(self, last_map: Tensor) -> Tensor:
-        """Return the logits [T, Q, slots, characters] of what `last_map` gives."""
-        tokens = self.local_compressor(self.vision_tower.project(last_map))
+    def forward(self, early_map: Tensor, blocks: int = 0) -> Tensor:
+        """Return the logits [T, Q, slots, characters] of what `early_map` gives with as many blocks."""
+        last = self.vision_tower.stages[-1]
+        tokens = self.local_compressor(self.vision_tower.project(last[len(last) - blocks :](early_map)))
         return self.head(tokens).unflatten(-1, (self.slots, NUM_CHARACTER_IDS))
 
 
-# (down, right) from a query's position, in units of the queries' grid: twice the quarters of its own cell, which hold
-# most of the characters, and once the nearer halves of the cells to the left and to the right.
-_OWN = [(y, x) for y in (-0.25, 0.25) for x in (-0.25, 0.25)]
-_LOOKS = [*_OWN, *_OWN, *[(y, x) for y in (-0.25, 0.25) for x in (-0.75, 0.75)]]
+# (down, right) from a query's position, in units of the queries' grid: the ninths of its own cell, the nearer parts of
+# the cells to the left and to the right, and the middle once more.
+_NINTHS = [(y, x) for y in (-1 / 3, 0.0, 1 / 3) for x in (-1 / 3, 0.0, 1 / 3)]
+_LOOKS = [*_NINTHS, (0.0, -2 / 3), (0.0, 2 / 3), (0.0, 0.0)]
 
 
 def start_reading(attention: QueryAttention, sharpness: float = 35.0) -> None:
@@ -118,7 +132,7 @@ def start_from_tiles(reader: PageReader, last_map: Tensor, ids: Tensor, blank_we
 
     Args:
         reader: A reader that has not been trained.
-        last_map: [T, C_i, h, w], see `PageReader.last_map`.
+        last_map: [T, C_i, h, w], see `PageReader.early_map`.
         ids: [T, Q, A, slots], see `LabelledTiles`.
         blank_weight: See `reading_loss`.
     """
@@ -182,18 +196,21 @@ class LabelledTiles:
         return self.pixels(index), self.ids[index], self.weights[index]
 
 
-def labelled_tiles(page: ReadablePage, *, view_size: int, max_tiles: int, side: int, slots: int) -> LabelledTiles:
+def labelled_tiles(
+    page: ReadablePage, *, view_size: int, max_tiles: int, side: int, slots: int, margin: int = 0
+) -> LabelledTiles:
     """Cut a page into tiles as the image processor does, and label them.
 
     Args:
         page: The page.
-        view_size: Side P of a tile.
+        view_size: Side P of a view: a tile and its margins.
         max_tiles: Most tiles of a page.
         side: Tokens along one side of a tile.
         slots: Characters that a token can name.
+        margin: Pixels that a view shows beyond its tile, at every edge.
     """
     height, width = page.image.shape[:2]
-    grid = choose_grid(height, width, view_size, max_tiles)
+    grid = choose_grid(height, width, view_size, max_tiles, margin)
     views = np.stack(list(cut_views(Image.fromarray(page.image), grid, Image.Resampling.BICUBIC, "local")))
     cells = character_cells(page.characters, page.boxes, (height, width), grid, side)
     ids, weights = (
@@ -219,7 +236,7 @@ def read_page(reader: PageReader, page: LabelledTiles, *, whole: bool = False, t
     shown = ((page.ids[:, :, 0] > 0).flatten(1).any(dim=1) | whole).nonzero()[:, 0]
     ids = torch.zeros(len(page.views), reader.num_queries, reader.slots, dtype=torch.long)
     for index in shown.split(tiles_per_chunk):
-        ids[index] = reader(reader.last_map(page.pixels(index))).argmax(dim=-1)
+        ids[index] = reader(reader.early_map(page.pixels(index))).argmax(dim=-1)
     rows, cols = page.cells.rows, page.cells.cols
     return tile_to_image_order(ids, *page.grid).reshape(rows, cols, -1).numpy()
 

@@ -134,9 +134,10 @@ class Run:
             slots=options.slots,
             margin=options.margin / options.view,
         )
-        stages = {*encoder.stem.parameters(), *encoder.stages.parameters()}
-        others = [parameter for parameter in self.reader.parameters() if parameter not in stages]
-        self.stages = list(stages)
+        # In the same order in every run: the optimizer's state is matched by it.
+        self.stages = [*encoder.stem.parameters(), *encoder.stages.parameters()]
+        known = set(self.stages)
+        others = [parameter for parameter in self.reader.parameters() if parameter not in known]
         last = encoder.stages[-1]
         self.blocks = [*last[len(last) - options.blocks :].parameters()]
         self.optimizer = torch.optim.AdamW(

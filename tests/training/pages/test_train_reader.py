@@ -29,8 +29,8 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def run(script: Any, monkeypatch: pytest.MonkeyPatch, encoder: Path, out: Path, *more: str) -> list[dict[str, Any]]:
-    shape = "--view 64 --patch 16 --margin 0 --queries 16 --slots 4 --max-tiles 2".split()
-    options = [*shape, *"--tiles 2 --blocks 1 --eval-pages 1 --threads 1".split()]
+    shape = ["--view", "64", "--patch", "16", "--margin", "0", "--queries", "16", "--slots", "4", "--max-tiles", "2"]
+    options = [*shape, *["--tiles", "2", "--blocks", "1", "--eval-pages", "1", "--threads", "1"]]
     monkeypatch.setattr(sys, "argv", ["train_reader.py", str(encoder), str(out), "--pdfs", "here", *options, *more])
     script.main()
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]

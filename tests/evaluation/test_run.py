@@ -249,7 +249,8 @@ def test_generation_settings_reach_the_model_and_bind_the_folder(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("temprature=1", "'temprature' is not a setting, did you mean 'temperature'"),
+        ("temprature=1", "'temprature' is not a setting; did you mean 'temperature'"),
+        ("zebra=1", "'zebra' is not a setting; valid names: max_new_tokens, "),
         ("num_beams=1.5", "expected a whole number of at least 1"),
         ("num_beams=true", "expected a whole number of at least 1"),
         ("top_p=2", "expected a number of at least 0.0 and at most 1.0"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig
 
 from slime_vlm.errors import ConfigError, InputError
+from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.labels import IGNORED_LABEL
 from tests.conftest import prompt_ids, tiny_config, tiny_model
 from tests.tiny_text import tiny_processor
@@ -66,6 +69,36 @@ def test_a_tuple_when_asked() -> None:
 def test_a_misspelt_field_is_named(name: str) -> None:
     with pytest.raises(ConfigError, match=f"'{name}' is not a field of SlimeConfig, expected '"):
         tiny_config(**{name: 1})
+
+
+@pytest.mark.parametrize("auto", [SlimeConfig, AutoConfig])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"selecter_top_p": 0.5}, "'selecter_top_p' is not a field of SlimeConfig, expected 'selector_top_p'"),
+        ({"max_tile": 3}, "'max_tile' is not a field of SlimeConfig, expected 'max_tiles'"),
+        ({"top_p": 0.5}, "top_p is a sampling parameter, expected selector_top_p"),
+        ({"selector_top_p": 2.0}, "selector_top_p is 2.0, expected a probability"),
+    ],
+)
+def test_a_wrong_change_of_a_saved_config_is_named(
+    auto: Any, change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    """transformers drops unknown changes without a word, and checks no value of known ones."""
+    tiny_config().save_pretrained(tmp_path)
+    for more in ({}, {"return_unused_kwargs": True}):
+        with pytest.raises(ConfigError, match=message):
+            auto.from_pretrained(tmp_path, **change, **more)
+
+
+def test_right_changes_of_a_saved_config_are_made(tmp_path: Path) -> None:
+    tiny_config().save_pretrained(tmp_path)
+    config, unused = SlimeConfig.from_pretrained(tmp_path, max_tiles=3, device_map="x", return_unused_kwargs=True)
+    assert config.max_tiles == 3
+    assert unused == {"device_map": "x"}
+    assert SlimeConfig.from_pretrained(tmp_path, some_new_thing=3).to_dict() == tiny_config().to_dict() | {
+        "auto_map": config.auto_map
+    }
 
 
 def test_fields_of_other_versions_are_kept() -> None:

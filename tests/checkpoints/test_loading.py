@@ -70,7 +70,7 @@ def test_unknown_override_names_the_nearest(folders: dict[str, Path], name: str)
         load(folders["native"], **{name: 1})
 
 
-@pytest.mark.parametrize("name", ["vision_config", "hidden_size", "temperature_of_the_room"])
+@pytest.mark.parametrize("name", ["vision_config", "temperature_of_the_room"])
 def test_an_override_like_no_field_gets_no_suggestion(folders: dict[str, Path], name: str):
     with pytest.raises(
         ConfigError, match=f"'{name}' is not a field of SlimeConfig; valid names: .*, views, .*max_tiles, "

@@ -294,7 +294,7 @@ def test_hidden_answers_have_no_score() -> None:
 
 def test_tasks_by_name() -> None:
     assert [task.name for task in find_tasks("pope, docvqa:test,docvqa")] == ["pope", "docvqa-test", "docvqa"]
-    with pytest.raises(ConfigError, match="'zebra' is not a benchmark; valid names: .*pope"):
+    with pytest.raises(ConfigError, match=r"'zebra' is not a benchmark; valid names: .*pope"):
         find_tasks("zebra")
     with pytest.raises(ConfigError, match="'popes' is not a benchmark; did you mean 'pope'"):
         find_tasks("popes")

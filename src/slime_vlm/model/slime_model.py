@@ -25,7 +25,7 @@ from slime_vlm.model.cached_rows import (
 from slime_vlm.model.collectives import num_processes
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.image_inputs import QUESTION, views_as_rows
-from slime_vlm.model.input_checks import check_inputs, is_row_mask
+from slime_vlm.model.input_checks import check_inputs, check_tensors, is_row_mask
 from slime_vlm.model.labels import IGNORED_LABEL
 from slime_vlm.model.language_model import build_language_model
 from slime_vlm.model.outputs import SlimeModelOutput, VisionTokens
@@ -262,6 +262,18 @@ class SlimeModel(SlimeSelection):
             InputError: Inputs contradict each other.
         """
         # 1. Check the inputs.
+        check_tensors(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            pixel_values=pixel_values,
+            image_grids=image_grids,
+            image_sizes=image_sizes,
+            question_mask=question_mask,
+            token_type_ids=token_type_ids,
+            labels=labels,
+        )
         past_key_values = cache if past_key_values is None else past_key_values
         num_cached = 0 if past_key_values is None else int(past_key_values.get_seq_length())
         record = record_of(past_key_values) if num_cached else None
@@ -271,14 +283,15 @@ class SlimeModel(SlimeSelection):
             record = record if record.num_rows == new_input.shape[0] else None
         has_images = pixel_values is not None or bool(vision_tokens)
         check_inputs(
+            self.config,
             input_ids,
             inputs_embeds,
             attention_mask,
-            image_token_id=self.config.image_token_id,
-            has_images=has_images,
             num_cached=num_cached,
             labels=labels,
             pixel_values=pixel_values,
+            image_grids=image_grids,
+            has_images=has_images,
         )
         if pack and (num_cached or position_ids is not None or input_ids is None or self.config.keep_position_ids):
             raise InputError(

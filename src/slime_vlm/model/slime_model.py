@@ -16,11 +16,11 @@ from slime_vlm.model.cache_name import CACHE
 from slime_vlm.model.cached_rows import (
     CachedRows,
     attach_record,
+    cached_and_new_masks,
     continue_with_text,
     first_new_position,
     record_of,
     rows_of,
-    split_mask,
 )
 from slime_vlm.model.collectives import num_processes
 from slime_vlm.model.configuration_slime import SlimeConfig
@@ -316,7 +316,7 @@ class SlimeModel(SlimeSelection):
             num_new = input_ids.shape[1]
             is_whole_prompt = num_cached > 0 and attention_mask is not None and attention_mask.shape[1] == num_new
             is_whole_prompt = is_whole_prompt and (record is None or record.begins(input_ids))
-            cached_mask, new_mask = split_mask(record, attention_mask, input_ids, num_cached, is_whole_prompt)
+            cached_mask, new_mask = cached_and_new_masks(record, attention_mask, input_ids, num_cached, is_whole_prompt)
             are_unmerged = not num_cached and position_ids is not None and position_ids.shape[-1] == num_new
             zero = self._zero_of_blank_image() if not has_images and self._runs_every_part() else None
             merged, inputs_embeds, details = self._merge(

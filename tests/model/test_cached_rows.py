@@ -15,7 +15,7 @@ from torch import Tensor
 
 import slime_vlm
 from slime_vlm.errors import InputError
-from slime_vlm.model.cached_rows import CachedRows, record_of
+from slime_vlm.model.cached_rows import CachedRows, attach_record, record_of
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from tests.conftest import IMAGE_TOKEN, pad_batch, prompt_ids, tiny_model
 
@@ -185,6 +185,8 @@ def test_a_cache_with_repeated_rows_continues_by_the_positions_of_the_caller() -
     cache = model(**inputs, use_cache=True).past_key_values
     cache.batch_repeat_interleave(2)
     doubled = [rows.repeat_interleave(2, dim=0) for rows in (token, mask, positions)]
+    # As if the caller had put another cache's rows there.
+    attach_record(cache, record_of(model(**inputs, use_cache=True).past_key_values))
     with pytest.raises(InputError, match="pass position_ids and attention_mask"):
         model(input_ids=doubled[0], past_key_values=cache)
     logits = model(

@@ -206,7 +206,7 @@ def test_parts_of_a_split_join(checkpoint: Path, tmp_path: Path) -> None:
     run(checkpoint, tmp_path / "parts", tasks=mme)
     assert without_seconds(rows_of(tmp_path / "parts")) == without_seconds(rows_of(tmp_path / "whole"))
     assert "Not all questions" not in (tmp_path / "parts" / "results.md").read_text()
-    with pytest.raises(DataError, match=r"MME: --offset 6, but .* holds 6 records"):
+    with pytest.raises(DataError, match=r"MME: --offset 6, but .* holds 6 questions"):
         run(checkpoint, tmp_path / "none", tasks=mme, offset=6)
 
 

@@ -136,7 +136,8 @@ def attach_record(cache: Any, record: CachedRows | None) -> None:
     if cache is not None:
         setattr(cache, _ATTRIBUTE, record)
         if not isinstance(cache, _RowsFollow):
-            cache.__class__ = _following(type(cache))
+            kind: Any = type(cache)
+            cache.__class__ = _following(kind)
 
 
 class _RowsFollow:

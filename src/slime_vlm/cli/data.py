@@ -143,7 +143,7 @@ def build_smr(
 
     from slime_vlm.data.smr import build_smr as build
     from slime_vlm.data.smr import table
-    from slime_vlm.errors import ConfigError, nearest
+    from slime_vlm.errors import ConfigError
 
     folders = {}
     for item in folder or []:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class SlimeError(Exception):
     """Base class of every error that the package raises on purpose."""
@@ -33,3 +36,13 @@ class InputError(SlimeError, ValueError):
 def one_line(error: BaseException) -> str:
     """Return the message of another library's error, shortened to one line."""
     return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return advice about an unknown name: the valid one that looks like it or contains it, else all of them.
+
+    A suggestion that does not look like the name would send the reader the wrong way.
+    """
+    known = list(valid)
+    close = difflib.get_close_matches(name, known, n=1) or [other for other in known if len(name) > 2 and name in other]
+    return f"did you mean '{close[0]}'?" if close else f"valid names: {', '.join(known)}"

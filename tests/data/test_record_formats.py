@@ -120,8 +120,18 @@ def test_the_examples_of_the_guide() -> None:
 
 
 def test_keys_of_other_formats_are_kept() -> None:
-    record = read_record({"conversations": turns("?", "!"), "system": "S", "input": 1})
-    assert record.as_dict() == {"conversations": turns("?", "!"), "system": "S", "input": 1}
+    record = read_record({"conversations": turns("?", "!"), "output": "S", "input": 1})
+    assert record.as_dict() == {"conversations": turns("?", "!"), "output": "S", "input": 1}
+
+
+@pytest.mark.parametrize("raw", [{"conversations": turns("?", "!")}, {"messages": said("?", "!")}])
+def test_a_system_text_beside_the_turns_is_learnt(raw: dict[str, Any]) -> None:
+    """ShareGPT and Anthropic keep it there."""
+    record = read_record({**raw, "system": "Be brief."})
+    assert record.conversations == [{"from": "system", "value": "Be brief."}, *turns("?", "!")]
+    assert "system" not in record.rest
+    assert read_record({**raw, "system": ""}).conversations == turns("?", "!")
+    assert read_record({**raw, "system": None}).conversations == turns("?", "!")
 
 
 @pytest.mark.parametrize(
@@ -141,6 +151,11 @@ def test_keys_of_other_formats_are_kept() -> None:
         ({"conversations": turns("<video>a", "b"), "video": "a.mp4"}, "the record has 'video', expected images"),
         ({"query": "a", "response": "b", "videos": ["a.mp4"]}, "the record has 'videos', expected images"),
         ({"conversations": turns("<image>", "b"), "image": "a.png", "images": ["a.png", "b.png"]}, "both 'image' and"),
+        ({"conversations": turns("a", "b"), "system": ["S"]}, r"'system' is \['S'\], expected text"),
+        (
+            {"conversations": [{"from": "system", "value": "S"}, *turns("a", "b")], "system": "T"},
+            "the record has 'system' and a system turn in 'conversations', expected one",
+        ),
         ({"messages": [{"role": "tool", "content": "a"}]}, "turn 0 is .*, expected 'from'"),
         ({"conversations": turns("a", "b"), "rest": {"deep": ["\ud800"]}}, "the record holds '\\\\ud800', half of"),
     ],

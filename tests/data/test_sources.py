@@ -195,6 +195,23 @@ def test_datasets_library(tmp_path: Path) -> None:
         open_source(tmp_path / "dict", split="tset")
 
 
+@pytest.mark.parametrize("key", ["video", "videos", "audio", "audios"])
+def test_tables_with_other_media_are_refused(key: str, tmp_path: Path) -> None:
+    """Read without that column, the records would be learnt as text alone."""
+    arrow = pytest.importorskip("pyarrow", exc_type=ImportError)
+    parquet = pytest.importorskip("pyarrow.parquet", exc_type=ImportError)
+    datasets = pytest.importorskip("datasets", exc_type=ImportError)
+    rows = [{"conversations": turns("Which?", "red"), key: value} for value in (["a.mp4"], [], None)]
+    parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
+    for name in ("a.parquet", "saved"):
+        source = open_source(tmp_path / name)
+        with pytest.raises(DataError, match=f"record 0: the record has '{key}', expected images and text"):
+            source[0]
+        assert source[1].conversations == source[2].conversations == turns("Which?", "red")
+        assert len(list(source.texts())) == 3
+
+
 def test_sources_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no records at .*none.jsonl: expected a JSON or JSONL file"):
         open_source(tmp_path / "none.jsonl")

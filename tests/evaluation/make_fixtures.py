@@ -626,7 +626,12 @@ CHARXIV = [
         "reasoning_q_source": 2,
         "category": "cs",
         "year": "20",
-        "num_subplots": 1,
+        "num_subplots": 1 + 2 * n,
+        "subplot_row": n,
+        "subplot_col": n,
+        "subplot_loc": "the red panel" if n == 2 else None,
+        **{f"descriptive_q{number}": 1 + (5 * n + 6 * number) % 19 for number in range(1, 5)},
+        **{f"descriptive_a{number}": f"answer {number}" for number in range(1, 5)},
     }
     for n, (question, answer, kind) in enumerate(
         [("Which label is highest?", "red", 1), ("How high is it?", "14", 3), ("What is the difference?", "0.25", 4)]
@@ -670,6 +675,7 @@ def main() -> None:
         ("realworldqa", "test", REALWORLDQA),
         ("hallusion_bench", "image", HALLUSION),
         ("charxiv_reasoning", "validation", CHARXIV),
+        ("charxiv_descriptive", "validation", CHARXIV),
         ("llava_bench", "train", LLAVA_BENCH),
     ):
         _jsonl(f"{name}/{split}.jsonl", records)

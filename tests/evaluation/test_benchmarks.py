@@ -36,7 +36,7 @@ SUFFIXES = {
     "mmstar": "\nAnswer with the option's letter from the given choices directly",
     "mmmu_pro_standard": "\nAnswer with the option letter from the given choices directly.",
     "mmmu_pro_vision": " where LETTER is one of options.",
-    **dict.fromkeys(("realworldqa", "hallusion_bench", "charxiv_reasoning", "ocrbench_v2"), ""),
+    **dict.fromkeys(("realworldqa", "hallusion_bench", "charxiv_reasoning", "charxiv_descriptive", "ocrbench_v2"), ""),
     **dict.fromkeys(("mmbench", "scienceqa", "seed_bench", "vstar"), LETTER),
     # Questions as they come.
     **dict.fromkeys(
@@ -62,7 +62,7 @@ def scored(benchmark: Benchmark, predictions: list[str]) -> list[Scored]:
 
 def test_there_is_a_fixture_for_every_task_and_no_other() -> None:
     assert {path.name for path in FIXTURES.iterdir()} == set(BENCHMARKS)
-    assert len(BENCHMARKS) == 39
+    assert len(BENCHMARKS) == 40
     assert sum(path.stat().st_size for path in FIXTURES.rglob("*") if path.is_file()) < 300_000
 
 
@@ -95,7 +95,7 @@ def test_prompts(benchmark: Benchmark) -> None:
 def test_right_answers_get_full_marks(benchmark: Benchmark) -> None:
     questions, _ = questions_of(benchmark)
     rows = scored(benchmark, [right_answer(question.target) for question in questions])
-    if benchmark.name in {"llava_bench", "mmhal", "charxiv_reasoning"}:
+    if benchmark.name in {"llava_bench", "mmhal", "charxiv_reasoning", "charxiv_descriptive"}:
         assert {row.score for row in rows} == {None}
         assert benchmark.summarise(rows) == {}
         return
@@ -109,7 +109,7 @@ def test_right_answers_get_full_marks(benchmark: Benchmark) -> None:
 def test_the_same_from_parquet(benchmark: Benchmark, tmp_path: Path) -> None:
     task = Task(benchmark, benchmark.source.split)
     records = load_records(task, FIXTURES)
-    rows = [dict(row) for row in records.rows]
+    rows = [dict(row) for row in list(records.rows)[:: benchmark.questions]]
     for row in rows:
         # MathVista and MATH-Vision have a path beside the image itself.
         images = (
@@ -244,7 +244,7 @@ def test_no_official_name_without_a_judge() -> None:
     judged = [benchmark for benchmark in BENCHMARKS.values() if benchmark.judged]
     assert {b.name for b in judged} == {
         "mmbench", "mmbench_cn", "mathvista", "mathverse", "mm_vet", "llava_bench", "mmhal", "hallusion_bench",
-        "charxiv_reasoning",
+        "charxiv_reasoning", "charxiv_descriptive",
     }  # fmt: skip
     for benchmark in judged:
         assert benchmark.judged is not None
@@ -294,7 +294,9 @@ def test_hidden_answers_have_no_score() -> None:
 
 def test_tasks_by_name() -> None:
     assert [task.name for task in find_tasks("pope, docvqa:test,docvqa")] == ["pope", "docvqa-test", "docvqa"]
-    with pytest.raises(ConfigError, match="'popes' is not a benchmark, did you mean 'pope'"):
+    with pytest.raises(ConfigError, match=r"'zebra' is not a benchmark; valid names: .*pope"):
+        find_tasks("zebra")
+    with pytest.raises(ConfigError, match="'popes' is not a benchmark; did you mean 'pope'"):
         find_tasks("popes")
     with pytest.raises(ConfigError, match="pope:test occurs twice"):
         find_tasks("pope,pope:test")

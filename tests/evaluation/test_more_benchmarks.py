@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from slime_vlm.errors import DataError
-from slime_vlm.evaluation.benchmarks import BENCHMARKS, Scored
+from slime_vlm.evaluation.benchmarks import BENCHMARKS, Scored, Task
+from slime_vlm.evaluation.benchmarks.charxiv_descriptive import prompt_of
 from slime_vlm.evaluation.metrics.choices import mmstar_letter
 from slime_vlm.evaluation.metrics.judge_reply import stated_word
 from slime_vlm.evaluation.metrics.mmmu import mmmu_pro_letter
 from slime_vlm.evaluation.metrics.yes_no import read_yes_no
-from tests.evaluation.test_benchmarks import questions_of, scored
+from slime_vlm.evaluation.records import load_records
+from tests.evaluation.test_benchmarks import FIXTURES, questions_of, scored
 
 
 def prompt(name: str, index: int = 0) -> str:
@@ -155,8 +159,55 @@ def test_charxiv() -> None:
     ]
     rows = [Scored(q.id, "", q.target, None, [float(n == 0)]) for n, q in enumerate(questions)]
     assert benchmark.judged.summarise(rows) == {
-        "accuracy": pytest.approx(100 / 3), "number in chart": 0.0, "number in general": 0.0, "text in chart": 100.0
+        "accuracy": pytest.approx(100 / 3), "number in chart": 0.0, "number in general": 0.0, "text in chart": 100.0,
+        "inspired by GPT": pytest.approx(100 / 3), "subject cs": pytest.approx(100 / 3),
+        "year 2020": pytest.approx(100 / 3), "1 subplot": 100.0, "2-4 subplots": 0.0, "5+ subplots": 0.0,
     }  # fmt: skip
     record = {"reasoning_q": "?", "reasoning_a": "1", "figure_path": "x", "image": "x", "reasoning_a_type": 5}
     with pytest.raises(DataError, match="record 7 has the type of answer 5, expected 1 to 4"):
         benchmark.ask(record, 7)
+
+
+def test_prompts_of_charxiv_are_the_official_ones() -> None:
+    """The hash is that of the authors' 19 prompts, for the current plot, one after the other."""
+    prompts = "".join(prompt_of(template, "For the current plot, ") for template in range(1, 20))
+    assert hashlib.sha256(prompts.encode()).hexdigest() == (
+        "43ac9cd9981c59f4e8b4ca49e25370ad8358ccc03fce546983c169b9180b182e"
+    )
+
+
+def test_charxiv_descriptive() -> None:
+    benchmark = BENCHMARKS["charxiv_descriptive"]
+    questions, _ = questions_of(benchmark)
+    assert [question.id for question in questions] == [f"{n}.jpg#{number}" for n in range(3) for number in (1, 2, 3, 4)]
+    assert questions[0].prompt.startswith("For the current plot, what is the spatially highest labeled tick on the y")
+    assert questions[4].prompt.startswith("For the subplot at row 1 and column 1, how many discrete labels are there")
+    assert questions[8].prompt.startswith("For the red panel, What is the total number of explicitly labeled ticks")
+    whole = [question.prompt for question in questions if question.target["template"] in (18, 19)]
+    assert all(text.startswith("What is the ") for text in whole)
+    assert len(whole) >= 1
+    judged = benchmark.judged
+    assert judged is not None
+    asked = judged.request("fourteen", questions[0].target, judged.template)
+    assert asked is not None
+    assert "Right answer: answer 1\nGiven answer: fourteen\n" in asked
+    assert "It must be the same term." in asked
+    rows = [Scored(q.id, "", q.target, None, [float(n < 4)] if n else None) for n, q in enumerate(questions)]
+    found = judged.summarise(rows)
+    # An unreadable reply counts 0, as in the official script.
+    assert found["accuracy"] == pytest.approx(100 * 3 / 12)
+    assert (found["1 subplot"], found["2-4 subplots"], found["5+ subplots"]) == (75.0, 0.0, 0.0)
+    names = {"information extraction", "enumeration", "pattern recognition", "counting", "compositionality"}
+    assert names & set(found) == {q.target["category"] for q in questions}
+    record = {**dict.fromkeys(benchmark.fields, "x"), "descriptive_q2": 20}
+    with pytest.raises(DataError, match="record 1 has the question 20, expected 1 to 19"):
+        benchmark.ask(record, 5)
+
+
+def test_limits_count_questions() -> None:
+    task = Task(BENCHMARKS["charxiv_descriptive"], "validation")
+    records = load_records(task, FIXTURES, offset=3, limit=6)
+    assert records.length == 6
+    assert [row["figure_path"] for row in records.rows] == ["0.jpg", *["1.jpg"] * 4, "2.jpg"]
+    records = load_records(task, FIXTURES, offset=3)
+    assert records.length == len(list(records.rows)) == 9

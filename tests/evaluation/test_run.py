@@ -206,7 +206,7 @@ def test_parts_of_a_split_join(checkpoint: Path, tmp_path: Path) -> None:
     run(checkpoint, tmp_path / "parts", tasks=mme)
     assert without_seconds(rows_of(tmp_path / "parts")) == without_seconds(rows_of(tmp_path / "whole"))
     assert "Not all questions" not in (tmp_path / "parts" / "results.md").read_text()
-    with pytest.raises(DataError, match=r"MME: --offset 6, but .* holds 6 records"):
+    with pytest.raises(DataError, match=r"MME: --offset 6, but .* holds 6 questions"):
         run(checkpoint, tmp_path / "none", tasks=mme, offset=6)
 
 
@@ -249,7 +249,8 @@ def test_generation_settings_reach_the_model_and_bind_the_folder(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("temprature=1", "'temprature' is not a setting, did you mean 'temperature'"),
+        ("temprature=1", "'temprature' is not a setting; did you mean 'temperature'"),
+        ("zebra=1", "'zebra' is not a setting; valid names: max_new_tokens, "),
         ("num_beams=1.5", "expected a whole number of at least 1"),
         ("num_beams=true", "expected a whole number of at least 1"),
         ("top_p=2", "expected a number of at least 0.0 and at most 1.0"),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import pickle
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,7 @@ from torch import Tensor
 
 import slime_vlm
 from slime_vlm.errors import InputError
-from slime_vlm.model.cached_rows import CachedRows, record_of
+from slime_vlm.model.cached_rows import CachedRows, attach_record, record_of
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from tests.conftest import IMAGE_TOKEN, pad_batch, prompt_ids, tiny_model
 
@@ -181,6 +185,8 @@ def test_a_cache_with_repeated_rows_continues_by_the_positions_of_the_caller() -
     cache = model(**inputs, use_cache=True).past_key_values
     cache.batch_repeat_interleave(2)
     doubled = [rows.repeat_interleave(2, dim=0) for rows in (token, mask, positions)]
+    # As if the caller had put another cache's rows there.
+    attach_record(cache, record_of(model(**inputs, use_cache=True).past_key_values))
     with pytest.raises(InputError, match="pass position_ids and attention_mask"):
         model(input_ids=doubled[0], past_key_values=cache)
     logits = model(
@@ -283,3 +289,66 @@ def test_what_drafts_for_another_model_is_refused() -> None:
     outside = tiny_model(image_token_id=64)
     with pytest.raises(InputError, match="placeholder inside the vocabulary"):
         outside.generate(input_ids=ids, max_new_tokens=2, prompt_lookup_num_tokens=2)
+
+
+ORDERS = [[1, 0], [1], [0, 0, 1, 1], [0, 1], [1, 0]]
+
+
+def test_the_record_follows_the_rows_of_a_cache() -> None:
+    """A record of the former order gave a row the positions and the padding of another, without a word."""
+    model = tiny_model().eval()
+    ids, mask = torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.tensor([[0, 0, 1], [1, 1, 1]])
+
+    def cache() -> Any:
+        return model(input_ids=ids, attention_mask=mask, use_cache=True).past_key_values
+
+    def after(cache: Any, rows: int) -> torch.Tensor:
+        return model(input_ids=torch.full((rows, 1), 7), past_key_values=cache).logits[:, -1]
+
+    with torch.no_grad():
+        expected = after(cache(), 2)
+        swapped, chosen, repeated, copied = cache(), cache(), cache(), cache()
+        swapped.reorder_cache(torch.tensor([1, 0]))
+        chosen.batch_select_indices(torch.tensor([1]))
+        repeated.batch_repeat_interleave(2)
+        copied.reorder_cache(torch.tensor([1, 0]))
+        copied, stored = copy.deepcopy(copied), pickle.loads(pickle.dumps(copied))
+        copied.reorder_cache(torch.tensor([1, 0]))
+        for found, rows in (
+            (swapped, [1, 0]),
+            (chosen, [1]),
+            (repeated, [0, 0, 1, 1]),
+            (copied, [0, 1]),
+            (stored, [1, 0]),
+        ):
+            assert type(found).__name__ == "DynamicCache"
+            torch.testing.assert_close(after(found, len(rows)), expected[rows], rtol=1e-5, atol=1e-5)
+
+
+def test_a_cache_is_freed_with_its_last_use() -> None:
+    model = tiny_model().eval()
+    cache = model(input_ids=torch.tensor([[1, 2]]), use_cache=True).past_key_values
+    gone = weakref.ref(cache)
+    gc.disable()
+    try:
+        del cache
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_the_record_follows_the_beams() -> None:
+    """What the cache of a beam search holds is what its record says: the conversation of that beam continues."""
+    model = tiny_model().eval()
+    ids, mask = torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.tensor([[0, 0, 1], [1, 1, 1]])
+    with torch.no_grad():
+        cache = model.generate(
+            input_ids=ids, attention_mask=mask, num_beams=3, max_new_tokens=6, return_dict_in_generate=True
+        ).past_key_values
+        record = record_of(cache)
+        assert record is not None
+        assert record.num_rows == 6
+        plain = model(input_ids=record.input_ids, attention_mask=record.attention_mask, use_cache=True).past_key_values
+    for ours, other in zip(cache.layers, plain.layers, strict=True):
+        real = record.attention_mask.bool()[:, None, :, None]
+        torch.testing.assert_close(ours.keys * real, other.keys * real, rtol=1e-4, atol=1e-4)

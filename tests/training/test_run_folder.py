@@ -73,6 +73,27 @@ def test_what_does_not_matter_may_change(out: Path, tmp_path: Path) -> None:
     claim(out, changed(tmp_path, 0, steps=100), ["lm"])  # lm does not build on encoder
 
 
+def test_a_begun_stage_may_not_be_missing(out: Path, tmp_path: Path) -> None:
+    """Under a new name it would start over, and the run would have two encoders."""
+    recipe = mini_recipe()
+    recipe["stages"][0]["name"], recipe["stages"][2]["start"] = "eye", ["lm", "eye"]
+    renamed = load_recipe(write_recipe(tmp_path / "renamed", recipe))
+    for stages in (("eye", "lm", "both"), ("lm",)):
+        with pytest.raises(
+            ConfigError, match="has begun stage 'encoder', but this recipe has only eye, lm, both;"
+        ) as e:
+            claim(out, renamed, stages)
+        assert "\n" not in str(e.value)
+    (out / "recipe.yaml").unlink()
+    claim(out, renamed, ["eye"])
+
+
+def test_a_stage_that_has_not_begun_may_be_renamed(out: Path, tmp_path: Path) -> None:
+    recipe = mini_recipe()
+    recipe["stages"][1]["name"], recipe["stages"][2]["start"] = "words", ["words", "encoder"]
+    claim(out, load_recipe(write_recipe(tmp_path / "renamed", recipe)), ["encoder", "words", "both"])
+
+
 def test_a_recipe_of_another_version_is_one_line(out: Path, tmp_path: Path) -> None:
     path = out / "recipe.yaml"
     path.write_text(path.read_text() + "strange: 1\n")

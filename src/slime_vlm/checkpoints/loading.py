@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -19,7 +18,7 @@ from slime_vlm.checkpoints.layouts import PUBLISHED_MODEL_TYPES, is_published
 from slime_vlm.checkpoints.lora.adapter_folder import is_lora_folder, open_lora, settings_folder
 from slime_vlm.checkpoints.native import build_model, read_native
 from slime_vlm.checkpoints.quantization import check_quantization, quantization_config
-from slime_vlm.errors import CheckpointError, ConfigError, one_line
+from slime_vlm.errors import CheckpointError, ConfigError, nearest, one_line
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.processing.processing_slime import SlimeProcessor
@@ -112,8 +111,7 @@ def check_overrides(overrides: dict[str, Any]) -> None:
     known = [field.name for field in dataclasses.fields(SlimeConfig) if field.name not in fixed]
     for name in overrides:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-            raise ConfigError(f"'{name}' is not a field of SlimeConfig; did you mean '{near[0]}'?")
+            raise ConfigError(f"'{name}' is not a field of SlimeConfig; {nearest(name, known)}")
 
 
 def _apply_overrides(config: SlimeConfig, overrides: dict[str, Any]) -> dict[str, Any]:

@@ -67,8 +67,7 @@ def check(
     from slime_vlm.cli.terminal import quiet_transformers
     from slime_vlm.data import open_source
     from slime_vlm.data.check import KINDS, Report, check_source, check_target, write_repaired
-    from slime_vlm.errors import ConfigError
-    from slime_vlm.training.recipe.rules import nearest
+    from slime_vlm.errors import ConfigError, nearest
 
     for kind in allow or []:
         if kind not in KINDS:

@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slime_vlm.data.problems import RecordError
-from slime_vlm.data.record_formats import brief, format_of, stored_image, turns_and_images
+from slime_vlm.data.record_formats import OTHER_MEDIA, brief, format_of, stored_image, turns_and_images
 
 MAX_DEPTH = 64
 """Levels of lists and mappings that a record may have."""
-
-_OTHER_MEDIA = ("video", "videos", "audio", "audios")
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def read_record(raw: Any) -> Record:
 
 def _refuse_other_media(present: Mapping[str, Any]) -> None:
     """Refuse records about videos and sound, which would be read as text alone."""
-    for key in _OTHER_MEDIA:
+    for key in OTHER_MEDIA:
         if present.get(key):
             raise RecordError(f"the record has '{key}', expected images and text; give frames as 'images'")
 

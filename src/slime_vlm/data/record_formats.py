@@ -1,6 +1,6 @@
 """The formats of records, and their conversion into the published one: images, and turns that mention them.
 
-To add a format, write a function that returns the `_Said` turns of a record, and add it to `FORMATS`.
+To add a format, write a function that returns the `_TurnPieces` turns of a record, and add it to `FORMATS`.
 """
 
 from __future__ import annotations
@@ -21,20 +21,23 @@ _IMAGE_KEYS = ("bytes", "path", "image", "image_url", "url", "base64")
 _MAX_WRAPPED = 4
 _IMAGE_TYPES = ("image", "image_url")
 
+OTHER_MEDIA = ("video", "videos", "audio", "audios")
+"""Keys of what no model here can see. A record that has them is refused."""
+
 
 @dataclass(frozen=True)
-class _Block:
+class _ImageBlock:
     """An image between pieces of text. None: the next image that the record lists outside of its turns."""
 
     image: Any
 
 
 @dataclass(frozen=True)
-class _Said:
+class _TurnPieces:
     """One turn: its role, and its text in pieces, with images between them."""
 
     role: str
-    pieces: tuple[str | _Block, ...]
+    pieces: tuple[str | _ImageBlock, ...]
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class RecordFormat:
 
     marks: tuple[str, ...]
     other_keys: tuple[str, ...]
-    turns: Callable[[Mapping[str, Any]], list[_Said]]
+    turns: Callable[[Mapping[str, Any]], list[_TurnPieces]]
     exact: bool = True
 
     @property
@@ -66,9 +69,12 @@ def format_of(keys: Collection[str]) -> RecordFormat | None:
 
 
 def columns_of(keys: Collection[str]) -> list[str]:
-    """Return those columns of a table that records are read from; empty if it holds no records."""
+    """Return those columns of a table that records are read from; empty if it holds no records.
+
+    Other media are among them: a record that has them has to be refused, not read as text alone.
+    """
     form = format_of(keys)
-    return [] if form is None else [key for key in ("id", "image", "images", *form.keys) if key in keys]
+    return [] if form is None else [key for key in ("id", "image", "images", *form.keys, *OTHER_MEDIA) if key in keys]
 
 
 def turns_and_images(
@@ -130,7 +136,7 @@ def brief(value: Any) -> str:
     return f"{reprlib.repr(value):.80}"
 
 
-def _joined(pieces: tuple[str | _Block, ...]) -> tuple[str, dict[int, Any]]:
+def _joined(pieces: tuple[str | _ImageBlock, ...]) -> tuple[str, dict[int, Any]]:
     """Return the text of a turn, and its own images by the number of their placeholder."""
     text, own = "", {}
     for piece in pieces:
@@ -143,19 +149,23 @@ def _joined(pieces: tuple[str | _Block, ...]) -> tuple[str, dict[int, Any]]:
     return text, own
 
 
-def _listed_turns(key: str) -> Callable[[Mapping[str, Any]], list[_Said]]:
-    """Return a reader of a list of turns with `from` and `value`, or `role` and `content`."""
+def _listed_turns(key: str) -> Callable[[Mapping[str, Any]], list[_TurnPieces]]:
+    """Return a reader of a list of turns with `from` and `value`, or `role` and `content`, and a text `system`."""
 
-    def read(raw: Mapping[str, Any]) -> list[_Said]:
+    def read(raw: Mapping[str, Any]) -> list[_TurnPieces]:
         turns = raw[key]
         if not isinstance(turns, list) or not turns or not all(isinstance(turn, Mapping) for turn in turns):
             raise RecordError(f"the record has no '{key}': found {brief(turns)}, expected a list of turns")
-        return [_listed_turn(index, turn) for index, turn in enumerate(turns)]
+        listed = [_listed_turn(index, turn) for index, turn in enumerate(turns)]
+        system = _text(raw, "system", "")
+        if system and any(turn.role == "system" for turn in listed):
+            raise RecordError(f"the record has 'system' and a system turn in '{key}', expected one", "turn-order")
+        return [*([_TurnPieces("system", (system,))] if system else []), *listed]
 
     return read
 
 
-def _listed_turn(index: int, turn: Mapping[str, Any]) -> _Said:
+def _listed_turn(index: int, turn: Mapping[str, Any]) -> _TurnPieces:
     role = role_of(turn)
     content = next((turn[key] for key in ("value", "content") if turn.get(key) is not None), None)
     if role is None or not isinstance(content, str | list):
@@ -165,10 +175,10 @@ def _listed_turn(index: int, turn: Mapping[str, Any]) -> _Said:
             "turn-order",
         )
     pieces = (content,) if isinstance(content, str) else tuple(_pieces(index, content))
-    return _Said(role, pieces)
+    return _TurnPieces(role, pieces)
 
 
-def _pieces(index: int, blocks: list[Any]) -> Iterator[str | _Block]:
+def _pieces(index: int, blocks: list[Any]) -> Iterator[str | _ImageBlock]:
     for block in blocks:
         if isinstance(block, str):
             yield block
@@ -178,7 +188,7 @@ def _pieces(index: int, blocks: list[Any]) -> Iterator[str | _Block]:
         if kind == "text" and isinstance(found.get("text"), str):
             yield found["text"]
         elif kind in _IMAGE_TYPES:
-            yield _Block(stored_image(found))
+            yield _ImageBlock(stored_image(found))
         else:
             raise RecordError(
                 f"turn {index} has the content block {brief(block)}, expected {{'type': 'text', 'text': ...}} or "
@@ -187,25 +197,25 @@ def _pieces(index: int, blocks: list[Any]) -> Iterator[str | _Block]:
             )
 
 
-def _query_and_response(raw: Mapping[str, Any]) -> list[_Said]:
+def _query_and_response(raw: Mapping[str, Any]) -> list[_TurnPieces]:
     return _rounds(raw, _text(raw, "query"), _text(raw, "response"))
 
 
-def _instruction_and_output(raw: Mapping[str, Any]) -> list[_Said]:
+def _instruction_and_output(raw: Mapping[str, Any]) -> list[_TurnPieces]:
     asked = [_text(raw, "instruction"), _text(raw, "input", "")]
     return _rounds(raw, "\n".join(filter(None, asked)), _text(raw, "output"))
 
 
-def _rounds(raw: Mapping[str, Any], question: str, answer: str) -> list[_Said]:
+def _rounds(raw: Mapping[str, Any], question: str, answer: str) -> list[_TurnPieces]:
     """Return the turns of a last round, with the system text and the earlier rounds that the record names."""
     system, history = _text(raw, "system", ""), raw.get("history", [])
     if not isinstance(history, list):
         raise RecordError(f"'history' is {brief(history)}, expected a list of pairs [question, answer]")
-    turns = [_Said("system", (system,))] if system else []
+    turns = [_TurnPieces("system", (system,))] if system else []
     for index, pair in enumerate([*history, [question, answer]]):
         if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             raise RecordError(f"round {index} of 'history' is {brief(pair)}, expected [question, answer]")
-        turns += [_Said("user", (pair[0],)), _Said("assistant", (pair[1],))]
+        turns += [_TurnPieces("user", (pair[0],)), _TurnPieces("assistant", (pair[1],))]
     return turns
 
 
@@ -218,9 +228,9 @@ def _text(raw: Mapping[str, Any], key: str, default: str | None = None) -> str:
 
 FORMATS = (
     # LLaVA and ShareGPT, the published form.
-    RecordFormat(("conversations",), (), _listed_turns("conversations"), exact=False),
+    RecordFormat(("conversations",), ("system",), _listed_turns("conversations"), exact=False),
     # Chat messages of OpenAI, transformers and TRL.
-    RecordFormat(("messages",), (), _listed_turns("messages")),
+    RecordFormat(("messages",), ("system",), _listed_turns("messages")),
     # ms-swift.
     RecordFormat(("query", "response"), ("history", "system"), _query_and_response),
     # Alpaca.

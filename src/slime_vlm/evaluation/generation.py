@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Sequence
 from typing import Any
 
-from slime_vlm.errors import ConfigError
+from slime_vlm.errors import ConfigError, nearest
 
 # Lowest value of each setting. Those with a whole lowest value are whole numbers.
 _LOWEST: dict[str, int | float] = {
@@ -36,8 +35,7 @@ def parse_generation(assignments: Sequence[str]) -> dict[str, Any]:
     for text in assignments:
         name, _, value = text.partition("=")
         if name not in _LOWEST:
-            near = difflib.get_close_matches(name, _LOWEST, n=1, cutoff=0.0)[0]
-            raise ConfigError(f"--gen {text}: '{name}' is not a setting, did you mean '{near}'?")
+            raise ConfigError(f"--gen {text}: '{name}' is not a setting; {nearest(name, _LOWEST)}")
         if name in settings:
             raise ConfigError(f"--gen {text}: {name} occurs twice; name it once")
         settings[name] = _number(text, name, value)

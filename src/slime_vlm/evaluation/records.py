@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -26,11 +27,11 @@ _ENDINGS = (".jsonl", ".json", ".parquet", ".tsv")
 
 @dataclass(frozen=True)
 class Records:
-    """The records of a task, in order.
+    """The records of a task, in order. A record that several questions are asked about occurs once for each of them.
 
     Attributes:
         rows: The records. They can be iterated once.
-        length: Number of records, or None if it is not known in advance.
+        length: Number of questions, or None if it is not known in advance.
         folder: Folder that image paths are relative to. None for records from the hub.
         origin: Where the records come from, for run.json.
     """
@@ -54,16 +55,17 @@ def load_records(
         task: Benchmark and split.
         data: Folder of local copies. A task without a local copy is loaded from the hub.
         organisation: Hub organisation to use in place of `ORGANISATION`.
-        limit: Maximum number of records, the first ones after `offset`.
-        offset: Number of records to leave out at the start.
+        limit: Maximum number of questions, the first ones after `offset`.
+        offset: Number of questions to leave out at the start.
 
     Raises:
         DataError: There are no records, or they do not have the format of this benchmark.
     """
     benchmark = task.benchmark
     found = _local(task, data) if data is not None else None
-    records = found or _hub(task, data, organisation, None if limit is None else offset + limit)
-    left = None if records.length is None else max(0, records.length - offset)
+    each = benchmark.questions
+    records = found or _hub(task, data, organisation, None if limit is None else math.ceil((offset + limit) / each))
+    left = None if records.length is None else max(0, each * records.length - offset)
     length = left if limit is None else min(limit, limit if left is None else left)
     return Records(_checked(records, benchmark, limit, offset), length, records.folder, records.origin)
 
@@ -76,7 +78,7 @@ def hub_id(benchmark: Benchmark, organisation: str = ORGANISATION) -> str:
 
 def _checked(records: Records, benchmark: Benchmark, limit: int | None, offset: int) -> Iterator[dict[str, Any]]:
     index = -1
-    for index, row in enumerate(records.rows):
+    for index, row in enumerate(row for row in records.rows for _ in range(benchmark.questions)):
         if limit is not None and index >= offset + limit:
             return
         if index < offset:
@@ -84,14 +86,15 @@ def _checked(records: Records, benchmark: Benchmark, limit: int | None, offset: 
         missing = [name for name in benchmark.fields if name not in row]
         if missing:
             raise DataError(
-                f"{benchmark.title}: record {index} of {records.origin} has no {', '.join(missing)}, it has "
-                f"{', '.join(map(str, row))}; expected the record format of {benchmark.source.repo}"
+                f"{benchmark.title}: record {index // benchmark.questions} of {records.origin} has no "
+                f"{', '.join(missing)}, it has {', '.join(map(str, row))}; expected the record format of "
+                f"{benchmark.source.repo}"
             )
         yield row
     if index < 0:
         raise DataError(f"{benchmark.title}: {records.origin} holds no records; download it again")
     if index < offset:
-        raise DataError(f"{benchmark.title}: --offset {offset}, but {records.origin} holds {index + 1} records")
+        raise DataError(f"{benchmark.title}: --offset {offset}, but {records.origin} holds {index + 1} questions")
 
 
 # Local copies ----------------------------------------------------------------------------------------------------

@@ -8,7 +8,9 @@ A caller who continues with the cache alone gets the right positions and the rig
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -130,9 +132,52 @@ def record_of(cache: Any) -> CachedRows | None:
 
 
 def attach_record(cache: Any, record: CachedRows | None) -> None:
-    """Attach a record to a cache."""
+    """Attach a record to a cache, and let it follow the rows when they are reordered, chosen or repeated."""
     if cache is not None:
         setattr(cache, _ATTRIBUTE, record)
+        if not isinstance(cache, _RowsFollow):
+            kind: Any = type(cache)
+            cache.__class__ = _following(kind)
+
+
+class _RowsFollow:
+    """Methods of a cache that change its rows, as beam search does. The record changes with them.
+
+    They cannot be told from the cache afterwards: its tensors have the same shapes, and the record would give the
+    tokens of one row the positions and the padding of another. A class is changed, not an instance, since methods that
+    are stored on a cache would refer to it, and it would outlive its last use.
+    """
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        super().reorder_cache(beam_idx)  # type: ignore[misc]
+        self._change_rows(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)  # type: ignore[misc]
+        self._change_rows(lambda rows: rows[indices.to(rows.device)])
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        super().batch_repeat_interleave(repeats)  # type: ignore[misc]
+        self._change_rows(lambda rows: rows.repeat_interleave(repeats, dim=0))
+
+    def _change_rows(self, change: Callable[[Tensor], Tensor]) -> None:
+        record: CachedRows | None = getattr(self, _ATTRIBUTE, None)
+        if record is not None:
+            tensors = (record.input_ids, record.attention_mask, record.position_ids, record.token_index)
+            setattr(self, _ATTRIBUTE, CachedRows(*map(change, tensors)))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # The class is made when it is needed, so that pickle and deepcopy cannot find it by its name.
+        return _empty_cache, (type(self).__mro__[2],), self.__dict__
+
+
+@cache
+def _following(kind: type) -> type:
+    return type(kind.__name__, (_RowsFollow, kind), {})
+
+
+def _empty_cache(kind: type) -> Any:
+    return object.__new__(_following(kind))
 
 
 def rows_of(merged: MergedRows, input_ids: Tensor, position_ids: Tensor) -> CachedRows:
@@ -153,7 +198,7 @@ def rows_of_text(input_ids: Tensor, new_mask: Tensor, position_ids: Tensor) -> C
     return CachedRows(input_ids, new_mask, position_ids.expand_as(input_ids), index.masked_fill(new_mask == 0, -1))
 
 
-def split_mask(
+def cached_and_new_masks(
     record: CachedRows | None, attention_mask: Tensor | None, input_ids: Tensor, num_cached: int, is_whole_prompt: bool
 ) -> tuple[Tensor, Tensor]:
     """Return the masks of the cached tokens, [B, 0] for a whole prompt, and of the new ones [B, n]."""

@@ -53,14 +53,17 @@ def _own_view_size(vision_config: PretrainedConfig, patch_size: int) -> int:
 def _refuse_misspelt(unknown: Iterable[str]) -> None:
     """Refuse fields that look like one of ours.
 
-    transformers keeps every other unknown field, since another version of it may have saved it.
+    transformers keeps or ignores every other unknown field, since another version of it may have saved it.
 
     Raises:
         ConfigError: A name is close to a field's.
     """
+    unknown = set(unknown)
+    if "top_p" in unknown:
+        raise ConfigError("top_p is a sampling parameter, expected selector_top_p for the selector's probability mass")
     ours = [field.name for field in dataclasses.fields(SlimeFields)]
     inherited = {field.name for field in dataclasses.fields(PretrainedConfig)}
-    for name in unknown:
+    for name in sorted(unknown):
         near = difflib.get_close_matches(name, ours, n=1, cutoff=0.85)
         if near and name not in inherited:
             raise ConfigError(f"'{name}' is not a field of SlimeConfig, expected '{near[0]}'; correct the name")
@@ -89,10 +92,6 @@ class SlimeConfig(HubMixin, SlimeFields, PretrainedConfig):
     ]
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if "top_p" in kwargs:
-            raise ConfigError(
-                "top_p is a sampling parameter, expected selector_top_p for the selector's probability mass"
-            )
         _refuse_misspelt(kwargs)
         if self.vision_config is None:
             self.vision_config = {
@@ -122,6 +121,21 @@ class SlimeConfig(HubMixin, SlimeFields, PretrainedConfig):
             self.view_size = 336 if hierarchical else _own_view_size(self.vision_config, self.patch_size)
         self.check()
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Build a config from saved fields and changes of them, as every transformers config does.
+
+        transformers sets changed fields after it has checked the saved ones, and drops those that it does not know.
+
+        Raises:
+            ConfigError: A changed field has a value that no model can be built from, or looks like a misspelt one.
+        """
+        return_unused = kwargs.pop("return_unused_kwargs", False)
+        config, unused = super().from_dict(config_dict, return_unused_kwargs=True, **kwargs)
+        _refuse_misspelt(unused)
+        config.check()
+        return (config, unused) if return_unused else config
 
     def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> None:
         """Save config.json, and the stub module that its `auto_map` names."""

@@ -19,9 +19,20 @@ from slime_vlm.errors import InputError
 from slime_vlm.model.cache_name import CACHE
 from slime_vlm.model.cached_rows import CachedRows, record_of
 from slime_vlm.model.image_inputs import QUESTION, views_as_rows
+from slime_vlm.model.input_checks import check_tensors
 from slime_vlm.model.token_merging import image_rows
 
 _IMAGE_INPUTS = ("pixel_values", "image_grids", "question_mask", "vision_tokens", "kept_local_tokens")
+_TENSORS = (
+    "attention_mask",
+    "position_ids",
+    "inputs_embeds",
+    "pixel_values",
+    "image_grids",
+    "image_sizes",
+    "question_mask",
+    "token_type_ids",
+)
 
 
 class SlimeGenerationMixin(GenerationMixin):
@@ -33,8 +44,17 @@ class SlimeGenerationMixin(GenerationMixin):
         """Generate as every transformers model does, but never the image placeholder, which is not text.
 
         Raises:
-            InputError: The requested kind of speculative decoding does not work with images.
+            InputError: The requested kind of speculative decoding does not work with images. Or an input is no tensor.
         """
+        given_ids = kwargs.get("input_ids") if inputs is None else inputs
+        check_tensors(input_ids=given_ids, **{name: kwargs.get(name) for name in _TENSORS})
+        mask = kwargs.get("attention_mask")
+        for name, value in (("input_ids", given_ids), ("attention_mask", mask)):
+            if value is not None and value.ndim != 2:
+                raise InputError(f"{name} has shape {list(value.shape)}, expected [rows, tokens]")
+        embeds = kwargs.get("inputs_embeds")
+        if embeds is not None and embeds.ndim != 3:
+            raise InputError(f"inputs_embeds has shape {list(embeds.shape)}, expected [rows, tokens, width]")
         kwargs.update(_views_as_rows(kwargs, self.config.view_size))
         config = generation_config or self.generation_config
         in_vocabulary = self.config.image_token_id < self.config.text_config.vocab_size

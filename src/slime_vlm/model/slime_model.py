@@ -16,16 +16,16 @@ from slime_vlm.model.cache_name import CACHE
 from slime_vlm.model.cached_rows import (
     CachedRows,
     attach_record,
+    cached_and_new_masks,
     continue_with_text,
     first_new_position,
     record_of,
     rows_of,
-    split_mask,
 )
 from slime_vlm.model.collectives import num_processes
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.image_inputs import QUESTION, views_as_rows
-from slime_vlm.model.input_checks import check_inputs, is_row_mask
+from slime_vlm.model.input_checks import check_inputs, check_tensors, is_row_mask
 from slime_vlm.model.labels import IGNORED_LABEL
 from slime_vlm.model.language_model import build_language_model
 from slime_vlm.model.outputs import SlimeModelOutput, VisionTokens
@@ -281,6 +281,18 @@ class SlimeModel(SlimeSelection):
             InputError: Inputs contradict each other.
         """
         # 1. Check the inputs.
+        check_tensors(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            pixel_values=pixel_values,
+            image_grids=image_grids,
+            image_sizes=image_sizes,
+            question_mask=question_mask,
+            token_type_ids=token_type_ids,
+            labels=labels,
+        )
         past_key_values = cache if past_key_values is None else past_key_values
         num_cached = 0 if past_key_values is None else int(past_key_values.get_seq_length())
         record = record_of(past_key_values) if num_cached else None
@@ -290,14 +302,15 @@ class SlimeModel(SlimeSelection):
             record = record if record.num_rows == new_input.shape[0] else None
         has_images = pixel_values is not None or bool(vision_tokens)
         check_inputs(
+            self.config,
             input_ids,
             inputs_embeds,
             attention_mask,
-            image_token_id=self.config.image_token_id,
-            has_images=has_images,
             num_cached=num_cached,
             labels=labels,
             pixel_values=pixel_values,
+            image_grids=image_grids,
+            has_images=has_images,
         )
         if pack and (num_cached or position_ids is not None or input_ids is None or self.config.keep_position_ids):
             raise InputError(
@@ -322,7 +335,7 @@ class SlimeModel(SlimeSelection):
             num_new = input_ids.shape[1]
             is_whole_prompt = num_cached > 0 and attention_mask is not None and attention_mask.shape[1] == num_new
             is_whole_prompt = is_whole_prompt and (record is None or record.begins(input_ids))
-            cached_mask, new_mask = split_mask(record, attention_mask, input_ids, num_cached, is_whole_prompt)
+            cached_mask, new_mask = cached_and_new_masks(record, attention_mask, input_ids, num_cached, is_whole_prompt)
             are_unmerged = not num_cached and position_ids is not None and position_ids.shape[-1] == num_new
             zero = self._zero_of_blank_image() if not has_images and self._runs_every_part() else None
             merged, inputs_embeds, details = self._merge(

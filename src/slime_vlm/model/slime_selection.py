@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from slime_vlm.errors import InputError
+from slime_vlm.model.input_checks import check_tensors
 from slime_vlm.model.labels import IGNORED_LABEL
 from slime_vlm.model.outputs import VisionTokens
 from slime_vlm.model.question_selector import Selection
@@ -55,6 +56,7 @@ class SlimeSelection(SlimeVision):
         """
         if not self._has_selection:
             return None
+        check_tensors(input_ids=input_ids, attention_mask=attention_mask, labels=labels, question_mask=question_mask)
         placeholders = input_ids == self.config.image_token_id
         check_vision_tokens(vision_tokens, self.config.token_layout)
         rows = image_rows(placeholders, self._placeholder_counts(vision_tokens, input_ids.device))

@@ -12,6 +12,7 @@ from slime_vlm.errors import InputError
 from slime_vlm.model.collectives import most_of_all
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.global_adapters import GlobalAdapter, VisionProjector
+from slime_vlm.model.input_checks import check_pixels
 from slime_vlm.model.local_compressor import LocalCompressor, TileMap, stitch_tiles
 from slime_vlm.model.outputs import VisionTokens
 from slime_vlm.model.page_positions import PagePositions
@@ -230,8 +231,9 @@ class SlimeVision(SlimePreTrainedModel):
             Tokens of every image before selection.
 
         Raises:
-            InputError: The number of views does not fit the grids.
+            InputError: The views are not the processor's, or their number does not fit the grids.
         """
+        check_pixels(pixel_values, image_grids, self.config)
         grids = [(int(rows), int(cols)) for rows, cols in image_grids.tolist()]
         num_tiles = [rows * cols for rows, cols in grids]
         views = self.config.views

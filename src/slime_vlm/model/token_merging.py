@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from slime_vlm.errors import InputError
+from slime_vlm.model.input_checks import check_tensors
 from slime_vlm.model.labels import IGNORED_LABEL
 from slime_vlm.model.outputs import VisionTokens
 from slime_vlm.model.tiling import TokenLayout
@@ -53,9 +54,14 @@ def check_vision_tokens(
         kept_local_tokens: [L] bool for every image.
 
     Raises:
-        InputError: An image has another number of tokens, or a mask does not fit its image.
+        InputError: An image is no `VisionTokens` or has another number of them, or a mask does not fit its image.
     """
     for index, tokens in enumerate(vision_tokens):
+        if not isinstance(tokens, VisionTokens):
+            raise InputError(
+                f"vision_tokens hold a {type(tokens).__name__}, expected VisionTokens: pass what encode_image or "
+                "encode_images returns"
+            )
         rows, cols = tokens.grid
         expected = (layout.num_global_tokens, layout.num_local_tokens(rows, cols))
         found = tuple(0 if part is None else len(part) for part in (tokens.global_tokens, tokens.local_tokens))
@@ -71,6 +77,7 @@ def check_vision_tokens(
             f"kept_local_tokens has {len(kept_local_tokens)} mask(s), expected {len(vision_tokens)}: one per image"
         )
     for index, (kept, tokens) in enumerate(zip(kept_local_tokens, vision_tokens, strict=True)):
+        check_tensors(**{f"kept_local_tokens of image {index}": kept})
         if kept.dtype != torch.bool or tuple(kept.shape) != (tokens.num_local_tokens,):
             raise InputError(
                 f"kept_local_tokens of image {index} is {kept.dtype} {list(kept.shape)}, expected torch.bool "

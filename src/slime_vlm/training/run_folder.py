@@ -83,7 +83,8 @@ def damage_of_model(model_folder: Path) -> str | None:
 def claim(out: Path, recipe: Recipe, stages: Collection[str]) -> None:
     """Create the folder of a run, or check that it belongs to this recipe.
 
-    Stages that have not begun, and stages that the chosen ones do not build on, may have changed.
+    Stages that have not begun, and stages that the chosen ones do not build on, may have changed. No stage that has
+    begun may be missing: under another name it would be trained from its start, beside what is there.
 
     Args:
         out: Folder of the run.
@@ -98,8 +99,17 @@ def claim(out: Path, recipe: Recipe, stages: Collection[str]) -> None:
         out.mkdir(parents=True, exist_ok=True)
         path = out / RECIPE_FILE
         if path.is_file():
-            begun = {name for name in _with_ancestors(recipe, stages) if (out / name).is_dir()}
-            changes = _changes(_saved(path), recipe, begun) if begun else []
+            begun = {folder.name for folder in out.iterdir() if folder.is_dir()}
+            saved = _saved(path) if begun else recipe
+            known = [stage.name for stage in recipe.stages]
+            lost = [f"'{stage.name}'" for stage in saved.stages if stage.name in begun and stage.name not in known]
+            if lost:
+                raise ConfigError(
+                    f"{out} holds a run that has begun stage {', '.join(lost)}, but this recipe has only "
+                    f"{', '.join(known)}; use the recipe as it was ({path}), another --out, or delete that file to go "
+                    "on without that stage"
+                )
+            changes = _changes(saved, recipe, begun & _with_ancestors(recipe, stages))
             if changes:
                 more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
                 raise ConfigError(

@@ -46,8 +46,24 @@ ADAPTER_DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "rank_mismatch": (lambda folder: change_json(folder / "adapter_config.json", r=8), "expected the rank 8 in it"),
     "rank_zero": (lambda folder: change_json(folder / "adapter_config.json", r=0), "r 0, expected a positive number"),
     "unknown_kind_of_lora": (
+        lambda folder: change_json(folder / "adapter_config.json", bias="all"),
+        "bias 'all', expected 'none'; merge it with peft first",
+    ),
+    "dora_without_lengths": (
         lambda folder: change_json(folder / "adapter_config.json", use_dora=True),
-        "use_dora True, expected False; merge it with peft first",
+        r"lacks the lengths of rows \(DoRA\) for .* has use_dora True; fetch both again",
+    ),
+    "a_base_that_was_changed": (
+        lambda folder: change_json(folder / "adapter_config.json", init_lora_weights="pissa"),
+        "init_lora_weights 'pissa', which changes the base before training; merge it with peft first",
+    ),
+    "ranks_that_do_not_fit": (
+        lambda folder: change_json(folder / "adapter_config.json", rank_pattern={"q_proj": 5}),
+        "expected the rank 5 in it",
+    ),
+    "patterns_of_garbage": (
+        lambda folder: change_json(folder / "adapter_config.json", alpha_pattern={"(": 5}),
+        "alpha_pattern .*, expected values by pattern of names",
     ),
     "not_a_lora": (lambda folder: change_json(folder / "adapter_config.json", peft_type="IA3"), "expected LORA"),
     "adapter_config_of_garbage": (

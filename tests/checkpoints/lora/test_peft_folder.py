@@ -73,6 +73,48 @@ def test_modules_that_were_trained_whole_are_named_by_their_ends(tmp_path: Path)
         torch.testing.assert_close(parameter, 1.5 * base.get_parameter(name), rtol=0, atol=0)
 
 
+KINDS: dict[str, dict[str, Any]] = {
+    "ranks by layer": {"rank_pattern": {r"layers\.1\.self_attn\.q_proj": 2, "v_proj": 6}},
+    "alphas by layer": {"alpha_pattern": {"v_proj": 3, "layers.0.self_attn.q_proj": 64}},
+    "both, rank-stabilised": {"rank_pattern": {"q_proj": 3}, "alpha_pattern": {"q_proj": 5}, "use_rslora": True},
+    "DoRA": {"use_dora": True},
+    "DoRA with ranks": {"use_dora": True, "rank_pattern": {"v_proj": 2}, "use_rslora": True},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_adapters_are_what_peft_computes(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, processor = slime_vlm.load("nano", device="cpu")
+    settings = LoraConfig(
+        r=4, lora_alpha=12, target_modules=r".*language_model.*\.[qv]_proj", init_lora_weights=False, **KINDS[kind]
+    )
+    adapted = get_peft_model(model, settings).eval()
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "magnitude" in name:
+                parameter.mul_(torch.linspace(0.7, 1.4, len(parameter)))
+    expected = logits(adapted, processor)
+    adapted.save_pretrained(tmp_path / "adapter")
+    loaded, processor = slime_vlm.load(tmp_path / "adapter", device="cpu")
+    torch.testing.assert_close(logits(loaded, processor), expected, rtol=1e-3, atol=1e-3)
+    # Every weight, also those that these logits hardly depend on.
+    whole = adapted.merge_and_unload().state_dict()
+    for name, parameter in loaded.state_dict().items():
+        torch.testing.assert_close(parameter, whole[name], rtol=1e-4, atol=1e-5, msg=name)
+    report = merge(tmp_path / "adapter", tmp_path / "merged")
+    assert report.difference <= report.limit
+
+
+def test_an_adapter_that_changed_its_base_is_refused(tmp_path: Path) -> None:
+    """PiSSA takes the first product off the base. Added to the stored base, its weights gave other answers."""
+    model, _ = slime_vlm.load("nano", device="cpu")
+    settings = LoraConfig(r=4, target_modules=r".*layers\.0.*\.q_proj", init_lora_weights="pissa")
+    get_peft_model(model, settings).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="init_lora_weights 'pissa', which changes the base"):
+        slime_vlm.load(tmp_path)
+
+
 def test_a_base_that_is_gone(adapted: tuple[Path, Any], tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     folder.mkdir()

@@ -25,7 +25,9 @@ def test_settings_by_group_and_by_name() -> None:
 
 
 def test_an_unknown_setting_has_the_nearest_one() -> None:
-    with pytest.raises(ConfigError, match=r"'bugdet' is not a setting.*did you mean 'budget'"):
+    with pytest.raises(ConfigError, match=r"'zebra' is neither.*; valid names: "):
+        find_settings("zebra")
+    with pytest.raises(ConfigError, match=r"'bugdet' is neither a setting nor a group.*did you mean 'budget'"):
         find_settings("top-p,bugdet")
 
 

@@ -168,6 +168,14 @@ def test_assumptions_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "unknown without" in said
     assert "time of 100,000 samples" in said
 
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"id": "a", "conversations": []}\n{"id": "b", "image": "gone.png", "conversations": []}\n')
+    recipe["stages"][0]["data"] = {"records": str(bad)}
+    said = plan_of(write_recipe(tmp_path, recipe), capsys, Hardware())
+    assert "none of 2 records could be used (the first one: " in said
+    assert "the record has no 'conversations'" in said
+    assert "slime data check names all): assumed one image" in said
+
     records = write_records(tmp_path / "data")
     recipe["stages"][0]["data"] = {"records": str(records)}
     recipe["model"] |= {"vision": "a/b", "llm": "c/d"}

@@ -1,7 +1,8 @@
 """Low-rank weights in peft's files, published or our own. They are merged into the base while its weights are read.
 
 The merged weight is W + scale * B A, computed in float32 and cast back to the type of W. The scale is alpha / r, or
-alpha / sqrt(r) with rank stabilisation.
+alpha / sqrt(r) with rank stabilisation; alpha and r may differ by layer. DoRA (arXiv 2402.09353) then gives every row
+of the sum the length that it has learnt.
 """
 
 from __future__ import annotations
@@ -25,16 +26,44 @@ _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 PREFIX = "base_model.model."
 """Prefix that peft puts before every name."""
 
-_NAME = re.compile(r"(?:base_model\.model\.)?(.+)\.lora_(A|B)(?:\.default)?\.weight")
+_NAME = re.compile(
+    r"(?:base_model\.model\.)?(.+)\.lora_(?:(A|B)(?:\.default)?\.weight|(magnitude_vector)(?:\.default)?(?:\.weight)?)"
+)
 # With other values of these settings, the formula above is not what was trained.
 _UNKNOWN_SETTINGS = {
-    "use_dora": False,
     "fan_in_fan_out": False,
-    "rank_pattern": {},
-    "alpha_pattern": {},
     "bias": "none",
     "lora_bias": False,
+    "use_qalora": False,
+    "use_bdlora": None,
+    "alora_invocation_tokens": None,
+    "arrow_config": None,
+    "kasa_config": None,
+    "monteclora_config": None,
+    "layer_replication": None,
+    "target_parameters": None,
+    "trainable_token_indices": None,
 }
+# The other ways to start (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) take the first product off the weights of the base, so
+# that the adapter does not belong to the base as it is stored.
+_STARTS_ON_THE_BASE = (True, False, None, "gaussian", "eva", "orthogonal")
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """The change of one weight.
+
+    Attributes:
+        a: A [r, in].
+        b: B [out, r].
+        scale: Factor of the product.
+        magnitude: Lengths [out] of the rows of the changed weight (DoRA), None for plain LoRA.
+    """
+
+    a: StoredTensor
+    b: StoredTensor
+    scale: float
+    magnitude: StoredTensor | None = None
 
 
 @dataclass(frozen=True)
@@ -44,15 +73,13 @@ class LoraWeights:
     Attributes:
         folder: The folder.
         base: Recorded name of the model that they were trained on, None if there is no record.
-        scale: Factor of every product.
-        pairs: A [r, in] and B [out, r] of every changed tensor, by native name.
+        pairs: The change of every tensor that has one, by native name.
         whole: Tensors that were trained whole, by native name. They replace those of the base.
     """
 
     folder: Path
     base: str | None
-    scale: float
-    pairs: Mapping[str, tuple[StoredTensor, StoredTensor]]
+    pairs: Mapping[str, LowRank]
     whole: Mapping[str, StoredTensor] = field(default_factory=dict)
 
     def merged_into(
@@ -101,7 +128,8 @@ class LoraWeights:
         return StoredTensor(own.shape, found, own.origin, lambda: own.load(found))
 
     def _sum(self, name: str, base: StoredTensor, dtype: torch.dtype | None) -> StoredTensor:
-        a, b = self.pairs[name]
+        change = self.pairs[name]
+        a, b = change.a, change.b
         if base.shape != (b.shape[0], a.shape[1]):
             raise CheckpointError(
                 f"{self.folder} changes {name} as [{b.shape[0]}, {a.shape[1]}], but the base has it as "
@@ -109,7 +137,9 @@ class LoraWeights:
             )
 
         def read() -> Tensor:
-            return merged_weight(base.load(dtype), a.load(), b.load(), self.scale)
+            if change.magnitude is None:
+                return merged_weight(base.load(dtype), a.load(), b.load(), change.scale)
+            return dora_weight(base.load(dtype), a.load(), b.load(), change.scale, change.magnitude.load())
 
         return StoredTensor(base.shape, dtype or base.dtype, base.origin, read)
 
@@ -127,6 +157,23 @@ def merged_weight(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
         The sum, computed in float32, in the type of `weight`.
     """
     return torch.addmm(weight.float(), b.float(), a.float(), alpha=scale).to(weight)
+
+
+def dora_weight(weight: Tensor, a: Tensor, b: Tensor, scale: float, magnitude: Tensor) -> Tensor:
+    """Add the low-rank product to a weight, and give every row its learnt length (DoRA).
+
+    Args:
+        weight: [out, in].
+        a: A [r, in].
+        b: B [out, r].
+        scale: Factor of the product.
+        magnitude: [out] lengths of the rows.
+
+    Returns:
+        The changed weight, computed in float32, in the type of `weight`.
+    """
+    changed = merged_weight(weight.float(), a, b, scale)
+    return (changed * (magnitude.float() / changed.norm(dim=1))[:, None]).to(weight)
 
 
 def read_lora(folder: Path, native_names: Callable[[str], list[str]] | None = None) -> LoraWeights:
@@ -150,28 +197,48 @@ def read_lora(folder: Path, native_names: Callable[[str], list[str]] | None = No
     saved = settings.get("modules_to_save") or []
     if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved) or (saved and native_names):
         raise CheckpointError(f"{path} has modules_to_save {saved!r}, expected none; merge it with peft first")
-    rank, alpha = _positive(settings, "r", path), _positive(settings, "lora_alpha", path)
-    pairs, whole = _weights(folder, rank, tuple(saved), native_names)
+    if settings.get("init_lora_weights") not in _STARTS_ON_THE_BASE:
+        raise CheckpointError(
+            f"{path} has init_lora_weights {settings['init_lora_weights']!r}, which changes the base before training; "
+            "merge it with peft first"
+        )
+    pairs, whole = _weights(folder, settings, tuple(saved), native_names)
     base = settings.get("base_model_name_or_path")
-    return LoraWeights(
-        folder=folder,
-        base=base if isinstance(base, str) and base else None,
-        scale=alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank),
-        pairs=pairs,
-        whole=whole,
-    )
+    return LoraWeights(folder=folder, base=base if isinstance(base, str) and base else None, pairs=pairs, whole=whole)
 
 
-def _positive(settings: Mapping[str, Any], name: str, path: Path) -> float:
-    value = settings.get(name)
+def _rank_and_scale(settings: Mapping[str, Any], module: str, path: Path) -> tuple[float, float]:
+    """Return the rank of a module, as it was named in training, and the factor of its product."""
+    rank = _positive(_by_pattern(settings, "rank_pattern", module, "r", path), path)
+    alpha = _positive(_by_pattern(settings, "alpha_pattern", module, "lora_alpha", path), path)
+    return rank, alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+
+
+def _by_pattern(settings: Mapping[str, Any], patterns: str, module: str, name: str, path: Path) -> tuple[str, Any]:
+    """Return a setting of a module: that of the first pattern that is the end of its name, else the common one."""
+    found = settings.get(patterns) or {}
+    try:
+        for pattern, value in found.items():
+            if re.match(rf"(.*\.)?({pattern})$", module):
+                return patterns, value
+    except (AttributeError, re.error) as error:
+        raise CheckpointError(f"{path} has {patterns} {found!r:.80}, expected values by pattern of names") from error
+    return name, settings.get(name)
+
+
+def _positive(setting: tuple[str, Any], path: Path) -> float:
+    name, value = setting
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
         raise CheckpointError(f"{path} has {name} {value!r}, expected a positive number")
     return value
 
 
 def _weights(
-    folder: Path, rank: float, saved: tuple[str, ...], native_names: Callable[[str], list[str]] | None
-) -> tuple[dict[str, tuple[StoredTensor, StoredTensor]], dict[str, StoredTensor]]:
+    folder: Path,
+    settings: Mapping[str, Any],
+    saved: tuple[str, ...],
+    native_names: Callable[[str], list[str]] | None,
+) -> tuple[dict[str, LowRank], dict[str, StoredTensor]]:
     """Return the low-rank weights, and the weights that were trained whole: those of modules in `saved`.
 
     peft takes the ends of module names for names: `projector` stands for `model.projector`.
@@ -179,7 +246,11 @@ def _weights(
     path = next((folder / name for name in _WEIGHTS if (folder / name).exists()), None)
     if path is None:
         raise CheckpointError(f"{folder} has {ADAPTER_CONFIG} but neither {' nor '.join(_WEIGHTS)}; fetch it again")
-    halves: dict[str, dict[str, StoredTensor]] = {}
+    config = folder / ADAPTER_CONFIG
+    # Refused also where patterns give every layer its own.
+    _rank_and_scale(settings, "", config)
+    parts: dict[str, dict[str, StoredTensor]] = {}
+    scales: dict[str, float] = {}
     whole: dict[str, StoredTensor] = {}
     unknown = []
     for name, tensor in file_tensors(path).items():
@@ -192,16 +263,39 @@ def _weights(
         if match is None or len(targets) != 1:
             unknown.append(name)
             continue
-        side = 0 if match[2] == "A" else 1
-        if len(tensor.shape) != 2 or tensor.shape[side] != rank:
-            raise CheckpointError(f"{tensor.origin} has the shape {list(tensor.shape)}, expected the rank {rank} in it")
-        halves.setdefault(targets[0], {})[match[2]] = tensor
+        rank, scales[targets[0]] = _rank_and_scale(settings, match[1], config)
+        kind = match[2] or match[3]
+        if kind == "magnitude_vector":
+            _check_shape(tensor, len(tensor.shape) == 1, "one length for each row")
+        else:
+            side = 0 if kind == "A" else 1
+            _check_shape(tensor, len(tensor.shape) == 2 and tensor.shape[side] == rank, f"the rank {rank} in it")
+        parts.setdefault(targets[0], {})[kind] = tensor
     if unknown:
         raise CheckpointError(
             f"{path} has {len(unknown)} tensor(s) that are not low-rank weights: {some(unknown)}; merge "
             "it with peft first"
         )
-    incomplete = [name for name, half in halves.items() if len(half) != 2]
+    incomplete = [name for name, found in parts.items() if not {"A", "B"} <= set(found)]
     if incomplete:
         raise CheckpointError(f"{path} lacks one of A and B for {some(incomplete)}; fetch it again")
-    return {name: (half["A"], half["B"]) for name, half in halves.items()}, whole
+    uses_dora = bool(settings.get("use_dora"))
+    unlike = [name for name, found in parts.items() if ("magnitude_vector" in found) != uses_dora]
+    if unlike:
+        raise CheckpointError(
+            f"{path} {'lacks' if uses_dora else 'has'} the lengths of rows (DoRA) for {some(unlike)}, and its "
+            f"{ADAPTER_CONFIG} has use_dora {uses_dora}; fetch both again"
+        )
+    pairs = {
+        name: LowRank(found["A"], found["B"], scales[name], found.get("magnitude_vector"))
+        for name, found in parts.items()
+    }
+    for change in pairs.values():
+        if change.magnitude is not None:
+            _check_shape(change.magnitude, change.magnitude.shape[0] == change.b.shape[0], f"{change.b.shape[0]} rows")
+    return pairs, whole
+
+
+def _check_shape(tensor: StoredTensor, fits: bool, expected: str) -> None:
+    if not fits:
+        raise CheckpointError(f"{tensor.origin} has the shape {list(tensor.shape)}, expected {expected}")

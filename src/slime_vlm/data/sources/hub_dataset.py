@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from slime_vlm.data.record_formats import columns_of
+from slime_vlm.data.record_formats import OTHER_MEDIA, columns_of
 from slime_vlm.data.source import Source
 from slime_vlm.errors import DataError, one_line
 from slime_vlm.extras import import_extra
@@ -65,8 +65,9 @@ class HubDataset(Source):
         return {key: value for key, value in row.items() if value is not None}
 
     def texts(self) -> Iterator[bytes]:
-        """Yield every row as JSON, without its columns of images."""
-        texts = self.rows.select_columns([name for name in self.rows.column_names if name not in ("image", "images")])
+        """Yield every row as JSON, without its columns of images and other media."""
+        media = ("image", "images", *OTHER_MEDIA)
+        texts = self.rows.select_columns([name for name in self.rows.column_names if name not in media])
         for table in texts.iter(batch_size=1000):
             yield from (json.dumps(row, default=repr).encode() for row in table.to_pylist())
 

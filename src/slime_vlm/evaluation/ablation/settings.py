@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from slime_vlm.errors import ConfigError
+from slime_vlm.errors import ConfigError, nearest
 
 REFERENCE = "slime"
 """The unchanged model. Every other setting is compared with it on the same questions."""
@@ -89,11 +88,7 @@ def find_settings(names: str) -> list[Setting]:
         found = {setting.name for setting in SETTINGS if name == setting.name or name in setting.groups}
         if not found:
             known = [*GROUPS, *(setting.name for setting in SETTINGS)]
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise ConfigError(
-                f"--settings: '{name}' is not a setting, expected a group ({', '.join(GROUPS)}) or a single setting; "
-                f"did you mean '{near}'?"
-            )
+            raise ConfigError(f"--settings: '{name}' is neither a setting nor a group of them; {nearest(name, known)}")
         wanted |= found
     return [setting for setting in SETTINGS if not names.strip() or setting.name in wanted]
 

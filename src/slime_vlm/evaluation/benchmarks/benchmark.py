@@ -138,11 +138,12 @@ class Benchmark:
         licence: Licence of the data as its authors state it. A `*` marks one that was not looked up.
         metric: Description of the metric in a few words.
         fields: Columns that a record must have.
-        ask: (record, index in the split) -> question.
+        ask: (record, index of the question in the split) -> question.
         score: (prediction, target) -> 0 to 1, or None without a known answer.
         summarise: Scored answers -> metrics of the whole benchmark, in percent unless stated otherwise.
         main: Name of the main metric. None if only a judge can score the benchmark.
         max_new_tokens: Maximum length of an answer, in tokens.
+        questions: Questions about one record, which have indices one after the other.
         full_marks: Best possible value of the main metric.
         judged: Grading by a language model.
         submission: File for a server that scores.
@@ -164,6 +165,7 @@ class Benchmark:
     summarise: Summarise
     main: str | None
     max_new_tokens: int = 128
+    questions: int = 1
     full_marks: float = 100.0
     judged: Judged | None = None
     submission: Submission | None = None

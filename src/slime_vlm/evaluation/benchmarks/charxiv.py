@@ -21,6 +21,7 @@ from slime_vlm.evaluation.benchmarks.benchmark import (
 from slime_vlm.evaluation.metrics.judge_reply import stated_mark
 
 _KINDS = {1: "text in chart", 2: "text in general", 3: "number in chart", 4: "number in general"}
+_ORIGINS = {1: "written by GPT", 2: "inspired by GPT", 3: "written by people"}
 # The official instructions for each kind of answer, with their indentation.
 _INSTRUCTIONS = {
     1: (
@@ -56,7 +57,9 @@ def _ask(record: Record, index: int) -> Question:
         raise DataError(f"CharXiv: record {index} has the type of answer {kind}, expected 1 to 4")
     lines = [f"* {line}" for line in _INSTRUCTIONS[kind]] if kind in _INSTRUCTIONS else [_number_format(answer)]
     prompt = "".join(f"{line}\n    " for line in (question, *lines))
-    target: Target = {"question": question, "reference": answer, "kind": _KINDS[kind]}
+    target: Target = {"question": question, "reference": answer, "kind": _KINDS[kind], **chart_groups(record)}
+    if "reasoning_q_source" in record:
+        target["origin"] = _ORIGINS[int(record["reasoning_q_source"])]
     return Question(str(record["figure_path"]), prompt, (record["image"],), target)
 
 
@@ -67,16 +70,36 @@ def _number_format(answer: str) -> str:
     return "* Your final answer must be an exact integer."
 
 
+def chart_groups(record: Record) -> Target:
+    """Return the fields by which the official script groups charts: subject, year, and number of subplots."""
+    found = {name: str(record[key]) for name, key in (("subject", "category"), ("year", "year")) if key in record}
+    if "num_subplots" in record:
+        count = int(record["num_subplots"])
+        found["subplots"] = "1 subplot" if count == 1 else "2-4 subplots" if count < 5 else "5+ subplots"
+    return found
+
+
+def groups_of(rows: Sequence[Scored]) -> dict[str, float]:
+    """Return the accuracy by subject, year and number of subplots."""
+    return {**by_group(rows, "subject", "subject "), **by_group(rows, "year", "year 20"), **by_group(rows, "subplots")}
+
+
 def _summarise_judged(rows: Sequence[Scored]) -> dict[str, float]:
     marked = [replace(row, score=row.marks[0] if row.marks else 0.0) for row in rows]
-    return {"accuracy": percent(row.score for row in marked), **by_group(marked, "kind")}
+    return {
+        "accuracy": percent(row.score for row in marked),
+        **by_group(marked, "kind"),
+        **by_group(marked, "origin"),
+        **groups_of(marked),
+    }
 
 
 def _request(prediction: str, target: Target, template: str) -> str:
     return template.format(question=target["question"], answer=target["reference"], prediction=prediction)
 
 
-def _read(reply: str, prediction: str, target: Target) -> list[float] | None:
+def read_verdict(reply: str, prediction: str, target: Target) -> list[float] | None:
+    """Return the mark 0 or 1 of a judge's reply, or None if it states none."""
     # The official prompt asks for JSON with a score.
     try:
         mark = json.loads(reply)["score"]
@@ -97,6 +120,6 @@ BENCHMARK = Benchmark(
     summarise=lambda rows: {},
     main=None,
     max_new_tokens=256,
-    judged=Judged(_request, _read, _summarise_judged, main="accuracy", template=_TEMPLATE),
+    judged=Judged(_request, read_verdict, _summarise_judged, main="accuracy", template=_TEMPLATE),
     note="No rule replaces the judge: without one there are predictions but no score. The official judge is GPT-4o.",
 )

@@ -8,16 +8,16 @@ and a line in the table of docs/evaluation.md, which `slime eval tasks` prints.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from slime_vlm.errors import ConfigError
+from slime_vlm.errors import ConfigError, nearest
 from slime_vlm.evaluation.benchmarks import (
     amber,
     amber_generative,
     chartqa,
     charxiv,
+    charxiv_descriptive,
     docvqa,
     gqa,
     hallusion_bench,
@@ -74,6 +74,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         mathvision.FULL,
         chartqa.BENCHMARK,
         charxiv.BENCHMARK,
+        charxiv_descriptive.BENCHMARK,
         docvqa.BENCHMARK,
         docvqa.INFOGRAPHICS,
         ocrbench.BENCHMARK,
@@ -142,10 +143,7 @@ def find_tasks(names: str, hub_ids: Mapping[str, str] | None = None) -> list[Tas
     for text in filter(None, (part.strip() for part in names.split(","))):
         name, _, split = text.partition(":")
         if name not in BENCHMARKS:
-            near = difflib.get_close_matches(name, BENCHMARKS, n=1, cutoff=0.0)
-            raise ConfigError(
-                f"--tasks: '{name}' is not a benchmark, did you mean '{near[0]}'? `slime eval tasks` lists them"
-            )
+            raise ConfigError(f"--tasks: '{name}' is not a benchmark; {nearest(name, BENCHMARKS)}")
         benchmark = BENCHMARKS[name]
         if name in hub_ids:
             benchmark = replace(benchmark, source=replace(benchmark.source, repo=hub_ids[name]))

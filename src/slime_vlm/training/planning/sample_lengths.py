@@ -17,7 +17,7 @@ from slime_vlm.data import MixtureOrder, RecordDataset, Share, open_source
 from slime_vlm.data.images import open_stored_image, stored_image_size
 from slime_vlm.data.opening import is_here
 from slime_vlm.data.reading import read_turns_of
-from slime_vlm.errors import ConfigError, DataError, InputError, MediaError, SlimeError
+from slime_vlm.errors import ConfigError, DataError, InputError, MediaError, SlimeError, one_line
 from slime_vlm.model.tiling import choose_grid
 from slime_vlm.training.packing import CHARACTERS_PER_TOKEN
 
@@ -149,17 +149,18 @@ def _records(recipe: Recipe, stage: Stage, config: SlimeConfig) -> Samples:
     starts = np.linspace(0, max(0, length - CONSECUTIVE_RECORDS), MEASURED_RECORDS // CONSECUTIVE_RECORDS).astype(int)
     chosen = np.unique(np.add.outer(starts, np.arange(min(length, CONSECUTIVE_RECORDS))))
     found: list[Sample] = []
-    unusable = 0
+    reasons: list[str] = []
     for position in chosen:
         try:
             found.append(_measure(dataset, order[int(position)], stage, config, processor))
-        except (DataError, InputError):
-            unusable += 1
+        except (DataError, InputError, MediaError) as error:
+            reasons.append(one_line(error))
+    first = f"the first one: {reasons[0]}; slime data check names all" if reasons else ""
     if not found:
-        return _assumed(config, order.count, f"none of {len(chosen)} records could be used")
+        return _assumed(config, order.count, f"none of {len(chosen)} records could be used ({first})")
     notes = [f"measured on {len(found)} of {len(dataset):,} records: image sizes from file headers; {note}"]
-    if unusable:
-        notes.append(f"{unusable} of {len(chosen)} records could not be used: slime data check names them")
+    if reasons:
+        notes.append(f"{len(reasons)} of {len(chosen)} records could not be used ({first})")
     return Samples(found, order.count, len(dataset), notes)
 
 
@@ -171,7 +172,7 @@ def _measure(
     record = source[position]
     turns, problems = read_turns_of(record)
     if not turns:
-        raise DataError(problems[0].message)
+        raise DataError(f"{source.name_of(position, record.id)}: {problems[0].message}")
     grids = []
     for value in record.images:
         size = stored_image_size(value, source.images)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from slime_vlm.errors import ConfigError
+from slime_vlm.errors import ConfigError, nearest
 from slime_vlm.pages import PageSettings
 from slime_vlm.training.parts import PART_PREFIXES
-from slime_vlm.training.recipe.rules import nearest
 
 if TYPE_CHECKING:
     from slime_vlm.training.recipe.schema import DataSource, Recipe, Stage

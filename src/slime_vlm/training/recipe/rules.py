@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, get_origin
 
@@ -58,10 +57,3 @@ def hints_of(kind: type) -> dict[str, Any]:
     """Return the type of every field that a dataclass defines itself, without inherited ones."""
     hints = inspect.get_annotations(kind, eval_str=True)
     return {name: hint for name, hint in hints.items() if get_origin(hint) is not ClassVar}
-
-
-def nearest(key: str, valid: Iterable[str]) -> str:
-    """Return advice about an unknown key."""
-    known = list(valid)
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"valid keys: {', '.join(known)}"

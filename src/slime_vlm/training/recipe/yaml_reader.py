@@ -12,9 +12,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
-from slime_vlm.errors import ConfigError
+from slime_vlm.errors import ConfigError, nearest
 from slime_vlm.model.configuration_fields import CHOICES, SlimeFields
-from slime_vlm.training.recipe.rules import Rule, hints_of, nearest
+from slime_vlm.training.recipe.rules import Rule, hints_of
 
 
 class _Yaml(yaml.SafeLoader):

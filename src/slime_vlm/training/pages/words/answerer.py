@@ -1,0 +1,235 @@
+"""The parts of SliME that answer from named characters: tokens, words, linker, selector, language model, copy output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaModel
+
+from slime_vlm.model.cell_runs import LEAST, NUM_OFFSETS, run_offsets
+from slime_vlm.model.cell_words import words_of_cells
+from slime_vlm.model.copy_output import CopyOutput
+from slime_vlm.model.linker import Linker
+from slime_vlm.model.query_attention import sincos_positions
+from slime_vlm.model.visual_vocabulary import VisualVocabulary
+from slime_vlm.model.word_embedding import QuestionVector, WordEmbedding
+from slime_vlm.training.pages.character_cells import NUM_CHARACTER_IDS, character_ids
+from slime_vlm.training.pages.losses import CopyingHead
+from slime_vlm.training.pages.packed_questions import PackedImage, merge_packed
+from slime_vlm.training.pages.words.batch import CLASSES, NUM_TOKENS, WordBatch
+from slime_vlm.training.pages.words.cells import SPACE
+
+_MARKS = (int(character_ids(":")[0]), int(character_ids("=")[0]))
+_DIGITS = (int(character_ids("0")[0]), int(character_ids("9")[0]))
+_ENTRY_STD = 0.06
+
+
+@dataclass(frozen=True)
+class AnswererSettings:
+    """Sizes.
+
+    Attributes:
+        dim: Width D of the language model.
+        layers: Its layers.
+        heads: Its heads.
+        word_dim: Width W of words.
+        buckets: Rows of the table of n-grams.
+        slots: Characters that a token can name.
+        copies: Whether the output may copy from tokens.
+    """
+
+    dim: int = 256
+    layers: int = 4
+    heads: int = 4
+    word_dim: int = 128
+    buckets: int = 16384
+    slots: int = 8
+    copies: bool = True
+
+
+@dataclass
+class Answers:
+    """What a batch gives.
+
+    Attributes:
+        log_probs: [N, V] at the N labelled tokens.
+        labels: int64 [N].
+        label_row: int64 [N] row of each.
+        label_question: int64 [N] question of each, from 1.
+        cosines: [B, Q, R * C] similarity of every cell's linked words to every question.
+        linked: [B, R * C, W] unit vectors of linked words.
+        attentions: Of every layer, see `pointing_loss`.
+        hidden_states: Of the language model.
+        packed: See `merge_packed`.
+        held: int64 [B, S', K] token ids of the characters in every column.
+    """
+
+    log_probs: Tensor
+    labels: Tensor
+    label_row: Tensor
+    label_question: Tensor
+    cosines: Tensor
+    linked: Tensor
+    attentions: tuple[Tensor, ...]
+    hidden_states: tuple[Tensor, ...]
+    packed: dict[str, Tensor] = field(repr=False)
+    held: Tensor = field(repr=False)
+
+
+class PageAnswerer(nn.Module):
+    """Answer questions from the characters of a page's cells.
+
+    Parts have the names that they have in `SlimeModel`. `copying_head` and `context_head` serve training alone.
+
+    Args:
+        settings: Sizes.
+    """
+
+    def __init__(self, settings: AnswererSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        dim, word_dim = settings.dim, settings.word_dim
+        self.projector = VisualVocabulary(vision_dim=1, dim=dim, slot_sizes=[NUM_CHARACTER_IDS] * settings.slots)
+        self.page_positions = nn.Linear(dim, dim, bias=False)
+        self.word_embedding = WordEmbedding(buckets=settings.buckets, dim=word_dim)
+        self.question_vector = QuestionVector(dim=word_dim)
+        self.linker = Linker(dim=dim, word_dim=word_dim)
+        self.words_in = nn.Linear(word_dim, dim, bias=False)
+        self.linked_in = nn.Linear(word_dim, dim, bias=False)
+        self.offsets = nn.Embedding(NUM_OFFSETS, dim)
+        self.question_type = nn.Parameter(torch.zeros(dim))
+        self.log_scale = nn.Parameter(torch.tensor(10.0).log())
+        self.language_model = LlamaModel(
+            LlamaConfig(
+                vocab_size=NUM_TOKENS,
+                hidden_size=dim,
+                intermediate_size=dim * 11 // 4,
+                num_hidden_layers=settings.layers,
+                num_attention_heads=settings.heads,
+                num_key_value_heads=settings.heads,
+                max_position_embeddings=16384,
+                rope_parameters={"rope_type": "default", "rope_theta": 1.0e5},
+                attn_implementation="eager",
+                use_cache=False,
+            )
+        )
+        self.copy_output = CopyOutput(dim=dim, slots=settings.slots) if settings.copies else None
+        self.copying_head = CopyingHead(dim, [NUM_CHARACTER_IDS] * settings.slots)
+        self.context_head = nn.Linear(dim, word_dim, bias=False)
+        self.register_buffer("classes", CLASSES, persistent=False)
+        self._start()
+
+    def _start(self) -> None:
+        """Start what enters the language model at one scale, and its heads as ones that match and copy."""
+        settings = self.settings
+        with torch.no_grad():
+            self.projector.table.normal_(std=_ENTRY_STD)
+            for blank in range(0, len(self.projector.table), NUM_CHARACTER_IDS):
+                self.projector.table[blank] = 0.0
+            for table in (self.language_model.embed_tokens, self.offsets):
+                table.weight.normal_(std=_ENTRY_STD)
+            self.page_positions.weight.normal_(std=0.02)
+            for linear in (self.words_in, self.linked_in):
+                # Words are unit vectors.
+                linear.weight.normal_(std=2 * _ENTRY_STD)
+            half = settings.dim // 2
+            for layer in self.language_model.layers:
+                for linear in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
+                    linear.weight.normal_(std=settings.dim**-0.5)
+                for linear in (layer.mlp.gate_proj, layer.mlp.up_proj):
+                    linear.weight.normal_(std=settings.dim**-0.5)
+                for linear in (layer.self_attn.o_proj, layer.mlp.down_proj):
+                    linear.weight.normal_(std=0.02)
+                attention = layer.self_attn
+                attention.q_proj.weight[:half] *= 0.8
+                attention.k_proj.weight[:half] = attention.q_proj.weight[:half]
+                attention.o_proj.weight += 0.3 * attention.v_proj.weight.T
+
+    def forward(self, batch: WordBatch, budget: int | None = None) -> Answers:
+        """Run a batch.
+
+        Args:
+            batch: The batch.
+            budget: Most tokens that a question reads, the best by the selector. None for all.
+        """
+        size, rows, cols, slots = batch.ids.shape
+        flat_shown = ((batch.ids != 0) & (batch.ids != SPACE)).any(dim=-1)
+        found = words_of_cells(batch.ids, self.classes, self.settings.buckets)
+        words = self.word_embedding.of_cells(found, size * rows * cols).view(size, rows, cols, -1)
+        tokens = self.projector.embed_ids(batch.ids) + self.words_in(words)
+        tokens = tokens + self.offsets(run_offsets(batch.ids, SPACE, _MARKS, _DIGITS))
+        row, col = (torch.arange(n, device=batch.ids.device) for n in (rows, cols))
+        places = sincos_positions(row.repeat_interleave(cols), col.repeat(rows), tokens.shape[-1])
+        tokens = tokens + self.page_positions(places).view(rows, cols, -1)
+        linked = F.normalize(self.linker(tokens, words, flat_shown), dim=-1)
+        tokens = (tokens + self.linked_in(linked)).flatten(1, 2)
+
+        asked = self.word_embedding(batch.question_words)
+        asked = torch.cat([asked.new_zeros(1, asked.shape[1]), asked])
+        question = self.question_vector(asked[batch.words_of], batch.words_of > 0)
+        cosines = torch.einsum("bnw,bqw->bqn", linked.flatten(1, 2), question)
+
+        kept = batch.kept.flatten(1)
+        seen = self._seen(cosines.detach(), flat_shown.flatten(1) & kept, budget)
+        images = []
+        for k in range(size):
+            indices = kept[k].nonzero()[:, 0]
+            count = rows * cols
+            images.append(PackedImage(tokens[k][indices], indices, count, count, seen[k, :, indices].T))
+        text = self._text(batch, asked, question)
+        packed = merge_packed(text, batch.rows, images)
+        output = self.language_model(
+            inputs_embeds=packed["inputs_embeds"],
+            attention_mask=packed["attention_mask"],
+            position_ids=packed["position_ids"],
+            output_attentions=True,
+            output_hidden_states=True,
+        )
+        held = batch.ids.new_zeros(*packed["is_image"].shape, slots)
+        held[packed["is_image"]] = torch.cat([batch.ids.flatten(1, 2)[k][image.indices] for k, image in enumerate(images)])
+        return self._answers(batch, output, packed, held, cosines, linked.flatten(1, 2))
+
+    def _seen(self, cosines: Tensor, shown: Tensor, budget: int | None) -> Tensor:
+        """Return which tokens every question reads, bool [B, Q, N]."""
+        seen = shown[:, None].expand(cosines.shape)
+        if budget is None or budget >= seen.shape[-1]:
+            return seen
+        best = cosines.masked_fill(~seen, -2.0).topk(budget, dim=-1).indices
+        return seen & torch.zeros_like(seen).scatter(-1, best, True)
+
+    def _text(self, batch: WordBatch, asked: Tensor, question: Tensor) -> Tensor:
+        """Embed the tokens of questions and answers: [B, S, D]."""
+        rows = batch.rows
+        is_word = (rows["word_at"] > 0)[..., None]
+        text = self.language_model.embed_tokens(rows["input_ids"]).masked_fill(is_word, 0.0)
+        text = text + (self.words_in(asked[rows["word_at"]]) + self.question_type) * is_word
+        # At every step of an answer: what is asked, and how much has been said. The same table tells tokens how much of
+        # their run is to their left.
+        step = rows["step"]
+        which = (rows["question_of"] - 1).clamp(min=0)
+        vector = self.linked_in(question).gather(1, which[..., None].expand(-1, -1, text.shape[-1]))
+        said = self.offsets((step - 1).clamp(min=0) - LEAST)
+        return text + (vector + said) * (step > 0)[..., None]
+
+    def _answers(
+        self, batch: WordBatch, output: object, packed: dict[str, Tensor], held: Tensor, cosines: Tensor, linked: Tensor
+    ) -> Answers:
+        hidden, attentions = output.last_hidden_state, output.attentions  # type: ignore[attr-defined]
+        labels = packed["labels"][:, 1:]
+        at = labels >= 0
+        chosen = hidden[:, :-1][at]
+        logits = F.linear(chosen, self.language_model.embed_tokens.weight)
+        label_row = at.nonzero()[:, 0]
+        if self.copy_output is None:
+            log_probs = logits.log_softmax(dim=-1)
+        else:
+            heads = attentions[-1].shape[1] // 2
+            attention = attentions[-1][:, :heads, :-1].mean(dim=1)[at]
+            log_probs = self.copy_output(chosen, logits, attention, held[label_row])
+        owner = packed["question_of"][:, 1:][at]
+        return Answers(
+            log_probs, labels[at], label_row, owner, cosines, linked, attentions, output.hidden_states, packed, held  # type: ignore[attr-defined]
+        )

@@ -188,10 +188,11 @@ def train(run: Run) -> None:
             shown = run.seconds
             run.log(**{name: round(float(np.mean([log[name] for log in logs if name in log])), 3) for name in logs[-1]})
             logs.clear()
+            run.save()
         if run.seconds - measured > 60 * run.options.eval_minutes or run.progress >= 1:
             measured = run.seconds
-            run.save()
             run.log(**run.measured(TESTS))
+    run.save()
 
 
 def main() -> None:

@@ -176,9 +176,13 @@ class PageAnswerer(nn.Module):
         seen = self._seen(cosines.detach(), flat_shown.flatten(1) & kept, budget)
         images = []
         for k in range(size):
-            indices = kept[k].nonzero()[:, 0]
-            count = rows * cols
-            images.append(PackedImage(tokens[k][indices], indices, count, count, seen[k, :, indices].T))
+            # Positions are counted on the page itself, whatever stands beside it in the batch.
+            high, wide = batch.sizes[k]
+            row, col = batch.kept[k].nonzero(as_tuple=True)
+            chosen = row * cols + col
+            images.append(
+                PackedImage(tokens[k][chosen], row * wide + col, high * wide, high * wide, seen[k, :, chosen].T)
+            )
         text = self._text(batch, asked, question)
         packed = merge_packed(text, batch.rows, images)
         output = self.language_model(
@@ -189,7 +193,7 @@ class PageAnswerer(nn.Module):
             output_hidden_states=True,
         )
         held = batch.ids.new_zeros(*packed["is_image"].shape, slots)
-        held[packed["is_image"]] = torch.cat([batch.ids.flatten(1, 2)[k][image.indices] for k, image in enumerate(images)])
+        held[packed["is_image"]] = batch.ids[batch.kept]
         return self._answers(batch, output, packed, held, cosines, linked.flatten(1, 2))
 
     def _seen(self, cosines: Tensor, shown: Tensor, budget: int | None) -> Tensor:

@@ -30,6 +30,7 @@ class WordBatch:
 
     Attributes:
         ids: int64 [B, R, C, S] character ids, 0 in padding.
+        sizes: (rows, columns) of every page.
         kept: bool [B, R, C] cells that the language model reads.
         rows: Padded rows of text, each the head and its questions (`packed_questions.pack_questions`), with
             `word_at` [B, S], 1 + index of a question's word, and `step` [B, S], 1 + number of the next character of
@@ -45,6 +46,7 @@ class WordBatch:
     """
 
     ids: Tensor
+    sizes: list[tuple[int, int]]
     kept: Tensor
     rows: dict[str, Tensor]
     question_words: Words
@@ -144,11 +146,10 @@ def make_batch(
         its_words = words_by_text[first_text : first_text + count]
         for number, words in enumerate(its_words):
             words_of[k, number, : len(words)] = 1 + words
-        # Cells are counted in the batch's raster.
-        moved = [_moved(one, wide, cols) for one in page.asked]
-        texts.append(_row(moved, its_words))
+        texts.append(_row(page.asked, its_words))
         for number, (_, cells) in enumerate(page.facts):
             cells = cells[shown[cells]]
+            # Counted in the raster of the batch.
             place = cells // wide * cols + cells % wide
             told.append(np.stack([np.full_like(place, k), place, np.full_like(place, first_fact + number)], 1))
         first_text += count
@@ -156,6 +157,7 @@ def make_batch(
     flat = (len(pages), most, rows * cols)
     return WordBatch(
         ids=torch.from_numpy(ids),
+        sizes=[(page.ids.shape[0], page.ids.shape[1]) for page in pages],
         kept=torch.from_numpy(kept),
         rows=pad_rows(texts),
         question_words=question_words,
@@ -168,8 +170,3 @@ def make_batch(
         told=torch.from_numpy(np.concatenate(told) if told else np.zeros((0, 3), np.int64)),
     )
 
-
-def _moved(one: Asked, wide: int, cols: int) -> Asked:
-    """Count the cells of an answer in a raster of more columns."""
-    cells = np.where(one.cells < 0, -1, one.cells // wide * cols + one.cells % wide)
-    return Asked(one.question, one.answer, cells, one.key, one.absent)

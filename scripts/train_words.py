@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from slime_vlm.pages.page import ABSENT
+from slime_vlm.pages.text_page import TextPage, read_text_pages
 from slime_vlm.pages.text_sheets import SheetSettings, TextSheets
 from slime_vlm.pages.word_lists import read_words
 from slime_vlm.training.pages.words.answerer import AnswererSettings, PageAnswerer
@@ -59,6 +61,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("out", type=Path, help="folder for checkpoints and the log; an unfinished run goes on")
     parser.add_argument("--words", type=Path, help="word list; without it words are made up")
+    parser.add_argument("--pages", type=Path, help="file of gather_text_pages.py, used from two fifths of the time on")
+    parser.add_argument("--heldout-pages", type=Path, help="the same of held-out pages, measured at the end")
     parser.add_argument("--cpu-minutes", type=float, default=25.0)
     parser.add_argument("--cell", type=int, nargs=2, default=(32, 32), help="height and width of a cell in pixels")
     parser.add_argument("--plain", action="store_true", help="a plain softmax instead of the copy output")
@@ -72,6 +76,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--eval-only", action="store_true", help="measure everything, and the budgets of tokens")
     return parser.parse_args()
+
+
+def printed_pages(path: Path | None) -> list[TextPage]:
+    """Return the pages of a file with the questions that characters alone can answer."""
+    if path is None:
+        return []
+    pages = []
+    for page in read_text_pages(path):
+        page.questions = [one for one in page.questions if len(one.value) or one.answer == ABSENT]
+        if page.questions:
+            pages.append(page)
+    return pages
 
 
 class Run:
@@ -98,6 +114,7 @@ class Run:
             self.seconds, self.page, self.step = saved["seconds"], saved["page"], saved["step"]
         self.listed = read_words(options.words)
         self.cells = CellSettings(size=tuple(options.cell), slots=self.settings.slots)
+        self.printed = printed_pages(options.pages)
 
     @property
     def progress(self) -> float:
@@ -135,7 +152,10 @@ class Run:
         settings, count = self.curriculum()
         sheets = TextSheets(self.listed, settings)
         cells = replace(self.cells, misread=self.options.misread, edge=True) if self._noisy else self.cells
-        pages = [cells_of(sheets.page(self.page + k), cells, rng) for k in range(count)]
+        texts = [sheets.page(self.page + k) for k in range(count)]
+        if self.printed and self.progress > 0.4:
+            texts[: count // 2] = [self.printed[k] for k in rng.integers(len(self.printed), size=count // 2)]
+        pages = [cells_of(text, cells, rng) for text in texts]
         self.page += count
         # Most long pages are thinned out: to find the asked tokens among a hundred is to find them among more.
         shown = [max(1, int(page.shown.sum())) for page in pages]
@@ -208,6 +228,11 @@ def main() -> None:
     for name in ("12 lines", "30 lines", "200 lines"):
         sheets, cells = (TESTS | MORE_TESTS)[name]
         run.log(**{f"{name}, best 128 tokens": measure(run.model, run.heldout(sheets, **cells), budget=128)})
+    if options.heldout_pages:
+        rng = np.random.default_rng(HELDOUT_SEED)
+        printed = [cells_of(page, run.cells, rng) for page in printed_pages(options.heldout_pages)]
+        run.log(printed=measure(run.model, printed, batch_size=1))
+        run.log(printed_best_128=measure(run.model, printed, budget=128, batch_size=1))
 
 
 if __name__ == "__main__":

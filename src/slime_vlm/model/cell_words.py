@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_BREAKS = frozenset(" \t\n:;,=()[]{}<>|?!\"_*\u00a1\u00bf\u00ab\u00bb\u201c\u201d\u201e\u2026\u2013\u2014\u2022")
+_BREAKS = frozenset(' \t\n:;,=()[]{}<>|?!"_*\u00a1\u00bf\u00ab\u00bb\u201c\u201d\u201e\u2026\u2013\u2014\u2022')
 _LETTERS = string.ascii_lowercase + string.digits
 
 BREAK = 0

@@ -65,6 +65,6 @@ class QuestionVector(nn.Module):
         nn.init.constant_(self.weight.bias, 0.5)
 
     def forward(self, words: Tensor, mask: Tensor) -> Tensor:
-        """Return unit vectors [..., W] for words [..., S, W] and their mask [..., S]; 0 for a question without words."""
+        """Return unit vectors [..., W] for words [..., S, W] and their mask [..., S]; 0 without words."""
         weights = F.softplus(self.weight(words)) * mask[..., None]
         return F.normalize((words * weights).sum(dim=-2), dim=-1)

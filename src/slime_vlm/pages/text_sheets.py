@@ -299,9 +299,7 @@ class TextSheets:
             for k, value in enumerate(grid[row]):
                 indices = ink.put(place(k, value), y, value)[1]
                 both = np.concatenate([name_indices, named[k]])
-                entries.append(
-                    Entry(name, kinds[k], value, column=headings[k], named=both, answered=indices)
-                )
+                entries.append(Entry(name, kinds[k], value, column=headings[k], named=both, answered=indices))
         return entries
 
     # Questions ----------------------------------------------------------------------------------------------------
@@ -333,7 +331,7 @@ class TextSheets:
     ) -> Entry:
         """Make up something like an entry that the sheet does not state."""
         while True:
-            (key, concept), = self._keys(rng, 1)
+            ((key, concept),) = self._keys(rng, 1)
             words = set(normal_key(key).split())
             fresh = normal_key(key) not in stated and not any(words >= set(one.split()) for one in stated)
             if fresh and not (concept and concept.group in groups):

@@ -1,4 +1,4 @@
-"""The parts of SliME that answer from named characters: tokens, words, linker, selector, language model, copy output."""
+"""The parts of SliME that answer from named characters: tokens, words, linker, language model, copy output."""
 
 from __future__ import annotations
 
@@ -235,5 +235,14 @@ class PageAnswerer(nn.Module):
             log_probs = self.copy_output(chosen, logits, attention, held[label_row])
         owner = packed["question_of"][:, 1:][at]
         return Answers(
-            log_probs, labels[at], label_row, owner, cosines, linked, attentions, output.hidden_states, packed, held  # type: ignore[attr-defined]
+            log_probs,
+            labels[at],
+            label_row,
+            owner,
+            cosines,
+            linked,
+            attentions,
+            output.hidden_states,
+            packed,
+            held,  # type: ignore[attr-defined]
         )

@@ -107,7 +107,10 @@ def _mask(cells: Sequence[np.ndarray], count: int) -> np.ndarray:
 
 
 def make_batch(
-    pages: Sequence[PageCells], buckets: int, keep: Sequence[float] | None = None, rng: np.random.Generator | None = None
+    pages: Sequence[PageCells],
+    buckets: int,
+    keep: Sequence[float] | None = None,
+    rng: np.random.Generator | None = None,
 ) -> WordBatch:
     """Put pages into a batch.
 
@@ -136,7 +139,8 @@ def make_batch(
         count = len(page.asked)
         asked[k, :count] = 1
         shown = page.shown
-        masks = [_mask(cells, high * wide) & shown for cells in zip(*((a.key, a.cells) for a in page.asked), strict=True)]
+        pairs = zip(*((one.key, one.cells) for one in page.asked), strict=True)
+        masks = [_mask(cells, high * wide) & shown for cells in pairs]
         for whole, mask in zip((key, value), masks, strict=True):
             whole[k, :count, :high, :wide] = mask.reshape(count, high, wide)
         read = shown.copy()
@@ -169,4 +173,3 @@ def make_batch(
         fact_of=fact_of,
         told=torch.from_numpy(np.concatenate(told) if told else np.zeros((0, 3), np.int64)),
     )
-

@@ -13,7 +13,24 @@ from slime_vlm.training.pages.character_cells import CHARACTERS, EDGE, OTHER, ch
 
 SPACE = int(character_ids(" ")[0])
 
-_ALIKE = ("0OoQD", "1lIi!|", "5Ss", "8B3", "2Zz", "rnm", "ceo", "uvy", "ft", "hbk", "gq9", "6b", ".,:;", "'`", "-_~", "aeo")
+_ALIKE = (
+    "0OoQD",
+    "1lIi!|",
+    "5Ss",
+    "8B3",
+    "2Zz",
+    "rnm",
+    "ceo",
+    "uvy",
+    "ft",
+    "hbk",
+    "gq9",
+    "6b",
+    ".,:;",
+    "'`",
+    "-_~",
+    "aeo",
+)
 _SWAPS = {a: [b for group in _ALIKE if a in group for b in group if b != a] for group in _ALIKE for a in group}
 
 

@@ -66,6 +66,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cpu-minutes", type=float, default=25.0)
     parser.add_argument("--cell", type=int, nargs=2, default=(32, 32), help="height and width of a cell in pixels")
     parser.add_argument("--plain", action="store_true", help="a plain softmax instead of the copy output")
+    parser.add_argument("--unguided", action="store_true", help="tell what is asked where an answer begins, not later")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--misread", type=float, default=0.0, help="most characters misread, from half of the time on")
@@ -96,7 +97,9 @@ class Run:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         torch.manual_seed(options.seed)
-        self.settings = AnswererSettings(dim=options.dim, layers=options.layers, copies=not options.plain)
+        self.settings = AnswererSettings(
+            dim=options.dim, layers=options.layers, copies=not options.plain, guided=not options.unguided
+        )
         self.model = PageAnswerer(self.settings)
         matrices = [p for p in self.model.parameters() if p.ndim > 1]
         vectors = [p for p in self.model.parameters() if p.ndim < 2]
@@ -142,10 +145,10 @@ class Run:
         """Return the sheets of now, and how many make a step: single keys, then a few, then whole sheets."""
         progress = self.progress
         if progress < 0.1:
-            return SheetSettings(lines=(1, 2), layouts=BESIDE, distractors=False, questions=2, absent=0.0), 10
+            return SheetSettings(lines=(1, 2), layouts=BESIDE, distractors=False, questions=2, absent=0.0), 8
         if progress < 0.3:
-            return SheetSettings(lines=(2, 3 + int(40 * (progress - 0.1))), questions=4), 6
-        return SheetSettings(), 4
+            return SheetSettings(lines=(2, 3 + int(40 * (progress - 0.1))), questions=4), 5
+        return SheetSettings(), 3
 
     def next_pages(self, rng: np.random.Generator) -> tuple[list[PageCells], list[float]]:
         """Draw the pages of a step, and the share of their tokens that is read."""

@@ -9,21 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 
-from slime_vlm.model.cell_runs import LEAST, NUM_OFFSETS, run_offsets
-from slime_vlm.model.cell_words import words_of_cells
 from slime_vlm.model.copy_output import CopyOutput
-from slime_vlm.model.linker import Linker
+from slime_vlm.model.open_vocabulary import OpenVocabulary
 from slime_vlm.model.query_attention import sincos_positions
 from slime_vlm.model.visual_vocabulary import VisualVocabulary
-from slime_vlm.model.word_embedding import QuestionVector, WordEmbedding
-from slime_vlm.training.pages.character_cells import NUM_CHARACTER_IDS, character_ids
+from slime_vlm.training.pages.character_cells import CHARACTERS, NUM_CHARACTER_IDS
 from slime_vlm.training.pages.losses import CopyingHead
 from slime_vlm.training.pages.packed_questions import PackedImage, merge_packed
-from slime_vlm.training.pages.words.batch import CLASSES, NUM_TOKENS, WordBatch
-from slime_vlm.training.pages.words.cells import SPACE
+from slime_vlm.training.pages.words.batch import NUM_TOKENS, WordBatch
 
-_MARKS = (int(character_ids(":")[0]), int(character_ids("=")[0]))
-_DIGITS = (int(character_ids("0")[0]), int(character_ids("9")[0]))
 _ENTRY_STD = 0.06
 
 
@@ -39,6 +33,8 @@ class AnswererSettings:
         buckets: Rows of the table of n-grams.
         slots: Characters that a token can name.
         copies: Whether the output may copy from tokens.
+        guided: Whether every token of an answer is told what is asked and how much has been said, not the first alone.
+            Then decoding has to keep both beside the cache.
     """
 
     dim: int = 256
@@ -48,6 +44,7 @@ class AnswererSettings:
     buckets: int = 16384
     slots: int = 8
     copies: bool = True
+    guided: bool = True
 
 
 @dataclass
@@ -94,13 +91,9 @@ class PageAnswerer(nn.Module):
         dim, word_dim = settings.dim, settings.word_dim
         self.projector = VisualVocabulary(vision_dim=1, dim=dim, slot_sizes=[NUM_CHARACTER_IDS] * settings.slots)
         self.page_positions = nn.Linear(dim, dim, bias=False)
-        self.word_embedding = WordEmbedding(buckets=settings.buckets, dim=word_dim)
-        self.question_vector = QuestionVector(dim=word_dim)
-        self.linker = Linker(dim=dim, word_dim=word_dim)
-        self.words_in = nn.Linear(word_dim, dim, bias=False)
-        self.linked_in = nn.Linear(word_dim, dim, bias=False)
-        self.offsets = nn.Embedding(NUM_OFFSETS, dim)
-        self.question_type = nn.Parameter(torch.zeros(dim))
+        self.open_vocabulary = OpenVocabulary(
+            characters=CHARACTERS, dim=dim, word_dim=word_dim, buckets=settings.buckets
+        )
         self.log_scale = nn.Parameter(torch.tensor(10.0).log())
         self.language_model = LlamaModel(
             LlamaConfig(
@@ -119,7 +112,6 @@ class PageAnswerer(nn.Module):
         self.copy_output = CopyOutput(dim=dim, slots=settings.slots) if settings.copies else None
         self.copying_head = CopyingHead(dim, [NUM_CHARACTER_IDS] * settings.slots)
         self.context_head = nn.Linear(dim, word_dim, bias=False)
-        self.register_buffer("classes", CLASSES, persistent=False)
         self._start()
 
     def _start(self) -> None:
@@ -129,10 +121,11 @@ class PageAnswerer(nn.Module):
             self.projector.table.normal_(std=_ENTRY_STD)
             for blank in range(0, len(self.projector.table), NUM_CHARACTER_IDS):
                 self.projector.table[blank] = 0.0
-            for table in (self.language_model.embed_tokens, self.offsets):
+            vocabulary = self.open_vocabulary
+            for table in (self.language_model.embed_tokens, vocabulary.offsets):
                 table.weight.normal_(std=_ENTRY_STD)
             self.page_positions.weight.normal_(std=0.02)
-            for linear in (self.words_in, self.linked_in):
+            for linear in (vocabulary.words_in, vocabulary.linked_in):
                 # Words are unit vectors.
                 linear.weight.normal_(std=2 * _ENTRY_STD)
             half = settings.dim // 2
@@ -156,24 +149,19 @@ class PageAnswerer(nn.Module):
             budget: Most tokens that a question reads, the best by the selector. None for all.
         """
         size, rows, cols, slots = batch.ids.shape
-        flat_shown = ((batch.ids != 0) & (batch.ids != SPACE)).any(dim=-1)
-        found = words_of_cells(batch.ids, self.classes, self.settings.buckets)
-        words = self.word_embedding.of_cells(found, size * rows * cols).view(size, rows, cols, -1)
-        tokens = self.projector.embed_ids(batch.ids) + self.words_in(words)
-        tokens = tokens + self.offsets(run_offsets(batch.ids, SPACE, _MARKS, _DIGITS))
+        tokens = self.projector.embed_ids(batch.ids)
         row, col = (torch.arange(n, device=batch.ids.device) for n in (rows, cols))
         places = sincos_positions(row.repeat_interleave(cols), col.repeat(rows), tokens.shape[-1])
         tokens = tokens + self.page_positions(places).view(rows, cols, -1)
-        linked = F.normalize(self.linker(tokens, words, flat_shown), dim=-1)
-        tokens = (tokens + self.linked_in(linked)).flatten(1, 2)
+        tokens, linked = (part.flatten(1, 2) for part in self.open_vocabulary(tokens, batch.ids))
 
-        asked = self.word_embedding(batch.question_words)
-        asked = torch.cat([asked.new_zeros(1, asked.shape[1]), asked])
-        question = self.question_vector(asked[batch.words_of], batch.words_of > 0)
-        cosines = torch.einsum("bnw,bqw->bqn", linked.flatten(1, 2), question)
+        asked = self.open_vocabulary.question_words(batch.question_words)
+        question = self.open_vocabulary.question_vector(asked[batch.words_of], batch.words_of > 0)
+        cosines = torch.einsum("bnw,bqw->bqn", linked, question)
+        shown = self.open_vocabulary.shown(batch.ids).flatten(1)
 
         kept = batch.kept.flatten(1)
-        seen = self._seen(cosines.detach(), flat_shown.flatten(1) & kept, budget)
+        seen = self._seen(cosines.detach(), shown & kept, budget)
         images = []
         for k in range(size):
             # Positions are counted on the page itself, whatever stands beside it in the batch.
@@ -194,7 +182,7 @@ class PageAnswerer(nn.Module):
         )
         held = batch.ids.new_zeros(*packed["is_image"].shape, slots)
         held[packed["is_image"]] = batch.ids[batch.kept]
-        return self._answers(batch, output, packed, held, cosines, linked.flatten(1, 2))
+        return self._answers(batch, output, packed, held, cosines, linked)
 
     def _seen(self, cosines: Tensor, shown: Tensor, budget: int | None) -> Tensor:
         """Return which tokens every question reads, bool [B, Q, N]."""
@@ -209,14 +197,12 @@ class PageAnswerer(nn.Module):
         rows = batch.rows
         is_word = (rows["word_at"] > 0)[..., None]
         text = self.language_model.embed_tokens(rows["input_ids"]).masked_fill(is_word, 0.0)
-        text = text + (self.words_in(asked[rows["word_at"]]) + self.question_type) * is_word
-        # At every step of an answer: what is asked, and how much has been said. The same table tells tokens how much of
-        # their run is to their left.
-        step = rows["step"]
-        which = (rows["question_of"] - 1).clamp(min=0)
-        vector = self.linked_in(question).gather(1, which[..., None].expand(-1, -1, text.shape[-1]))
-        said = self.offsets((step - 1).clamp(min=0) - LEAST)
-        return text + (vector + said) * (step > 0)[..., None]
+        text = text + self.open_vocabulary.word_tokens(asked[rows["word_at"]]) * is_word
+        # At every step of an answer, or where it begins alone: what is asked, and how much has been said.
+        step, which = rows["step"], (rows["question_of"] - 1).clamp(min=0)
+        vector = question.gather(1, which[..., None].expand(-1, -1, question.shape[-1]))
+        guided = step > 0 if self.settings.guided else step == 1
+        return text + self.open_vocabulary.answer_step(vector, step - 1) * guided[..., None]
 
     def _answers(
         self, batch: WordBatch, output: object, packed: dict[str, Tensor], held: Tensor, cosines: Tensor, linked: Tensor

@@ -67,12 +67,12 @@ def word_losses(
         loss = loss + weights.copying * part
     if weights.selector:
         scores = (answers.cosines * model.log_scale.exp().clamp(max=40)).transpose(1, 2)
-        shown = (batch.ids != 0).any(dim=-1).flatten(1)
+        shown = model.open_vocabulary.shown(batch.ids).flatten(1)
         part = selector_loss(scores, (batch.key | batch.value).transpose(1, 2), shown)
         logs["selector"] = part.item()
         loss = loss + weights.selector * part
     if len(batch.told) and (weights.contrast or weights.context):
-        words = model.word_embedding(batch.fact_words)
+        words = model.open_vocabulary.word_embedding(batch.fact_words)
         count = int(batch.told[:, 2].max()) + 1
         keys = words.new_zeros(max(count, int(batch.fact_of.max()) + 1), words.shape[1])
         keys = F.normalize(keys.index_add(0, batch.fact_of, words), dim=-1)

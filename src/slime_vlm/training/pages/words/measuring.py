@@ -51,7 +51,8 @@ def measure(
         first[1:] = question[1:] != question[:-1]
         refused = torch.zeros(batch.asked.numel(), dtype=torch.bool)
         refused[question[first]] = predicted[first] == NOT_THERE
-        found = _selected(batch, answers.cosines)
+        shown = model.open_vocabulary.shown(batch.ids).flatten(1)
+        found = _selected(batch, answers.cosines.masked_fill(~shown[:, None], -2.0))
         for row, page in enumerate(part):
             counts["tokens"].append(float(page.shown.sum()))
             for number, asked in enumerate(page.asked):
@@ -71,8 +72,6 @@ def measure(
 
 def _selected(batch: WordBatch, cosines: Tensor) -> Tensor:
     """Whether all cells of key and value are among the best, bool [B, Q]."""
-    shown = (batch.ids != 0).any(dim=-1).flatten(1)
-    ranked = cosines.masked_fill(~shown[:, None], -2.0)
-    best = ranked.topk(min(SELECTED, ranked.shape[-1]), dim=-1).indices
+    best = cosines.topk(min(SELECTED, cosines.shape[-1]), dim=-1).indices
     chosen = torch.zeros_like(batch.key).scatter(-1, best, True)
     return ~((batch.key | batch.value) & ~chosen).any(dim=-1)

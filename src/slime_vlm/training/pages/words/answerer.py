@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from slime_vlm.model.copy_output import CopyOutput
 from slime_vlm.model.open_vocabulary import OpenVocabulary
@@ -48,16 +49,37 @@ class AnswererSettings:
 
 
 @dataclass
+class PageLook:
+    """What is known of pages before the language model runs. N is R * C.
+
+    Attributes:
+        tokens: [B, N, D] tokens for the language model.
+        linked: [B, N, W] unit vectors of linked words.
+        words: [1 + number of words, W] words of the questions, zeros before them.
+        question: [B, Q, W] vectors of the questions.
+        cosines: [B, Q, N] similarity of every token to every question.
+        shown: bool [B, N] cells that show more than spaces.
+    """
+
+    tokens: Tensor
+    linked: Tensor
+    words: Tensor
+    question: Tensor
+    cosines: Tensor
+    shown: Tensor
+
+
+@dataclass
 class Answers:
     """What a batch gives.
 
     Attributes:
-        log_probs: [N, V] at the N labelled tokens.
-        labels: int64 [N].
-        label_row: int64 [N] row of each.
-        label_question: int64 [N] question of each, from 1.
-        cosines: [B, Q, R * C] similarity of every cell's linked words to every question.
-        linked: [B, R * C, W] unit vectors of linked words.
+        log_probs: [L, V] at the L labelled tokens.
+        labels: int64 [L].
+        label_row: int64 [L] row of each.
+        label_question: int64 [L] question of each, from 1.
+        look: What came before the language model.
+        kept: bool [B, N] tokens that the language model read.
         attentions: Of every layer, see `pointing_loss`.
         hidden_states: Of the language model.
         packed: See `merge_packed`.
@@ -68,8 +90,8 @@ class Answers:
     labels: Tensor
     label_row: Tensor
     label_question: Tensor
-    cosines: Tensor
-    linked: Tensor
+    look: PageLook
+    kept: Tensor
     attentions: tuple[Tensor, ...]
     hidden_states: tuple[Tensor, ...]
     packed: dict[str, Tensor] = field(repr=False)
@@ -141,6 +163,20 @@ class PageAnswerer(nn.Module):
                 attention.k_proj.weight[:half] = attention.q_proj.weight[:half]
                 attention.o_proj.weight += 0.3 * attention.v_proj.weight.T
 
+    def look(self, batch: WordBatch) -> PageLook:
+        """Do what comes before the language model: the pages' tokens, and how alike they are to the questions."""
+        rows, cols = batch.ids.shape[1:3]
+        tokens = self.projector.embed_ids(batch.ids)
+        row, col = (torch.arange(n, device=batch.ids.device) for n in (rows, cols))
+        places = sincos_positions(row.repeat_interleave(cols), col.repeat(rows), tokens.shape[-1])
+        tokens = tokens + self.page_positions(places).view(rows, cols, -1)
+        tokens, linked = (part.flatten(1, 2) for part in self.open_vocabulary(tokens, batch.ids))
+        asked = self.open_vocabulary.question_words(batch.question_words)
+        question = self.open_vocabulary.question_vector(asked[batch.words_of], batch.words_of > 0)
+        shown = self.open_vocabulary.shown(batch.ids).flatten(1)
+        cosines = torch.einsum("bnw,bqw->bqn", linked, question)
+        return PageLook(tokens, linked, asked, question, cosines, shown)
+
     def forward(self, batch: WordBatch, budget: int | None = None) -> Answers:
         """Run a batch.
 
@@ -148,31 +184,20 @@ class PageAnswerer(nn.Module):
             batch: The batch.
             budget: Most tokens that a question reads, the best by the selector. None for all.
         """
-        size, rows, cols, slots = batch.ids.shape
-        tokens = self.projector.embed_ids(batch.ids)
-        row, col = (torch.arange(n, device=batch.ids.device) for n in (rows, cols))
-        places = sincos_positions(row.repeat_interleave(cols), col.repeat(rows), tokens.shape[-1])
-        tokens = tokens + self.page_positions(places).view(rows, cols, -1)
-        tokens, linked = (part.flatten(1, 2) for part in self.open_vocabulary(tokens, batch.ids))
-
-        asked = self.open_vocabulary.question_words(batch.question_words)
-        question = self.open_vocabulary.question_vector(asked[batch.words_of], batch.words_of > 0)
-        cosines = torch.einsum("bnw,bqw->bqn", linked, question)
-        shown = self.open_vocabulary.shown(batch.ids).flatten(1)
-
-        kept = batch.kept.flatten(1)
-        seen = self._seen(cosines.detach(), shown & kept, budget)
+        look = self.look(batch)
+        kept = batch.kept.flatten(1) & look.shown
+        seen = self._seen(look.cosines.detach(), kept, budget)
+        kept = kept & (seen & (batch.asked > 0)[..., None]).any(dim=1)
         images = []
-        for k in range(size):
+        for page, (high, wide) in enumerate(batch.sizes):
             # Positions are counted on the page itself, whatever stands beside it in the batch.
-            high, wide = batch.sizes[k]
-            row, col = batch.kept[k].nonzero(as_tuple=True)
-            chosen = row * cols + col
+            row, col = kept[page].view(batch.kept.shape[1:]).nonzero(as_tuple=True)
+            chosen = row * batch.kept.shape[2] + col
+            count = high * wide
             images.append(
-                PackedImage(tokens[k][chosen], row * wide + col, high * wide, high * wide, seen[k, :, chosen].T)
+                PackedImage(look.tokens[page][chosen], row * wide + col, count, count, seen[page, :, chosen].T)
             )
-        text = self._text(batch, asked, question)
-        packed = merge_packed(text, batch.rows, images)
+        packed = merge_packed(self._text(batch, look.words, look.question), batch.rows, images)
         output = self.language_model(
             inputs_embeds=packed["inputs_embeds"],
             attention_mask=packed["attention_mask"],
@@ -180,9 +205,9 @@ class PageAnswerer(nn.Module):
             output_attentions=True,
             output_hidden_states=True,
         )
-        held = batch.ids.new_zeros(*packed["is_image"].shape, slots)
-        held[packed["is_image"]] = batch.ids[batch.kept]
-        return self._answers(batch, output, packed, held, cosines, linked)
+        held = batch.ids.new_zeros(*packed["is_image"].shape, batch.ids.shape[-1])
+        held[packed["is_image"]] = batch.ids.flatten(1, 2)[kept]
+        return self._answers(look, output, packed, held, kept)
 
     def _seen(self, cosines: Tensor, shown: Tensor, budget: int | None) -> Tensor:
         """Return which tokens every question reads, bool [B, Q, N]."""
@@ -205,9 +230,12 @@ class PageAnswerer(nn.Module):
         return text + self.open_vocabulary.answer_step(vector, step - 1) * guided[..., None]
 
     def _answers(
-        self, batch: WordBatch, output: object, packed: dict[str, Tensor], held: Tensor, cosines: Tensor, linked: Tensor
+        self, look: PageLook, output: BaseModelOutputWithPast, packed: dict[str, Tensor], held: Tensor, kept: Tensor
     ) -> Answers:
-        hidden, attentions = output.last_hidden_state, output.attentions  # type: ignore[attr-defined]
+        hidden, attentions, states = output.last_hidden_state, output.attentions, output.hidden_states
+        assert hidden is not None
+        assert attentions is not None
+        assert states is not None
         labels = packed["labels"][:, 1:]
         at = labels >= 0
         chosen = hidden[:, :-1][at]
@@ -220,15 +248,4 @@ class PageAnswerer(nn.Module):
             attention = attentions[-1][:, :heads, :-1].mean(dim=1)[at]
             log_probs = self.copy_output(chosen, logits, attention, held[label_row])
         owner = packed["question_of"][:, 1:][at]
-        return Answers(
-            log_probs,
-            labels[at],
-            label_row,
-            owner,
-            cosines,
-            linked,
-            attentions,
-            output.hidden_states,
-            packed,
-            held,  # type: ignore[attr-defined]
-        )
+        return Answers(log_probs, labels[at], label_row, owner, look, kept, attentions, states, packed, held)

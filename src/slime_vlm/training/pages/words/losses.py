@@ -66,9 +66,8 @@ def word_losses(
         part, logs["copying"] = model.copying_head(hidden, answers.packed["answer_columns"], answers.held)
         loss = loss + weights.copying * part
     if weights.selector:
-        scores = (answers.cosines * model.log_scale.exp().clamp(max=40)).transpose(1, 2)
-        shown = model.open_vocabulary.shown(batch.ids).flatten(1)
-        part = selector_loss(scores, (batch.key | batch.value).transpose(1, 2), shown)
+        scores = (answers.look.cosines * model.log_scale.exp().clamp(max=40)).transpose(1, 2)
+        part = selector_loss(scores, (batch.key | batch.value).transpose(1, 2), answers.look.shown)
         logs["selector"] = part.item()
         loss = loss + weights.selector * part
     if len(batch.told) and (weights.contrast or weights.context):
@@ -77,7 +76,7 @@ def word_losses(
         keys = words.new_zeros(max(count, int(batch.fact_of.max()) + 1), words.shape[1])
         keys = F.normalize(keys.index_add(0, batch.fact_of, words), dim=-1)
         page, cell, fact = batch.told.unbind(1)
-        part, logs["linked"] = contrast_loss(answers.linked[page, cell], keys, fact)
+        part, logs["linked"] = contrast_loss(answers.look.linked[page, cell], keys, fact)
         loss = loss + weights.contrast * part
         part, logs["context"] = _context(model, batch, answers, keys)
         loss = loss + weights.context * part
@@ -87,7 +86,7 @@ def word_losses(
 def _context(model: PageAnswerer, batch: WordBatch, answers: Answers, keys: Tensor) -> tuple[Tensor, float]:
     """The contrast for the language model's hidden states before the pointing heads."""
     page, cell, fact = batch.told.unbind(1)
-    kept = batch.kept.flatten(1)
+    kept = answers.kept
     read = kept[page, cell]
     # Columns of a page's kept cells follow the head in the order of the page.
     first = answers.packed["is_image"].long().argmax(dim=1)

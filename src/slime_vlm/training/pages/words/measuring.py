@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from slime_vlm.training.pages.words.answerer import PageAnswerer
+from slime_vlm.training.pages.words.answerer import PageAnswerer, PageLook
 from slime_vlm.training.pages.words.batch import NOT_THERE, WordBatch, make_batch
 from slime_vlm.training.pages.words.cells import PageCells
 
@@ -34,7 +34,7 @@ def measure(
     Returns:
         "exact" of what is stated, and the same for every family of questions; "absent_refused" and "present_refused";
         "selected", the share of questions whose asked key and value are among the selector's best `SELECTED` tokens;
-        "tokens" of a page on average.
+        "tokens" that a page shows on average.
     """
     model.eval()
     counts: dict[str, list[float]] = defaultdict(list)
@@ -51,8 +51,7 @@ def measure(
         first[1:] = question[1:] != question[:-1]
         refused = torch.zeros(batch.asked.numel(), dtype=torch.bool)
         refused[question[first]] = predicted[first] == NOT_THERE
-        shown = model.open_vocabulary.shown(batch.ids).flatten(1)
-        found = _selected(batch, answers.cosines.masked_fill(~shown[:, None], -2.0))
+        found = _selected(batch, answers.look)
         for row, page in enumerate(part):
             counts["tokens"].append(float(page.shown.sum()))
             for number, asked in enumerate(page.asked):
@@ -70,8 +69,9 @@ def measure(
     return {name: round(sum(values) / len(values), 3) for name, values in sorted(counts.items())}
 
 
-def _selected(batch: WordBatch, cosines: Tensor) -> Tensor:
+def _selected(batch: WordBatch, look: PageLook) -> Tensor:
     """Whether all cells of key and value are among the best, bool [B, Q]."""
+    cosines = look.cosines.masked_fill(~look.shown[:, None], -2.0)
     best = cosines.topk(min(SELECTED, cosines.shape[-1]), dim=-1).indices
     chosen = torch.zeros_like(batch.key).scatter(-1, best, True)
     return ~((batch.key | batch.value) & ~chosen).any(dim=-1)

@@ -54,6 +54,9 @@ MORE_TESTS: dict[str, tuple[SheetSettings, dict[str, Any]]] = {
 }
 """What is measured at the end as well."""
 
+BUDGET_LINES = (12, 30, 200)
+"""Lines of the sheets of which only the selector's best 128 tokens are read."""
+
 
 def arguments() -> argparse.Namespace:
     """Parse the command line."""
@@ -228,7 +231,7 @@ def main() -> None:
         train(run)
     for name, test in (TESTS | MORE_TESTS).items():
         run.log(**run.measured({name: test}))
-    for lines in (12, 30, 200):
+    for lines in BUDGET_LINES:
         pages = run.heldout(replace(HELDOUT, lines=(lines, lines), known=0.1))
         run.log(**{f"{lines} lines, best 128 tokens": measure(run.model, pages, budget=128, batch_size=1)})
     if options.heldout_pages:

@@ -18,6 +18,7 @@ COLUMN_REACH = 2
 """Columns to the left and right that the heads along columns look at: a heading need not stand right above a value."""
 
 _AROUND = (3, 7)
+_MOST_SCORES = 2**24
 
 FARTHEST = 20
 """Distances beyond this many cells are alike."""
@@ -98,19 +99,21 @@ class Linker(nn.Module):
         Returns:
             [B, L, N, heads, W] words found by every head.
         """
+        count = words.shape[2]
         queries, keys = projected.unbind(3)
-        count = queries.shape[2]
-        near_keys, near_words = _beside(keys, reach), _beside(words, reach)
-        scores = torch.einsum("blnhd,blkmhd->blhnkm", queries * self.head_dim**-0.5, near_keys)
         cells = torch.arange(count, device=words.device)
         offsets = (cells - cells[:, None]).clamp(-FARTHEST, FARTHEST) + FARTHEST
         # The table is small and learns faster at ten times its size.
-        scores = scores + 10.0 * bias[:, :, offsets].transpose(1, 2)
-        seen = _beside(shown, reach)[:, :, None, None]
-        scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
-        weights = scores.flatten(-2).softmax(dim=-1)
-        found = torch.einsum("blhnx,blxw->blnhw", weights, near_words.flatten(2, 3))
-        return found
+        near = 10.0 * bias[:, :, offsets].transpose(1, 2)
+        found = []
+        # In blocks of lines, so that a page of hundreds of rows does not fill the memory.
+        block = max(1, _MOST_SCORES // near.numel())
+        parts = (queries, _beside(keys, reach), _beside(words, reach), _beside(shown, reach))
+        for query, key, word, seen in zip(*(part.split(block, dim=1) for part in parts), strict=True):
+            scores = torch.einsum("blnhd,blkmhd->blhnkm", query * self.head_dim**-0.5, key) + near
+            scores = scores.masked_fill(~seen[:, :, None, None], torch.finfo(scores.dtype).min)
+            found.append(torch.einsum("blhnx,blxw->blnhw", scores.flatten(-2).softmax(dim=-1), word.flatten(2, 3)))
+        return torch.cat(found, dim=1)
 
 
 def _beside(lines: Tensor, reach: int) -> Tensor:

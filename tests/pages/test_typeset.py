@@ -13,7 +13,7 @@ import pytest
 from slime_vlm.errors import ConfigError
 from slime_vlm.pages.debian_packages import ListedPackage, read_package_list
 from slime_vlm.pages.page import ABSENT
-from slime_vlm.pages.pdf_pages import open_pdf, read_pdf_page
+from slime_vlm.pages.pdf_pages import _levelled, open_pdf, read_pdf_page
 from slime_vlm.pages.splits import wordings_of
 from slime_vlm.pages.typeset import TypesetPages
 from slime_vlm.pages.typeset.source import PACKAGES
@@ -155,3 +155,12 @@ def test_words_are_split() -> None:
     drawn = {train.word(rng) for _ in range(300)}
     assert drawn.isdisjoint(heldout.words)
     assert all(1 <= len(invented_word(rng)) <= 12 for _ in range(200))
+
+
+def test_characters_of_a_line_stand_level() -> None:
+    # A taller "p", and an exponent, which stands higher; the second line is another one.
+    boxes = np.array([[0, 10, 5, 20], [5, 10, 10, 23], [10, 10, 15, 20], [15, 4, 18, 12], [0, 30, 5, 40]], np.float32)
+    levelled = _levelled(boxes, np.array([0, 0, 0, 0, 1], np.int32))
+    assert levelled[:, 1].tolist() == [10, 10, 10, 4, 30]
+    assert levelled[:, 3].tolist() == [20, 20, 20, 12, 40]
+    assert levelled[:, [0, 2]].tolist() == boxes[:, [0, 2]].tolist()

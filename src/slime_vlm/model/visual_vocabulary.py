@@ -63,7 +63,8 @@ class VisualVocabulary(nn.Module):
                 f"got {ids.shape[-1]} id(s) per token, expected one for each of {len(self.slot_sizes)} slots"
             )
         offsets = torch.tensor([0, *self.slot_sizes[:-1]], device=ids.device).cumsum(0)
-        return F.embedding(ids + offsets, self.table).sum(dim=-2)
+        bags = (ids + offsets).reshape(-1, ids.shape[-1])
+        return F.embedding_bag(bags, self.table, mode="sum").view(*ids.shape[:-1], -1)
 
     def forward(self, features: Tensor) -> Tensor:
         """Project [..., C] -> [..., D]."""

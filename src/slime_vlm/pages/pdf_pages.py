@@ -162,7 +162,24 @@ def _in_lines(codes: list[int], boxes: np.ndarray, width: float, height: float) 
         kept.append((x0, y0, x1, y1))
         lines.append(line)
         broken, spaced, last = False, False, (x0, y0, x1, y1)
-    return "".join(text), np.array(kept, np.float32).reshape(-1, 4), np.array(lines, np.int32)
+    numbers = np.array(lines, np.int32)
+    return "".join(text), _levelled(np.array(kept, np.float32).reshape(-1, 4), numbers), numbers
+
+
+def _levelled(boxes: np.ndarray, lines: np.ndarray) -> np.ndarray:
+    """Give the characters of a line the same top and bottom.
+
+    A glyph that is taller than its font says gets a taller box: "p" would stand lower than "o". What stands a quarter
+    of the line's height higher or lower, such as an exponent, keeps its box.
+    """
+    levelled = boxes.copy()
+    starts = np.flatnonzero(np.diff(lines, prepend=-1))
+    for begin, end in zip(starts.tolist(), [*starts[1:].tolist(), len(lines)], strict=True):
+        y = boxes[begin:end, 1::2]
+        line = np.median(y, axis=0)
+        alike = np.abs(y.mean(axis=1) - line.mean()) < 0.25 * (line[1] - line[0])
+        levelled[begin:end, 1::2][alike] = line
+    return levelled
 
 
 def page_links(document: Any, page: Any) -> list[tuple[str, tuple[float, float, float, float]]]:

@@ -112,8 +112,9 @@ def merge_packed(text: Tensor, batch: dict[str, Tensor], images: Sequence[Packed
         images: One per row.
 
     Returns:
-        `inputs_embeds` [B, S', D], `attention_mask` [B, 1, S', S'] (additive), `position_ids`, `labels`, `is_image`
-        and `answer_columns` (column of the image token where an answer's token is read, -1 for none) [B, S'].
+        `inputs_embeds` [B, S', D], `attention_mask` [B, 1, S', S'] (additive), `position_ids`, `labels`, `is_image`,
+        `question_of` (see `pack_questions`) and `answer_columns` (column of the image token where an answer's token is
+        read, -1 for none) [B, S'].
     """
     rows = [_whole_row(batch, row, image) for row, image in enumerate(images)]
     whole = {key: pad_sequence([row[key] for row in rows], batch_first=True) for key in rows[0]}
@@ -143,6 +144,7 @@ def merge_packed(text: Tensor, batch: dict[str, Tensor], images: Sequence[Packed
         "position_ids": columns.gather(whole["position_ids"], 0),
         "labels": columns.gather(whole["labels"], IGNORED_LABEL),
         "is_image": is_image,
+        "question_of": owner,
         "answer_columns": columns.gather(answer_columns, -1),
     }
 

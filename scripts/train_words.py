@@ -1,0 +1,245 @@
+"""Teach the language side of a page model to find and copy values whose keys it has never seen, on perfect tokens.
+
+Sheets of keys and values are laid out without pixels, cut into cells, and every cell's characters are given. What is
+measured uses keys, values and, where named, wordings that training never uses. An unfinished run goes on.
+
+    python scripts/fetch_fonts.py runs/fonts
+    python scripts/train_words.py runs/words --words runs/fonts/wamerican/usr/share/dict/american-english
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from slime_vlm.pages.page import ABSENT
+from slime_vlm.pages.text_page import TextPage, read_text_pages
+from slime_vlm.pages.text_sheets import SheetSettings, TextSheets
+from slime_vlm.pages.word_lists import read_words
+from slime_vlm.training.pages.words.answerer import AnswererSettings, PageAnswerer
+from slime_vlm.training.pages.words.batch import make_batch
+from slime_vlm.training.pages.words.cells import CellSettings, PageCells, cells_of
+from slime_vlm.training.pages.words.losses import LossWeights, word_losses
+from slime_vlm.training.pages.words.measuring import measure
+
+HELDOUT_SEED = 1_000_000
+BESIDE = (("beside", 1.0),)
+HELDOUT = SheetSettings(layouts=BESIDE, synonyms=0.0, wrapped=0.0, absent=0.1, keys="heldout")
+
+TESTS: dict[str, tuple[SheetSettings, dict[str, Any]]] = {
+    "4 lines": (replace(HELDOUT, lines=(4, 4)), {}),
+    "12 lines": (replace(HELDOUT, lines=(12, 12)), {}),
+    "30 lines": (replace(HELDOUT, lines=(30, 30)), {}),
+}
+"""What is measured during training: settings of the sheets and of their cells."""
+
+MORE_TESTS: dict[str, tuple[SheetSettings, dict[str, Any]]] = {
+    "12 lines, wordings never trained": (replace(HELDOUT, lines=(12, 12), wordings="heldout"), {}),
+    "30 lines, wordings never trained": (replace(HELDOUT, lines=(30, 30), wordings="heldout"), {}),
+    "12 lines, known keys in other words": (replace(HELDOUT, lines=(12, 12), known=0.9, synonyms=1.0), {}),
+    "12 lines, keys above values": (replace(HELDOUT, lines=(12, 12), layouts=(("above", 1.0),)), {}),
+    "12 lines, tables": (replace(HELDOUT, lines=(12, 12), layouts=(("table", 1.0),)), {}),
+    "12 lines, wrapped values": (replace(HELDOUT, lines=(12, 12), wrapped=1.0), {}),
+    "12 lines, 5% of characters misread at most": (replace(HELDOUT, lines=(12, 12)), {"misread": 0.05}),
+    "12 lines, 20% of characters misread at most": (replace(HELDOUT, lines=(12, 12)), {"misread": 0.2}),
+    "12 lines, characters beyond edges": (replace(HELDOUT, lines=(12, 12)), {"edge": True}),
+}
+"""What is measured at the end as well."""
+
+BUDGET_LINES = (12, 30, 200)
+"""Lines of the sheets of which only the selector's best 128 tokens are read."""
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("out", type=Path, help="folder for checkpoints and the log; an unfinished run goes on")
+    parser.add_argument("--words", type=Path, help="word list; without it words are made up")
+    parser.add_argument("--pages", type=Path, help="file of gather_text_pages.py, used from two fifths of the time on")
+    parser.add_argument("--heldout-pages", type=Path, help="the same of held-out pages, measured at the end")
+    parser.add_argument("--cpu-minutes", type=float, default=25.0)
+    parser.add_argument("--cell", type=int, nargs=2, default=(32, 32), help="height and width of a cell in pixels")
+    parser.add_argument("--plain", action="store_true", help="a plain softmax instead of the copy output")
+    parser.add_argument("--unguided", action="store_true", help="tell what is asked where an answer begins, not later")
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--dim", type=int, default=256)
+    parser.add_argument("--misread", type=float, default=0.0, help="most characters misread, from half of the time on")
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--eval-minutes", type=float, default=4.0)
+    parser.add_argument("--eval-pages", type=int, default=24)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--eval-only", action="store_true", help="measure everything, and the budgets of tokens")
+    return parser.parse_args()
+
+
+def printed_pages(path: Path | None) -> list[TextPage]:
+    """Return the pages of a file with the questions that characters alone can answer."""
+    if path is None:
+        return []
+    pages = []
+    for page in read_text_pages(path):
+        page.questions = [one for one in page.questions if len(one.value) or one.answer == ABSENT]
+        if page.questions:
+            pages.append(page)
+    return pages
+
+
+class Run:
+    """A run: the model, its optimizer, and how much of its time is used."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        torch.manual_seed(options.seed)
+        self.settings = AnswererSettings(
+            dim=options.dim, layers=options.layers, copies=not options.plain, guided=not options.unguided
+        )
+        self.model = PageAnswerer(self.settings)
+        matrices = [p for p in self.model.parameters() if p.ndim > 1]
+        vectors = [p for p in self.model.parameters() if p.ndim < 2]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}],
+            lr=options.rate,
+            betas=(0.9, 0.98),
+            fused=True,
+        )
+        self.seconds, self.page, self.step = 0.0, 0, 0
+        self.state = options.out / "state.pt"
+        if self.state.exists():
+            saved = torch.load(self.state)
+            self.model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.seconds, self.page, self.step = saved["seconds"], saved["page"], saved["step"]
+        self.listed = read_words(options.words)
+        self.cells = CellSettings(size=tuple(options.cell), slots=self.settings.slots)
+        self.printed = printed_pages(options.pages)
+
+    @property
+    def progress(self) -> float:
+        """Share of the time that is used."""
+        return min(1.0, self.seconds / (60 * self.options.cpu_minutes))
+
+    def save(self) -> None:
+        """Write the weights, and what is needed to go on."""
+        part = self.options.out / "words.part"
+        save_file({name: value.contiguous() for name, value in self.model.state_dict().items()}, part)
+        part.rename(self.options.out / "words.safetensors")
+        part = self.state.with_suffix(".part")
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        torch.save(state | {"seconds": self.seconds, "page": self.page, "step": self.step}, part)
+        part.rename(self.state)
+
+    def log(self, **values: Any) -> None:
+        """Print and append a line of the log."""
+        line = json.dumps({"step": self.step, "cpu_minutes": round(self.seconds / 60, 1), "pages": self.page, **values})
+        print(line, flush=True)  # noqa: T201
+        with (self.options.out / "log.jsonl").open("a") as file:
+            file.write(line + "\n")
+
+    def curriculum(self) -> tuple[SheetSettings, int]:
+        """Return the sheets of now, and how many make a step: single keys, then a few, then whole sheets."""
+        progress = self.progress
+        if progress < 0.1:
+            return SheetSettings(lines=(1, 2), layouts=BESIDE, distractors=False, questions=2, absent=0.0), 8
+        if progress < 0.3:
+            return SheetSettings(lines=(2, 3 + int(40 * (progress - 0.1))), questions=4), 5
+        return SheetSettings(), 3
+
+    def next_pages(self, rng: np.random.Generator) -> tuple[list[PageCells], list[float]]:
+        """Draw the pages of a step, and the share of their tokens that is read."""
+        settings, count = self.curriculum()
+        sheets = TextSheets(self.listed, settings)
+        cells = replace(self.cells, misread=self.options.misread, edge=True) if self._noisy else self.cells
+        texts = [sheets.page(self.page + k) for k in range(count)]
+        if self.printed and self.progress > 0.4:
+            texts[: count // 2] = [self.printed[k] for k in rng.integers(len(self.printed), size=count // 2)]
+        pages = [cells_of(text, cells, rng) for text in texts]
+        self.page += count
+        # Most long pages are thinned out: to find the asked tokens among a hundred is to find them among more.
+        shown = [max(1, int(page.shown.sum())) for page in pages]
+        keep = [rng.uniform(0.3, 1.2) * min(1.0, 130 / n) if rng.random() < 0.8 else min(1.0, 200 / n) for n in shown]
+        return pages, keep
+
+    @property
+    def _noisy(self) -> bool:
+        return self.options.misread > 0 and self.progress > 0.5
+
+    def learn(self, rng: np.random.Generator) -> dict[str, float]:
+        """Take one step."""
+        progress = self.progress
+        rate = self.options.rate * min(1.0, (self.step + 1) / 60)
+        rate *= 1.0 if progress < 0.4 else max(0.02, (1 - progress) / 0.6)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        pages, keep = self.next_pages(rng)
+        batch = make_batch(pages, self.settings.buckets, keep, rng)
+        loss, logs = word_losses(self.model, batch, self.model(batch), LossWeights())
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        return logs
+
+    def heldout(self, settings: SheetSettings, **cells: Any) -> list[PageCells]:
+        """Return held-out pages, the same ones every time."""
+        rng = np.random.default_rng(HELDOUT_SEED)
+        sheets = TextSheets(self.listed, settings)
+        how = replace(self.cells, **cells)
+        return [cells_of(sheets.page(HELDOUT_SEED + k), how, rng) for k in range(self.options.eval_pages)]
+
+    def measured(self, tests: dict[str, tuple[SheetSettings, dict[str, Any]]]) -> dict[str, Any]:
+        """Measure some tests."""
+        return {name: measure(self.model, self.heldout(sheets, **cells)) for name, (sheets, cells) in tests.items()}
+
+
+def train(run: Run) -> None:
+    """Train until the time is over."""
+    rng = np.random.default_rng([run.options.seed, run.step])
+    measured, shown = run.seconds, run.seconds
+    logs: list[dict[str, float]] = []
+    while run.progress < 1:
+        started = time.process_time()
+        logs.append(run.learn(rng))
+        run.seconds += time.process_time() - started
+        if run.seconds - shown > 30:
+            shown = run.seconds
+            run.log(**{name: round(float(np.mean([log[name] for log in logs if name in log])), 3) for name in logs[-1]})
+            logs.clear()
+            run.save()
+        if run.seconds - measured > 60 * run.options.eval_minutes or run.progress >= 1:
+            measured = run.seconds
+            run.log(**run.measured(TESTS))
+    run.save()
+
+
+def main() -> None:
+    """Train and measure."""
+    options = arguments()
+    torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    run = Run(options)
+    if not options.eval_only:
+        train(run)
+    for name, test in (TESTS | MORE_TESTS).items():
+        run.log(**run.measured({name: test}))
+    for lines in BUDGET_LINES:
+        pages = run.heldout(replace(HELDOUT, lines=(lines, lines), known=0.1))
+        run.log(**{f"{lines} lines, best 128 tokens": measure(run.model, pages, budget=128, batch_size=1)})
+    if options.heldout_pages:
+        rng = np.random.default_rng(HELDOUT_SEED)
+        printed = [cells_of(page, run.cells, rng) for page in printed_pages(options.heldout_pages)]
+        run.log(printed=measure(run.model, printed, batch_size=1))
+        run.log(printed_best_128=measure(run.model, printed, budget=128, batch_size=1))
+
+
+if __name__ == "__main__":
+    main()

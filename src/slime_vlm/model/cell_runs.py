@@ -1,0 +1,53 @@
+"""Where in its run of text every token of a page stands.
+
+Deviation: not in the paper. A run begins at a row's first character, after a gap, and after the mark that ends a key
+(":" or "="). A language model that copies a value then need not count: the token whose run offset is the number of
+characters copied so far comes next.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+LEAST, MOST = -8, 23
+"""Offsets are limited to these. Below zero: a run begins within the token, after so many characters."""
+
+NUM_OFFSETS = MOST - LEAST + 1
+
+
+def run_offsets(ids: Tensor, space: int, marks: tuple[int, ...], digits: tuple[int, int]) -> Tensor:
+    """Return the offset of every cell's first character in the run that the cell's last character belongs to.
+
+    Args:
+        ids: int64 [..., R, C, S] character ids in reading order, 0 for nothing.
+        space: Id of the space.
+        marks: Ids of the characters that end a key.
+        digits: First and last id of the digits. A mark after a digit ends nothing: "12:30".
+
+    Returns:
+        int64 [..., R, C] from 0 to `NUM_OFFSETS` - 1, `LEAST` being 0; that of offset 0 for a cell that shows nothing.
+    """
+    columns, slots = ids.shape[-2:]
+    flat = ids.reshape(-1, slots)
+    inked = (flat != 0) & (flat != space)
+    blank = ~inked.any(dim=1)
+    row = torch.arange(len(flat), device=ids.device).div(columns, rounding_mode="floor")
+    crossed = blank.long().cumsum(0) + row
+    cell, slot = (flat != 0).nonzero(as_tuple=True)
+    character = flat[cell, slot]
+    index = torch.arange(len(cell), device=ids.device)
+    ink = (character != space).nonzero()[:, 0]
+    begins = torch.ones_like(ink, dtype=torch.bool)
+    before = ink[:-1]
+    after_digit = torch.zeros_like(begins)
+    after_digit[1:] = (character[ink[:-1]] >= digits[0]) & (character[ink[:-1]] <= digits[1])
+    ends_key = torch.isin(character[ink], torch.tensor(marks, device=ids.device)) & ~after_digit
+    begins[1:] = (crossed[cell[ink[1:]]] != crossed[cell[before]]) | ends_key[:-1]
+    start = torch.where(begins, index[ink], 0).cummax(0).values if len(ink) else ink
+    # The first character of a cell, and the run of its last that is no space.
+    offsets = torch.zeros(len(flat), dtype=torch.long, device=ids.device)
+    last_start = offsets.scatter_reduce(0, cell[ink], start, "amax", include_self=False)
+    first = torch.zeros_like(offsets).scatter_reduce(0, cell, index, "amin", include_self=False)
+    offsets = (first - last_start).masked_fill(blank, 0)
+    return (offsets.clamp(LEAST, MOST) - LEAST).reshape(ids.shape[:-1])

@@ -1,0 +1,251 @@
+"""The parts of SliME that answer from named characters: tokens, words, linker, language model, copy output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from slime_vlm.model.copy_output import CopyOutput
+from slime_vlm.model.open_vocabulary import OpenVocabulary
+from slime_vlm.model.query_attention import sincos_positions
+from slime_vlm.model.visual_vocabulary import VisualVocabulary
+from slime_vlm.training.pages.character_cells import CHARACTERS, NUM_CHARACTER_IDS
+from slime_vlm.training.pages.losses import CopyingHead
+from slime_vlm.training.pages.packed_questions import PackedImage, merge_packed
+from slime_vlm.training.pages.words.batch import NUM_TOKENS, WordBatch
+
+_ENTRY_STD = 0.06
+
+
+@dataclass(frozen=True)
+class AnswererSettings:
+    """Sizes.
+
+    Attributes:
+        dim: Width D of the language model.
+        layers: Its layers.
+        heads: Its heads.
+        word_dim: Width W of words.
+        buckets: Rows of the table of n-grams.
+        slots: Characters that a token can name.
+        copies: Whether the output may copy from tokens.
+        guided: Whether every token of an answer is told what is asked and how much has been said, not the first alone.
+            Then decoding has to keep both beside the cache.
+    """
+
+    dim: int = 256
+    layers: int = 4
+    heads: int = 4
+    word_dim: int = 128
+    buckets: int = 16384
+    slots: int = 8
+    copies: bool = True
+    guided: bool = True
+
+
+@dataclass
+class PageLook:
+    """What is known of pages before the language model runs. N is R * C.
+
+    Attributes:
+        tokens: [B, N, D] tokens for the language model.
+        linked: [B, N, W] unit vectors of linked words.
+        words: [1 + number of words, W] words of the questions, zeros before them.
+        question: [B, Q, W] vectors of the questions.
+        cosines: [B, Q, N] similarity of every token to every question.
+        shown: bool [B, N] cells that show more than spaces.
+    """
+
+    tokens: Tensor
+    linked: Tensor
+    words: Tensor
+    question: Tensor
+    cosines: Tensor
+    shown: Tensor
+
+
+@dataclass
+class Answers:
+    """What a batch gives.
+
+    Attributes:
+        log_probs: [L, V] at the L labelled tokens.
+        labels: int64 [L].
+        label_row: int64 [L] row of each.
+        label_question: int64 [L] question of each, from 1.
+        look: What came before the language model.
+        kept: bool [B, N] tokens that the language model read.
+        attentions: Of every layer, see `pointing_loss`.
+        hidden_states: Of the language model.
+        packed: See `merge_packed`.
+        held: int64 [B, S', K] token ids of the characters in every column.
+    """
+
+    log_probs: Tensor
+    labels: Tensor
+    label_row: Tensor
+    label_question: Tensor
+    look: PageLook
+    kept: Tensor
+    attentions: tuple[Tensor, ...]
+    hidden_states: tuple[Tensor, ...]
+    packed: dict[str, Tensor] = field(repr=False)
+    held: Tensor = field(repr=False)
+
+
+class PageAnswerer(nn.Module):
+    """Answer questions from the characters of a page's cells.
+
+    Parts have the names that they have in `SlimeModel`. `copying_head` and `context_head` serve training alone.
+
+    Args:
+        settings: Sizes.
+    """
+
+    def __init__(self, settings: AnswererSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        dim, word_dim = settings.dim, settings.word_dim
+        self.projector = VisualVocabulary(vision_dim=1, dim=dim, slot_sizes=[NUM_CHARACTER_IDS] * settings.slots)
+        self.page_positions = nn.Linear(dim, dim, bias=False)
+        self.open_vocabulary = OpenVocabulary(
+            characters=CHARACTERS, dim=dim, word_dim=word_dim, buckets=settings.buckets
+        )
+        self.log_scale = nn.Parameter(torch.tensor(10.0).log())
+        self.language_model = LlamaModel(
+            LlamaConfig(
+                vocab_size=NUM_TOKENS,
+                hidden_size=dim,
+                intermediate_size=dim * 11 // 4,
+                num_hidden_layers=settings.layers,
+                num_attention_heads=settings.heads,
+                num_key_value_heads=settings.heads,
+                max_position_embeddings=16384,
+                rope_parameters={"rope_type": "default", "rope_theta": 1.0e5},
+                attn_implementation="eager",
+                use_cache=False,
+            )
+        )
+        self.copy_output = CopyOutput(dim=dim, slots=settings.slots) if settings.copies else None
+        self.copying_head = CopyingHead(dim, [NUM_CHARACTER_IDS] * settings.slots)
+        self.context_head = nn.Linear(dim, word_dim, bias=False)
+        self._start()
+
+    def _start(self) -> None:
+        """Start what enters the language model at one scale, and its heads as ones that match and copy."""
+        settings = self.settings
+        with torch.no_grad():
+            self.projector.table.normal_(std=_ENTRY_STD)
+            for blank in range(0, len(self.projector.table), NUM_CHARACTER_IDS):
+                self.projector.table[blank] = 0.0
+            vocabulary = self.open_vocabulary
+            for table in (self.language_model.embed_tokens, vocabulary.offsets):
+                table.weight.normal_(std=_ENTRY_STD)
+            self.page_positions.weight.normal_(std=0.02)
+            for linear in (vocabulary.words_in, vocabulary.linked_in):
+                # Words are unit vectors.
+                linear.weight.normal_(std=2 * _ENTRY_STD)
+            half = settings.dim // 2
+            for layer in self.language_model.layers:
+                for linear in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
+                    linear.weight.normal_(std=settings.dim**-0.5)
+                for linear in (layer.mlp.gate_proj, layer.mlp.up_proj):
+                    linear.weight.normal_(std=settings.dim**-0.5)
+                for linear in (layer.self_attn.o_proj, layer.mlp.down_proj):
+                    linear.weight.normal_(std=0.02)
+                attention = layer.self_attn
+                attention.q_proj.weight[:half] *= 0.8
+                attention.k_proj.weight[:half] = attention.q_proj.weight[:half]
+                attention.o_proj.weight += 0.3 * attention.v_proj.weight.T
+
+    def look(self, batch: WordBatch) -> PageLook:
+        """Do what comes before the language model: the pages' tokens, and how alike they are to the questions."""
+        rows, cols = batch.ids.shape[1:3]
+        tokens = self.projector.embed_ids(batch.ids)
+        row, col = (torch.arange(n, device=batch.ids.device) for n in (rows, cols))
+        places = sincos_positions(row.repeat_interleave(cols), col.repeat(rows), tokens.shape[-1])
+        tokens = tokens + self.page_positions(places).view(rows, cols, -1)
+        tokens, linked = (part.flatten(1, 2) for part in self.open_vocabulary(tokens, batch.ids))
+        asked = self.open_vocabulary.question_words(batch.question_words)
+        question = self.open_vocabulary.question_vector(asked[batch.words_of], batch.words_of > 0)
+        shown = self.open_vocabulary.shown(batch.ids).flatten(1)
+        cosines = torch.einsum("bnw,bqw->bqn", linked, question)
+        return PageLook(tokens, linked, asked, question, cosines, shown)
+
+    def forward(self, batch: WordBatch, budget: int | None = None) -> Answers:
+        """Run a batch.
+
+        Args:
+            batch: The batch.
+            budget: Most tokens that a question reads, the best by the selector. None for all.
+        """
+        look = self.look(batch)
+        kept = batch.kept.flatten(1) & look.shown
+        seen = self._seen(look.cosines.detach(), kept, budget)
+        kept = kept & (seen & (batch.asked > 0)[..., None]).any(dim=1)
+        images = []
+        for page, (high, wide) in enumerate(batch.sizes):
+            # Positions are counted on the page itself, whatever stands beside it in the batch.
+            row, col = kept[page].view(batch.kept.shape[1:]).nonzero(as_tuple=True)
+            chosen = row * batch.kept.shape[2] + col
+            count = high * wide
+            images.append(
+                PackedImage(look.tokens[page][chosen], row * wide + col, count, count, seen[page, :, chosen].T)
+            )
+        packed = merge_packed(self._text(batch, look.words, look.question), batch.rows, images)
+        output = self.language_model(
+            inputs_embeds=packed["inputs_embeds"],
+            attention_mask=packed["attention_mask"],
+            position_ids=packed["position_ids"],
+            output_attentions=True,
+            output_hidden_states=True,
+        )
+        held = batch.ids.new_zeros(*packed["is_image"].shape, batch.ids.shape[-1])
+        held[packed["is_image"]] = batch.ids.flatten(1, 2)[kept]
+        return self._answers(look, output, packed, held, kept)
+
+    def _seen(self, cosines: Tensor, shown: Tensor, budget: int | None) -> Tensor:
+        """Return which tokens every question reads, bool [B, Q, N]."""
+        seen = shown[:, None].expand(cosines.shape)
+        if budget is None or budget >= seen.shape[-1]:
+            return seen
+        best = cosines.masked_fill(~seen, -2.0).topk(budget, dim=-1).indices
+        return seen & torch.zeros_like(seen).scatter(-1, best, True)
+
+    def _text(self, batch: WordBatch, asked: Tensor, question: Tensor) -> Tensor:
+        """Embed the tokens of questions and answers: [B, S, D]."""
+        rows = batch.rows
+        is_word = (rows["word_at"] > 0)[..., None]
+        text = self.language_model.embed_tokens(rows["input_ids"]).masked_fill(is_word, 0.0)
+        text = text + self.open_vocabulary.word_tokens(asked[rows["word_at"]]) * is_word
+        # At every step of an answer, or where it begins alone: what is asked, and how much has been said.
+        step, which = rows["step"], (rows["question_of"] - 1).clamp(min=0)
+        vector = question.gather(1, which[..., None].expand(-1, -1, question.shape[-1]))
+        guided = step > 0 if self.settings.guided else step == 1
+        return text + self.open_vocabulary.answer_step(vector, step - 1) * guided[..., None]
+
+    def _answers(
+        self, look: PageLook, output: BaseModelOutputWithPast, packed: dict[str, Tensor], held: Tensor, kept: Tensor
+    ) -> Answers:
+        hidden, attentions, states = output.last_hidden_state, output.attentions, output.hidden_states
+        assert hidden is not None
+        assert attentions is not None
+        assert states is not None
+        labels = packed["labels"][:, 1:]
+        at = labels >= 0
+        chosen = hidden[:, :-1][at]
+        logits = F.linear(chosen, self.language_model.embed_tokens.weight)
+        label_row = at.nonzero()[:, 0]
+        if self.copy_output is None:
+            log_probs = logits.log_softmax(dim=-1)
+        else:
+            heads = attentions[-1].shape[1] // 2
+            attention = attentions[-1][:, :heads, :-1].mean(dim=1)[at]
+            log_probs = self.copy_output(chosen, logits, attention, held[label_row])
+        owner = packed["question_of"][:, 1:][at]
+        return Answers(log_probs, labels[at], label_row, owner, look, kept, attentions, states, packed, held)

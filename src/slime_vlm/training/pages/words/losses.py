@@ -1,0 +1,95 @@
+"""Losses of the language side of a page model with an open vocabulary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from slime_vlm.training.pages.losses import pointing_loss, selector_loss
+from slime_vlm.training.pages.words.answerer import Answers, PageAnswerer
+from slime_vlm.training.pages.words.batch import WordBatch
+
+_SHARPNESS = 15.0
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the losses beside that of the answer.
+
+    Attributes:
+        pointing: See `pointing_loss`.
+        copying: See `CopyingHead`.
+        selector: See `selector_loss`.
+        contrast: See `contrast_loss`.
+        context: The same for a hidden state of the language model.
+    """
+
+    pointing: float = 0.5
+    copying: float = 0.4
+    selector: float = 0.3
+    contrast: float = 0.3
+    context: float = 0.3
+
+
+def contrast_loss(told: Tensor, keys: Tensor, fact: Tensor) -> tuple[Tensor, float]:
+    """Tell the key of a cell among all keys of the batch: the loss, and the share that is right.
+
+    Args:
+        told: [T, W] unit vectors of cells of keys and values.
+        keys: [F, W] unit vectors of keys.
+        fact: int64 [T] fact of every cell. A key that two facts share counts for either.
+    """
+    logits = told @ keys.T * _SHARPNESS
+    with torch.no_grad():
+        alike = keys @ keys.T > 0.999
+        right = alike[fact, logits.argmax(dim=-1)].float().mean().item()
+    mine = logits.masked_fill(~alike[fact], -torch.inf).logsumexp(dim=-1)
+    return (logits.logsumexp(dim=-1) - mine).mean(), right
+
+
+def word_losses(
+    model: PageAnswerer, batch: WordBatch, answers: Answers, weights: LossWeights
+) -> tuple[Tensor, dict[str, float]]:
+    """Return the loss and numbers to log."""
+    loss = F.nll_loss(answers.log_probs, answers.labels)
+    right = (answers.log_probs.argmax(dim=-1) == answers.labels).float().mean().item()
+    logs = {"answer": loss.item(), "right": right}
+    if weights.pointing:
+        part, logs["pointing"] = pointing_loss(answers.attentions, answers.packed["answer_columns"])
+        loss = loss + weights.pointing * part
+    if weights.copying:
+        middle = len(answers.attentions) // 2
+        hidden = answers.hidden_states[middle + 1]
+        part, logs["copying"] = model.copying_head(hidden, answers.packed["answer_columns"], answers.held)
+        loss = loss + weights.copying * part
+    if weights.selector:
+        scores = (answers.look.cosines * model.log_scale.exp().clamp(max=40)).transpose(1, 2)
+        part = selector_loss(scores, (batch.key | batch.value).transpose(1, 2), answers.look.shown)
+        logs["selector"] = part.item()
+        loss = loss + weights.selector * part
+    if len(batch.told) and (weights.contrast or weights.context):
+        words = model.open_vocabulary.word_embedding(batch.fact_words)
+        count = int(batch.told[:, 2].max()) + 1
+        keys = words.new_zeros(max(count, int(batch.fact_of.max()) + 1), words.shape[1])
+        keys = F.normalize(keys.index_add(0, batch.fact_of, words), dim=-1)
+        page, cell, fact = batch.told.unbind(1)
+        part, logs["linked"] = contrast_loss(answers.look.linked[page, cell], keys, fact)
+        loss = loss + weights.contrast * part
+        part, logs["context"] = _context(model, batch, answers, keys)
+        loss = loss + weights.context * part
+    return loss, logs | {"loss": loss.item()}
+
+
+def _context(model: PageAnswerer, batch: WordBatch, answers: Answers, keys: Tensor) -> tuple[Tensor, float]:
+    """The contrast for the language model's hidden states before the pointing heads."""
+    page, cell, fact = batch.told.unbind(1)
+    kept = answers.kept
+    read = kept[page, cell]
+    # Columns of a page's kept cells follow the head in the order of the page.
+    first = answers.packed["is_image"].long().argmax(dim=1)
+    column = first[page] + kept.long().cumsum(dim=1)[page, cell] - 1
+    hidden = answers.hidden_states[len(answers.attentions) // 2][page[read], column[read]]
+    return contrast_loss(F.normalize(model.context_head(hidden), dim=-1), keys, fact[read])

@@ -1,0 +1,70 @@
+"""The linker passes words on, wherever a page's text stands and whatever stands beside it in a batch."""
+
+import pytest
+import torch
+
+from slime_vlm.errors import ConfigError
+from slime_vlm.model.linker import Linker
+from slime_vlm.model.word_embedding import QuestionVector, WordEmbedding
+
+
+@pytest.fixture
+def linker() -> Linker:
+    torch.manual_seed(0)
+    return Linker(dim=16, word_dim=8, head_dim=4)
+
+
+def page(rows: int, cols: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    shown = torch.rand(1, rows, cols) < 0.7
+    words = torch.randn(1, rows, cols, 8) * shown[..., None]
+    return torch.randn(1, rows, cols, 16), words, shown
+
+
+def test_empty_margins_change_nothing(linker: Linker) -> None:
+    hidden, words, shown = page(4, 6)
+    moved = [torch.nn.functional.pad(part, (0, 0, 2, 1, 3, 2)) for part in (hidden, words)]
+    at = torch.nn.functional.pad(shown, (2, 1, 3, 2))
+    linked = linker(*moved, at)[:, 3:7, 2:8]
+    torch.testing.assert_close(linked[shown], linker(hidden, words, shown)[shown])
+
+
+def test_batched_as_one_by_one(linker: Linker) -> None:
+    pages = [page(4, 6), page(4, 6)]
+    together = linker(*(torch.cat(parts) for parts in zip(*pages, strict=True)))
+    for expected, (hidden, words, shown) in zip(together, pages, strict=True):
+        torch.testing.assert_close(linker(hidden, words, shown)[0], expected)
+
+
+def test_words_are_passed_on_linearly(linker: Linker) -> None:
+    hidden, words, shown = page(3, 4)
+    torch.testing.assert_close(linker(hidden, 3.0 * words, shown), 3.0 * linker(hidden, words, shown))
+
+
+def test_by_hand(linker: Linker) -> None:
+    # No content: every gate is softplus(0.5), and the heads see the only other cell of their row and column.
+    hidden, shown = torch.zeros(1, 1, 2, 16), torch.ones(1, 1, 2, dtype=torch.bool)
+    words = torch.zeros(1, 1, 2, 8)
+    words[0, 0, 0, 0] = words[0, 0, 1, 1] = 1.0
+    with torch.no_grad():
+        for part in (linker.around, linker.mix, linker.gates):
+            part.weight.zero_()
+            part.bias.zero_()
+        linker.row_bias.zero_()
+        linker.column_bias.zero_()
+    gate = torch.tensor(2.0).log()
+    # Two heads along rows and two along columns: each finds half of either word, the cell's own word comes on top.
+    expected = torch.tensor([3.0, 2.0]) * gate
+    torch.testing.assert_close(linker(hidden, words, shown)[0, 0, 0, :2], expected)
+
+
+def test_question_vector_by_hand() -> None:
+    vector = QuestionVector(dim=2)
+    words = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [9.0, 9.0]], [[5.0, 5.0]] * 3])
+    mask = torch.tensor([[True, True, False], [False] * 3])
+    half = 0.5**0.5
+    torch.testing.assert_close(vector(words, mask), torch.tensor([[half, half], [0.0, 0.0]]))
+
+
+def test_buckets_are_a_power_of_two() -> None:
+    with pytest.raises(ConfigError, match="power of two"):
+        WordEmbedding(buckets=1000, dim=8)

@@ -1,0 +1,97 @@
+"""The language side of a page model: batches, losses, budgets, and that it learns."""
+
+import numpy as np
+import pytest
+import torch
+
+from slime_vlm.pages.text_sheets import SheetSettings, TextSheets
+from slime_vlm.pages.word_lists import read_words
+from slime_vlm.training.pages.words.answerer import AnswererSettings, PageAnswerer
+from slime_vlm.training.pages.words.batch import ASSISTANT, END, NOT_THERE, make_batch
+from slime_vlm.training.pages.words.cells import CellSettings, PageCells, cells_of
+from slime_vlm.training.pages.words.losses import LossWeights, contrast_loss, word_losses
+from slime_vlm.training.pages.words.measuring import measure
+
+SMALL = AnswererSettings(dim=32, layers=2, heads=4, word_dim=16, buckets=1024)
+
+
+def pages_of(count: int, settings: SheetSettings | None = None) -> list[PageCells]:
+    sheets = TextSheets(read_words(None), settings or SheetSettings(lines=(2, 9), absent=0.3))
+    return [cells_of(sheets.page(seed), CellSettings(), np.random.default_rng(0)) for seed in range(count)]
+
+
+@pytest.fixture(params=[True, False], ids=["copies", "plain"])
+def model(request: pytest.FixtureRequest) -> PageAnswerer:
+    torch.manual_seed(0)
+    return PageAnswerer(AnswererSettings(**{**vars(SMALL), "copies": request.param}))
+
+
+def test_rows() -> None:
+    (page,) = pages_of(1)
+    batch = make_batch([page], SMALL.buckets)
+    ids, labels = batch.rows["input_ids"][0], batch.rows["labels"][0]
+    assert int((ids == ASSISTANT).sum()) == int((ids == END).sum()) == len(page.asked)
+    assert int((labels == NOT_THERE).sum()) == sum(asked.absent for asked in page.asked)
+    # Every word of every question stands in its row once.
+    assert sorted(batch.rows["word_at"][0][batch.rows["word_at"][0] > 0].tolist()) == list(
+        range(1, 1 + len(batch.question_words))
+    )
+
+
+def test_batched_as_one_by_one(model: PageAnswerer) -> None:
+    pages = pages_of(3)
+    with torch.inference_mode():
+        together = model(make_batch(pages, SMALL.buckets)).log_probs
+        single = [model(make_batch([page], SMALL.buckets)).log_probs for page in pages]
+    torch.testing.assert_close(torch.cat(single), together, atol=1e-4, rtol=1e-4)
+
+
+def test_a_budget_of_all_tokens_changes_nothing_and_a_small_one_does(model: PageAnswerer) -> None:
+    batch = make_batch(pages_of(2), SMALL.buckets)
+    with torch.inference_mode():
+        whole = model(batch).log_probs
+        torch.testing.assert_close(model(batch, budget=10_000).log_probs, whole)
+        assert not torch.allclose(model(batch, budget=3).log_probs, whole)
+
+
+def test_thinning_keeps_what_is_asked() -> None:
+    pages = pages_of(2)
+    batch = make_batch(pages, SMALL.buckets, [0.0, 0.0], np.random.default_rng(0))
+    needed = (batch.key | batch.value).any(dim=1)
+    assert torch.equal(batch.kept.flatten(1), needed)
+
+
+def test_every_parameter_learns(model: PageAnswerer) -> None:
+    batch = make_batch(pages_of(4), SMALL.buckets)
+    loss, logs = word_losses(model, batch, model(batch), LossWeights())
+    loss.backward()
+    assert logs["loss"] > logs["answer"] > 0
+    # The first two layers of the projector read features, which named characters stand in for.
+    untrained = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
+    assert {name for name in untrained if not name.startswith("projector.linear")} == set()
+
+
+def test_contrast_by_hand() -> None:
+    keys = torch.eye(2)
+    loss, right = contrast_loss(torch.tensor([[1.0, 0.0]]), keys, torch.tensor([0]))
+    torch.testing.assert_close(loss, torch.log1p(torch.tensor(-15.0).exp()))
+    assert right == 1.0
+    # A key that two facts share counts for either.
+    loss, right = contrast_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0]] * 2), torch.tensor([1]))
+    torch.testing.assert_close(loss, torch.tensor(0.0))
+    assert right == 1.0
+
+
+@pytest.mark.slow
+def test_it_learns_a_few_questions_by_heart(model: PageAnswerer) -> None:
+    pages = pages_of(2, SheetSettings(lines=(2, 2), layouts=(("beside", 1.0),), absent=0.0))
+    batch = make_batch(pages, SMALL.buckets)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(150):
+        loss, _ = word_losses(model, batch, model(batch), LossWeights())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    found = measure(model, pages)
+    assert found["exact"] == found["selected"] == 1.0
+    assert found["present_refused"] == 0.0

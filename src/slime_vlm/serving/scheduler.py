@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("slime_vlm.serving")
 _Layers = list[tuple[Tensor, Tensor]]
+_T = TypeVar("_T")
+# Pauses before every further unit of work, True before a prefill.
+_Units: TypeAlias = Generator[bool | None, None, _T]
 
 
 @dataclass(eq=False)
@@ -81,7 +84,7 @@ class Scheduler:
         self.max_length = _longest_row(model.config, settings.max_length)
         self.waiting: deque[Job] = deque()
         self.slots = SlotCache(settings.slots, self.max_length)
-        self._starting: dict[Job, Iterator[bool | None]] = {}
+        self._starting: dict[Job, _Units[None]] = {}
         self._is_prefill: dict[Job, bool] = {}
         self._rows: list[_Row] = []
         self._last_was_prefill = False
@@ -142,7 +145,7 @@ class Scheduler:
         if any(is_over(job) for job in self.waiting):
             self.waiting = deque(job for job in self.waiting if not job.cancelled)
         for job in [job for job in self._starting if is_over(job)]:
-            self._starting.pop(job).close()  # type: ignore[attr-defined]
+            self._starting.pop(job).close()
         for index in reversed(range(len(self._rows))):
             if is_over(self._rows[index].job):
                 self._leave(index)
@@ -167,7 +170,7 @@ class Scheduler:
 
     # The start of a request ----------------------------------------------------------------------------------------
 
-    def _start(self, job: Job) -> Iterator[bool | None]:
+    def _start(self, job: Job) -> _Units[None]:
         """Encode, select and prefill a request, up to its first token. Pauses before every unit: True for a prefill."""
         for image in job.images:
             if image.cached is None:
@@ -188,14 +191,7 @@ class Scheduler:
         limit = self._limit(job, prompt)
         layers, cached = self._known_prefix(job, prompt.input_ids)
         start = time.perf_counter()
-        prefill = self._prefill(prompt, layers, cached)
-        while True:
-            try:
-                next(prefill)
-            except StopIteration as done:
-                hidden, layers = done.value
-                break
-            yield True
+        hidden, layers = yield from self._prefill(prompt, layers, cached)
         self._keep_prefix(job, prompt.input_ids, layers)
         job.seconds["prefill"] = time.perf_counter() - start
         row = _Row(
@@ -215,8 +211,8 @@ class Scheduler:
             self._rows.append(row)
             self.slots.join(layers)
 
-    def _encode(self, image: JobImage) -> Iterator[Any]:
-        """Encode an image, and pause after every chunk of views. The generator returns the `CachedImage`."""
+    def _encode(self, image: JobImage) -> _Units[CachedImage]:
+        """Encode an image, and pause after every chunk of views."""
         assert image.views is not None
         model, processor = self.model, self.processor.image_processor
         views_at_once = 1 if model.device.type == "cpu" else model.config.views_per_chunk
@@ -273,7 +269,7 @@ class Scheduler:
             image.prefix = Prefix(known, cut)
             self.cache.put(job.images[0].key, image)
 
-    def _prefill(self, prompt: Prompt, layers: _Layers, cached: int) -> Iterator[Any]:
+    def _prefill(self, prompt: Prompt, layers: _Layers, cached: int) -> _Units[tuple[Tensor, _Layers]]:
         """Run the language model over a prompt in chunks, from token `cached` on, and pause between them.
 
         The generator returns the last hidden state [1, D], and keys and values of all layers.
@@ -285,7 +281,7 @@ class Scheduler:
         hidden, length = embeddings, embeddings.shape[1]
         for start in range(cached, length, size):
             if start > cached:
-                yield
+                yield True
             end = min(start + size, length)
             hidden = self.model.model.language_model(
                 inputs_embeds=embeddings[:, start:end],

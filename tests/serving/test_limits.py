@@ -198,7 +198,7 @@ def test_a_file_that_takes_too_long_or_too_much_memory(tiny: Loaded) -> None:
     with running(tiny, decode_timeout=0.01) as server:
         assert "0.01 seconds" in error(server.post(asking("?", drawn("x", 4000, 4000))), 400)["message"]
     with running(tiny, decode_memory_mb=256) as server:
-        assert "memory" in error(server.post(asking("?", drawn("x", 9000, 9000))), 400)["message"]
+        assert "memory" in error(server.post(asking("?", png_of(9500, 9500))), 400)["message"]
         assert server.post(asking("?", drawn("x")), max_tokens=1).status_code == 200
 
 
@@ -276,3 +276,19 @@ def test_metrics_and_the_log(tiny: Loaded, caplog: pytest.LogCaptureFixture) -> 
         assert '"event": "answered"' in logged
         assert ("marmot" in logged) == told
         assert data_uri(png(drawn("x")))[40:80] not in logged
+
+
+def test_one_decoding_for_all_that_send_an_image(tiny: Loaded) -> None:
+    slow = asking("?", drawn("slow", 3000, 3000))
+    with running(tiny, decoders=1) as server, ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(server.post, slow, max_tokens=1) for _ in range(4)]
+        assert {call.result().status_code for call in calls} == {200}
+        assert server.counted("encoded_images") == 1
+        assert not server.server.images._under_way
+        # Who goes while his image waits for a process takes it out of the queue.
+        busy = pool.submit(server.post, asking("?", drawn("other", 6000, 6000)), max_tokens=1)
+        wait_until(lambda: bool(server.server.images._under_way))
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{server.url}/v1/chat/completions", json={"messages": asking("?", drawn("x"))}, timeout=0.05)
+        assert busy.result().status_code == 200
+        wait_until(lambda: server.server.in_flight == 0 and not server.server.images._under_way)

@@ -7,8 +7,9 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +20,8 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from slime_vlm import __version__
 from slime_vlm.serving.completions import Answered, chunk, completion, new_id
@@ -28,7 +31,7 @@ from slime_vlm.serving.engine import Engine, Events
 from slime_vlm.serving.images import ImageLoader
 from slime_vlm.serving.jobs import Done, Failed, Job, Sampling, Started, Text
 from slime_vlm.serving.metrics import Metrics
-from slime_vlm.serving.protocol import ApiError, ChatRequest, ImagePart, parse_request
+from slime_vlm.serving.protocol import ApiError, ChatRequest, ImagePart, ImageUrl, parse_request
 from slime_vlm.serving.scheduler import Scheduler
 from slime_vlm.serving.settings import Settings
 
@@ -62,7 +65,7 @@ class Server:
         self.created = int(time.time())
         self.in_flight = 0
 
-    def check_key(self, request: Request) -> None:
+    async def check_key(self, request: Request) -> None:
         """Refuse a request without one of the API keys.
 
         Raises:
@@ -85,11 +88,14 @@ class Server:
         if size > limit:
             raise too_large
         size = 0
-        async for part in request.stream():
-            parts.append(part)
-            size += len(part)
-            if size > limit:
-                raise too_large
+        try:
+            async for part in request.stream():
+                parts.append(part)
+                size += len(part)
+                if size > limit:
+                    raise too_large
+        except ClientDisconnect:
+            raise _ClientGone from None
         return b"".join(parts)
 
     async def load(self, request: ChatRequest) -> Job:
@@ -106,14 +112,14 @@ class Server:
                 code="model_not_found",
             )
         start = time.perf_counter()
-        token, messages, loading = self.processor.image_token, [], []
+        token, messages = self.processor.image_token, []
+        sources: list[tuple[ImageUrl, str]] = []
         for number, message in enumerate(request.messages):
             content: list[dict[str, Any]] = []
             for index, part in enumerate(message.parts):
                 if isinstance(part, ImagePart):
                     content.append({"type": "image"})
-                    param = f"messages.{number}.content.{index}"
-                    loading.append(self.images.load(part.image_url, request.slime, param))
+                    sources.append((part.image_url, f"messages.{number}.content.{index}"))
                 else:
                     # The word for an image is a word here. Images come as parts of their own.
                     content.append({"type": "text", "text": part.text.replace(token, "\\" + token)})
@@ -122,10 +128,9 @@ class Server:
                 raise ApiError(400, "only messages of the user can have images", param=f"messages.{number}")
             plain = "".join(part["text"] for part in content) if role != "user" else content
             messages.append({"role": role, "content": plain})
-        if len(loading) > self.settings.max_images:
-            _close(loading)
-            raise ApiError(400, f"the request has {len(loading)} images, the server allows {self.settings.max_images}")
-        images = await _all(loading)
+        if len(sources) > self.settings.max_images:
+            raise ApiError(400, f"the request has {len(sources)} images, the server allows {self.settings.max_images}")
+        images = await _all([self.images.load(source, request.slime, param) for source, param in sources])
         decoding = sum(image.views.seconds for image in images if image.views is not None)
         return Job(
             messages,
@@ -155,8 +160,8 @@ class Server:
         job: Job | None = None
         streams = False
         try:
-            chat = await asyncio.to_thread(parse_request, await self.read_body(request))
             async with asyncio.timeout(self.settings.timeout):
+                chat = await asyncio.to_thread(parse_request, await self.read_body(request))
                 job = await _unless_gone(request, self.load(chat))
             job.deadline = deadline
             events = self.engine.submit(job)
@@ -167,7 +172,7 @@ class Server:
             answered = Answered(new_id(), self.settings.model, chat, first)
             if chat.stream:
                 streams = True
-                return StreamingResponse(self._stream(job, events, answered), media_type="text/event-stream")
+                return _Stream(self._stream(events, answered), on_end=partial(self._end, job))
             return JSONResponse(await _unless_gone(request, self._collect(events, answered)))
         except TimeoutError:
             raise ApiError(
@@ -195,25 +200,22 @@ class Server:
                 return completion(answered, text, event)
         raise AssertionError("events end with Done or Failed")
 
-    async def _stream(self, job: Job, events: Events, answered: Answered) -> AsyncIterator[str]:
+    async def _stream(self, events: Events, answered: Answered) -> AsyncIterator[str]:
         text = ""
-        try:
-            yield _event(chunk(answered, {"role": "assistant", "content": ""}, started=True))
-            async for event in events:
-                if isinstance(event, Text):
-                    text += event.text
-                    yield _event(chunk(answered, {"content": event.text}))
-                elif isinstance(event, Failed):
-                    yield _event(ApiError(event.status, event.message, code=event.code).body)
-                    return
-                elif isinstance(event, Done):
-                    self._log(answered, text, event)
-                    yield _event(chunk(answered, {}, done=event))
-                    if answered.request.stream_options and answered.request.stream_options.include_usage:
-                        yield _event(chunk(answered, None, done=event))
-            yield "data: [DONE]\n\n"
-        finally:
-            self._end(job)
+        yield _event(chunk(answered, {"role": "assistant", "content": ""}, started=True))
+        async for event in events:
+            if isinstance(event, Text):
+                text += event.text
+                yield _event(chunk(answered, {"content": event.text}))
+            elif isinstance(event, Failed):
+                yield _event(ApiError(event.status, event.message, code=event.code).body)
+                return
+            elif isinstance(event, Done):
+                self._log(answered, text, event)
+                yield _event(chunk(answered, {}, done=event))
+                if answered.request.stream_options and answered.request.stream_options.include_usage:
+                    yield _event(chunk(answered, None, done=event))
+        yield "data: [DONE]\n\n"
 
     def _log(self, answered: Answered, text: str, done: Done) -> None:
         fields: dict[str, Any] = {
@@ -330,6 +332,20 @@ def _answer_errors_in_openais_shape(app: FastAPI, server: Server) -> None:
         return refusal(ApiError(500, "the server failed; its log has more"))
 
 
+class _Stream(StreamingResponse):
+    """Server-sent events. `on_end` is called when they end, also where the client goes before the first one."""
+
+    def __init__(self, events: AsyncIterator[str], on_end: Callable[[], None]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        self._on_end = on_end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._on_end()
+
+
 class _ClientGone(ApiError):
     """The client has closed the connection. Nobody sees this answer."""
 
@@ -341,8 +357,9 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, _T] | Awaitab
     """Wait for some work, or for the client to go, which cancels it."""
     task: asyncio.Future[_T] = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnect(request))
+    both: set[asyncio.Future[Any]] = {task, gone}
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
             raise _ClientGone
         return task.result()
@@ -364,11 +381,6 @@ async def _all(work: list[Coroutine[Any, Any, _T]]) -> list[_T]:
     except* ApiError as errors:
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]
-
-
-def _close(work: list[Coroutine[Any, Any, Any]]) -> None:
-    for part in work:
-        part.close()
 
 
 def _event(fields: dict[str, Any]) -> str:

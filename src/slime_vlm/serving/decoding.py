@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -75,6 +76,9 @@ class DecoderPool:
         self._metrics = metrics
         self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
         self._workers: set[_Worker] = set()
+        # Threads of their own: nothing else that waits keeps an idle process from its image.
+        self._threads = ThreadPoolExecutor(num_workers, "slime-decoder")
+        self._is_stopped = False
 
     @property
     def pids(self) -> list[int]:
@@ -88,9 +92,11 @@ class DecoderPool:
 
     async def stop(self) -> None:
         """End all processes."""
+        self._is_stopped = True
         for worker in self._workers:
             worker.kill()
         self._workers.clear()
+        self._threads.shutdown(wait=False)
 
     async def decode(self, content: bytes, options: DecodeOptions) -> Views:
         """Decode an image as soon as a process is idle.
@@ -98,9 +104,10 @@ class DecoderPool:
         Raises:
             MediaError: The image cannot be read, takes too long, or has killed the process.
         """
+        # Cancelled here when nobody waits for the image any more; once it is sent, it is finished.
         worker = await self._idle.get()
-        call = asyncio.ensure_future(asyncio.to_thread(worker.call, options.to_json(), content, self._timeout))
-        # The process finishes its image even if the client has gone, and is idle again only then.
+        loop = asyncio.get_running_loop()
+        call = loop.run_in_executor(self._threads, worker.call, options.to_json(), content, self._timeout)
         call.add_done_callback(lambda done: asyncio.ensure_future(self._release(worker, done)))
         try:
             header, pixels = await asyncio.shield(call)
@@ -116,6 +123,8 @@ class DecoderPool:
         return Views((int(height), int(width)), views, float(found["seconds"]))
 
     async def _release(self, worker: _Worker, call: asyncio.Future[tuple[bytes, bytes]]) -> None:
+        if self._is_stopped:
+            return
         if call.cancelled() or call.exception() is not None:
             self._workers.discard(worker)
             worker.kill()

@@ -8,6 +8,8 @@ import binascii
 import hashlib
 import json
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,16 @@ from slime_vlm.serving.jobs import JobImage, Views
 from slime_vlm.serving.metrics import Metrics
 from slime_vlm.serving.protocol import ApiError, ImageUrl, SlimeOptions
 from slime_vlm.serving.settings import Settings
+
+_DOWNLOADS = 8
+
+
+@dataclass
+class _Decoding:
+    """An image that is being decoded, and how many requests wait for it."""
+
+    task: asyncio.Future[Views]
+    num_waiting: int = 0
 
 
 class ImageLoader:
@@ -46,7 +58,9 @@ class ImageLoader:
     ) -> None:
         self._processor, self._views, self._decoders = processor, views, decoders
         self._cache, self._settings, self._metrics = cache, settings, metrics
-        self._under_way: dict[str, asyncio.Future[Views]] = {}
+        self._under_way: dict[str, _Decoding] = {}
+        # Slow hosts keep these threads busy, and no others.
+        self._downloads = ThreadPoolExecutor(_DOWNLOADS, "slime-download")
 
     async def load(self, image: ImageUrl, slime: SlimeOptions, param: str) -> JobImage:
         """Load an image: from the cache if it is encoded already, else decoded.
@@ -75,7 +89,9 @@ class ImageLoader:
         )
         self._metrics.images.inc()
         try:
-            content = await asyncio.to_thread(read_source, image.url, self._settings)
+            threads = self._downloads if is_address(image.url) else None
+            loop = asyncio.get_running_loop()
+            content = await loop.run_in_executor(threads, read_source, image.url, self._settings)
             key = await asyncio.to_thread(_digest, content, options)
             found = JobImage(key, options.max_tiles, global_only, cached=self._cache.get(key))
             if found.cached is not None:
@@ -89,13 +105,19 @@ class ImageLoader:
 
     async def _decode(self, key: str, content: bytes, options: DecodeOptions) -> Views:
         """Decode a file once, however many requests with it arrive at the same time."""
-        call = self._under_way.get(key)
-        if call is None:
-            call = asyncio.ensure_future(self._decoders.decode(content, options))
-            self._under_way[key] = call
-            call.add_done_callback(lambda _: self._under_way.pop(key, None))
-        # A client that goes does not take the image from the others.
-        return await asyncio.shield(call)
+        found = self._under_way.get(key)
+        if found is None:
+            found = _Decoding(asyncio.ensure_future(self._decoders.decode(content, options)))
+            self._under_way[key] = found
+        found.num_waiting += 1
+        try:
+            # A client that goes does not take the image from the others.
+            return await asyncio.shield(found.task)
+        finally:
+            found.num_waiting -= 1
+            if not found.num_waiting:
+                del self._under_way[key]
+                found.task.cancel()
 
 
 def read_source(url: str, settings: Settings) -> bytes:

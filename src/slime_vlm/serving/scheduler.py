@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -38,6 +38,17 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("slime_vlm.serving")
 _Layers = list[tuple[Tensor, Tensor]]
+_T = TypeVar("_T")
+# Pauses before every further unit of work, True before a prefill.
+_Units: TypeAlias = Generator[bool | None, None, _T]
+
+
+@dataclass(eq=False)
+class _Starting:
+    """A request without a token yet, and whether its next unit of work is a prefill."""
+
+    units: _Units[None]
+    is_prefill: bool = False
 
 
 @dataclass(eq=False)
@@ -81,8 +92,7 @@ class Scheduler:
         self.max_length = _longest_row(model.config, settings.max_length)
         self.waiting: deque[Job] = deque()
         self.slots = SlotCache(settings.slots, self.max_length)
-        self._starting: dict[Job, Iterator[bool | None]] = {}
-        self._is_prefill: dict[Job, bool] = {}
+        self._starting: dict[Job, _Starting] = {}
         self._rows: list[_Row] = []
         self._last_was_prefill = False
         ends = model.generation_config.eos_token_id
@@ -105,13 +115,13 @@ class Scheduler:
             while self.waiting and self.num_running < self.settings.slots:
                 job = self.waiting.popleft()
                 job.seconds["queue"] = time.perf_counter() - job.arrival
-                self._starting[job] = self._start(job)
+                self._starting[job] = _Starting(self._start(job))
                 self._advance(job)
             if self._starting:
                 # Requests take turns between encoding and prefill: neither kind waits for all of the other.
-                turn = [job for job in self._starting if self._is_prefill[job] != self._last_was_prefill]
+                turn = [job for job, start in self._starting.items() if start.is_prefill != self._last_was_prefill]
                 job = (turn or list(self._starting))[0]
-                self._last_was_prefill = self._is_prefill[job]
+                self._last_was_prefill = self._starting[job].is_prefill
                 self._advance(job)
             if self._rows:
                 self._decode()
@@ -142,7 +152,7 @@ class Scheduler:
         if any(is_over(job) for job in self.waiting):
             self.waiting = deque(job for job in self.waiting if not job.cancelled)
         for job in [job for job in self._starting if is_over(job)]:
-            self._starting.pop(job).close()  # type: ignore[attr-defined]
+            self._starting.pop(job).units.close()
         for index in reversed(range(len(self._rows))):
             if is_over(self._rows[index].job):
                 self._leave(index)
@@ -150,7 +160,7 @@ class Scheduler:
     def _advance(self, job: Job) -> None:
         """Run a starting request up to its next unit of work."""
         try:
-            self._is_prefill[job] = bool(next(self._starting[job]))
+            self._starting[job].is_prefill = bool(next(self._starting[job].units))
             return
         except StopIteration:
             pass
@@ -167,7 +177,7 @@ class Scheduler:
 
     # The start of a request ----------------------------------------------------------------------------------------
 
-    def _start(self, job: Job) -> Iterator[bool | None]:
+    def _start(self, job: Job) -> _Units[None]:
         """Encode, select and prefill a request, up to its first token. Pauses before every unit: True for a prefill."""
         for image in job.images:
             if image.cached is None:
@@ -188,14 +198,7 @@ class Scheduler:
         limit = self._limit(job, prompt)
         layers, cached = self._known_prefix(job, prompt.input_ids)
         start = time.perf_counter()
-        prefill = self._prefill(prompt, layers, cached)
-        while True:
-            try:
-                next(prefill)
-            except StopIteration as done:
-                hidden, layers = done.value
-                break
-            yield True
+        hidden, layers = yield from self._prefill(prompt, layers, cached)
         self._keep_prefix(job, prompt.input_ids, layers)
         job.seconds["prefill"] = time.perf_counter() - start
         row = _Row(
@@ -212,11 +215,11 @@ class Scheduler:
         job.emit(Started(row.usage, prompt.explained))
         token = row.sampler.choose(self._logits(hidden))[0]
         if not self._take(row, token):
-            self._rows.append(row)
             self.slots.join(layers)
+            self._rows.append(row)
 
-    def _encode(self, image: JobImage) -> Iterator[Any]:
-        """Encode an image, and pause after every chunk of views. The generator returns the `CachedImage`."""
+    def _encode(self, image: JobImage) -> _Units[CachedImage]:
+        """Encode an image, and pause after every chunk of views."""
         assert image.views is not None
         model, processor = self.model, self.processor.image_processor
         views_at_once = 1 if model.device.type == "cpu" else model.config.views_per_chunk
@@ -273,7 +276,7 @@ class Scheduler:
             image.prefix = Prefix(known, cut)
             self.cache.put(job.images[0].key, image)
 
-    def _prefill(self, prompt: Prompt, layers: _Layers, cached: int) -> Iterator[Any]:
+    def _prefill(self, prompt: Prompt, layers: _Layers, cached: int) -> _Units[tuple[Tensor, _Layers]]:
         """Run the language model over a prompt in chunks, from token `cached` on, and pause between them.
 
         The generator returns the last hidden state [1, D], and keys and values of all layers.
@@ -285,7 +288,7 @@ class Scheduler:
         hidden, length = embeddings, embeddings.shape[1]
         for start in range(cached, length, size):
             if start > cached:
-                yield
+                yield True
             end = min(start + size, length)
             hidden = self.model.model.language_model(
                 inputs_embeds=embeddings[:, start:end],

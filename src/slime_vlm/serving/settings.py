@@ -28,40 +28,40 @@ class Settings(BaseSettings):
     """Web pages of these origins may call the server."""
     allow_url: bool = False
     """Whether images may be given as http(s) addresses."""
-    max_download_mb: float = Field(50, gt=0)
+    max_download_mb: float = Field(default=50, gt=0)
     """Largest download of an image."""
     log_prompts: bool = False
     """Whether the log holds the texts of requests and answers."""
 
-    max_body_mb: float = Field(64, gt=0)
+    max_body_mb: float = Field(default=64, gt=0)
     """Largest body of a request."""
-    max_images: int = Field(16, ge=1)
+    max_images: int = Field(default=16, ge=1)
     """Most images of a request."""
-    max_pixels: int = Field(100_000_000, ge=1)
+    max_pixels: int = Field(default=100_000_000, ge=1)
     """Largest height times width of an image."""
-    max_tiles: int = Field(64, ge=1)
+    max_tiles: int = Field(default=64, ge=1)
     """Most tiles that a request may ask for. The default of an image is the model's."""
-    max_tokens: int = Field(1024, ge=1)
+    max_tokens: int = Field(default=1024, ge=1)
     """Longest answer, and its default."""
-    max_length: int = Field(4096, ge=16)
+    max_length: int = Field(default=4096, ge=16)
     """Longest row of prompt and answer, after selection. A shorter limit of the model goes first."""
-    timeout: float = Field(300, gt=0)
+    timeout: float = Field(default=300, gt=0)
     """Seconds after which a request is given up."""
 
-    slots: int = Field(16, ge=1)
+    slots: int = Field(default=16, ge=1)
     """How many requests decode together."""
-    max_queue: int = Field(128, ge=0)
+    max_queue: int = Field(default=128, ge=0)
     """How many more requests may wait."""
-    prefill_chunk: int = Field(512, ge=1)
+    prefill_chunk: int = Field(default=512, ge=1)
     """How many tokens of a prompt are processed between two decoding steps."""
-    encoder_cache_mb: float = Field(512, ge=0)
+    encoder_cache_mb: float = Field(default=512, ge=0)
     """Memory for encoded images."""
 
-    decoders: int = Field(2, ge=1)
+    decoders: int = Field(default=2, ge=1)
     """Processes that decode images."""
-    decode_timeout: float = Field(30, gt=0)
+    decode_timeout: float = Field(default=30, gt=0)
     """Seconds that the decoding of an image may take."""
-    decode_memory_mb: int = Field(3000, ge=256)
+    decode_memory_mb: int = Field(default=3000, ge=256)
     """Memory of a decoding process."""
 
     def all_api_keys(self) -> list[str]:

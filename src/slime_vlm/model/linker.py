@@ -42,7 +42,9 @@ class Linker(nn.Module):
         self.norm = nn.RMSNorm(dim)
         self.entry = nn.Linear(dim, word_dim, bias=False)
         # What stands around a cell tells keys from values: a gap, a mark, capitals.
-        self.around = nn.Conv2d(word_dim, word_dim, _AROUND, padding=tuple(n // 2 for n in _AROUND), groups=word_dim)
+        self.around = nn.Conv2d(
+            word_dim, word_dim, _AROUND, padding=(_AROUND[0] // 2, _AROUND[1] // 2), groups=word_dim
+        )
         self.mix = nn.Linear(word_dim, word_dim)
         self.projection = nn.Linear(word_dim, 4 * heads * head_dim, bias=False)
         nn.init.normal_(self.projection.weight, std=0.5 * word_dim**-0.5)

@@ -27,7 +27,7 @@ from slime_vlm.pages.word_lists import read_words
 from slime_vlm.training.pages.words.answerer import AnswererSettings, PageAnswerer
 from slime_vlm.training.pages.words.batch import make_batch
 from slime_vlm.training.pages.words.cells import CellSettings, PageCells, cells_of
-from slime_vlm.training.pages.words.losses import LossWeights, word_losses
+from slime_vlm.training.pages.words.losses import LossWeights, look_losses, word_losses
 from slime_vlm.training.pages.words.measuring import measure
 
 HELDOUT_SEED = 1_000_000
@@ -66,6 +66,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pages", type=Path, help="file of gather_text_pages.py, used from two fifths of the time on")
     parser.add_argument("--heldout-pages", type=Path, help="the same of held-out pages, measured at the end")
     parser.add_argument("--cpu-minutes", type=float, default=25.0)
+    parser.add_argument("--look", type=float, default=0.0, help="share of the time before the language model trains")
     parser.add_argument("--cell", type=int, nargs=2, default=(32, 32), help="height and width of a cell in pixels")
     parser.add_argument("--plain", action="store_true", help="a plain softmax instead of the copy output")
     parser.add_argument("--unguided", action="store_true", help="tell what is asked where an answer begins, not later")
@@ -147,6 +148,8 @@ class Run:
     def curriculum(self) -> tuple[SheetSettings, int]:
         """Return the sheets of now, and how many make a step: single keys, then a few, then whole sheets."""
         progress = self.progress
+        if self._looks:
+            return SheetSettings(lines=(3, 40)), 4
         if progress < 0.1:
             return SheetSettings(lines=(1, 2), layouts=BESIDE, distractors=False, questions=2, absent=0.0), 8
         if progress < 0.3:
@@ -159,7 +162,7 @@ class Run:
         sheets = TextSheets(self.listed, settings)
         cells = replace(self.cells, misread=self.options.misread, edge=True) if self._noisy else self.cells
         texts = [sheets.page(self.page + k) for k in range(count)]
-        if self.printed and self.progress > 0.4:
+        if self.printed and (self._looks or self.progress > 0.4):
             texts[: count // 2] = [self.printed[k] for k in rng.integers(len(self.printed), size=count // 2)]
         pages = [cells_of(text, cells, rng) for text in texts]
         self.page += count
@@ -167,6 +170,11 @@ class Run:
         shown = [max(1, int(page.shown.sum())) for page in pages]
         keep = [rng.uniform(0.3, 1.2) * min(1.0, 130 / n) if rng.random() < 0.8 else min(1.0, 200 / n) for n in shown]
         return pages, keep
+
+    @property
+    def _looks(self) -> bool:
+        """Whether only what comes before the language model trains, which takes a fraction of the time."""
+        return self.progress < self.options.look
 
     @property
     def _noisy(self) -> bool:
@@ -181,7 +189,10 @@ class Run:
             group["lr"] = rate
         pages, keep = self.next_pages(rng)
         batch = make_batch(pages, self.settings.buckets, keep, rng)
-        loss, logs = word_losses(self.model, batch, self.model(batch), LossWeights())
+        if self._looks:
+            loss, logs, _ = look_losses(self.model, batch, self.model.look(batch), LossWeights())
+        else:
+            loss, logs = word_losses(self.model, batch, self.model(batch), LossWeights())
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

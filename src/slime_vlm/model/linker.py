@@ -27,7 +27,7 @@ FARTHEST = 20
 class Linker(nn.Module):
     """Attention along the rows and along the columns of a raster of cells.
 
-    Its cost grows with R * C * (R + C), not with the square of the number of cells.
+    Its cost grows with the square of the number of cells that show something.
 
     Args:
         dim: Width D of the cells' features.
@@ -42,7 +42,9 @@ class Linker(nn.Module):
         self.norm = nn.RMSNorm(dim)
         self.entry = nn.Linear(dim, word_dim, bias=False)
         # What stands around a cell tells keys from values: a gap, a mark, capitals.
-        self.around = nn.Conv2d(word_dim, word_dim, _AROUND, padding=tuple(n // 2 for n in _AROUND), groups=word_dim)
+        self.around = nn.Conv2d(
+            word_dim, word_dim, _AROUND, padding=(_AROUND[0] // 2, _AROUND[1] // 2), groups=word_dim
+        )
         self.mix = nn.Linear(word_dim, word_dim)
         self.projection = nn.Linear(word_dim, 4 * heads * head_dim, bias=False)
         nn.init.normal_(self.projection.weight, std=0.5 * word_dim**-0.5)
@@ -71,52 +73,67 @@ class Linker(nn.Module):
             shown: [B, R, C] True on cells that show something. Others are not looked at.
 
         Returns:
-            [B, R, C, W].
+            [B, R, C, W], 0 for cells that show nothing.
         """
         hidden = self.entry(self.norm(hidden)) * shown[..., None]
         around = self.around(hidden.movedim(-1, 1)).movedim(1, -1)
         hidden = hidden + self.mix(F.gelu(around))
-        # [B, R, C, direction, query or key, head, width]
-        projected = self.projection(hidden).unflatten(-1, (2, 2, self.heads, self.head_dim))
-        along_rows, along_columns = projected.unbind(3)
-        by_row = self._look(along_rows, words, shown, self.row_bias, ROW_REACH)
-        turned = [values.transpose(1, 2) for values in (along_columns, words, shown)]
-        by_column = self._look(*turned, self.column_bias, COLUMN_REACH).transpose(1, 2)
-        gates = F.softplus(self.gates(hidden))
-        found = torch.cat([by_row, by_column], dim=-2)
-        return words * gates[..., :1] + (found * gates[..., 1:, None]).sum(dim=-2)
+        # Most cells of a page are empty: what follows is for the others, [B, N].
+        page, row, col = shown.nonzero(as_tuple=True)
+        counts = torch.bincount(page, minlength=len(shown))
+        place = torch.arange(len(page), device=page.device) - (counts.cumsum(0) - counts)[page]
+        size = (len(shown), int(counts.max()) if len(page) else 0)
 
-    def _look(self, projected: Tensor, words: Tensor, shown: Tensor, bias: Tensor, reach: int) -> Tensor:
-        """Attend along lines of cells, and along the lines beside them.
+        def gathered(values: Tensor) -> Tensor:
+            return values.new_zeros(*size, *values.shape[1:]).index_put((page, place), values)
+
+        at, rows, cols = gathered(shown[shown]), gathered(row), gathered(col)
+        hidden, near_words = gathered(hidden[shown]), gathered(words[shown])
+        # [B, N, direction, query or key, head, width]
+        projected = self.projection(hidden).unflatten(-1, (2, 2, self.heads, self.head_dim))
+        # In blocks of the cells that look, so that a full page of thousands does not fill the memory.
+        block = max(1, _MOST_SCORES // max(1, at.numel() * 2 * self.heads))
+        found = torch.cat(
+            [
+                self._look(projected, near_words, at, rows, cols, begin, begin + block)
+                for begin in range(0, max(1, size[1]), block)
+            ],
+            dim=1,
+        )
+        gates = F.softplus(self.gates(hidden))
+        linked = near_words * gates[..., :1] + (found * gates[..., 1:, None]).sum(dim=-2)
+        return words.new_zeros(words.shape).index_put((page, row, col), linked[page, place])
+
+    def _look(
+        self, projected: Tensor, words: Tensor, at: Tensor, rows: Tensor, cols: Tensor, begin: int, end: int
+    ) -> Tensor:
+        """Let the cells from `begin` to `end` look at all.
 
         Args:
-            projected: [B, L, N, 2, heads, head_dim] queries and keys of L lines of N cells.
-            words: [B, L, N, W].
-            shown: [B, L, N].
-            bias: [heads, 2 * reach + 1, 2 * FARTHEST + 1], see `start_nearby`.
-            reach: Lines to each side.
+            projected: [B, N, 2, 2, heads, head_dim] along rows and columns: queries and keys.
+            words: [B, N, W].
+            at: bool [B, N], False in padding.
+            rows: int64 [B, N] row of every cell.
+            cols: int64 [B, N] column of every cell.
+            begin: First cell that looks.
+            end: The cell after the last.
 
         Returns:
-            [B, L, N, heads, W] words found by every head.
+            [B, end - begin, 2 * heads, W] words found by every head.
         """
-        count = words.shape[2]
-        queries, keys = projected.unbind(3)
-        cells = torch.arange(count, device=words.device)
-        offsets = (cells - cells[:, None]).clamp(-FARTHEST, FARTHEST) + FARTHEST
-        # The table is small and learns faster at ten times its size.
-        near = 10.0 * bias[:, :, offsets].transpose(1, 2)
-        found = []
-        # In blocks of lines, so that a page of hundreds of rows does not fill the memory.
-        block = max(1, _MOST_SCORES // near.numel())
-        parts = (queries, _beside(keys, reach), _beside(words, reach), _beside(shown, reach))
-        for query, key, word, seen in zip(*(part.split(block, dim=1) for part in parts), strict=True):
-            scores = torch.einsum("blnhd,blkmhd->blhnkm", query * self.head_dim**-0.5, key) + near
-            scores = scores.masked_fill(~seen[:, :, None, None], torch.finfo(scores.dtype).min)
-            found.append(torch.einsum("blhnx,blxw->blnhw", scores.flatten(-2).softmax(dim=-1), word.flatten(2, 3)))
-        return torch.cat(found, dim=1)
-
-
-def _beside(lines: Tensor, reach: int) -> Tensor:
-    """Stack every line with those beside it, nothing beyond the edges: [B, L, ...] -> [B, L, 2 * reach + 1, ...]."""
-    padding = [0, 0] * (lines.dim() - 2) + [reach, reach]
-    return F.pad(lines, padding).unfold(1, 2 * reach + 1, 1).movedim(-1, 2)
+        queries, keys = projected[:, begin:end, :, 0], projected[:, :, :, 1]
+        scores = torch.einsum("bndhx,bmdhx->bdhnm", queries * self.head_dim**-0.5, keys)
+        down = rows[:, None] - rows[:, begin:end, None]
+        right = cols[:, None] - cols[:, begin:end, None]
+        near = []
+        for beside, along, bias, reach in (
+            (down, right, self.row_bias, ROW_REACH),
+            (right, down, self.column_bias, COLUMN_REACH),
+        ):
+            seen = (beside.abs() <= reach) & at[:, None]
+            line, offset = beside.clamp(-reach, reach) + reach, along.clamp(-FARTHEST, FARTHEST) + FARTHEST
+            # The table is small and learns faster at ten times its size.
+            table = 10.0 * bias[:, line, offset].transpose(0, 1)
+            near.append(table.masked_fill(~seen[:, None], torch.finfo(table.dtype).min))
+        weights = (scores + torch.stack(near, dim=1)).flatten(1, 2).softmax(dim=-1)
+        return torch.einsum("bhnm,bmw->bnhw", weights, words)

@@ -34,6 +34,8 @@ class OpenVocabulary(nn.Module):
         ConfigError: The characters lack one that is needed.
     """
 
+    classes: Tensor
+
     def __init__(self, *, characters: str, dim: int, word_dim: int, buckets: int) -> None:
         super().__init__()
         if _DIGITS not in characters or any(mark not in characters for mark in _MARKS + " "):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slime_vlm.training.pages.losses import pointing_loss, selector_loss
-from slime_vlm.training.pages.words.answerer import Answers, PageAnswerer
+from slime_vlm.training.pages.words.answerer import Answers, PageAnswerer, PageLook
 from slime_vlm.training.pages.words.batch import WordBatch
 
 _SHARPNESS = 15.0
@@ -65,22 +65,29 @@ def word_losses(
         hidden = answers.hidden_states[middle + 1]
         part, logs["copying"] = model.copying_head(hidden, answers.packed["answer_columns"], answers.held)
         loss = loss + weights.copying * part
-    if weights.selector:
-        scores = (answers.look.cosines * model.log_scale.exp().clamp(max=40)).transpose(1, 2)
-        part = selector_loss(scores, (batch.key | batch.value).transpose(1, 2), answers.look.shown)
-        logs["selector"] = part.item()
-        loss = loss + weights.selector * part
-    if len(batch.told) and (weights.contrast or weights.context):
-        words = model.open_vocabulary.word_embedding(batch.fact_words)
-        count = int(batch.told[:, 2].max()) + 1
-        keys = words.new_zeros(max(count, int(batch.fact_of.max()) + 1), words.shape[1])
-        keys = F.normalize(keys.index_add(0, batch.fact_of, words), dim=-1)
-        page, cell, fact = batch.told.unbind(1)
-        part, logs["linked"] = contrast_loss(answers.look.linked[page, cell], keys, fact)
-        loss = loss + weights.contrast * part
+    part, more, keys = look_losses(model, batch, answers.look, weights)
+    loss, logs = loss + part, logs | more
+    if weights.context and len(batch.told):
         part, logs["context"] = _context(model, batch, answers, keys)
         loss = loss + weights.context * part
     return loss, logs | {"loss": loss.item()}
+
+
+def look_losses(
+    model: PageAnswerer, batch: WordBatch, look: PageLook, weights: LossWeights
+) -> tuple[Tensor, dict[str, float], Tensor]:
+    """Return the losses of what comes before the language model, numbers to log, and the vectors of all keys [F, W]."""
+    scores = (look.cosines * model.log_scale.exp().clamp(max=40)).transpose(1, 2)
+    part = selector_loss(scores, (batch.key | batch.value).transpose(1, 2), look.shown)
+    loss, logs = weights.selector * part, {"selector": part.item()}
+    words = model.open_vocabulary.word_embedding(batch.fact_words)
+    count = max((int(numbers.max()) + 1 for numbers in (batch.told[:, 2], batch.fact_of) if len(numbers)), default=0)
+    keys = F.normalize(words.new_zeros(count, words.shape[1]).index_add(0, batch.fact_of, words), dim=-1)
+    if weights.contrast and len(batch.told):
+        page, cell, fact = batch.told.unbind(1)
+        part, logs["linked"] = contrast_loss(look.linked[page, cell], keys, fact)
+        loss = loss + weights.contrast * part
+    return loss, logs, keys
 
 
 def _context(model: PageAnswerer, batch: WordBatch, answers: Answers, keys: Tensor) -> tuple[Tensor, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,9 @@ from slime_vlm.media.colours import to_rgb
 from slime_vlm.media.file_type import FileType, brands
 from slime_vlm.media.orientation import ORIENTATION_TAG, UPRIGHT, upright
 from slime_vlm.media.request import Request
+
+# Pillow warns on the terminal about damaged metadata. Here a file is opened, or the error says why not.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 # Pillow keeps its own size limit in a module variable, so changing it needs a lock.
 _PILLOW_LIMIT = threading.Lock()

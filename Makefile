@@ -1,6 +1,7 @@
 # Two commands that need nothing but make and Python >= 3.11:
 #   make demo   asks the shipped model about the shipped page and draws where it looked
 #   make test   runs the whole test suite; make test-fast leaves out the tests marked slow
+#   make fuzz   tries thousands of damaged files, checkpoints, records and runs; FUZZ_ARGS="--images 300" chooses
 #   make test-trl   trains nano for two steps with each of TRL's trainers, in an environment of its own (.venv-trl)
 # Building the documentation site into site/ takes its own packages:
 #   make docs   fails on every warning, a broken link among them
@@ -16,7 +17,7 @@ PAGE := examples/invoice.png
 QUESTION := What is the amount due?
 PYTEST_ARGS ?= -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-fast test-trl docs install install-dev clean
+.PHONY: demo test test-fast test-trl fuzz docs install install-dev clean
 
 demo: install
 	$(BIN)/slime ask $(PAGE) -q "$(QUESTION)" --show demo/overlay.png
@@ -27,6 +28,9 @@ test: install-dev
 
 test-fast: install-dev
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+fuzz: install-dev
+	PYTHONPATH=src:. $(BIN)/python -m tests.robustness.fuzz $(FUZZ_ARGS)
 
 test-trl: .venv-trl/.installed
 	.venv-trl/bin/python -m pytest tests/harnesses/test_trl.py

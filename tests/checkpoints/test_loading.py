@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -207,3 +208,72 @@ def test_unknown_dtype_and_device(folders: dict[str, Path], arguments: dict[str,
 
 def test_load_is_exported():
     assert slime_vlm.load is load
+
+
+def changed(folder: Path, tmp_path: Path, name: str, **fields: Any) -> Path:
+    """Copy a folder, and change fields of one of its JSON files."""
+    shutil.copytree(folder, tmp_path / "changed")
+    path = tmp_path / "changed" / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    return tmp_path / "changed"
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "words"),
+    [
+        ("config.json", {"text_config": None}, "has text_config None, expected the fields of a model"),
+        ("config.json", {"vision_config": []}, "has vision_config [], expected the fields of a model"),
+        ("generation_config.json", {"temperature": "hot"}, "has temperature 'hot', expected a number"),
+        ("generation_config.json", {"eos_token_id": [1, None, "x"]}, "has eos_token_id 'x', expected a whole number"),
+        ("generation_config.json", {"num_beams": 10**6}, "has num_beams 1000000, expected at most 100"),
+        ("processor_config.json", {"image_processor": {"view_size": 10**9}}, "view_size 1000000000, expected at most"),
+        ("processor_config.json", {"image_processor": {"image_mean": [0.5]}}, "image_mean [0.5], expected three"),
+    ],
+    ids=str,
+)
+def test_settings_are_checked_before_anything_is_built(
+    folders: dict[str, Path], tmp_path: Path, name: str, fields: dict[str, Any], words: str
+):
+    with pytest.raises(CheckpointError) as caught:
+        load(changed(folders["native"], tmp_path, name, **fields))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("num_hidden_layers", 10**9, "has num_hidden_layers 1000000000, but the weights have"),
+        ("hidden_size", 64_000, "fetch both again"),
+        ("vocab_size", 10**9, "fetch both again"),
+    ],
+)
+def test_a_model_beyond_its_weights_is_not_built(
+    folders: dict[str, Path], tmp_path: Path, field: str, value: int, words: str
+):
+    part = json.loads((folders["native"] / "config.json").read_text())["text_config"]
+    with pytest.raises(CheckpointError, match=words):
+        load(changed(folders["native"], tmp_path, "config.json", text_config={**part, field: value}))
+
+
+def test_pickled_weights_and_an_index_that_leads_out_are_refused(folders: dict[str, Path], tmp_path: Path):
+    folder = tmp_path / "native"
+    shutil.copytree(folders["native"], folder)
+    weights = folder / "model.safetensors"
+    index = {"weight_map": {"lm_head.weight": "../native/model-1.safetensors"}}
+    weights.rename(folder / "model-1.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="expected file names in its own folder"):
+        load(folder)
+    (folder / "model.safetensors.index.json").unlink()
+    torch.save({"lm_head.weight": torch.zeros(2)}, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"has pytorch_model\.bin, which is pickled; expected model\.safetensors"):
+        load(folder)
+
+
+def test_a_chat_template_of_megabytes_is_refused(folders: dict[str, Path], tmp_path: Path):
+    folder = tmp_path / "native"
+    shutil.copytree(folders["native"], folder)
+    (folder / "chat_template.jinja").write_text(" " * 200_000)
+    with pytest.raises(CheckpointError, match="larger than 100,000 bytes"):
+        load(folder)

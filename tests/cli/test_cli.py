@@ -18,6 +18,7 @@ from PIL import Image
 from slime_vlm.cli import main
 from slime_vlm.cli.terminal import collector_paused
 from slime_vlm.errors import InputError
+from tests.media.failing import absent_in_worker
 from tests.media.test_video import write_clip
 from tests.tiny_reader import save_tiny_reader
 
@@ -255,11 +256,11 @@ def test_bad_pages_windows_and_addresses_are_one_line(slime, page):
         ("tifffile", b"II*\0", "tiff"),
     ],
 )
-def test_ask_names_the_extra_to_install(slime, monkeypatch, tmp_path, module, head, extra):
-    monkeypatch.setitem(sys.modules, module, None)
+def test_ask_names_the_extra_to_install(slime, tmp_path, module, head, extra):
     path = tmp_path / "image"
     path.write_bytes(head + bytes(200))
-    assert f'install it with pip install "slime-vlm[{extra}]"' in failure_line(slime("ask", path, "-q", "a?"))
+    with absent_in_worker(module):
+        assert f'install it with pip install "slime-vlm[{extra}]"' in failure_line(slime("ask", path, "-q", "a?"))
 
 
 @pytest.mark.parametrize("question", ["", "  "])

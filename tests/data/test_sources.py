@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -236,3 +237,40 @@ def test_nesting_too_deep_is_one_line(depth: int, tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text(f"[{nested}]")
     with pytest.raises(DataError, match=r"is not JSON|has no 'conversations'"):
         open_source(tmp_path / "b.json")[0]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 1 << 20])
+def test_positions_do_not_depend_on_how_much_is_read_at_a_time(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr("slime_vlm.data.sources.json_records._CHUNK", chunk)
+    records = [{"id": 'ä€𝄞\\"[', "n": 12}, {"id": ""}, 123, [1, [2]], "x\r", None]
+    for text in (json.dumps(records, ensure_ascii=False, indent=3), "\ufeff \r\n" + json.dumps(records) + " \n"):
+        (tmp_path / "a.json").write_text(text, encoding="utf-8", newline="")
+        source = JsonRecords(tmp_path / "a.json")
+        assert [source.read(index) for index in range(len(source))] == records
+    lines = "\r\n\n".join(json.dumps(record, ensure_ascii=False) for record in records)
+    (tmp_path / "a.jsonl").write_text(lines, encoding="utf-8", newline="")
+    source = JsonRecords(tmp_path / "a.jsonl")
+    assert [source.read(index) for index in range(len(source))] == records
+    for text in ("[1, 2", "[1 2]", "[1], 2", "[1,,2]", '["a]', "[1]]"):
+        (tmp_path / "a.json").write_text(text)
+        with pytest.raises(DataError, match="is not JSON"):
+            JsonRecords(tmp_path / "a.json")
+
+
+def test_one_very_long_line_is_not_read_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("slime_vlm.data.sources.json_records._CHUNK", 10_000)
+    monkeypatch.setattr("slime_vlm.data.sources.json_records.MAX_RECORD", 100_000)
+    record = {"id": "x" * 1000}
+    (tmp_path / "a.json").write_text(json.dumps([record] * 3000))
+    (tmp_path / "a.jsonl").write_text(json.dumps(record) + "\n" + " " * 3_000_000 + json.dumps("y" * 200_000) + "\n")
+    for name, count in (("a.json", 3000), ("a.jsonl", 2)):
+        tracemalloc.start()
+        source = JsonRecords(tmp_path / name)
+        _now, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        # Of 3 MB; the positions of 3,000 records take 0.6 MB before they are an array.
+        assert peak < 1_200_000
+        assert len(source) == count
+        assert source.read(0) == record
+    with pytest.raises(DataError, match=r"this record has 3,200,003 bytes, expected at most 100,000"):
+        source.read(1)

@@ -21,7 +21,7 @@ from pydicom.uid import (
 )
 
 from slime_vlm.media import Window, open_image
-from tests.media.failing import failure, without
+from tests.media.failing import failure, failure_here, without
 
 
 def described(values: np.ndarray, **elements: object) -> Dataset:
@@ -191,16 +191,16 @@ def test_missing_decoder_is_named(written, monkeypatch):
         data.PixelData = pydicom.encaps.encapsulate([b"\0" * 10])
         data.save_as(path, enforce_file_format=True)
         monkeypatch.setattr(type(pydicom.pixels.get_decoder(JPEGLosslessSV1)), "is_available", False)
-        line = failure(path)
+        line = failure_here(path)
         assert syntax.name in line
         assert words in line
 
 
 def test_pixel_limit_and_missing_package(written, monkeypatch):
     path = written(STORED)
-    assert "--max-pixels 6" in failure(path, max_pixels=5)
+    assert "--max-pixels 6" in failure_here(path, max_pixels=5)
     without(monkeypatch, "pydicom")
-    assert failure(path) == f'{path}: a DICOM file needs pydicom; install it with pip install "slime-vlm[dicom]"'
+    assert failure_here(path) == f'{path}: a DICOM file needs pydicom; install it with pip install "slime-vlm[dicom]"'
 
 
 def test_files_without_an_image_and_damaged_files(written, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from slime_vlm.media import open_image
-from tests.media.failing import failure, without
+from tests.media.failing import failure, failure_here, without
 
 COLOURS = [(200, 30, 10), (10, 20, 220)]
 
@@ -48,12 +48,14 @@ def test_orientation_is_applied_once(tmp_path):
 
 def test_pixel_limit_damage_and_missing_package(photo, monkeypatch):
     monkeypatch.setattr(pillow_heif.HeifImage, "to_pillow", lambda *_: pytest.fail("decoded"))
-    assert "--max-pixels 1280" in failure(photo, max_pixels=1279)
+    assert "--max-pixels 1280" in failure_here(photo, max_pixels=1279)
     monkeypatch.undo()
     without(monkeypatch, "pillow_heif")
-    assert failure(photo) == f'{photo}: a HEIC image needs pillow-heif; install it with pip install "slime-vlm[heic]"'
+    assert (
+        failure_here(photo) == f'{photo}: a HEIC image needs pillow-heif; install it with pip install "slime-vlm[heic]"'
+    )
     monkeypatch.undo()
     whole = photo.read_bytes()
     for keep in (40, 300, len(whole) - 20):
         photo.write_bytes(whole[:keep])
-        assert "photo.heic: the image is damaged or incomplete" in failure(photo)
+        assert "photo.heic: the image is damaged or incomplete" in failure_here(photo)

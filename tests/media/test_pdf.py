@@ -7,7 +7,7 @@ import pypdfium2
 import pytest
 
 from slime_vlm.media import open_image
-from tests.media.failing import failure, without
+from tests.media.failing import failure, failure_here, without
 
 
 def pdf_of(pages: list[tuple[int, int, str]], trailer: str = "") -> bytes:
@@ -60,14 +60,14 @@ def test_missing_page(pages):
 
 def test_pixel_limit_is_checked_before_drawing(pages, monkeypatch):
     monkeypatch.setattr(pypdfium2.PdfPage, "render", lambda *_, **__: pytest.fail("drawn"))
-    line = failure(pages, max_pixels=79_999)
+    line = failure_here(pages, max_pixels=79_999)
     assert "400 x 200" in line
     assert line.endswith("raise it with --max-pixels 80000, or lower --dpi (it is 200)")
 
 
 def test_missing_package(pages, monkeypatch):
     without(monkeypatch, "pypdfium2")
-    assert failure(pages) == f'{pages}: a PDF needs pypdfium2; install it with pip install "slime-vlm[pdf]"'
+    assert failure_here(pages) == f'{pages}: a PDF needs pypdfium2; install it with pip install "slime-vlm[pdf]"'
 
 
 def test_damaged_and_locked_files(tmp_path, pages):

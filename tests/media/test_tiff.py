@@ -10,7 +10,7 @@ from PIL import Image
 from slime_vlm.errors import MediaError
 from slime_vlm.media import Window, open_image
 from slime_vlm.media.opening import open_input
-from tests.media.failing import failure, without
+from tests.media.failing import failure, failure_here, opened_here, without
 
 
 def written(tmp_path, values, name="a.tif", **options):
@@ -112,9 +112,9 @@ def test_ordinary_pages_need_no_tifffile(tmp_path, monkeypatch, absent):
     first, *others = (Image.new("RGB", size, (0, 0, 50 * i)) for i, size in enumerate(sizes))
     first.save(path, save_all=True, append_images=others, compression="tiff_lzw")
     for index, size in enumerate(sizes):
-        opened = open_image(f"{path}#{index + 1}")
+        opened = opened_here(f"{path}#{index + 1}")
         assert (opened.size, opened.getpixel((1, 1))) == (size, (0, 0, 50 * index))
-    assert "#4, it has 3 pages" in failure(f"{path}#4")
+    assert "#4, it has 3 pages" in failure_here(f"{path}#4")
 
 
 def test_files_that_need_tifffile_name_the_extra(tmp_path, monkeypatch, deep):
@@ -127,7 +127,7 @@ def test_files_that_need_tifffile_name_the_extra(tmp_path, monkeypatch, deep):
     grey = written(tmp_path, deep, "grey.tif")
     without(monkeypatch, "tifffile")
     for path in paths:
-        assert failure(path).endswith('install it with pip install "slime-vlm[tiff]"')
+        assert failure_here(path).endswith('install it with pip install "slime-vlm[tiff]"')
     assert shown(grey)[..., 0].tolist() == EIGHT
 
 
@@ -139,7 +139,7 @@ def test_missing_codec_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tifffile.TiffPage, "asarray", absent)
     assert (
-        failure(path)
+        failure_here(path)
         == f'{path}: a TIFF with LZW compression needs imagecodecs; install it with pip install "slime-vlm[tiff]"'
     )
 
@@ -156,9 +156,10 @@ def test_pixel_limit_is_checked_before_decoding(tmp_path, monkeypatch):
     path = written(tmp_path, np.zeros((30, 40), np.uint16))
     bands = written(tmp_path, np.zeros((30, 40, 100), np.uint16), "bands.tif", planarconfig="contig")
     monkeypatch.setattr(tifffile.TiffPage, "asarray", lambda *_, **__: pytest.fail("decoded"))
-    assert "--max-pixels 1200" in failure(path, max_pixels=1000)
-    # 200 bytes a pixel count as 12.5 pixels.
-    assert "with 200 bytes a pixel" in failure(bands, max_pixels=14_999)
+    assert "--max-pixels 1200" in failure_here(path, max_pixels=1000)
+    # 200 bytes a pixel, 3 as 8-bit colours, and 8 for the image here and in the process that asked.
+    line = failure_here(bands, max_memory=1200 * 211 - 1)
+    assert line.endswith("(211 bytes a pixel), the limit is 0 MB; raise it with --max-memory 1")
 
 
 def test_pages_that_cannot_be_shown(tmp_path):
@@ -198,7 +199,7 @@ def test_pages_that_form_a_loop(tmp_path, monkeypatch, next_of, order, big, libr
     if library == "pillow":
         without(monkeypatch, "tifffile")
     path = chain(tmp_path / "loop.tif", next_of, order=order, big=big)
-    assert "loop.tif: its list of pages is a loop" in failure(path)
+    assert "loop.tif: its list of pages is a loop" in failure_here(path)
     with pytest.raises(MediaError, match="is a loop"):
         open_input(path)
 

@@ -12,8 +12,10 @@ from PIL import Image
 
 from slime_vlm.errors import MediaError
 from slime_vlm.media import Clip, is_video, open_clip, open_image, open_input
+from slime_vlm.media.decoding import read_frames
+from slime_vlm.media.request import Request
 from slime_vlm.media.video import middle_frames
-from tests.media.failing import failure, without
+from tests.media.failing import failure_here, without
 
 
 def write_clip(
@@ -166,8 +168,9 @@ def test_videos_that_cannot_be_opened(clip_file, tmp_path, monkeypatch):
         container.mux(stream.encode(sound))
     assert "only sound" in video_failure(tmp_path / "sound.mkv")
     without(monkeypatch, "av")
-    assert 'pip install "slime-vlm[video]"' in video_failure(clip_file)
-    assert "this is a video, expected an image" in failure(clip_file)
+    with pytest.raises(MediaError, match=r'pip install "slime-vlm\[video\]"'):
+        read_frames(Request(clip_file, "clip"), 8)
+    assert "this is a video, expected an image" in failure_here(clip_file)
 
 
 def test_sheet_shows_the_frames_row_by_row(clip_file):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import snapshot_download
 
@@ -16,6 +17,10 @@ _FILES = ["*.json", "*.safetensors", "*.bin", "*.model", "*.jinja"]
 
 def resolve(name_or_path: str | Path) -> Path:
     """Find the folder of a checkpoint. A hub id is downloaded unless the cache has it.
+
+    Args:
+        name_or_path: A name in `SHIPPED`, a folder, or a hub id, also at a branch, tag or commit:
+            `owner/name@revision`. The folder of a hub id is named after its commit.
 
     Raises:
         CheckpointError: There is no such checkpoint.
@@ -35,10 +40,16 @@ def resolve(name_or_path: str | Path) -> Path:
             f"{name}: no such folder, expected {', '.join(SHIPPED)}, a checkpoint folder or a hub id (owner/name)"
         )
     try:
-        return Path(snapshot_download(name, allow_patterns=_FILES))
+        return Path(snapshot_download(**_revision(name), allow_patterns=_FILES))
     # The hub client raises many kinds of errors (network, permissions, names). All mean the same here.
     except Exception as error:
         raise CheckpointError(f"{name}: neither a local folder nor on the hub ({one_line(error)})") from None
+
+
+def _revision(name: str) -> dict[str, Any]:
+    """Split a hub id into the arguments of `snapshot_download`."""
+    repository, _, revision = name.partition("@")
+    return {"repo_id": repository, "revision": revision or None}
 
 
 def at_hand(name: str) -> Path | None:
@@ -49,7 +60,7 @@ def at_hand(name: str) -> Path | None:
     if path.is_absolute() or len(path.parts) != 2:
         return None
     try:
-        return Path(snapshot_download(name, allow_patterns=_FILES, local_files_only=True))
+        return Path(snapshot_download(**_revision(name), allow_patterns=_FILES, local_files_only=True))
     # As above. A missing checkpoint is not an error here.
     except Exception:
         return None

@@ -6,14 +6,15 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from slime_vlm import auto_classes  # noqa: F401  # A native folder names its classes, and transformers has to know them.
-from slime_vlm.checkpoints.tensor_files import some
+from slime_vlm.checkpoints.tensor_files import in_memory, some
+from slime_vlm.checkpoints.validation import check_counts, check_native, check_sizes, native_weights
 from slime_vlm.errors import CheckpointError, ConfigError, one_line
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
@@ -38,6 +39,7 @@ def read_native(src: Path) -> tuple[SlimeConfig, SlimeProcessor]:
     Raises:
         CheckpointError: They are missing, damaged or not of a SliME.
     """
+    check_native(src)
     try:
         config = SlimeConfig.from_pretrained(src)
     except ConfigError as error:
@@ -45,7 +47,7 @@ def read_native(src: Path) -> tuple[SlimeConfig, SlimeProcessor]:
     except (OSError, *CONFIG_ERRORS) as error:
         raise CheckpointError(f"{src}: config.json is not of a SliME ({one_line(error)})") from None
     try:
-        return config, SlimeProcessor.from_pretrained(src)
+        return config, SlimeProcessor.from_pretrained(src, trust_remote_code=False)
     # The tokenizers library raises plain Exceptions.
     except Exception as error:
         raise CheckpointError(f"{src} is damaged or incomplete ({one_line(error)}); fetch it again") from None
@@ -68,15 +70,33 @@ def build_model(
         ConfigError: With the changed fields no model can be built, or the weights do not fit it.
     """
     overrides = ", ".join(f"{name}={value!r}" for name, value in changed.items())
-    if changed:
-        try:
-            with torch.device("meta"):
-                SlimeForConditionalGeneration(config)
-        except CONFIG_ERRORS as error:
+    stored = (
+        native_weights(folder)
+        if folder is not None
+        else {name: in_memory(tensor, name) for name, tensor in arguments["state_dict"].items()}
+    )
+    check_counts(Path(src), config.to_dict(), stored)
+    try:
+        with torch.device("meta"):
+            shapes = SlimeForConditionalGeneration(config)
+    except CONFIG_ERRORS as error:
+        if changed:
             raise ConfigError(f"no model can be built with {overrides} ({one_line(error)}); leave it out") from None
+        raise CheckpointError(
+            f"{src}: config.json does not describe a model ({one_line(error)}); fetch it again"
+        ) from None
+    # Before memory is taken: transformers would initialise what does not fit.
+    misfits = check_sizes(Path(src), shapes, stored)
+    if misfits:
+        _refuse(src, "of another shape", misfits, changed, overrides)
     try:
         model, info = SlimeForConditionalGeneration.from_pretrained(
-            folder, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
+            folder,
+            config=config,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            use_safetensors=True,
+            **arguments,
         )
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{src} is damaged or incomplete ({one_line(error)}); fetch it again") from None
@@ -87,12 +107,16 @@ def build_model(
         "left over": [] if changed else sorted(info["unexpected_keys"]),
     }
     for kind, names in wrong.items():
-        found = f"{len(names)} tensor(s) of {src} are {kind}: {some(names)}"
-        if names and changed:
-            raise ConfigError(f"{overrides} needs another model, {found}; leave it out")
         if names:
-            raise CheckpointError(f"{found}; config.json does not fit these weights, fetch both again")
+            _refuse(src, kind, names, changed, overrides)
     return model
+
+
+def _refuse(src: str | Path, kind: str, names: list[str], changed: Mapping[str, Any], overrides: str) -> NoReturn:
+    found = f"{len(names)} tensor(s) of {src} are {kind}: {some(names)}"
+    if changed:
+        raise ConfigError(f"{overrides} needs another model, {found}; leave it out")
+    raise CheckpointError(f"{found}; config.json does not fit these weights, fetch both again")
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def _read_config(name: str, expected: str, options: Mapping[str, str]) -> Pretra
     if not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2):
         raise CheckpointError(f"{name}: no such folder, expected a folder or hub id (owner/name) of {expected}")
     try:
-        return AutoConfig.from_pretrained(str(path), **options)
+        return AutoConfig.from_pretrained(str(path), trust_remote_code=False, **options)
     except _READ_ERRORS as error:
         raise CheckpointError(f"{name} is not {expected} ({one_line(error)})") from None
 
@@ -109,7 +109,9 @@ def vision_weights(name: str) -> dict[str, Tensor]:
         CheckpointError: The weights are damaged or incomplete.
     """
     try:
-        whole, info = AutoModel.from_pretrained(str(Path(name).expanduser()), output_loading_info=True)
+        whole, info = AutoModel.from_pretrained(
+            str(Path(name).expanduser()), output_loading_info=True, trust_remote_code=False
+        )
     except _READ_ERRORS as error:
         raise CheckpointError(f"{name} is damaged or incomplete ({one_line(error)}); fetch it again") from None
     tower = getattr(whole, "vision_model", whole)
@@ -134,7 +136,9 @@ def read_language_model(name: str, dtype: torch.dtype | None) -> Any:
     if options:
         settings = {"dtype": dtype or torch.bfloat16, "quantization_config": GgufConfig(dequantize=True), **options}
     try:
-        language, info = AutoModelForCausalLM.from_pretrained(source, output_loading_info=True, **settings)
+        language, info = AutoModelForCausalLM.from_pretrained(
+            source, output_loading_info=True, trust_remote_code=False, **settings
+        )
     except _READ_ERRORS as error:
         raise CheckpointError(f"{name} is damaged or incomplete ({one_line(error)}); fetch it again") from None
     _check_complete(name, info["missing_keys"])
@@ -160,7 +164,7 @@ def read_tokenizer(llm: str) -> Any:
     try:
         # On the left for generation. Set here, since tokenizers do not save a side that is set later. Training rows are
         # always padded on the right.
-        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **options)
+        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", trust_remote_code=False, **options)
     except _READ_ERRORS as error:
         raise CheckpointError(f"{llm}: the tokenizer cannot be read ({one_line(error)})") from None
     if not tokenizer.is_fast:

@@ -17,6 +17,7 @@ from slime_vlm.cli.images import (
     Frames,
     ImagesOrInput,
     MaxDownload,
+    MaxMemory,
     MaxPixels,
     WindowText,
     image_opener,
@@ -54,6 +55,7 @@ def ask(
     dtype: Dtype = None,
     quantization: Quantization = None,
     max_pixels: MaxPixels = None,
+    max_memory: MaxMemory = None,
     dpi: Dpi = None,
     window: WindowText = None,
     allow_url: AllowUrl = False,
@@ -85,7 +87,9 @@ def ask(
     if show is not None:
         check_target(show, "--show")
     stored = context.with_resource(standard_input(images))
-    open_image = opening_from(stored, image_opener(max_pixels, dpi, window, allow_url, max_download, frames))
+    open_image = opening_from(
+        stored, image_opener(max_pixels, max_memory, dpi, window, allow_url, max_download, frames)
+    )
     for spec in images[1:]:
         # Opened again later: all images at once may not fit in memory. Addresses are downloaded only once.
         if not is_address(spec):

@@ -19,6 +19,7 @@ from slime_vlm.cli.images import (
     Frames,
     Images,
     MaxDownload,
+    MaxMemory,
     MaxPixels,
     OpenImage,
     WindowText,
@@ -55,6 +56,7 @@ def chat(
     dtype: Dtype = None,
     quantization: Quantization = None,
     max_pixels: MaxPixels = None,
+    max_memory: MaxMemory = None,
     dpi: Dpi = None,
     window: WindowText = None,
     allow_url: AllowUrl = False,
@@ -69,7 +71,7 @@ def chat(
     Example: `slime chat invoice.png`
     """
     # Check everything that a user can get wrong before loading the model.
-    open_image = image_opener(max_pixels, dpi, window, allow_url, max_download, frames)
+    open_image = image_opener(max_pixels, max_memory, dpi, window, allow_url, max_download, frames)
     opened = [(Path(spec).name, open_image(spec)) for spec in images]
     with busy(f"loading {model}"):
         with collector_paused():

@@ -42,6 +42,16 @@ MaxPixels = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+MaxMemory = Annotated[
+    float | None,
+    typer.Option(
+        "--max-memory",
+        min=1,
+        help="Refuse images that take more memory than this while they are opened, in MB.",
+        show_default="1500",
+        rich_help_panel=_PANEL,
+    ),
+]
 Dpi = Annotated[
     float | None,
     typer.Option(
@@ -97,6 +107,7 @@ STANDARD_INPUT = "-"
 
 def image_opener(
     max_pixels: int | None,
+    max_memory: float | None,
     dpi: float | None,
     window: str | None,
     allow_url: bool,
@@ -108,12 +119,13 @@ def image_opener(
     Raises:
         InputError: `window` is not of the form CENTER/WIDTH.
     """
-    from slime_vlm.media import DPI, MAX_DOWNLOAD, MAX_PIXELS, NUM_FRAMES, Window, open_input
+    from slime_vlm.media import DPI, MAX_DOWNLOAD, MAX_MEMORY, MAX_PIXELS, NUM_FRAMES, Window, open_input
 
     return partial(
         open_input,
         num_frames=NUM_FRAMES if frames is None else frames,
         max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
+        max_memory=MAX_MEMORY if max_memory is None else int(max_memory * 1e6),
         dpi=DPI if dpi is None else dpi,
         window=None if window is None else Window.parse(window),
         allow_url=allow_url,

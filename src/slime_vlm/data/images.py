@@ -21,6 +21,7 @@ from slime_vlm.data.archives import ARCHIVES, read_member
 from slime_vlm.errors import DataError, MediaError
 from slime_vlm.media import is_address, open_image, open_image_bytes
 from slime_vlm.media.orientation import LYING, ORIENTATION_TAG
+from slime_vlm.media.pillow import UNTRUSTED_FORMATS
 
 # Bytes to hash at either end of an image file.
 _SAMPLE = 1 << 16
@@ -47,7 +48,7 @@ def open_stored_image(value: Any, root: Path) -> Image.Image:
     """
     found, name = _find(value, root)
     try:
-        return open_image(found) if isinstance(found, Path) else open_image_bytes(found, name)
+        return open_image(found, untrusted=True) if isinstance(found, Path) else open_image_bytes(found, name)
     except MediaError as error:
         raise DataError(str(error)) from error
 
@@ -129,7 +130,7 @@ def stored_image_size(value: Any, root: Path) -> tuple[int, int] | None:
     """
     try:
         found, _name = _find(value, root)
-        with Image.open(found if isinstance(found, Path) else io.BytesIO(found)) as image:
+        with Image.open(found if isinstance(found, Path) else io.BytesIO(found), formats=UNTRUSTED_FORMATS) as image:
             lying = image.getexif().get(ORIENTATION_TAG) in LYING
             return (image.width, image.height) if lying else (image.height, image.width)
     # Pillow may not know the format. If the image is damaged, opening it in full reports that.

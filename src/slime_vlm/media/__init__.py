@@ -13,13 +13,14 @@ from slime_vlm.media.opening import (
     open_image_bytes,
     open_input,
 )
-from slime_vlm.media.request import DPI, MAX_PIXELS
+from slime_vlm.media.request import DPI, MAX_MEMORY, MAX_PIXELS
 from slime_vlm.media.tiled_image import TiledImage
 from slime_vlm.media.video import NUM_FRAMES, Clip
 
 __all__ = [
     "DPI",
     "MAX_DOWNLOAD",
+    "MAX_MEMORY",
     "MAX_PIXELS",
     "NUM_FRAMES",
     "Clip",

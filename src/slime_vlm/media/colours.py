@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image, ImageCms
 
 from slime_vlm.errors import InputError
+
+BAND_PIXELS = 1 << 20
+"""Pixels that are converted at a time."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +54,24 @@ class Window:
         return _rounded(np.nan_to_num(scaled, copy=False, nan=0.0))
 
 
+def boxes(height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
+    """Divide an image into bands of rows, and rows that are too long into parts.
+
+    Yields:
+        (left, top, right, bottom) of at most `BAND_PIXELS` pixels each.
+    """
+    across = min(width, BAND_PIXELS)
+    down = max(1, BAND_PIXELS // max(1, across))
+    for top in range(0, height, down):
+        for left in range(0, width, across):
+            yield left, top, min(left + across, width), min(top + down, height)
+
+
 def to_rgb(image: Image.Image, window: Window | None = None) -> Image.Image:
     """Convert an image of any mode to 8-bit RGB. An image that is RGB already is returned itself, not copied.
 
-    Transparent pixels are blended with white. Grey deeper than 8 bits is scaled as `eight_bit` describes.
+    Transparent pixels are blended with white. Grey deeper than 8 bits is scaled as `eight_bit` describes. The work goes
+    by bands, so that only the result takes memory beside the image: 4 bytes a pixel.
 
     Args:
         image: The image.
@@ -60,18 +79,84 @@ def to_rgb(image: Image.Image, window: Window | None = None) -> Image.Image:
     """
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
+    places = list(boxes(image.height, image.width))
+    convert: Callable[[Image.Image], Image.Image]
     if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
-        return Image.fromarray(eight_bit(np.asarray(image), window), "L").convert("RGB")
-    if image.mode == "LAB":
-        # Pillow converts LAB only through colour profiles.
-        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-        assert converted is not None
-        return converted
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+        scale = window or Scale.of((np.asarray(image.crop(box)), None) for box in places)
+        convert = partial(_scaled, scale=scale)
+    elif image.mode == "LAB":
+        convert = _lab_to_rgb
+    elif image.has_transparency_data:
+        convert = _on_white
+    else:
+        # Without working copies.
+        return image.convert("RGB")
+    if len(places) == 1:
+        return convert(image)
+    result = Image.new("RGB", image.size)
+    for box in places:
+        result.paste(convert(image.crop(box)), box)
+    return result
+
+
+def _scaled(image: Image.Image, scale: Scale | Window) -> Image.Image:
+    return Image.fromarray(scale.apply(np.asarray(image)), "L").convert("RGB")
+
+
+def _lab_to_rgb(image: Image.Image) -> Image.Image:
+    """Convert LAB, which Pillow does only through colour profiles."""
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+    assert converted is not None
+    return converted
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A linear map of deep values to 8 bits: `(value - low) * factor`.
+
+    Attributes:
+        low: The value that becomes 0, or None where nothing is subtracted.
+        factor: The factor.
+    """
+
+    low: float | None
+    factor: float
+
+    @classmethod
+    def of(cls, parts: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> Scale:
+        """Find the map of an image by the rules of `eight_bit`.
+
+        Args:
+            parts: Values of one type [h, w] or [h, w, C], and which pixels count, bool [h, w]; None means all.
+        """
+        low, high, whole = math.inf, -math.inf, False
+        for values, valid in parts:
+            whole = np.issubdtype(values.dtype, np.integer)
+            shown = _finite(values)
+            counted = shown if valid is None or valid.all() else shown[valid]
+            if counted.size:
+                low, high = min(low, float(counted.min())), max(high, float(counted.max()))
+        if low > high:
+            low = high = 0.0
+        ranges = [2.0**bits - 1 for bits in (8, 10, 12, 14, 16)] if whole else [1.0, 255.0]
+        fitting = [full for full in ranges if high <= full]
+        if low >= 0 and fitting:
+            return cls(None, 255.0 / fitting[0])
+        return cls(low, 255.0 / max(high - low, 1e-12))
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Scale values of any type to uint8 of the same shape."""
+        scaled = _finite(values)
+        if self.low is not None:
+            scaled -= self.low
+        scaled *= self.factor
+        return _rounded(scaled)
 
 
 def eight_bit(values: np.ndarray, window: Window | None = None, valid: np.ndarray | None = None) -> np.ndarray:
@@ -87,21 +172,16 @@ def eight_bit(values: np.ndarray, window: Window | None = None, valid: np.ndarra
         window: Which values to show. It replaces the rules above.
         valid: The pixels that determine the range, bool [H, W]. None means all.
     """
-    if window is not None:
-        return window.apply(values)
-    whole = np.issubdtype(values.dtype, np.integer)
-    # Scale in place from here on: a large image of deep colours takes gigabytes.
-    scaled = np.nan_to_num(values.astype(np.float32), copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-    counted = scaled if valid is None or valid.all() else scaled[valid]
-    low, high = (float(counted.min()), float(counted.max())) if counted.size else (0.0, 0.0)
-    ranges = [2.0**bits - 1 for bits in (8, 10, 12, 14, 16)] if whole else [1.0, 255.0]
-    fitting = [full for full in ranges if high <= full]
-    if low >= 0 and fitting:
-        scaled *= 255.0 / fitting[0]
-    else:
-        scaled -= low
-        scaled *= 255.0 / max(high - low, 1e-12)
-    return _rounded(scaled)
+    places = [np.s_[top:bottom, left:right] for left, top, right, bottom in boxes(*values.shape[:2])]
+    scale = window or Scale.of((values[place], None if valid is None else valid[place]) for place in places)
+    result = np.empty(values.shape, np.uint8)
+    for place in places:
+        result[place] = scale.apply(values[place])
+    return result
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.nan_to_num(values.astype(np.float32), copy=False, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _rounded(scaled: np.ndarray) -> np.ndarray:

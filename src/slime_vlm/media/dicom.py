@@ -12,7 +12,7 @@ from slime_vlm.errors import MediaError
 from slime_vlm.extras import import_extra
 from slime_vlm.media.colours import eight_bit
 from slime_vlm.media.file_type import FileType
-from slime_vlm.media.request import Request
+from slime_vlm.media.request import RESULT_BYTES, Request
 
 _IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 
@@ -44,7 +44,8 @@ def read_dicom(request: Request) -> Image.Image:
             raise MediaError(f"{request.name}: a DICOM file without an image{f' ({kind})' if kind else ''}")
         index = request.index(int(header.get("NumberOfFrames") or 1), "frames")
         samples = int(header.get("SamplesPerPixel", 1))
-        request.check_size(header.Rows, header.Columns, pixel_bytes=samples * int(header.get("BitsAllocated", 8)) // 8)
+        stored = samples * int(header.get("BitsAllocated", 8)) // 8
+        request.check_size(header.Rows, header.Columns, pixel_bytes=stored + RESULT_BYTES)
         meta = getattr(header, "file_meta", {})
         syntax = pydicom.uid.UID(meta.get("TransferSyntaxUID") or _IMPLICIT_LITTLE_ENDIAN)
         _check_decoder(syntax, request)

@@ -1,39 +1,30 @@
-"""Open images and videos: find the file and page, choose the reader by the content, report failures in one line.
+"""Open images and videos: find the file and page, and decode it here or in the worker.
 
-To add an image format, write one module beside this one that defines a `FileType`, and add it to `FILE_TYPES` below.
-`heic.py` is the shortest example. If a package reads the format, import it with `extras.import_extra`, and name the
-package in the extra of `pyproject.toml`.
+PNG, JPEG, WebP and GIF are decoded in this process, since their cost is known from their header. All other files are
+decoded in a worker process with limits on memory and computing time (`worker_pool`).
 """
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from slime_vlm.errors import MediaError
+from slime_vlm.media import worker_pool
 from slime_vlm.media.colours import Window
-from slime_vlm.media.dicom import DICOM
+from slime_vlm.media.decoding import needs_worker, read_image, type_of
 from slime_vlm.media.download import MAX_DOWNLOAD, download, is_address
-from slime_vlm.media.file_type import HEAD_BYTES, FileType
-from slime_vlm.media.heic import HEIC
-from slime_vlm.media.pdf import PDF
-from slime_vlm.media.pillow import PILLOW
-from slime_vlm.media.request import DPI, MAX_PIXELS, Request, damaged
+from slime_vlm.media.request import DPI, MAX_MEMORY, MAX_PIXELS, Request, memory_error
 from slime_vlm.media.tiff import TIFF
 from slime_vlm.media.tiled_image import TiledImage, open_tiled
-from slime_vlm.media.video import NUM_FRAMES, VIDEO, Clip, read_clip
-
-_Opened = TypeVar("_Opened")
-
-# The first type that recognizes a file reads it. The order matters: a DICOM preamble may hold a TIFF header, AVIF has
-# brands of HEIC, HEIC has the container of MP4, and a PDF may begin with any other bytes.
-FILE_TYPES: tuple[FileType, ...] = (DICOM, TIFF, PILLOW, HEIC, VIDEO, PDF)
+from slime_vlm.media.video import NUM_FRAMES, VIDEO, Clip
 
 
 def open_image(
@@ -44,6 +35,8 @@ def open_image(
     window: Window | None = None,
     allow_url: bool = False,
     max_download: int = MAX_DOWNLOAD,
+    max_memory: int = MAX_MEMORY,
+    untrusted: bool = False,
 ) -> Image.Image:
     """Open an image as 8-bit RGB, turned upright.
 
@@ -58,17 +51,19 @@ def open_image(
         window: Which values of deep grey to show. The default is the file's own window, if it has one.
         allow_url: Whether `spec` may be an http or https address.
         max_download: The largest download in bytes.
+        max_memory: The most memory to take while the file is opened, in bytes, working copies included.
+        untrusted: Whether the file comes from others. Then Pillow tries common formats only, as for addresses.
 
     Returns:
         An RGB image that does not depend on the file any more.
 
     Raises:
-        MediaError: The file is missing, empty, a folder, not an image, damaged, or larger than `max_pixels`. Or it has
-            no such page, the package for its format is not installed, or an address is not allowed, not public or
-            cannot be downloaded.
+        MediaError: The file is missing, empty, a folder, not an image, damaged, or larger than `max_pixels`. Or opening
+            it takes more than `max_memory` or too much time, it has no such page, the package for its format is not
+            installed, or an address is not allowed, not public or cannot be downloaded.
     """
     file, page = check_spec(spec, allow_url)
-    request = Request(Path(file), file, page, max_pixels, dpi, window)
+    request = Request(Path(file), file, page, max_pixels, dpi, window, untrusted, max_memory)
     if not is_address(file):
         return _read_image(request)
     with tempfile.TemporaryDirectory(prefix="slime-") as folder:
@@ -77,27 +72,25 @@ def open_image(
         return _read_image(replace(request, path=target, untrusted=True))
 
 
-def open_clip(spec: str | Path, num_frames: int = NUM_FRAMES, max_pixels: int = MAX_PIXELS) -> Clip:
+def open_clip(
+    spec: str | Path, num_frames: int = NUM_FRAMES, max_pixels: int = MAX_PIXELS, max_memory: int = MAX_MEMORY
+) -> Clip:
     """Open a video file as a few frames, evenly spread in time and turned upright.
 
     Args:
         spec: A file.
         num_frames: How many frames to take. A video with fewer frames gives all of them.
         max_pixels: The largest height times width of a frame to decode.
+        max_memory: As for `open_image`.
 
     Raises:
         MediaError: The file is missing, empty, a folder, an address, not a video, damaged, or larger than `max_pixels`,
-            or PyAV is not installed.
+            opening it takes too much memory or time, or PyAV is not installed.
     """
     file, page = check_spec(spec)
-    request = Request(Path(file), file, page, max_pixels)
-
-    def read(file_type: FileType) -> Clip:
-        if file_type is not VIDEO:
-            raise MediaError(f"{file}: this is not a video, expected one; open_image opens images")
-        return read_clip(request, num_frames)
-
-    return _reading(request, "video", read)
+    request = Request(Path(file), file, page, max_pixels, max_memory=max_memory)
+    reply = worker_pool.run("clip", request, num_frames=num_frames)
+    return Clip(reply.images, reply.value)
 
 
 OpenedInput: TypeAlias = Image.Image | TiledImage | Clip
@@ -120,12 +113,19 @@ def open_input(spec: str | Path, num_frames: int = NUM_FRAMES, **options: Any) -
     file, page = check_spec(spec, bool(options.get("allow_url", False)))
     if is_address(file):
         return open_image(spec, **options)
-    max_pixels = options.get("max_pixels", MAX_PIXELS)
+    max_pixels, max_memory = options.get("max_pixels", MAX_PIXELS), options.get("max_memory", MAX_MEMORY)
     if is_video(file):
-        return open_clip(spec, num_frames, max_pixels)
-    request = Request(Path(file), file, page, max_pixels)
-    tiled = _reading(request, "image", lambda file_type: open_tiled(request) if file_type is TIFF else None)
+        return open_clip(spec, num_frames, max_pixels, max_memory)
+    request = Request(Path(file), file, page, max_pixels, max_memory=max_memory)
+    tiled = open_tiled(request) if _is_tiff(request.path) else None
     return open_image(spec, **options) if tiled is None else tiled
+
+
+def _is_tiff(path: Path) -> bool:
+    try:
+        return type_of(path) is TIFF
+    except OSError:
+        return False
 
 
 def is_video(file: str | Path) -> bool:
@@ -140,6 +140,7 @@ def open_image_bytes(
     content: bytes,
     name: str,
     max_pixels: int = MAX_PIXELS,
+    max_memory: int = MAX_MEMORY,
     *,
     page: int | None = None,
     dpi: float = DPI,
@@ -151,6 +152,7 @@ def open_image_bytes(
         content: The bytes of the file.
         name: The name that messages use.
         max_pixels: As for `open_image`.
+        max_memory: As for `open_image`.
         page: The page or frame, counted from 1. None selects the first.
         dpi: As for `open_image`.
         window: As for `open_image`.
@@ -164,7 +166,7 @@ def open_image_bytes(
         # Some readers accept only files.
         target = Path(folder) / "image"
         target.write_bytes(content)
-        return _read_image(Request(target, name, page, max_pixels, dpi, window, untrusted=True))
+        return _read_image(Request(target, name, page, max_pixels, dpi, window, untrusted=True, max_memory=max_memory))
 
 
 def check_spec(spec: str | Path, allow_url: bool = False) -> tuple[str, int | None]:
@@ -186,51 +188,34 @@ def check_spec(spec: str | Path, allow_url: bool = False) -> tuple[str, int | No
             raise MediaError(f"{file}: this is an address; nothing is downloaded without --allow-url")
         return file, page
     path = Path(file)
-    if path.is_dir():
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise MediaError(f"{file}: no such file") from None
+    # A name that is too long, a loop of links, a folder that may not be entered, a null byte.
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{file:.200}: it cannot be opened ({getattr(error, 'strerror', None) or error})") from None
+    if stat.S_ISDIR(status.st_mode):
         raise MediaError(f"{file}: this is a folder, expected a file")
-    if not path.exists():
-        raise MediaError(f"{file}: no such file")
-    if path.stat().st_size == 0:
+    if not stat.S_ISREG(status.st_mode):
+        raise MediaError(f"{file}: this is a pipe or a device, expected a file")
+    if status.st_size == 0:
         raise MediaError(f"{file}: the file is empty, expected an image")
     return file, page
-
-
-def type_of(path: Path) -> FileType:
-    """Return the type of a file. Pillow gets all files that no type recognizes."""
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
-    by_content = [file_type for file_type in FILE_TYPES if file_type.recognizes(head)]
-    by_name = [file_type for file_type in FILE_TYPES if path.suffix.lower() in file_type.suffixes]
-    return [*by_content, *by_name, PILLOW][0]
 
 
 def _split(spec: str) -> tuple[str, int | None]:
     """Split off a page number, unless a file has the whole name."""
     parts = re.fullmatch(r"(.+)#([0-9]{1,9})", spec, re.DOTALL)
-    if parts is None or (not is_address(spec) and Path(spec).exists()):
+    if parts is None or (not is_address(spec) and os.path.exists(spec)):
         return spec, None
     return parts[1], int(parts[2])
 
 
 def _read_image(request: Request) -> Image.Image:
-    return _reading(request, "image", lambda file_type: file_type.read(request))
-
-
-def _reading(request: Request, what: str, read: Callable[[FileType], _Opened]) -> _Opened:
-    """Read a file by its type, and turn every failure into one line."""
-    name = request.name
+    if needs_worker(request):
+        return worker_pool.run("image", request).images[0]
     try:
-        return read(type_of(request.path))
-    except (MediaError, MemoryError):
-        raise
-    except UnidentifiedImageError:
-        raise MediaError(f"{name}: not an image, or in a format that Pillow does not read") from None
-    except PermissionError:
-        raise MediaError(f"{name}: no permission to read it") from None
-    except OSError as error:
-        if "Ghostscript" not in str(error):
-            raise damaged(name, what, error) from error
-        raise MediaError(f"{name}: an EPS file needs Ghostscript, which is not installed; convert it to PNG") from None
-    # Decoders raise many kinds of errors for damaged bytes (SyntaxError, struct.error, zlib.error, ...).
-    except Exception as error:
-        raise damaged(name, what, error) from error
+        return read_image(request)
+    except MemoryError:
+        raise memory_error(request) from None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import os
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from slime_vlm.errors import MediaError, one_line
 from slime_vlm.media.colours import Window
@@ -15,8 +17,11 @@ MAX_PIXELS = 200_000_000
 DPI = 200.0
 """Default resolution of PDF pages: an A4 page becomes 2339 x 1654 pixels."""
 
-# Four bands of 32 bits. A pixel with more bytes counts as several.
-_USUAL_PIXEL_BYTES = 16
+MAX_MEMORY = 1_500_000_000
+"""Default limit on the memory that opening an image takes, in bytes, working copies included."""
+
+RESULT_BYTES = 8
+"""Bytes a pixel of an image that is decoded in the worker: the image there, and the one that is received."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class Request:
         name: The name that messages use, as the user gave it.
         page: The page or frame, counted from 1. None selects the first (HEIC: the main image).
         max_pixels: The largest height times width to decode.
+        max_memory: The most memory to take while the file is opened, in bytes.
         dpi: Resolution of PDF pages.
         window: Which grey values to show. None lets the file decide.
         untrusted: Whether the file comes from an untrusted source. Then Pillow tries common formats only.
@@ -40,6 +46,17 @@ class Request:
     dpi: float = DPI
     window: Window | None = None
     untrusted: bool = False
+    max_memory: int = MAX_MEMORY
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the request as values of JSON. The path is absolute, because the current folder may change."""
+        return {**asdict(self), "path": os.path.abspath(self.path)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Request:
+        """Return the request that `to_json` described."""
+        window = None if values["window"] is None else Window(**values["window"])
+        return cls(**{**values, "path": Path(values["path"]), "window": window})
 
     def index(self, count: int, what: str, default: int = 0) -> int:
         """Return the index of the requested page, counted from 0.
@@ -62,27 +79,41 @@ class Request:
         last = "#1" if count == 1 else f"#1 to #{count}"
         raise MediaError(f"{self.name}: there is no #{self.page}, {known}; ask for {last}")
 
-    def check_size(self, height: int, width: int, pixel_bytes: int = 0, advice: str = "") -> None:
-        """Check the pixel limit. Readers call this before they decode anything.
+    def check_size(self, height: int, width: int, pixel_bytes: float = RESULT_BYTES, advice: str = "") -> None:
+        """Check the limits on pixels and memory. Readers call this before they decode anything.
 
         Args:
             height: Height in pixels.
             width: Width in pixels.
-            pixel_bytes: Bytes of a decoded pixel, for formats where they may exceed 16.
+            pixel_bytes: Bytes that are needed for each pixel, working copies and the finished image included.
             advice: Another remedy, appended to the advice to raise the limit.
 
         Raises:
-            MediaError: The image is larger than the limit or has no pixels.
+            MediaError: The image is larger than a limit or has no pixels.
         """
         if height < 1 or width < 1:
             raise MediaError(f"{self.name}: {width} x {height} pixels, expected at least 1 x 1")
-        pixels = math.ceil(height * width * max(1.0, pixel_bytes / _USUAL_PIXEL_BYTES))
+        pixels = height * width
         if pixels > self.max_pixels:
-            deep = f" with {pixel_bytes} bytes a pixel" if pixels > height * width else ""
             raise MediaError(
-                f"{self.name}: {width} x {height}{deep} is {pixels / 1e6:,.1f} million pixels, the limit is "
+                f"{self.name}: {width} x {height} is {pixels / 1e6:,.1f} million pixels, the limit is "
                 f"{self.max_pixels / 1e6:,.1f} million; raise it with --max-pixels {pixels}{advice}"
             )
+        needed = math.ceil(pixels * pixel_bytes)
+        if needed > self.max_memory:
+            raise MediaError(
+                f"{self.name}: {width} x {height} takes {needed / 1e6:,.0f} MB to open ({pixel_bytes:g} bytes a "
+                f"pixel), the limit is {self.max_memory / 1e6:,.0f} MB; raise it with --max-memory "
+                f"{math.ceil(needed / 1e6)}{advice}"
+            )
+
+
+def memory_error(request: Request) -> MediaError:
+    """Return the error for a file that takes more memory than is allowed, or than there is."""
+    return MediaError(
+        f"{request.name}: opening it takes more than {request.max_memory / 1e6:,.0f} MB of memory, or more than is "
+        "free; raise the limit with --max-memory"
+    )
 
 
 def damaged(name: str, what: str, error: Exception) -> MediaError:

@@ -17,11 +17,11 @@ from PIL.TiffImagePlugin import COMPRESSION_INFO
 
 from slime_vlm.errors import MediaError
 from slime_vlm.extras import install_advice
-from slime_vlm.media.colours import eight_bit
+from slime_vlm.media.colours import Scale, boxes
 from slime_vlm.media.file_type import FileType
 from slime_vlm.media.orientation import ORIENTATION_TAG, upright
 from slime_vlm.media.pillow import opened, read_pillow
-from slime_vlm.media.request import Request
+from slime_vlm.media.request import RESULT_BYTES, Request
 
 # Errors carry what tifffile reports about a file. Applications that configure logging still get its log.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -31,6 +31,9 @@ _REDUCED_OR_MASK = 0b101  # bits of the subfile tag
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6  # values of the photometric tag
 _PREMULTIPLIED, _ALPHA = 1, 2  # values of the tag for extra samples
 JPEG, _WEBP = 7, 50001  # values of the compression tag
+
+# Colours of 8 bits as an array.
+_EIGHT_BIT_BYTES = 3
 
 MAX_PAGES = 10_000
 """Most directories of a file: pages, overviews and masks."""
@@ -134,7 +137,8 @@ def _read_page(page: Any, request: Request) -> Image.Image:
     samples = page.samplesperpixel
     # A tile may be far larger than its image, and it is decoded as a whole.
     height, width = max(page.imagelength, page.tilelength), max(page.imagewidth, page.tilewidth)
-    request.check_size(height, width, pixel_bytes=samples * page.dtype.itemsize)
+    # The decoded values, the image with its 8-bit copy, and the copy that the caller receives.
+    request.check_size(height, width, pixel_bytes=samples * page.dtype.itemsize + _EIGHT_BIT_BYTES + RESULT_BYTES)
     try:
         values = page.asarray()
     except ValueError as error:
@@ -144,25 +148,37 @@ def _read_page(page: Any, request: Request) -> Image.Image:
         raise MediaError(install_advice(request.name, need, "tiff")) from None
     # Separate planes come first in the array, interleaved bands last. Move the bands last in both cases.
     values = np.moveaxis(values.reshape(page.shaped)[:, 0], 0, -1).reshape(page.imagelength, page.imagewidth, samples)
+    orientation = page.tags.get(ORIENTATION_TAG)
+    image = Image.fromarray(_shown(values, page, request)).convert("RGB")
+    return upright(image, 1 if orientation is None else orientation.value)
 
+
+def _shown(values: np.ndarray, page: Any, request: Request) -> np.ndarray:
+    """Return the values [H, W, bands] of a page as they are shown: uint8, grey [H, W] or colours [H, W, 3]."""
+    samples = values.shape[-1]
     extras = dict(enumerate(map(int, page.extrasamples), start=samples - len(page.extrasamples)))
     alphas = [band for band, kind in extras.items() if kind in (_PREMULTIPLIED, _ALPHA)]
     bands = [band for band in range(samples) if band not in alphas]
     shown = values[..., bands[:3] if len(bands) >= 3 else bands[0]]
-    valid = _valid(shown, _nodata(page))
-    eight = eight_bit(shown, request.window, valid)
-    if page.photometric == WHITE_IS_ZERO:
-        eight = 255 - eight
-    if alphas:
-        full = np.iinfo(page.dtype).max if page.dtype.kind in "ui" else 1
-        weight = values[..., alphas[0]].astype(np.float32) / np.float32(full)
-        weight = weight if eight.ndim == 2 else weight[..., None]
-        ink = eight if extras[alphas[0]] == _PREMULTIPLIED else eight * weight
-        eight = np.rint(ink + 255 * (1 - weight)).clip(0, 255).astype(np.uint8)
-    # White, as under transparent pixels.
-    eight[~valid] = 255
-    orientation = page.tags.get(ORIENTATION_TAG)
-    return upright(Image.fromarray(eight).convert("RGB"), 1 if orientation is None else orientation.value)
+    nodata = _nodata(page)
+    # By bands of rows: working copies of all values would take gigabytes.
+    places = [np.s_[top:bottom, left:right] for left, top, right, bottom in boxes(*values.shape[:2])]
+    scale = request.window or Scale.of((shown[place], _valid(shown[place], nodata)) for place in places)
+    result = np.empty(shown.shape, np.uint8)
+    for place in places:
+        eight = scale.apply(shown[place])
+        if page.photometric == WHITE_IS_ZERO:
+            eight = 255 - eight
+        if alphas:
+            full = np.iinfo(page.dtype).max if page.dtype.kind in "ui" else 1
+            weight = values[place][..., alphas[0]].astype(np.float32) / np.float32(full)
+            weight = weight if eight.ndim == 2 else weight[..., None]
+            ink = eight if extras[alphas[0]] == _PREMULTIPLIED else eight * weight
+            eight = np.rint(ink + 255 * (1 - weight)).clip(0, 255).astype(np.uint8)
+        # White, as under transparent pixels.
+        eight[~_valid(shown[place], nodata)] = 255
+        result[place] = eight
+    return result
 
 
 def _nodata(page: Any) -> float | None:

@@ -13,7 +13,7 @@ from PIL import Image
 from slime_vlm.errors import MediaError
 from slime_vlm.extras import import_extra
 from slime_vlm.media.file_type import FileType, brands, is_container
-from slime_vlm.media.request import Request
+from slime_vlm.media.request import RESULT_BYTES, Request
 
 NUM_FRAMES = 8
 """Default number of frames, as published."""
@@ -129,7 +129,8 @@ def read_clip(request: Request, num_frames: int = NUM_FRAMES) -> Clip:
             stream = container.streams.best("video")
             if stream.disposition & av.stream.Disposition.attached_pic:
                 raise MediaError(f"{request.name}: it holds sound and a cover image, expected a video")
-            request.check_size(stream.height or 1, stream.width or 1)
+            height, width = stream.height or 1, stream.width or 1
+            request.check_size(height, width, pixel_bytes=RESULT_BYTES * num_frames)
             stream.thread_type = "AUTO"
             times = _frame_times(container, stream)
             wanted = [times[index] for index in middle_frames(times, num_frames)]
@@ -193,7 +194,7 @@ def _frames_at(
         # After damage FFmpeg continues with the next good frame, which may belong to another span.
         if frame is None or (frame.pts is not None and bisect_right(wanted, frame.pts) - 1 > number):
             continue
-        request.check_size(frame.height, frame.width)
+        request.check_size(frame.height, frame.width, pixel_bytes=RESULT_BYTES * len(wanted))
         yield time if frame.pts is None else frame.pts, _upright(frame)
 
 

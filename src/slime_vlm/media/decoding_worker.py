@@ -1,0 +1,143 @@
+"""The process that `worker_pool` starts: it decodes files one after the other, each within limits.
+
+Requests are lines of JSON on standard input. An answer is the length of a line of JSON in 4 bytes, the line, and then
+the pixels of its images by bands of `colours.boxes`. Nothing that is sent back is code, so a decoder that is taken over
+cannot use the answer to take over its parent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+from PIL import Image
+
+from slime_vlm.errors import MediaError
+from slime_vlm.media.colours import boxes
+from slime_vlm.media.decoding import read_frames, read_image, read_layout, read_region
+from slime_vlm.media.request import Request
+
+try:
+    import resource
+# Windows has no limits for processes.
+except ModuleNotFoundError:
+    resource = None  # type: ignore[assignment]
+
+# A worker that holds more than this after a file is replaced.
+_MOST_LEFT_OVER = 256_000_000
+
+_Images = list[Image.Image]
+
+
+def _image(request: Request) -> tuple[Any, _Images]:
+    return None, [read_image(request)]
+
+
+def _clip(request: Request, num_frames: int) -> tuple[Any, _Images]:
+    clip = read_frames(request, num_frames)
+    return clip.seconds, clip.frames
+
+
+def _find_tiled(request: Request, least_pixels: int) -> tuple[Any, _Images]:
+    return read_layout(request, least_pixels), []
+
+
+def _region(request: Request, index: int, box: list[int]) -> tuple[Any, _Images]:
+    left, top, right, bottom = box
+    return None, [read_region(request, index, (left, top, right, bottom))]
+
+
+OPERATIONS: dict[str, Callable[..., tuple[Any, _Images]]] = {
+    "image": _image,
+    "clip": _clip,
+    "find_tiled": _find_tiled,
+    "region": _region,
+}
+"""What a worker can be asked for: functions of a request that return a value and images."""
+
+
+def serve() -> None:
+    """Answer requests from standard input until it ends."""
+    # Ctrl-C goes to every process of a terminal. The parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Libraries may write to standard output, which answers need for themselves.
+    with os.fdopen(os.dup(1), "wb") as answers:
+        os.dup2(2, 1)
+        # `Request.check_size` is the limit.
+        Image.MAX_IMAGE_PIXELS = None
+        at_start = _data_bytes()
+        for line in sys.stdin.buffer:
+            message = json.loads(line)
+            request = Request.from_json(message.pop("request"))
+            _limit(request.max_memory, message.pop("seconds"))
+            answer, images = _answer(OPERATIONS[message.pop("operation")], request, message)
+            answer["sizes"] = [image.size for image in images]
+            left_over = _data_bytes() - at_start - sum(4 * image.width * image.height for image in images)
+            answer["retires"] = answer["error"] == "memory" or left_over > _MOST_LEFT_OVER
+            _limit(None, None)
+            _send(answers, answer, images)
+            if answer["retires"]:
+                return
+            del images
+
+
+def _answer(
+    operation: Callable[..., tuple[Any, _Images]], request: Request, arguments: dict[str, Any]
+) -> tuple[dict[str, Any], _Images]:
+    try:
+        value, images = operation(request, **arguments)
+    except MemoryError:
+        return {"error": "memory"}, []
+    except MediaError as error:
+        return {"error": "memory" if _lacked_memory(error) else "media", "text": str(error)}, []
+    except OSError as error:
+        return {"error": "system", "number": error.errno, "text": error.strerror}, []
+    return {"error": None, "value": value}, images
+
+
+def _lacked_memory(error: BaseException) -> bool:
+    """Tell whether an error stems from a lack of memory."""
+    cause = error.__cause__ or error.__context__
+    return isinstance(error, MemoryError) or (cause is not None and _lacked_memory(cause))
+
+
+def _send(answers: BinaryIO, answer: dict[str, Any], images: _Images) -> None:
+    line = json.dumps(answer).encode()
+    answers.write(len(line).to_bytes(4, "big") + line)
+    for image in images:
+        for box in boxes(image.height, image.width):
+            answers.write(image.crop(box).tobytes())
+    answers.flush()
+
+
+def _limit(memory: int | None, seconds: int | None) -> None:
+    """Set limits from here on: bytes beside those in use, and seconds of computing. None lifts a limit."""
+    if resource is None:
+        return
+    for kind, amount in (
+        (resource.RLIMIT_DATA, None if memory is None else _data_bytes() + memory),
+        (resource.RLIMIT_CPU, None if seconds is None else int(time.process_time()) + 1 + seconds),
+        # No dump of memory when a decoder crashes.
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _soft, hard = resource.getrlimit(kind)
+        wanted = resource.RLIM_INFINITY if amount is None else amount
+        if hard != resource.RLIM_INFINITY:
+            wanted = hard if amount is None else min(amount, hard)
+        resource.setrlimit(kind, (wanted, hard))
+
+
+def _data_bytes() -> int:
+    """Return the bytes that count against the limit on memory: the private writable memory of this process."""
+    try:
+        with open("/proc/self/statm") as file:
+            pages = int(file.read().split()[5])
+    # Only Linux has this file, and only there the limit holds.
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import random
+
 import numpy as np
 import PIL
 import pytest
-from PIL import EpsImagePlugin, Image
+from PIL import EpsImagePlugin, Image, ImageDraw
 
 from slime_vlm.errors import MediaError
-from slime_vlm.media import open_image, to_rgb
+from slime_vlm.media import open_image, open_image_bytes, to_rgb
 
 
 def saved(tmp_path, image: Image.Image, name: str, **options) -> str:
@@ -186,3 +189,18 @@ def test_eps_without_ghostscript_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(EpsImagePlugin, "gs_binary", False)
     with pytest.raises(MediaError, match="an EPS file needs Ghostscript, which is not installed; convert it to PNG"):
         open_image(path)
+
+
+def test_changed_bytes_of_a_png_are_an_error_and_no_black_page() -> None:
+    """Nine flipped bits each: looking for the orientation behind the pixels must not hide that they are damaged."""
+    image = Image.new("RGB", (300, 200), "white")
+    ImageDraw.Draw(image).text((20, 50), "page", "black")
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    flips = random.Random(0)
+    for _ in range(40):
+        content = bytearray(file.getvalue())
+        for _ in range(9):
+            content[flips.randrange(8, len(content) - 12)] ^= 1 << flips.randrange(8)
+        with pytest.raises(MediaError, match=r"damaged or incomplete|not an image"):
+            open_image_bytes(bytes(content), "image")

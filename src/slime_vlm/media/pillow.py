@@ -57,10 +57,12 @@ def read_pillow(request: Request, index: int | None = None) -> Image.Image:
             index = request.index(getattr(image, "n_frames", 1), "pages")
         if index:
             image.seek(index)
-        orientation = _orientation(image)
-        request.check_size(image.height, image.width, _pixel_bytes(image, orientation in UPRIGHT))
+        # Of a PNG without it so far, Pillow would decode all to look behind the pixels, and lose the error of a damaged
+        # one on the way.
+        turned = "exif" in image.info and _orientation(image) in UPRIGHT
+        request.check_size(image.height, image.width, _pixel_bytes(image, turned))
         image.load()
-        return upright(to_rgb(image, request.window), orientation)
+        return upright(to_rgb(image, request.window), _orientation(image))
 
 
 def decodes_in_process(request: Request, head: bytes) -> bool:

@@ -63,18 +63,24 @@ class PageReader(nn.Module):
         self.head = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, slots * NUM_CHARACTER_IDS))
         start_reading(self.local_compressor.query_attention)
 
+    @property
+    def _last_stage(self) -> nn.Sequential:
+        stage = self.vision_tower.stages[-1]
+        assert isinstance(stage, nn.Sequential)
+        return stage
+
     def early_map(self, tiles: Tensor, blocks: int = 0) -> Tensor:
         """Return the map [T, C_i, h, w] of tiles [T, 3, P, P] before the last blocks of the last stage."""
         tower = self.vision_tower
         features = tower.stem(tiles.contiguous(memory_format=torch.channels_last))
         for stage in tower.stages[:-1]:
             features = stage(features)
-        last = tower.stages[-1]
+        last = self._last_stage
         return last[: len(last) - blocks](features)
 
     def forward(self, early_map: Tensor, blocks: int = 0) -> Tensor:
         """Return the logits [T, Q, slots, characters] of what `early_map` gives with as many blocks."""
-        last = self.vision_tower.stages[-1]
+        last = self._last_stage
         tokens = self.local_compressor(self.vision_tower.project(last[len(last) - blocks :](early_map)))
         return self.head(tokens).unflatten(-1, (self.slots, NUM_CHARACTER_IDS))
 

@@ -244,7 +244,7 @@ def test_settings_are_checked_before_anything_is_built(
     ("field", "value", "words"),
     [
         ("num_hidden_layers", 10**9, "has num_hidden_layers 1000000000, but the weights have"),
-        ("hidden_size", 64_000, "fetch both again"),
+        ("intermediate_size", 10**8, "fetch both again"),
         ("vocab_size", 10**9, "fetch both again"),
     ],
 )

@@ -83,9 +83,9 @@ class JsonRecords(Source):
 def _first_byte(path: Path) -> bytes:
     """Return the first byte that is not blank, after the byte order mark that Windows puts there."""
     with path.open("rb") as file:
-        chunk = file.read(_CHUNK).removeprefix(BOM_UTF8)
-        while chunk and not chunk.strip():
-            chunk = file.read(_CHUNK)
+        chunk = file.read(len(BOM_UTF8)).removeprefix(BOM_UTF8)
+        while not chunk.strip() and (more := file.read(_CHUNK)):
+            chunk = more
     return chunk.strip()[:1]
 
 

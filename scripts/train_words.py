@@ -79,7 +79,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--eval-only", action="store_true", help="measure everything, and the budgets of tokens")
-    return parser.parse_args()
+    options = parser.parse_args()
+    for path in (options.words, options.pages, options.heldout_pages):
+        if path is not None and not path.is_file():
+            parser.error(f"{path} is no file, expected the output of fetch_fonts.py or gather_text_pages.py")
+    return options
 
 
 def printed_pages(path: Path | None) -> list[TextPage]:

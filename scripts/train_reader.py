@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import AutoModel
@@ -86,6 +86,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("out", type=Path, help="folder for checkpoints and the log; an unfinished run goes on")
     parser.add_argument("--pdfs", type=Path, help="folder that fetch_typeset_pdfs.py wrote: typeset pages")
     parser.add_argument("--fonts", type=Path, help="folder that fetch_fonts.py wrote: pages laid out by a browser")
+    parser.add_argument("--start", type=Path, help="reader.safetensors of another run, to go on from")
     parser.add_argument("--looks", type=float, default=0.5, help="share of pages that look scanned or photographed")
     parser.add_argument("--cpu-minutes", type=float, default=160.0, help="time to train, over all threads")
     parser.add_argument("--frozen", type=float, default=0.2, help="share of the time with a frozen encoder")
@@ -149,6 +150,9 @@ class Run:
             weight_decay=0.01,
         )
         self.seconds, self.page, self.step = 0.0, 0, 0
+        if options.start is not None:
+            weights = {name: value.float() for name, value in load_file(options.start).items()}
+            self.reader.load_state_dict(weights)
         self.averaged = AveragedModel(self.reader)
         self.state = options.out / "state.pt"
         if self.state.exists():
@@ -308,7 +312,7 @@ def train(run: Run, pages: Pages, measure: Measurement) -> None:
     losses: list[float] = []
     measured = run.seconds
     before = ""
-    if run.step == 0:
+    if run.step == 0 and options.start is None:
         start(run, pages)
     while run.progress < 1:
         started = time.process_time()

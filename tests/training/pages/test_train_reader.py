@@ -63,6 +63,10 @@ def test_it_trains_goes_on_and_measures(script: Any, monkeypatch: pytest.MonkeyP
     assert (load_file(out / "reader.safetensors")[stem] != start[stem]).any()
     measured = run(script, monkeypatch, encoder, out, "--eval-only")
     assert measured[-1]["typeset"] == third[-1]["typeset"]
+    (tmp_path / "other").mkdir()
+    weights = str(out / "reader.safetensors")
+    started = run(script, monkeypatch, encoder, tmp_path / "other", "--start", weights, "--eval-only")
+    assert started[-1]["typeset"] == third[-1]["typeset"]
 
 
 def test_without_pages_it_says_what_is_wanted(script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -101,6 +101,6 @@ BENCHMARK = Benchmark(
     summarise=_summarise,
     main="objects named",
     max_new_tokens=512,
-    note="CHAIR, Cover, Hal and Cog, if they are here, are official. In other numbers only listed words count, no synonyms.",
+    note="CHAIR, Cover, Hal and Cog are official. In the other numbers only listed words count, and no synonyms.",
     lacking=_lacking,
 )

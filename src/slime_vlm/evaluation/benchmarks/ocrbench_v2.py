@@ -82,13 +82,16 @@ def _ask(record: Record, index: int) -> Question:
     }
     if kind == "text spotting en":
         # The copy on the hub keeps several boxes apart from a single one.
-        target["box"] = _list(record.get("bbox_list")) or target["box"]
-        target["content"] = [str(text) for text in _list(record.get("content"))]
-        if not target["box"] or len(target["box"]) != len(target["content"]):
+        boxes = _list(record.get("bbox_list")) or target["box"]
+        texts = [str(text) for text in _list(record.get("content"))]
+        if not boxes or not texts:
             raise DataError(
-                f"OCRBench v2: record {index} is about text spotting, and has {len(target['box'])} boxes and "
-                f"{len(target['content'])} texts; expected bbox_list (or bbox) and content of one length"
+                f"OCRBench v2: record {index} is about text spotting, and has {len(boxes)} boxes and {len(texts)} "
+                "texts; expected some in bbox_list (or bbox) and content"
             )
+        # Like the official script, leave out boxes without a text.
+        number = min(len(boxes), len(texts))
+        target |= {"box": boxes[:number], "content": texts[:number]}
     if kind == "table parsing en":
         question = record["question"].lower()
         target["format"] = "html" if "html" in question else "markdown" if "markdown" in question else ""

@@ -31,6 +31,13 @@ from slime_vlm.evaluation.metrics.mmmu import mmmu_letter, mmmu_letter_lmms_eval
 from slime_vlm.evaluation.metrics.ranked_letter import ranked_letter
 from slime_vlm.evaluation.metrics.realworld import realworld_letter, realworld_letter_lmms_eval
 from slime_vlm.evaluation.metrics.relaxed import relaxed_accuracy, relaxed_accuracy_slime
+from slime_vlm.evaluation.metrics.spotting import spotting_match
+from slime_vlm.evaluation.metrics.tree_distance import (
+    chart_similarity,
+    document_similarity,
+    html_similarity,
+    markdown_similarity,
+)
 from slime_vlm.evaluation.metrics.vqa import (
     normalise_answer,
     original_vqa_accuracy,
@@ -151,6 +158,11 @@ OFFICIAL: dict[str, Official] = {
         "default",
         lambda text, right, all_: mathvision_match(text, right, _lettered(all_)) == 1.0,
     ),
+    "ocrbench_v2_tables_html": Official("ocrbench_v2, tables", "authors", "default", html_similarity),
+    "ocrbench_v2_tables_markdown": Official("ocrbench_v2, tables", "authors", "default", markdown_similarity),
+    "ocrbench_v2_charts": Official("ocrbench_v2, charts", "authors", "default", chart_similarity),
+    "ocrbench_v2_documents": Official("ocrbench_v2, documents", "authors", "default", document_similarity),
+    "ocrbench_v2_spotting": Official("ocrbench_v2, text spotting", "authors", "default", spotting_match),
 }
 """The official functions by the names of the files that hold their verdicts."""
 

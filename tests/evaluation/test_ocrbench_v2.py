@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import nltk.corpus
 import pytest
+from nltk.corpus.reader import WordNetCorpusReader
+from nltk.corpus.util import LazyCorpusLoader
 
 from slime_vlm.errors import DataError
-from slime_vlm.evaluation.benchmarks import BENCHMARKS, Question
+from slime_vlm.evaluation.benchmarks import BENCHMARKS, Question, Task
 from slime_vlm.evaluation.metrics.ocrbench_v2 import (
     box_overlap,
     count_match,
@@ -20,6 +23,9 @@ from slime_vlm.evaluation.metrics.ocrbench_v2 import (
     short_or_near,
     stated_pairs,
 )
+from slime_vlm.evaluation.metrics.whole_text import lacking_for_texts
+from slime_vlm.evaluation.report import table
+from slime_vlm.evaluation.scoring import score_task
 from tests.evaluation.test_benchmarks import scored
 
 BENCHMARK = BENCHMARKS["ocrbench_v2"]
@@ -86,7 +92,7 @@ def test_groups() -> None:
     assert result["visual text understanding"] == result["relationship extraction"] == 100.0
     # One of its two types is wrong.
     assert (result["mathematical calculation"], result["math QA en"], result["text counting en"]) == (50.0, 0.0, 100.0)
-    assert result["mean of scored English groups"] == pytest.approx(250 / 3)
+    assert result["English average"] == pytest.approx(250 / 3)
     assert result["not scored"] == 0.0
 
 
@@ -102,12 +108,56 @@ def ask(kind: str, **fields: Any) -> Question:
     return BENCHMARK.ask({**record, **fields}, 3)
 
 
-def test_types_without_a_metric_here_have_no_score() -> None:
+TABLE = "<table><tr><td>a</td></tr></table>"
+SPOTTED = {"bbox": "[[0, 0, 9, 0, 9, 9, 0, 9]]", "content": "['Exit']"}
+
+
+def test_questions() -> None:
     assert ask("full-page OCR en").prompt == "What?"
     assert ask("VQA with position en").target["box"] == [1, 2, 3, 4]
-    for kind in ("full-page OCR en", "table parsing cn", "text spotting en"):
-        assert BENCHMARK.score("x", ask(kind).target) is None
-    short = ask("handwritten answer extraction cn", question="简答题")
-    assert (BENCHMARK.score("x", short.target), BENCHMARK.score("x", ask("cognition VQA cn").target)) == (None, 1.0)
+    # The authors' file has boxes in `bbox`, the copy on the hub in `bbox_list`.
+    on_hub = {"bbox": "", "bbox_list": [[0, 0, 9, 0, 9, 9, 0, 9]], "content": ["Exit"]}
+    spotted = [ask("text spotting en", **fields).target for fields in (SPOTTED, on_hub)]
+    assert spotted[0] == spotted[1]
+    assert spotted[0]["content"] == ["Exit"]
+    assert ask("table parsing en", question="As HTML?").target["format"] == "html"
     with pytest.raises(DataError, match="record 3 has the unknown type 'dancing'"):
         ask("dancing")
+    with pytest.raises(DataError, match="record 3 is about text spotting, and has 4 boxes and 0 texts"):
+        ask("text spotting en")
+
+
+def test_scores_of_the_parsing_types() -> None:
+    def score(prediction: str, kind: str, **fields: Any) -> float | None:
+        return BENCHMARK.score(prediction, ask(kind, **fields).target)
+
+    assert score("(0, 0, 9, 9, exit)", "text spotting en", **SPOTTED) == 1.0
+    assert score(TABLE, "table parsing cn", answers=[TABLE]) == 1.0
+    assert score("| a |\n| - |", "table parsing en", question="In Markdown?", answers=["| a |\n| - |"]) == 1.0
+    assert score("{'a': 1}", "chart parsing en", answers=[{"a": 1}]) == 1.0
+    assert score("# A", "document parsing cn", answers=["# B"]) == 1.0
+
+
+def test_without_wordnet_there_is_no_official_average(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nltk.corpus, "wordnet", LazyCorpusLoader("no_such_wordnet", WordNetCorpusReader, None))
+    lacking_for_texts.cache_clear()
+    targets = [ask("full-page OCR en").target, ask("text recognition en").target, ask("math QA en").target]
+    targets += [ask("cognition VQA cn").target]
+    rows = [{"id": str(n), "prediction": "x", "target": target} for n, target in enumerate(targets)]
+    result = score_task(Task(BENCHMARK, "test"), rows)
+    lacking_for_texts.cache_clear()
+    assert [row["score"] for row in result.rows] == [None, 1.0, 1.0, 1.0]
+    assert (result.main, result.score) == (None, None)
+    # The group of the text that was not scored has no number. The Chinese average is complete.
+    assert "English average" not in result.metrics
+    assert "text recognition" not in result.metrics
+    assert result.metrics["mean of scored English groups"] == result.metrics["Chinese average"] == 100.0
+    head, *lines = table([result]).splitlines()[2:]
+    assert "| needs packages (see below) | – |" in head
+    assert lines[-1].endswith("python -m nltk.downloader wordnet. Without that there is no official average.")
+
+
+def test_a_translation_without_a_right_text_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slime_vlm.evaluation.benchmarks.ocrbench_v2.lacking_for_texts", str)
+    target = ask("text translation cn", answers=[""]).target
+    assert (BENCHMARK.score("x", target), BENCHMARK.score("", target)) == (None, 0.0)

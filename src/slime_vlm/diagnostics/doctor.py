@@ -30,6 +30,7 @@ PURPOSES = {
     "video": "frames of videos",
     "ocr": "an OCR reader as a baseline of ablations",
     "inputs": "all image formats, and videos",
+    "scores": "OCRBench v2's scores of whole texts, tables and documents",
     "serve": "the server",
     "docs": "the documentation site, for contributors",
     "dev": "tests and checks, for contributors",

@@ -52,7 +52,8 @@ def _earlier(origin: Mapping[str, Any], rows: list[Row], entry: Mapping[str, Any
     (task,) = find_tasks(f"{benchmark}:{origin['split']}", {benchmark: copy} if copy else None)
     if entry.get("questions") != len(rows):
         return score_task(task, rows)
-    return TaskResult(task, rows, entry["metrics"], entry["main"], entry["full_marks"], entry["judge"])
+    lacking = entry.get("lacking", "")
+    return TaskResult(task, rows, entry["metrics"], entry["main"], entry["full_marks"], entry["judge"], lacking)
 
 
 def _report(out: Path, part: str) -> Mapping[str, Any]:

@@ -115,6 +115,9 @@ def _local(task: Task, data: Path) -> Records | None:
     rows = _chain(files)
     if others and source.joined:
         rows = _join(rows, _chain(others), source.joined)
+    shared = _beside(folder, source.beside) if source.beside and not single else {}
+    if shared:
+        rows = ({**shared, **row} for row in rows)
     names = ", ".join(f"{path.relative_to(data)} ({path.stat().st_size} bytes)" for path in files)
     return Records(rows, _count(files), folder, names)
 
@@ -145,6 +148,18 @@ def _table_files(folder: Path, joined: Joined) -> list[Path]:
         for path in _record_files(folder)
         if path.stem == joined.config or joined.config in path.relative_to(folder).parts
     ]
+
+
+def _beside(folder: Path, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the content of the named files that are somewhere in a folder."""
+    found: dict[str, Any] = {}
+    for name in names:
+        path = next(iter(sorted(folder.rglob(name))), None)
+        if path is not None:
+            with _naming(path):
+                text = path.read_text(encoding="utf-8")
+                found[name] = json.loads(text) if path.suffix == ".json" else text
+    return found
 
 
 def _record_files(folder: Path) -> list[Path]:

@@ -39,7 +39,10 @@ def write_report(results: Sequence[TaskResult], out: Path, settings: Mapping[str
 
 
 def table(results: Sequence[TaskResult]) -> str:
-    """Return a Markdown table with one line per task. A task without a score has a dash."""
+    """Return a Markdown table with one line per task. A task without a score has a dash.
+
+    Below it stands what has to be installed for numbers that are left out.
+    """
     lines = [_HEAD, "|" + " --- |" * (_HEAD.count("|") - 1)]
     for result in results:
         data = describe(result)
@@ -58,7 +61,8 @@ def table(results: Sequence[TaskResult]) -> str:
             f"{data['seconds']:.2f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    lacking = [f"{result.task.benchmark.title}: {result.lacking}" for result in results if result.lacking]
+    return "\n".join(lines) + "".join(f"\n\n{line}" for line in lacking)
 
 
 def details(results: Sequence[TaskResult]) -> str:
@@ -87,6 +91,8 @@ def _part(result: TaskResult, limit: int | None) -> str:
 def _missing(result: TaskResult) -> str:
     if result.task.benchmark.main is None:
         return "needs a judge (--judge-url)"
+    if result.lacking:
+        return "needs packages (see below)"
     return "scored by the server" if result.task.benchmark.submission else "no answers known"
 
 

@@ -32,6 +32,7 @@ class TaskResult:
         main: Name of the main metric. None if the benchmark cannot be scored here.
         full_marks: Best possible value of the main metric.
         judge: The grading model and the origin of its prompt. None if no model graded.
+        lacking: What has to be installed for the numbers that are left out. Empty if none is left out for that reason.
     """
 
     task: Task
@@ -40,6 +41,7 @@ class TaskResult:
     main: str | None
     full_marks: float
     judge: dict[str, str] | None = None
+    lacking: str = ""
 
     @property
     def score(self) -> float | None:
@@ -76,8 +78,8 @@ def score_task(
         kept = [{**row, "score": one.score} for row, one in zip(rows, scored, strict=True)]
         if judge is None or benchmark.judged is None:
             metrics = benchmark.summarise(scored) if any(one.score is not None for one in scored) else {}
-            main = benchmark.main if metrics else None
-            return TaskResult(task, kept, metrics, main, benchmark.full_marks)
+            main = benchmark.main if benchmark.main in metrics else None
+            return TaskResult(task, kept, metrics, main, benchmark.full_marks, lacking=benchmark.lacking(scored))
         template, whose = _template(task, benchmark.judged, templates)
         replies = _Replies(None if folder is None else folder / JUDGEMENTS)
         marked = [_grade(one, benchmark.judged, judge, template, replies) for one in scored]
@@ -225,6 +227,7 @@ def describe(result: TaskResult) -> Mapping[str, Any]:
         "full_marks": result.full_marks,
         "metrics": result.metrics,
         "judge": result.judge,
+        "lacking": result.lacking,
         "tokens": {name: _mean([row["tokens"][name] for row in rows if "tokens" in row]) for name in names},
         "seconds": _mean([row["seconds"] for row in rows if "seconds" in row]),
         "note": benchmark.note,

@@ -37,6 +37,8 @@ class Source:
         config: Config of the data set.
         joined: Second table that belongs to the records.
         test_split: Split whose answers only a server knows.
+        beside: Files beside the records of a local copy. Every record gets their content under their names: that of a
+            `.json` file parsed, that of others as text.
     """
 
     repo: str
@@ -44,6 +46,7 @@ class Source:
     config: str | None = None
     joined: Joined | None = None
     test_split: str | None = None
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,11 @@ class Scored:
 def each_alone(rows: Sequence[Scored]) -> dict[str, tuple[float, int]]:
     """Return every question with a score as a unit of its own: score and number of questions by id."""
     return {row.id: (row.score, 1) for row in rows if row.score is not None}
+
+
+def nothing(rows: Sequence[Scored]) -> str:
+    """Return that nothing is lacking."""
+    return ""
 
 
 Summarise = Callable[[Sequence[Scored]], dict[str, float]]
@@ -150,6 +158,7 @@ class Benchmark:
         note: What a reader of its numbers must know.
         units: Scored answers -> right answers and number of questions of every unit of questions that belong together,
             such as those about one video. A comparison of two models draws units.
+        lacking: Scored answers -> in one line, what has to be installed for the numbers that are left out, if any.
         rule: Whose rule scores the answers. Empty if there is only one.
         other_rules: The same benchmark scored by other published rules, by their names for `--rule`.
     """
@@ -171,6 +180,7 @@ class Benchmark:
     submission: Submission | None = None
     note: str = ""
     units: Callable[[Sequence[Scored]], Mapping[str, tuple[float, int]]] = each_alone
+    lacking: Callable[[Sequence[Scored]], str] = nothing
     rule: str = ""
     other_rules: Mapping[str, Benchmark] = field(default_factory=dict)
 

@@ -10,14 +10,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
-from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -34,13 +32,13 @@ from slime_vlm.serving.metrics import Metrics
 from slime_vlm.serving.protocol import ApiError, ChatRequest, ImagePart, parse_request
 from slime_vlm.serving.scheduler import Scheduler
 from slime_vlm.serving.settings import Settings
+from slime_vlm.serving.web_page import add_web_page
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
     from slime_vlm.processing.processing_slime import SlimeProcessor
 
 _LOG = logging.getLogger("slime_vlm.serving")
-_PAGE = Path(__file__).parent / "page"
 _T = TypeVar("_T")
 
 
@@ -303,8 +301,7 @@ def create_app(
     def server_model() -> dict[str, Any]:
         return {"id": settings.model, "object": "model", "created": server.created, "owned_by": "slime-vlm"}
 
-    if _PAGE.is_dir():
-        app.mount("/", StaticFiles(directory=_PAGE, html=True), name="page")
+    add_web_page(app)
     return app
 
 

@@ -1,0 +1,57 @@
+// The list of questions and answers.
+import { budgetName, factsOf } from "./budgets.js";
+
+/** Draw all turns.
+ * @param list The `ol` element.
+ * @param onChoose Called with turn and run when the user picks an answer to look at. */
+export function drawTurns(list, turns, onChoose) {
+  list.replaceChildren(...turns.map((turn) => turnElement(turn, onChoose)));
+  list.scrollTop = list.scrollHeight;
+}
+
+function turnElement(turn, onChoose) {
+  const item = document.createElement("li");
+  const said = item.appendChild(document.createElement("p"));
+  said.className = "said";
+  said.textContent = turn.question;
+  const runs = item.appendChild(document.createElement("div"));
+  runs.className = "runs";
+  runs.setAttribute("aria-live", "polite");
+  for (const run of turn.runs) runs.append(runElement(turn, run, onChoose));
+  return item;
+}
+
+function runElement(turn, run, onChoose) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "run";
+  button.title = "Show where the model looked";
+  for (const name of ["budget", "answer", "facts"]) {
+    const part = button.appendChild(document.createElement("span"));
+    part.className = name;
+  }
+  button.addEventListener("click", () => onChoose(turn, run));
+  run.element = button;
+  drawRun(turn, run);
+  return button;
+}
+
+/** Bring the card of an answer up to date. */
+export function drawRun(turn, run) {
+  const [budget, answer, facts] = run.element.children;
+  budget.textContent = `Local tokens: ${budgetName(run.budget)}`;
+  answer.textContent = run.problem ?? (run.text || (run.done ? "(an empty answer)" : ""));
+  answer.classList.toggle("waiting", !run.done && !run.problem);
+  facts.textContent = factsOf(run) + (run.cut ? " · cut at the length limit" : "");
+  run.element.classList.toggle("failed", Boolean(run.problem));
+  run.element.setAttribute("aria-pressed", String(turn.chosen === run));
+}
+
+/** Return the turns without what only this page needs. */
+export function plain(turns) {
+  return turns.map(({ question, runs, chosen }) => ({
+    question,
+    chosen: runs.indexOf(chosen),
+    runs: runs.filter((run) => run.done).map(({ element, ...fields }) => fields),
+  }));
+}

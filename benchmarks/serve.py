@@ -5,6 +5,9 @@
     python benchmarks/serve.py --stalls                             # 32 images of 12 megapixels come in at once
 
 Every client asks, waits for the whole answer and asks again, until all have asked `--requests` questions together.
+`cpu seconds a request` is the time of all processes of an engine: it also means something on a machine that is busy
+with other work.
+
 Questions are about one image or about images that all differ. The comparison is a loop in one process that opens,
 encodes and answers one request after the other. A second loop keeps the encoded image, where there is only one.
 
@@ -33,6 +36,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
+from machine import machine
 from PIL import Image, ImageDraw
 
 from slime_vlm import encode, load
@@ -68,8 +73,8 @@ def body(image: bytes, asked: str) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(model: str, *options: str) -> Iterator[str]:
-    """Run `slime serve` in a process of its own, and give its address."""
+def serving(model: str, *options: str) -> Iterator[tuple[str, psutil.Process]]:
+    """Run `slime serve` in a process of its own, and give its address and the process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -85,7 +90,7 @@ def serving(model: str, *options: str) -> Iterator[str]:
                 break
             except httpx.HTTPError:
                 time.sleep(0.2)
-        yield url
+        yield url, psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait()
@@ -107,6 +112,12 @@ async def ask(client: httpx.AsyncClient, url: str, request: dict[str, Any]) -> d
                     times.append(time.perf_counter() - start)
                     text += choice["delta"]["content"]
     return {"text": text, "tokens": tokens, "times": times or [time.perf_counter() - start]}
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """Return the processor time of a process and of all that it has started and that still run."""
+    times = [part.cpu_times() for part in (process, *process.children(recursive=True))]
+    return sum(part.user + part.system for part in times)
 
 
 async def load_of_clients(url: str, clients: int, requests: list[dict[str, Any]]) -> dict[str, Any]:
@@ -136,7 +147,7 @@ def loop(model: str, images: list[bytes], keep: bool) -> dict[str, Any]:
     """Answer one request after the other in this process. `keep` encodes the one image once."""
     network, processor = load(model)
     encoded, tokens, first = None, 0, []
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), cpu_seconds(psutil.Process())
     for number, content in enumerate(images):
         begin, came = time.perf_counter(), []
         if encoded is None or not keep:
@@ -149,18 +160,19 @@ def loop(model: str, images: list[bytes], keep: bool) -> dict[str, Any]:
         "requests/s": len(images) / seconds,
         "first token p50": statistics.median(first),
         "tokens/s": tokens / seconds,
+        "cpu seconds a request": (cpu_seconds(psutil.Process()) - cpu) / len(images),
     }
 
 
 def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure the loops, then the server with every number of clients."""
     rows: list[dict[str, Any]] = []
+    print(machine())
 
     def add(**row: Any) -> None:
         rows.append(row)
-        print(
-            " | ".join(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()), flush=True
-        )
+        cells = (f"{key} {value:.3f}" if isinstance(value, float) else str(value) for key, value in row.items())
+        print(" | ".join(cells), flush=True)
 
     same, different = [page(0)] * arguments.loop, [page(number) for number in range(arguments.loop)]
     add(images="one", engine="loop", clients=1, **loop(arguments.model, same, keep=False))
@@ -169,19 +181,17 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     number = 10_000
     for clients in arguments.clients:
         count = max(arguments.requests, clients)
-        with serving(arguments.model, "--slots", str(arguments.slots)) as url:
+        with serving(arguments.model, "--slots", str(arguments.slots)) as (url, process):
             # Not measured: the first request of a process.
             asyncio.run(load_of_clients(url, 1, [body(page(number), question(0))]))
             for kind in ("one", "different"):
                 images = [page(number + 1 + (index if kind == "different" else 0)) for index in range(count)]
                 number += count + 1
                 requests = [body(image, question(index)) for index, image in enumerate(images)]
-                add(
-                    images=kind,
-                    engine="slime serve",
-                    clients=clients,
-                    **asyncio.run(load_of_clients(url, clients, requests)),
-                )
+                cpu = cpu_seconds(process)
+                row = asyncio.run(load_of_clients(url, clients, requests))
+                row["cpu seconds a request"] = (cpu_seconds(process) - cpu) / count
+                add(images=kind, engine="slime serve", clients=clients, **row)
     return rows
 
 
@@ -211,7 +221,7 @@ def probe(url: str, goes_on: Callable[[], bool]) -> list[float]:
 
 def stalls(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure how long `/health` and a stream wait while large images come in."""
-    with serving(arguments.model) as url:
+    with serving(arguments.model) as (url, _):
         small = body(page(1, 500, 350), question(0))
         asyncio.run(load_of_clients(url, 1, [small] * 3))
         end = time.perf_counter() + 10

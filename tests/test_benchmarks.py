@@ -126,3 +126,17 @@ def test_alternating(tmp_path: Path) -> None:
     for arm in ("alternating", "joint"):
         assert f"| {arm} | 1 |" in printed
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_serve(tmp_path: Path) -> None:
+    out = tmp_path / "rows.json"
+    run("serve.py", "--clients", "2", "--requests", "2", "--loop", "1", "--out", out)
+    rows = json.loads(out.read_text())
+    assert [(row["images"], row["engine"], row["clients"]) for row in rows] == [
+        ("one", "loop", 1),
+        ("one", "loop that keeps the image", 1),
+        ("different", "loop", 1),
+        ("one", "slime serve", 2),
+        ("different", "slime serve", 2),
+    ]
+    assert all(row["requests/s"] > 0 and row["cpu seconds a request"] > 0 for row in rows)

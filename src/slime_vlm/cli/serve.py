@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -85,6 +86,8 @@ def serve(
         max_length=max_length,
         timeout=timeout,
     )
+    # The processes that decode images inherit the environment.
+    os.environ.pop("SLIME_SERVE_API_KEYS", None)
     with busy(f"loading {model}"):
         with collector_paused():
             from slime_vlm import load

@@ -74,6 +74,18 @@ class Server:
         if self.keys and not any([hmac.compare_digest(given, key) for key in self.keys]):
             raise ApiError(401, "the API key is missing or wrong", code="invalid_api_key")
 
+    def check_room(self) -> None:
+        """Refuse a request when there are too many.
+
+        Raises:
+            ApiError: The server has as many as it takes.
+        """
+        limit = self.settings.slots + self.settings.max_queue
+        if self.in_flight >= limit:
+            raise ApiError(
+                503, f"the server has {limit} requests already; try again later", code="overloaded", retry_after=1
+            )
+
     async def read_body(self, request: Request) -> bytes:
         """Read the body of a request.
 
@@ -149,11 +161,7 @@ class Server:
         Raises:
             ApiError: It cannot be answered.
         """
-        limit = self.settings.slots + self.settings.max_queue
-        if self.in_flight >= limit:
-            raise ApiError(
-                503, f"the server has {limit} requests already; try again later", code="overloaded", retry_after=1
-            )
+        self.check_room()
         self.in_flight += 1
         deadline = time.monotonic() + self.settings.timeout
         job: Job | None = None
@@ -301,7 +309,7 @@ def create_app(
     def server_model() -> dict[str, Any]:
         return {"id": settings.model, "object": "model", "created": server.created, "owned_by": "slime-vlm"}
 
-    add_web_page(app)
+    add_web_page(app, server)
     return app
 
 

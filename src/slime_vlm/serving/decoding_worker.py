@@ -5,6 +5,7 @@ Messages are plain bytes in both directions, so that a damaged process cannot ha
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -16,7 +17,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 
 from slime_vlm.errors import MediaError, one_line
-from slime_vlm.media import Window, open_image_bytes
+from slime_vlm.media import DPI, Window, count_pages, open_image_bytes
 from slime_vlm.model.tiling import choose_grid
 from slime_vlm.processing.view_cutting import cut_views
 
@@ -40,11 +41,24 @@ class DecodeOptions:
         return json.dumps(asdict(self)).encode()
 
 
+@dataclass(frozen=True)
+class PreviewOptions:
+    """How to draw an image for people. `long_side` is the largest side in pixels."""
+
+    long_side: int
+    max_pixels: int
+    page: int | None
+
+    def to_json(self) -> bytes:
+        """Return the options as bytes."""
+        return json.dumps(asdict(self)).encode()
+
+
 def run_worker(connection: Connection, folder: str, memory_mb: int) -> None:
     """Decode images until the connection ends.
 
     Args:
-        connection: Gives options and a file, and takes a header and the views, uint8.
+        connection: Gives options and a file, and takes a header, and the views (uint8) or a JPEG file.
         folder: For files, which some readers need. The server removes it after this process.
         memory_mb: Limit on the memory of this process.
     """
@@ -61,9 +75,13 @@ def run_worker(connection: Connection, folder: str, memory_mb: int) -> None:
         start, pixels = time.perf_counter(), b""
         header: dict[str, object]
         try:
-            size, views = decode(content, DecodeOptions(**json.loads(options)))
-            header = {"size": size, "shape": views.shape, "seconds": time.perf_counter() - start}
-            pixels = views.tobytes()
+            fields = json.loads(options)
+            if "long_side" in fields:
+                header, pixels = preview(content, PreviewOptions(**fields))
+            else:
+                size, views = decode(content, DecodeOptions(**fields))
+                header = {"size": size, "shape": views.shape, "seconds": time.perf_counter() - start}
+                pixels = views.tobytes()
         except MediaError as error:
             header = {"error": str(error)}
         except MemoryError:
@@ -88,3 +106,21 @@ def decode(content: bytes, options: DecodeOptions) -> tuple[tuple[int, int], np.
     grid = choose_grid(image.height, image.width, options.view_size, options.max_tiles)
     views = cut_views(image, grid, options.resample, options.views, options.resize_backend)
     return (image.height, image.width), np.stack(list(views))
+
+
+def preview(content: bytes, options: PreviewOptions) -> tuple[dict[str, object], bytes]:
+    """Draw an image or page for people.
+
+    Returns:
+        The number of pages as `pages`, and a JPEG file.
+
+    Raises:
+        MediaError: See `media.open_image_bytes`.
+    """
+    # A small picture of a PDF page needs no full resolution. A4 has 2339 pixels at DPI, larger pages are scaled.
+    dpi = max(20.0, min(DPI, DPI * options.long_side / 2000))
+    image = open_image_bytes(content, "image", options.max_pixels, page=options.page, dpi=dpi)
+    image.thumbnail((options.long_side, options.long_side), reducing_gap=3.0)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=88)
+    return {"pages": count_pages(content, "image")}, file.getvalue()

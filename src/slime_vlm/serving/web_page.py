@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, Field, ValidationError
+
+from slime_vlm.serving.protocol import ApiError
+
+if TYPE_CHECKING:
+    from slime_vlm.serving.app import Server
 
 _FOLDER = Path(__file__).parent / "page"
 
 # The page runs its own scripts and talks to its own server. Images also come from memory: files that the user chose.
-# OpenSeadragon sets styles through the object model, which needs no permission here.
+# The digest is that of the one rule that OpenSeadragon adds to the page; its other styles go through the object model.
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "; ".join(
+        [
+            "default-src 'none'",
+            "script-src 'self'",
+            "connect-src 'self'",
+            "style-src 'self' 'sha256-9xTiqzfwFaL2SGb1rmr8gysEwVVjIvqWAgmZgqFqpEE='",
+            "img-src 'self' blob: data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        ]
+    ),
     "Cache-Control": "no-cache",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -31,16 +49,43 @@ class _Files(StaticFiles):
         return response
 
 
-def add_web_page(app: FastAPI) -> None:
-    """Serve the page at `/`, and its files below `/page/`.
+class _PreviewRequest(BaseModel):
+    """What the page asks for: a data URI, a page of it, and the largest side in pixels."""
+
+    url: str
+    page: int | None = Field(default=None, ge=1, le=999_999_999)
+    long_side: int = Field(ge=16, le=4096)
+
+
+def add_web_page(app: FastAPI, server: Server) -> None:
+    """Serve the page at `/`, its files below `/page/`, and previews of images that browsers do not read.
 
     Args:
         app: The application.
+        server: Reads requests and decodes images.
     """
 
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def index() -> FileResponse:
         """Return the page."""
         return FileResponse(_FOLDER / "index.html", headers=_HEADERS)
+
+    @app.post("/page/preview", dependencies=[Depends(server.check_key)], include_in_schema=False)
+    async def preview(request: Request) -> dict[str, Any]:
+        """Draw an image or a page of a document as a JPEG file."""
+        server.check_room()
+        server.in_flight += 1
+        try:
+            async with asyncio.timeout(server.settings.timeout):
+                body = await server.read_body(request)
+                asked = await asyncio.to_thread(_PreviewRequest.model_validate_json, body)
+                pages, file = await server.images.preview(asked.url, asked.page, asked.long_side)
+        except ValidationError as error:
+            raise ApiError(400, str(error.errors()[0]["msg"])) from None
+        except TimeoutError:
+            raise ApiError(504, f"the preview took longer than {server.settings.timeout:g} seconds") from None
+        finally:
+            server.in_flight -= 1
+        return {"pages": pages, "url": f"data:image/jpeg;base64,{base64.b64encode(file).decode()}"}
 
     app.mount("/page", _Files(directory=_FOLDER), name="page")

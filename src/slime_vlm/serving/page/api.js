@@ -47,7 +47,7 @@ async function wordsOf(response) {
 
 /** Turn a message of the server into a sentence. The place in the request means nothing here. */
 export function sentence(message) {
-  const text = message.replace(/^(image|messages\.\d+\.\S+): /, "").trim();
+  const text = message.replace(/^(image|messages\.\d+\.\S+): /, "").replace(/^not an image/, "it is not an image").trim();
   return text && text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 }
 
@@ -65,6 +65,7 @@ export async function* ask(messages, slime, signal) {
   const response = await send("v1/chat/completions", { method: "POST", body, signal });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
+  let ended = false;
   while (true) {
     let part;
     try {
@@ -73,12 +74,13 @@ export async function* ask(messages, slime, signal) {
       if (error.name === "AbortError") throw error;
       throw new ServerGone("The server has gone in the middle of the answer.");
     }
-    if (part.done) throw new ServerGone("The answer broke off.");
+    if (part.done && !ended) throw new ServerGone("The answer broke off.");
+    if (part.done) return;
     const events = (rest + part.value).split("\n\n");
     rest = events.pop();
     for (const event of events) {
       const data = event.replace(/^data: /, "");
-      if (data === "[DONE]") return;
+      if ((ended = data === "[DONE]")) continue;
       const chunk = JSON.parse(data);
       if (chunk.error) throw new Refused(500, sentence(chunk.error.message));
       yield chunk;
@@ -87,7 +89,7 @@ export async function* ask(messages, slime, signal) {
 }
 
 /** Let the server draw an image that browsers do not read, such as a page of a PDF.
- * @returns `{ url, pages, size }` */
+ * @returns `{ url, pages }` */
 export async function preview(url, page, longSide) {
   const body = JSON.stringify({ url, page, long_side: longSide });
   return (await send("page/preview", { method: "POST", body })).json();

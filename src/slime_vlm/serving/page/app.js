@@ -20,9 +20,11 @@ let uri = "";
 let running = null;
 // A file that opens while another one is chosen must not replace it.
 let openings = 0;
+// What "Try again" does, while the page shows it.
+let retry = null;
 
 const viewer = new Viewer($("viewer"), showToken);
-const connection = new Connection(() => problem(null));
+const connection = new Connection(() => retry && problem("The server is back.", retry));
 
 // --- Images
 
@@ -40,12 +42,11 @@ export async function openFile(blob, name, page = null, kept = null) {
     [image, uri] = [found.image, encoded];
     const pages = found.pages;
     current = kept ?? { id: crypto.randomUUID?.() ?? String(Math.random()), time: Date.now(), name, page, pages, blob, turns: [] };
-    current.page ??= pages > 1 ? 1 : null;
     $("viewer").hidden = $("tools").hidden = false;
     $("empty").hidden = true;
     await viewer.open(image.src);
     $("page-tools").hidden = pages < 2;
-    $("pages").textContent = `Page ${current.page} of ${pages}`;
+    $("pages").textContent = `Page ${current.page ?? 1} of ${pages}`;
     document.title = `${name} · SliME`;
     draw();
     $("question").focus({ preventScroll: true });
@@ -177,6 +178,8 @@ function chosenBudget() {
 function draw({ turns = true } = {}) {
   const asked = Boolean(current?.turns.some((turn) => turn.chosen?.text));
   if (turns) drawTurns($("turns"), current?.turns ?? [], choose);
+  $("turns").hidden = !current?.turns.length;
+  $("hint").hidden = !$("turns").hidden;
   $("budget-row").hidden = !current;
   $("compare").disabled = !asked || Boolean(running);
   $("exports").hidden = !asked;
@@ -203,6 +206,7 @@ function showToken(words) {
 /** Say what went wrong, with a button to try again where that may help. */
 function problem(words, again = null) {
   const box = $("problem");
+  retry = again || null;
   box.hidden = !words;
   box.textContent = words ?? "";
   if (!words || !again) return;

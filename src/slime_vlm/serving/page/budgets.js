@@ -13,11 +13,26 @@ export function budgetName(budget) {
   return { model: "the model’s choice", all: "all" }[budget] ?? `at most ${budget}`;
 }
 
+/** Return the title of the card of an answer. */
+export function cardName(budget) {
+  return { model: "Model’s choice", all: "All tokens" }[budget] ?? `Budget ${budget}`;
+}
+
+export function tokensOf(run) {
+  if (!run.explained) return "";
+  const local = `${run.explained.tokens.kept} of ${run.explained.tokens.local} local`;
+  return run.promptTokens ? `${local}, ${run.promptTokens} tokens in all` : local;
+}
+
+/** Describe the time of an answer, and how much of it went into the image. That is spent once per image. */
+export function timeOf(run) {
+  if (!run.milliseconds) return "";
+  const image = Math.round(((run.seconds?.load ?? 0) + (run.seconds?.encode ?? 0)) * 1000);
+  const words = `${run.milliseconds.toLocaleString("en")} ms`;
+  return run.seconds?.encode ? `${words}, ${image.toLocaleString("en")} for the image` : words;
+}
+
 /** Describe tokens and time of an answer. */
 export function factsOf(run) {
-  const parts = [];
-  if (run.explained) parts.push(`${run.explained.tokens.kept} of ${run.explained.tokens.local} local tokens`);
-  if (run.promptTokens) parts.push(`${run.promptTokens} in all`);
-  if (run.milliseconds) parts.push(`${run.milliseconds.toLocaleString("en")} ms`);
-  return parts.join(" · ");
+  return [tokensOf(run), timeOf(run)].filter(Boolean).join(", ");
 }

@@ -43,7 +43,7 @@ async function showPages({ uri, page, pages }, openPage) {
       $("page-picker").close();
       openPage(index + 1);
     });
-    if (index + 1 === page) item.firstChild.setAttribute("aria-current", "page");
+    if (index + 1 === (page ?? 1)) item.firstChild.setAttribute("aria-current", "page");
     return item;
   });
   $("page-list").replaceChildren(...entries);

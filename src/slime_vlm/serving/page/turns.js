@@ -1,5 +1,5 @@
 // The list of questions and answers.
-import { budgetName, factsOf } from "./budgets.js";
+import { cardName, timeOf, tokensOf } from "./budgets.js";
 
 /** Draw all turns.
  * @param list The `ol` element.
@@ -26,7 +26,7 @@ function runElement(turn, run, onChoose) {
   button.type = "button";
   button.className = "run";
   button.title = "Show where the model looked";
-  for (const name of ["budget", "answer", "facts"]) {
+  for (const name of ["budget", "answer", "facts", "facts"]) {
     const part = button.appendChild(document.createElement("span"));
     part.className = name;
   }
@@ -38,11 +38,12 @@ function runElement(turn, run, onChoose) {
 
 /** Bring the card of an answer up to date. */
 export function drawRun(turn, run) {
-  const [budget, answer, facts] = run.element.children;
-  budget.textContent = `Local tokens: ${budgetName(run.budget)}`;
+  const [budget, answer, tokens, time] = run.element.children;
+  budget.textContent = cardName(run.budget);
   answer.textContent = run.problem ?? (run.text || (run.done ? "(an empty answer)" : ""));
   answer.classList.toggle("waiting", !run.done && !run.problem);
-  facts.textContent = factsOf(run) + (run.cut ? " · cut at the length limit" : "");
+  tokens.textContent = tokensOf(run);
+  time.textContent = timeOf(run) + (run.cut ? ", cut at the length limit" : "");
   run.element.classList.toggle("failed", Boolean(run.problem));
   run.element.setAttribute("aria-pressed", String(turn.chosen === run));
 }

@@ -29,7 +29,7 @@ from slime_vlm.serving.engine import Engine, Events
 from slime_vlm.serving.images import ImageLoader
 from slime_vlm.serving.jobs import Done, Failed, Job, Sampling, Started, Text
 from slime_vlm.serving.metrics import Metrics
-from slime_vlm.serving.protocol import ApiError, ChatRequest, ImagePart, parse_request
+from slime_vlm.serving.protocol import ApiError, ChatRequest, ImagePart, ImageUrl, parse_request
 from slime_vlm.serving.scheduler import Scheduler
 from slime_vlm.serving.settings import Settings
 from slime_vlm.serving.web_page import add_web_page
@@ -122,14 +122,14 @@ class Server:
                 code="model_not_found",
             )
         start = time.perf_counter()
-        token, messages, loading = self.processor.image_token, [], []
+        token, messages = self.processor.image_token, []
+        sources: list[tuple[ImageUrl, str]] = []
         for number, message in enumerate(request.messages):
             content: list[dict[str, Any]] = []
             for index, part in enumerate(message.parts):
                 if isinstance(part, ImagePart):
                     content.append({"type": "image"})
-                    param = f"messages.{number}.content.{index}"
-                    loading.append(self.images.load(part.image_url, request.slime, param))
+                    sources.append((part.image_url, f"messages.{number}.content.{index}"))
                 else:
                     # The word for an image is a word here. Images come as parts of their own.
                     content.append({"type": "text", "text": part.text.replace(token, "\\" + token)})
@@ -138,10 +138,9 @@ class Server:
                 raise ApiError(400, "only messages of the user can have images", param=f"messages.{number}")
             plain = "".join(part["text"] for part in content) if role != "user" else content
             messages.append({"role": role, "content": plain})
-        if len(loading) > self.settings.max_images:
-            _close(loading)
-            raise ApiError(400, f"the request has {len(loading)} images, the server allows {self.settings.max_images}")
-        images = await _all(loading)
+        if len(sources) > self.settings.max_images:
+            raise ApiError(400, f"the request has {len(sources)} images, the server allows {self.settings.max_images}")
+        images = await _all([self.images.load(source, request.slime, param) for source, param in sources])
         decoding = sum(image.views.seconds for image in images if image.views is not None)
         return Job(
             messages,
@@ -387,11 +386,6 @@ async def _all(work: list[Coroutine[Any, Any, _T]]) -> list[_T]:
     except* ApiError as errors:
         raise errors.exceptions[0] from None
     return [task.result() for task in tasks]
-
-
-def _close(work: list[Coroutine[Any, Any, Any]]) -> None:
-    for part in work:
-        part.close()
 
 
 def _event(fields: dict[str, Any]) -> str:

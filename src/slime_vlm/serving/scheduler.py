@@ -44,6 +44,14 @@ _Units: TypeAlias = Generator[bool | None, None, _T]
 
 
 @dataclass(eq=False)
+class _Starting:
+    """A request without a token yet, and whether its next unit of work is a prefill."""
+
+    units: _Units[None]
+    is_prefill: bool = False
+
+
+@dataclass(eq=False)
 class _Row:
     """An answer under way. Its index in the list of rows is its slot."""
 
@@ -84,8 +92,7 @@ class Scheduler:
         self.max_length = _longest_row(model.config, settings.max_length)
         self.waiting: deque[Job] = deque()
         self.slots = SlotCache(settings.slots, self.max_length)
-        self._starting: dict[Job, _Units[None]] = {}
-        self._is_prefill: dict[Job, bool] = {}
+        self._starting: dict[Job, _Starting] = {}
         self._rows: list[_Row] = []
         self._last_was_prefill = False
         ends = model.generation_config.eos_token_id
@@ -108,13 +115,13 @@ class Scheduler:
             while self.waiting and self.num_running < self.settings.slots:
                 job = self.waiting.popleft()
                 job.seconds["queue"] = time.perf_counter() - job.arrival
-                self._starting[job] = self._start(job)
+                self._starting[job] = _Starting(self._start(job))
                 self._advance(job)
             if self._starting:
                 # Requests take turns between encoding and prefill: neither kind waits for all of the other.
-                turn = [job for job in self._starting if self._is_prefill[job] != self._last_was_prefill]
+                turn = [job for job, start in self._starting.items() if start.is_prefill != self._last_was_prefill]
                 job = (turn or list(self._starting))[0]
-                self._last_was_prefill = self._is_prefill[job]
+                self._last_was_prefill = self._starting[job].is_prefill
                 self._advance(job)
             if self._rows:
                 self._decode()
@@ -145,7 +152,7 @@ class Scheduler:
         if any(is_over(job) for job in self.waiting):
             self.waiting = deque(job for job in self.waiting if not job.cancelled)
         for job in [job for job in self._starting if is_over(job)]:
-            self._starting.pop(job).close()
+            self._starting.pop(job).units.close()
         for index in reversed(range(len(self._rows))):
             if is_over(self._rows[index].job):
                 self._leave(index)
@@ -153,7 +160,7 @@ class Scheduler:
     def _advance(self, job: Job) -> None:
         """Run a starting request up to its next unit of work."""
         try:
-            self._is_prefill[job] = bool(next(self._starting[job]))
+            self._starting[job].is_prefill = bool(next(self._starting[job].units))
             return
         except StopIteration:
             pass
@@ -208,8 +215,8 @@ class Scheduler:
         job.emit(Started(row.usage, prompt.explained))
         token = row.sampler.choose(self._logits(hidden))[0]
         if not self._take(row, token):
-            self._rows.append(row)
             self.slots.join(layers)
+            self._rows.append(row)
 
     def _encode(self, image: JobImage) -> _Units[CachedImage]:
         """Encode an image, and pause after every chunk of views."""

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
+from slime_vlm.pages.browser.printing import find_browser
 from tests.serving.conftest import Loaded, Running, data_uri, drawn, png, running
 
 INVOICE = Path(__file__).parents[2] / "examples" / "invoice.png"
@@ -23,7 +23,9 @@ QUESTION = "What is the amount due?"
 # Where "$87.84" is on the invoice, and a place without print: left, top, right and bottom as shares of its sides.
 VALUE = (0.826, 0.814, 0.957, 0.844)
 BLANK = (0.10, 0.60, 0.40, 0.90)
-SECONDS = 90_000
+MILLISECONDS = 90_000
+
+IN_BROWSER = pytest.mark.skipif(find_browser() is None, reason="no Chromium")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def browser() -> Iterator[Browser]:
     # Of this module only: while it runs, asyncio cannot start another loop in this thread.
     with (
         sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"]) as found,
+        playwright.chromium.launch(executable_path=find_browser(), args=["--no-sandbox"]) as found,
     ):
         yield found
 
@@ -41,7 +43,7 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     found = browser.new_context(
         viewport={"width": 1280, "height": 800}, permissions=["clipboard-read", "clipboard-write"]
     )
-    found.set_default_timeout(SECONDS)
+    found.set_default_timeout(MILLISECONDS)
     yield found
     found.close()
 
@@ -88,7 +90,7 @@ def ask(page: Page, question: str) -> Locator:
     page.locator("#question").fill(question)
     page.locator("#question").press("Enter")
     turn = page.locator("#turns > li").nth(count)
-    expect(turn.locator(".facts").last).to_contain_text(" ms", timeout=SECONDS)
+    expect(turn.locator(".facts").last).to_contain_text(" ms", timeout=MILLISECONDS)
     return turn.locator(".run")
 
 
@@ -114,6 +116,7 @@ def assert_accessible(page: Page) -> None:
     assert not [(rule["id"], rule["nodes"][0]["html"]) for rule in found if rule["impact"] in ("serious", "critical")]
 
 
+@IN_BROWSER
 @pytest.mark.slow
 def test_ask_and_see_where_the_model_looked(
     nano_server: Running, new_page: Callable[[str], Page], tmp_path: Path
@@ -157,7 +160,7 @@ def test_ask_and_see_where_the_model_looked(
     view(page, 75)
     page.get_by_role("button", name="Compare").click()
     cards = page.locator(".run")
-    expect(cards.locator(".facts", has_text=" ms")).to_have_count(5, timeout=SECONDS)
+    expect(cards.locator(".facts", has_text=" ms")).to_have_count(5, timeout=MILLISECONDS)
     for title, tokens in (("Budget 16", "16"), ("Budget 64", "64"), ("Budget 256", "256"), ("All tokens", "384")):
         expect(cards.filter(has_text=title)).to_contain_text(f"{tokens} of 384 local")
     assert nano_server.counted("encoded_images") == before
@@ -200,6 +203,7 @@ def test_ask_and_see_where_the_model_looked(
     page.screenshot(path=tmp_path / "phone.png")
 
 
+@IN_BROWSER
 @pytest.mark.slow
 def test_documents_wrong_files_and_history(tiny_server: Running, new_page: Callable[[str], Page]) -> None:
     page = new_page(tiny_server.url)
@@ -232,6 +236,7 @@ def test_documents_wrong_files_and_history(tiny_server: Running, new_page: Calla
     ask(page, "And now?")
 
 
+@IN_BROWSER
 @pytest.mark.slow
 def test_server_goes_and_comes_back(tiny: Loaded, new_page: Callable[[str], Page]) -> None:
     with running(tiny, max_tokens=24) as first:
@@ -242,13 +247,18 @@ def test_server_goes_and_comes_back(tiny: Loaded, new_page: Callable[[str], Page
     page.locator("#question").press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("The server does not answer.")
     expect(page.locator("#status-text")).to_have_text("The server does not answer. Trying again…")
-    with running(tiny, port=int(first.url.rsplit(":", 1)[1]), max_tokens=24):
-        expect(page.locator("#status-text")).to_have_text("nano is ready", timeout=SECONDS)
+    # It comes back with a key, which the page asks for.
+    with running(tiny, port=int(first.url.rsplit(":", 1)[1]), max_tokens=24, api_keys=["right"]):
+        page.get_by_label("API key").fill("right", timeout=MILLISECONDS)
+        page.get_by_role("button", name="Use it").click()
+        expect(page.locator("#status-text")).to_have_text("nano is ready", timeout=MILLISECONDS)
+        expect(page.get_by_role("alert")).to_contain_text("The server is back.")
         page.get_by_role("button", name="Try again").click()
-        expect(page.locator("#turns > li").nth(1).locator(".facts").last).to_contain_text(" ms", timeout=SECONDS)
+        expect(page.locator("#turns > li").nth(1).locator(".facts").last).to_contain_text(" ms", timeout=MILLISECONDS)
         page.close()
 
 
+@IN_BROWSER
 @pytest.mark.slow
 def test_two_tabs_do_not_mix(tiny_server: Running, new_page: Callable[[str], Page]) -> None:
     tabs = [new_page(tiny_server.url) for _ in range(2)]
@@ -262,7 +272,7 @@ def test_two_tabs_do_not_mix(tiny_server: Running, new_page: Callable[[str], Pag
         choose(tab, f"{word}.png", png(drawn(word)))
         tab.locator("#question").press("Enter")
     for tab, answer in zip(tabs, alone, strict=True):
-        expect(tab.locator(".facts").last).to_contain_text(" ms", timeout=SECONDS)
+        expect(tab.locator(".facts").last).to_contain_text(" ms", timeout=MILLISECONDS)
         expect(tab.locator(".answer")).to_have_text(answer, use_inner_text=True)
     tabs[0].get_by_role("button", name="History").click()
     expect(tabs[0].locator("#history-list li")).to_have_count(4)

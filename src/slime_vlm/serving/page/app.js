@@ -7,7 +7,7 @@ import { asJson, asMarkdown, asPng, copy, save } from "./exports.js";
 import { dataUri, picture, thumbnail } from "./files.js";
 import { addKeys } from "./keys.js";
 import * as store from "./store.js";
-import { drawRun, drawTurns, plain } from "./turns.js";
+import { drawRun, drawTurns, markRun, plain } from "./turns.js";
 import { Viewer } from "./viewer.js";
 
 const $ = (id) => document.getElementById(id);
@@ -18,8 +18,11 @@ let current = null;
 let image = null;
 let uri = "";
 let running = null;
-// A file that opens while another one is chosen must not replace it.
+// The answer whose map is on the image.
+let shown = null;
+// A file that opens while another one is chosen must not replace it, and a question waits for it.
 let openings = 0;
+let opened = Promise.resolve();
 // What "Try again" does, while the page shows it.
 let retry = null;
 
@@ -28,8 +31,13 @@ const connection = new Connection(() => retry && problem("The server is back.", 
 
 // --- Images
 
-/** Take a file and begin a conversation about it. */
-export async function openFile(blob, name, page = null, kept = null) {
+/** Take a file and begin a conversation about it, or go on with one that was kept. */
+function openFile(...file) {
+  opened = open(...file);
+  return opened;
+}
+
+async function open(blob, name, page = null, kept = null) {
   const opening = ++openings;
   stop();
   problem(null);
@@ -39,6 +47,7 @@ export async function openFile(blob, name, page = null, kept = null) {
     const found = await picture(blob, encoded, page);
     if (!found.image) throw new Error("This browser cannot show the image.");
     if (opening !== openings) return;
+    if (image) URL.revokeObjectURL(image.src);
     [image, uri] = [found.image, encoded];
     const pages = found.pages;
     current = kept ?? { id: crypto.randomUUID?.() ?? String(Math.random()), time: Date.now(), name, page, pages, blob, turns: [] };
@@ -118,7 +127,7 @@ async function askAgain(turn, budget) {
   } finally {
     if (running === stopping) running = null;
     if (conversation === current) {
-      drawRun(turn, run);
+      drawRun(run);
       draw({ turns: false });
     }
   }
@@ -141,7 +150,8 @@ function take(chunk, run, start, turn) {
     run.text += text;
   }
   run.cut = chunk.choices[0]?.finish_reason === "length";
-  drawRun(turn, run);
+  drawRun(run);
+  if (turn === current?.turns.at(-1)) $("turns").scrollTop = $("turns").scrollHeight;
 }
 
 /** Return the messages of a conversation up to the question of a turn. The image goes before the first one. */
@@ -165,7 +175,7 @@ async function compare() {
   }
 }
 
-export function stop() {
+function stop() {
   running?.abort();
 }
 
@@ -177,7 +187,10 @@ function chosenBudget() {
 
 function draw({ turns = true } = {}) {
   const asked = Boolean(current?.turns.some((turn) => turn.chosen?.text));
-  if (turns) drawTurns($("turns"), current?.turns ?? [], choose);
+  if (turns) {
+    drawTurns($("turns"), current?.turns ?? [], choose);
+    markRun(current?.turns ?? [], shown);
+  }
   $("turns").hidden = !current?.turns.length;
   $("hint").hidden = !$("turns").hidden;
   $("budget-row").hidden = !current;
@@ -188,12 +201,13 @@ function draw({ turns = true } = {}) {
 
 function choose(turn, run) {
   turn.chosen = run;
-  for (const other of turn.runs) drawRun(turn, other);
   look(run);
   keep(current);
 }
 
 function look(run) {
+  shown = run;
+  markRun(current.turns, shown);
   viewer.explain(run.explained ?? null);
   $("summary").textContent = viewer.heat?.summary() ?? "";
 }
@@ -263,9 +277,10 @@ addEventListener("drop", (event) => {
   else problem("What was dropped is no file. Save the image first, or copy and paste it.");
 });
 
-$("ask").addEventListener("submit", (event) => {
+$("ask").addEventListener("submit", async (event) => {
   event.preventDefault();
   if (running) return stop();
+  await opened;
   const question = $("question").value.trim();
   if (!current) return problem("Choose an image first, or take the example.");
   if (!question) return problem("Write a question first.");

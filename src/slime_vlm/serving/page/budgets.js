@@ -21,7 +21,7 @@ export function cardName(budget) {
 export function tokensOf(run) {
   if (!run.explained) return "";
   const local = `${run.explained.tokens.kept} of ${run.explained.tokens.local} local`;
-  return run.promptTokens ? `${local}, ${run.promptTokens} tokens in all` : local;
+  return run.promptTokens ? `${local}, ${run.promptTokens} in all` : local;
 }
 
 /** Describe the time of an answer, and how much of it went into the image. That is spent once per image. */
@@ -29,7 +29,7 @@ export function timeOf(run) {
   if (!run.milliseconds) return "";
   const image = Math.round(((run.seconds?.load ?? 0) + (run.seconds?.encode ?? 0)) * 1000);
   const words = `${run.milliseconds.toLocaleString("en")} ms`;
-  return run.seconds?.encode ? `${words}, ${image.toLocaleString("en")} for the image` : words;
+  return run.seconds?.encode ? `${words} (image ${image.toLocaleString("en")})` : words;
 }
 
 /** Describe tokens and time of an answer. */

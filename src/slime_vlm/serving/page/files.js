@@ -28,6 +28,7 @@ async function decoded(url) {
     await image.decode();
     return image;
   } catch {
+    URL.revokeObjectURL(url);
     return null;
   }
 }

@@ -32,12 +32,12 @@ function runElement(turn, run, onChoose) {
   }
   button.addEventListener("click", () => onChoose(turn, run));
   run.element = button;
-  drawRun(turn, run);
+  drawRun(run);
   return button;
 }
 
 /** Bring the card of an answer up to date. */
-export function drawRun(turn, run) {
+export function drawRun(run) {
   const [budget, answer, tokens, time] = run.element.children;
   budget.textContent = cardName(run.budget);
   answer.textContent = run.problem ?? (run.text || (run.done ? "(an empty answer)" : ""));
@@ -45,7 +45,11 @@ export function drawRun(turn, run) {
   tokens.textContent = tokensOf(run);
   time.textContent = timeOf(run) + (run.cut ? ", cut at the length limit" : "");
   run.element.classList.toggle("failed", Boolean(run.problem));
-  run.element.setAttribute("aria-pressed", String(turn.chosen === run));
+}
+
+/** Mark the answer whose map is on the image. */
+export function markRun(turns, shown) {
+  for (const run of turns.flatMap((turn) => turn.runs)) run.element.setAttribute("aria-pressed", String(run === shown));
 }
 
 /** Return the turns without what only this page needs. */

@@ -214,7 +214,7 @@ def test_documents_wrong_files_and_history(tiny_server: Running, new_page: Calla
     pictures = page.locator("#page-list img")
     expect(pictures).to_have_count(3)
     for index in range(3):
-        expect(pictures.nth(index)).to_have_attribute("src", re.compile("^data:image/jpeg"))
+        expect(pictures.nth(index)).to_have_attribute("src", re.compile("^blob:"))
     assert_accessible(page)
     page.get_by_role("button", name="Page 2").click()
     expect(page.locator("#pages")).to_have_text("Page 2 of 3")
@@ -294,14 +294,25 @@ def test_previews(tiny: Loaded, tiny_server: Running) -> None:
     file = io.BytesIO()
     drawn("one", 400, 300).save(file, "TIFF", save_all=True, append_images=[drawn("two", 200, 300)])
     asked = {"url": data_uri(file.getvalue(), "image/tiff"), "page": 2, "long_side": 150}
-    found = tiny_server.client.post("/page/preview", json=asked).json()
-    assert found["pages"] == 2
-    assert found["url"].startswith("data:image/jpeg;base64,")
+    found, _, files = tiny_server.client.post("/page/preview", json=asked).content.partition(b"\n")
+    assert json.loads(found) == {
+        "pages": 2,
+        "tile_side": 1024,
+        "levels": [{"size": [100, 150], "tiles": [len(files)]}],
+    }
+    assert Image.open(io.BytesIO(files)).size == (150, 100)
+
+    # 2600 x 1100 pixels make 3 x 2 tiles, then 2 x 1, then one.
+    wide = {"url": data_uri(png(Image.new("RGB", (2600, 1100)))), "long_side": 9000}
+    head, _, _ = tiny_server.client.post("/page/preview", json=wide).content.partition(b"\n")
+    levels = json.loads(head)["levels"]
+    assert [level["size"] for level in levels] == [[275, 650], [550, 1300], [1100, 2600]]
+    assert [len(level["tiles"]) for level in levels] == [1, 2, 6]
     for fields, word in (
         ({**asked, "page": 3}, "there is no #3"),
         ({**asked, "url": "/etc/passwd"}, "no data URI"),
         ({**asked, "url": data_uri(b"text")}, "not an image"),
-        ({**asked, "long_side": 10**6}, "less than or equal to 4096"),
+        ({**asked, "long_side": 10**6}, "less than or equal to 65536"),
         ([], "object"),
     ):
         response = tiny_server.client.post("/page/preview", json=fields)

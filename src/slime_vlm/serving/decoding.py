@@ -110,17 +110,16 @@ class DecoderPool:
         views = np.frombuffer(pixels, np.uint8).reshape(found["shape"])
         return Views((int(height), int(width)), views, float(found["seconds"]))
 
-    async def preview(self, content: bytes, options: PreviewOptions) -> tuple[int, bytes]:
+    async def preview(self, content: bytes, options: PreviewOptions) -> tuple[dict[str, Any], bytes]:
         """Draw an image for people.
 
         Returns:
-            The number of its pages, and a JPEG file.
+            See `decoding_worker.preview`.
 
         Raises:
             MediaError: See `decode`.
         """
-        found, file = await self._call(content, options.to_json())
-        return int(found["pages"]), file
+        return await self._call(content, options.to_json())
 
     async def _call(self, content: bytes, options: bytes) -> tuple[dict[str, Any], bytes]:
         # Cancelled here when nobody waits for the image any more; once it is sent, it is finished.

@@ -15,11 +15,15 @@ from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 
 import numpy as np
+from PIL import Image
 
 from slime_vlm.errors import MediaError, one_line
 from slime_vlm.media import DPI, Window, count_pages, open_image_bytes
 from slime_vlm.model.tiling import choose_grid
 from slime_vlm.processing.view_cutting import cut_views
+
+# Of previews, in pixels.
+_TILE_SIDE = 1024
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def run_worker(connection: Connection, folder: str, memory_mb: int) -> None:
     """Decode images until the connection ends.
 
     Args:
-        connection: Gives options and a file, and takes a header, and the views (uint8) or a JPEG file.
+        connection: Gives options and a file, and takes a header, and the views (uint8) or JPEG files.
         folder: For files, which some readers need. The server removes it after this process.
         memory_mb: Limit on the memory of this process.
     """
@@ -109,10 +113,11 @@ def decode(content: bytes, options: DecodeOptions) -> tuple[tuple[int, int], np.
 
 
 def preview(content: bytes, options: PreviewOptions) -> tuple[dict[str, object], bytes]:
-    """Draw an image or page for people.
+    """Draw an image or page for people, as tiles of several resolutions, so that a browser decodes what is in sight.
 
     Returns:
-        The number of pages as `pages`, and a JPEG file.
+        A header with `pages`, `tile_side` in pixels, and `levels` from small to large; each has its `size` (height,
+        width) and the lengths of its JPEG files in `tiles`, row by row. Then these files, one after the other.
 
     Raises:
         MediaError: See `media.open_image_bytes`.
@@ -121,6 +126,24 @@ def preview(content: bytes, options: PreviewOptions) -> tuple[dict[str, object],
     dpi = max(20.0, min(DPI, DPI * options.long_side / 2000))
     image = open_image_bytes(content, "image", options.max_pixels, page=options.page, dpi=dpi)
     image.thumbnail((options.long_side, options.long_side), reducing_gap=3.0)
+    levels: list[dict[str, object]] = []
+    files: list[bytes] = []
+    while True:
+        tiles = [
+            _jpeg(image.crop((left, top, min(left + _TILE_SIDE, image.width), min(top + _TILE_SIDE, image.height))))
+            for top in range(0, image.height, _TILE_SIDE)
+            for left in range(0, image.width, _TILE_SIDE)
+        ]
+        levels.insert(0, {"size": (image.height, image.width), "tiles": [len(tile) for tile in tiles]})
+        files[:0] = tiles
+        if max(image.size) <= _TILE_SIDE:
+            break
+        image = image.reduce(2)
+    header = {"pages": count_pages(content, "image"), "tile_side": _TILE_SIDE, "levels": levels}
+    return header, b"".join(files)
+
+
+def _jpeg(image: Image.Image) -> bytes:
     file = io.BytesIO()
     image.save(file, "JPEG", quality=88)
-    return {"pages": count_pages(content, "image")}, file.getvalue()
+    return file.getvalue()

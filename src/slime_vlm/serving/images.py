@@ -102,7 +102,7 @@ class ImageLoader:
             raise _refusal(error, param) from None
         return found
 
-    async def preview(self, url: str, page: int | None, long_side: int) -> tuple[int, bytes]:
+    async def preview(self, url: str, page: int | None, long_side: int) -> tuple[dict[str, Any], bytes]:
         """Draw an image for people.
 
         Args:
@@ -111,7 +111,7 @@ class ImageLoader:
             long_side: The largest side in pixels.
 
         Returns:
-            The number of pages, and a JPEG file.
+            See `decoding_worker.preview`.
 
         Raises:
             ApiError: The image cannot be loaded.

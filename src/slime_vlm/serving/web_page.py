@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +54,7 @@ class _PreviewRequest(BaseModel):
 
     url: str
     page: int | None = Field(default=None, ge=1, le=999_999_999)
-    long_side: int = Field(ge=16, le=4096)
+    long_side: int = Field(ge=16, le=65_536)
 
 
 def add_web_page(app: FastAPI, server: Server) -> None:
@@ -71,21 +71,21 @@ def add_web_page(app: FastAPI, server: Server) -> None:
         return FileResponse(_FOLDER / "index.html", headers=_HEADERS)
 
     @app.post("/page/preview", dependencies=[Depends(server.check_key)], include_in_schema=False)
-    async def preview(request: Request) -> dict[str, Any]:
-        """Draw an image or a page of a document as a JPEG file."""
+    async def preview(request: Request) -> Response:
+        """Draw an image or a page of a document. A line of JSON tells about the JPEG files that follow it."""
         server.check_room()
         server.in_flight += 1
         try:
             async with asyncio.timeout(server.settings.timeout):
                 body = await server.read_body(request)
                 asked = await asyncio.to_thread(_PreviewRequest.model_validate_json, body)
-                pages, file = await server.images.preview(asked.url, asked.page, asked.long_side)
+                header, files = await server.images.preview(asked.url, asked.page, asked.long_side)
         except ValidationError as error:
             raise ApiError(400, str(error.errors()[0]["msg"])) from None
         except TimeoutError:
             raise ApiError(504, f"the preview took longer than {server.settings.timeout:g} seconds") from None
         finally:
             server.in_flight -= 1
-        return {"pages": pages, "url": f"data:image/jpeg;base64,{base64.b64encode(file).decode()}"}
+        return Response(json.dumps(header).encode() + b"\n" + files, media_type="application/octet-stream")
 
     app.mount("/page", _Files(directory=_FOLDER), name="page")

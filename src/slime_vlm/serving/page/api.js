@@ -89,8 +89,18 @@ export async function* ask(messages, slime, signal) {
 }
 
 /** Let the server draw an image that browsers do not read, such as a page of a PDF.
- * @returns `{ url, pages }` */
+ * @returns `{ pages, tile_side, levels }`, the levels from small to large with their `size` and the addresses of their
+ *   `tiles`, row by row. */
 export async function preview(url, page, longSide) {
   const body = JSON.stringify({ url, page, long_side: longSide });
-  return (await send("page/preview", { method: "POST", body })).json();
+  const bytes = new Uint8Array(await (await send("page/preview", { method: "POST", body })).arrayBuffer());
+  let start = bytes.indexOf(10);
+  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(0, start++)));
+  for (const level of header.levels) {
+    level.tiles = level.tiles.map((length) => {
+      const file = new Blob([bytes.subarray(start, (start += length))], { type: "image/jpeg" });
+      return URL.createObjectURL(file);
+    });
+  }
+  return header;
 }

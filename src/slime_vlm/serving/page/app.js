@@ -16,6 +16,7 @@ const DEFAULT_QUESTION = "What is the amount due?";
 // The conversation on the page, its image as an element and as a data URI, and what can stop the answer under way.
 let current = null;
 let image = null;
+let release = () => {};
 let uri = "";
 let running = null;
 // The answer whose map is on the image.
@@ -45,15 +46,14 @@ async function open(blob, name, page = null, kept = null) {
   try {
     const encoded = await dataUri(blob);
     const found = await picture(blob, encoded, page);
-    if (!found.image) throw new Error("This browser cannot show the image.");
-    if (opening !== openings) return;
-    if (image) URL.revokeObjectURL(image.src);
-    [image, uri] = [found.image, encoded];
+    if (opening !== openings) return found.release();
+    release();
+    [image, release, uri] = [found.image, found.release, encoded];
     const pages = found.pages;
     current = kept ?? { id: crypto.randomUUID?.() ?? String(Math.random()), time: Date.now(), name, page, pages, blob, turns: [] };
     $("viewer").hidden = $("tools").hidden = false;
     $("empty").hidden = true;
-    await viewer.open(image.src);
+    await viewer.open(found.source);
     $("page-tools").hidden = pages < 2;
     $("pages").textContent = `Page ${current.page ?? 1} of ${pages}`;
     document.title = `${name} · SliME`;

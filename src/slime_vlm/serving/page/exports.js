@@ -27,9 +27,9 @@ export function asJson(conversation, model) {
 
 /** Draw image, heat map, question and answer. */
 export function asPng(image, run, question, strength) {
-  const scale = Math.min(1, LONGEST / Math.max(image.naturalWidth, image.naturalHeight));
-  const width = Math.round(image.naturalWidth * scale);
-  const height = Math.round(image.naturalHeight * scale);
+  const scale = Math.min(1, LONGEST / Math.max(image.width, image.height));
+  const width = Math.round(image.width * scale);
+  const height = Math.round(image.height * scale);
   const size = Math.max(14, Math.round(width / 45));
   const canvas = document.createElement("canvas");
   const context = canvas.getContext("2d");

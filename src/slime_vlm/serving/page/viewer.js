@@ -14,15 +14,15 @@ export class Viewer {
   }
 
   /** Show an image.
-   * @param url Its address.
+   * @param source What OpenSeadragon opens.
    * @returns A promise that fails when the browser cannot decode it. */
-  open(url) {
+  open(source) {
     this.explain(null);
     this.start();
     return new Promise((resolve, reject) => {
       this.viewer.addOnceHandler("open", () => resolve());
       this.viewer.addOnceHandler("open-failed", () => reject(new Error("This browser cannot show the image.")));
-      this.viewer.open({ type: "image", url });
+      this.viewer.open({ tileSource: source });
     });
   }
 

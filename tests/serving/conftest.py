@@ -58,10 +58,10 @@ class Running:
 
 
 @contextmanager
-def running(loaded: Loaded, **settings: Any) -> Iterator[Running]:
+def running(loaded: Loaded, port: int = 0, **settings: Any) -> Iterator[Running]:
     """Serve a model while the block runs."""
     app = create_app(*loaded, Settings(**{"decoders": 1, **settings}))
-    listener = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="on"))
+    listener = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", lifespan="on"))
     thread = threading.Thread(target=lambda: asyncio.run(listener.serve()), daemon=True)
     thread.start()
     deadline = time.monotonic() + 60
@@ -69,9 +69,9 @@ def running(loaded: Loaded, **settings: Any) -> Iterator[Running]:
         assert thread.is_alive(), "the server did not start"
         assert time.monotonic() < deadline, "the server did not start"
         time.sleep(0.01)
-    port = listener.servers[0].sockets[0].getsockname()[1]
+    bound = listener.servers[0].sockets[0].getsockname()[1]
     try:
-        url = f"http://127.0.0.1:{port}"
+        url = f"http://127.0.0.1:{bound}"
         with httpx.Client(base_url=url, timeout=120, limits=httpx.Limits(max_connections=200)) as client:
             yield Running(app, url, client)
     finally:

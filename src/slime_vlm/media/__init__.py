@@ -7,6 +7,7 @@ from slime_vlm.media.download import MAX_DOWNLOAD, is_address
 from slime_vlm.media.opening import (
     OpenedInput,
     check_spec,
+    count_pages,
     is_video,
     open_clip,
     open_image,
@@ -28,6 +29,7 @@ __all__ = [
     "TiledImage",
     "Window",
     "check_spec",
+    "count_pages",
     "is_address",
     "is_video",
     "open_clip",

@@ -10,14 +10,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse, StreamingResponse
-from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -34,13 +32,13 @@ from slime_vlm.serving.metrics import Metrics
 from slime_vlm.serving.protocol import ApiError, ChatRequest, ImagePart, ImageUrl, parse_request
 from slime_vlm.serving.scheduler import Scheduler
 from slime_vlm.serving.settings import Settings
+from slime_vlm.serving.web_page import add_web_page
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
     from slime_vlm.processing.processing_slime import SlimeProcessor
 
 _LOG = logging.getLogger("slime_vlm.serving")
-_PAGE = Path(__file__).parent / "page"
 _T = TypeVar("_T")
 
 
@@ -75,6 +73,18 @@ class Server:
         # Every key is compared, so that the time tells nothing about them.
         if self.keys and not any([hmac.compare_digest(given, key) for key in self.keys]):
             raise ApiError(401, "the API key is missing or wrong", code="invalid_api_key")
+
+    def check_room(self) -> None:
+        """Refuse a request when there are too many.
+
+        Raises:
+            ApiError: The server has as many as it takes.
+        """
+        limit = self.settings.slots + self.settings.max_queue
+        if self.in_flight >= limit:
+            raise ApiError(
+                503, f"the server has {limit} requests already; try again later", code="overloaded", retry_after=1
+            )
 
     async def read_body(self, request: Request) -> bytes:
         """Read the body of a request.
@@ -150,11 +160,7 @@ class Server:
         Raises:
             ApiError: It cannot be answered.
         """
-        limit = self.settings.slots + self.settings.max_queue
-        if self.in_flight >= limit:
-            raise ApiError(
-                503, f"the server has {limit} requests already; try again later", code="overloaded", retry_after=1
-            )
+        self.check_room()
         self.in_flight += 1
         deadline = time.monotonic() + self.settings.timeout
         job: Job | None = None
@@ -302,8 +308,7 @@ def create_app(
     def server_model() -> dict[str, Any]:
         return {"id": settings.model, "object": "model", "created": server.created, "owned_by": "slime-vlm"}
 
-    if _PAGE.is_dir():
-        app.mount("/", StaticFiles(directory=_PAGE, html=True), name="page")
+    add_web_page(app, server)
     return app
 
 

@@ -10,11 +10,12 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from slime_vlm.errors import MediaError
-from slime_vlm.serving.decoding_worker import DecodeOptions, run_worker
+from slime_vlm.serving.decoding_worker import DecodeOptions, PreviewOptions, run_worker
 from slime_vlm.serving.jobs import Views
 from slime_vlm.serving.metrics import Metrics
 
@@ -104,10 +105,27 @@ class DecoderPool:
         Raises:
             MediaError: The image cannot be read, takes too long, or has killed the process.
         """
+        found, pixels = await self._call(content, options.to_json())
+        height, width = found["size"]
+        views = np.frombuffer(pixels, np.uint8).reshape(found["shape"])
+        return Views((int(height), int(width)), views, float(found["seconds"]))
+
+    async def preview(self, content: bytes, options: PreviewOptions) -> tuple[dict[str, Any], bytes]:
+        """Draw an image for people.
+
+        Returns:
+            See `decoding_worker.preview`.
+
+        Raises:
+            MediaError: See `decode`.
+        """
+        return await self._call(content, options.to_json())
+
+    async def _call(self, content: bytes, options: bytes) -> tuple[dict[str, Any], bytes]:
         # Cancelled here when nobody waits for the image any more; once it is sent, it is finished.
         worker = await self._idle.get()
         loop = asyncio.get_running_loop()
-        call = loop.run_in_executor(self._threads, worker.call, options.to_json(), content, self._timeout)
+        call = loop.run_in_executor(self._threads, worker.call, options, content, self._timeout)
         call.add_done_callback(lambda done: asyncio.ensure_future(self._release(worker, done)))
         try:
             header, pixels = await asyncio.shield(call)
@@ -115,12 +133,10 @@ class DecoderPool:
             raise MediaError(f"image: it took longer than {self._timeout:g} seconds to decode") from None
         except OSError:
             raise MediaError("image: the process that decodes it has died, as damaged files may cause") from None
-        found = json.loads(header)
+        found: dict[str, Any] = json.loads(header)
         if "error" in found:
             raise MediaError(str(found["error"]))
-        height, width = found["size"]
-        views = np.frombuffer(pixels, np.uint8).reshape(found["shape"])
-        return Views((int(height), int(width)), views, float(found["seconds"]))
+        return found, pixels
 
     async def _release(self, worker: _Worker, call: asyncio.Future[tuple[bytes, bytes]]) -> None:
         if self._is_stopped:

@@ -5,6 +5,7 @@ Messages are plain bytes in both directions, so that a damaged process cannot ha
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -14,11 +15,15 @@ from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 
 import numpy as np
+from PIL import Image
 
 from slime_vlm.errors import MediaError, one_line
-from slime_vlm.media import Window, open_image_bytes
+from slime_vlm.media import DPI, Window, count_pages, open_image_bytes
 from slime_vlm.model.tiling import choose_grid
 from slime_vlm.processing.view_cutting import cut_views
+
+# Of previews, in pixels.
+_TILE_SIDE = 1024
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,24 @@ class DecodeOptions:
         return json.dumps(asdict(self)).encode()
 
 
+@dataclass(frozen=True)
+class PreviewOptions:
+    """How to draw an image for people. `long_side` is the largest side in pixels."""
+
+    long_side: int
+    max_pixels: int
+    page: int | None
+
+    def to_json(self) -> bytes:
+        """Return the options as bytes."""
+        return json.dumps(asdict(self)).encode()
+
+
 def run_worker(connection: Connection, folder: str, memory_mb: int) -> None:
     """Decode images until the connection ends.
 
     Args:
-        connection: Gives options and a file, and takes a header and the views, uint8.
+        connection: Gives options and a file, and takes a header, and the views (uint8) or JPEG files.
         folder: For files, which some readers need. The server removes it after this process.
         memory_mb: Limit on the memory of this process.
     """
@@ -61,9 +79,13 @@ def run_worker(connection: Connection, folder: str, memory_mb: int) -> None:
         start, pixels = time.perf_counter(), b""
         header: dict[str, object]
         try:
-            size, views = decode(content, DecodeOptions(**json.loads(options)))
-            header = {"size": size, "shape": views.shape, "seconds": time.perf_counter() - start}
-            pixels = views.tobytes()
+            fields = json.loads(options)
+            if "long_side" in fields:
+                header, pixels = preview(content, PreviewOptions(**fields))
+            else:
+                size, views = decode(content, DecodeOptions(**fields))
+                header = {"size": size, "shape": views.shape, "seconds": time.perf_counter() - start}
+                pixels = views.tobytes()
         except MediaError as error:
             header = {"error": str(error)}
         except MemoryError:
@@ -88,3 +110,40 @@ def decode(content: bytes, options: DecodeOptions) -> tuple[tuple[int, int], np.
     grid = choose_grid(image.height, image.width, options.view_size, options.max_tiles)
     views = cut_views(image, grid, options.resample, options.views, options.resize_backend)
     return (image.height, image.width), np.stack(list(views))
+
+
+def preview(content: bytes, options: PreviewOptions) -> tuple[dict[str, object], bytes]:
+    """Draw an image or page for people, as tiles of several resolutions, so that a browser decodes what is in sight.
+
+    Returns:
+        A header with `pages`, `tile_side` in pixels, and `levels` from small to large; each has its `size` (height,
+        width) and the lengths of its JPEG files in `tiles`, row by row. Then these files, one after the other.
+
+    Raises:
+        MediaError: See `media.open_image_bytes`.
+    """
+    # A small picture of a PDF page needs no full resolution. A4 has 2339 pixels at DPI, larger pages are scaled.
+    dpi = max(20.0, min(DPI, DPI * options.long_side / 2000))
+    image = open_image_bytes(content, "image", options.max_pixels, page=options.page, dpi=dpi)
+    image.thumbnail((options.long_side, options.long_side), reducing_gap=3.0)
+    levels: list[dict[str, object]] = []
+    files: list[bytes] = []
+    while True:
+        tiles = [
+            _jpeg(image.crop((left, top, min(left + _TILE_SIDE, image.width), min(top + _TILE_SIDE, image.height))))
+            for top in range(0, image.height, _TILE_SIDE)
+            for left in range(0, image.width, _TILE_SIDE)
+        ]
+        levels.insert(0, {"size": (image.height, image.width), "tiles": [len(tile) for tile in tiles]})
+        files[:0] = tiles
+        if max(image.size) <= _TILE_SIDE:
+            break
+        image = image.reduce(2)
+    header = {"pages": count_pages(content, "image"), "tile_side": _TILE_SIDE, "levels": levels}
+    return header, b"".join(files)
+
+
+def _jpeg(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=88)
+    return file.getvalue()

@@ -17,7 +17,7 @@ from slime_vlm.errors import MediaError
 from slime_vlm.media import is_address
 from slime_vlm.media.download import download
 from slime_vlm.serving.decoding import DecoderPool
-from slime_vlm.serving.decoding_worker import DecodeOptions
+from slime_vlm.serving.decoding_worker import DecodeOptions, PreviewOptions
 from slime_vlm.serving.encoder_cache import EncoderCache
 from slime_vlm.serving.jobs import JobImage, Views
 from slime_vlm.serving.metrics import Metrics
@@ -99,9 +99,28 @@ class ImageLoader:
             else:
                 found.views = await self._decode(key, content, options)
         except MediaError as error:
-            message = str(error).split("; raise it with --max")[0]
-            raise ApiError(400, message, param=param, code="invalid_image") from None
+            raise _refusal(error, param) from None
         return found
+
+    async def preview(self, url: str, page: int | None, long_side: int) -> tuple[dict[str, Any], bytes]:
+        """Draw an image for people.
+
+        Args:
+            url: A data URI.
+            page: Page or frame, counted from 1. None takes the first.
+            long_side: The largest side in pixels.
+
+        Returns:
+            See `decoding_worker.preview`.
+
+        Raises:
+            ApiError: The image cannot be loaded.
+        """
+        try:
+            content = await asyncio.to_thread(read_source, url, self._settings)
+            return await self._decoders.preview(content, PreviewOptions(long_side, self._settings.max_pixels, page))
+        except MediaError as error:
+            raise _refusal(error, "url") from None
 
     async def _decode(self, key: str, content: bytes, options: DecodeOptions) -> Views:
         """Decode a file once, however many requests with it arrive at the same time."""
@@ -118,6 +137,12 @@ class ImageLoader:
             if not found.num_waiting:
                 del self._under_way[key]
                 found.task.cancel()
+
+
+def _refusal(error: MediaError, param: str) -> ApiError:
+    # The advice names an option of other commands.
+    message = str(error).split("; raise it with --max")[0]
+    return ApiError(400, message, param=param, code="invalid_image")
 
 
 def read_source(url: str, settings: Settings) -> bytes:

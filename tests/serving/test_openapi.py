@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.serving.conftest import Running, asking, drawn
 
-
 CASES = int(os.environ.get("OPENAPI_CASES", "100"))
 """Requests to make up: few in the suite, `OPENAPI_CASES=1000` for all that the server has to bear."""
 

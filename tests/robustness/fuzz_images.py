@@ -8,11 +8,16 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+from PIL import Image
+
 from slime_vlm.errors import SlimeError
 from slime_vlm.media import MAX_MEMORY, open_input, worker_pool
 from slime_vlm.media.worker_pool import CPU_SECONDS
 from tests.robustness.mutating import mutated
 from tests.robustness.seeds import write_seeds
+
+# Formats that Pillow alone reads: what it cannot decode must not open, as a black page for example.
+_READ_BY_PILLOW = {".png", ".jpg", ".gif", ".webp", ".bmp", ".ppm"}
 
 # What the interpreter and its buffers may take beside the image.
 _SLACK = 60_000_000
@@ -27,8 +32,9 @@ def try_images(count: int, seed: int = 0) -> Counter[str]:
 
     Returns:
         Counts of "tried", "opened", "refused" (an error of this package), "codec crashed" (a refusal, too: the worker
-        ended by a signal), "foreign exception", "over memory" and "over time" (20 CPU-seconds, both processes). Any
-        foreign exception, its file and its seed are under a key of their own.
+        ended by a signal), "foreign exception", "opened though damaged" (Pillow cannot decode it), "over memory" and
+        "over time" (20 CPU-seconds, both processes). Any foreign exception, its file and its seed are under a key of
+        their own.
     """
     counts: Counter[str] = Counter(tried=0, opened=0, refused=0)
     with tempfile.TemporaryDirectory() as folder:
@@ -45,6 +51,9 @@ def try_images(count: int, seed: int = 0) -> Counter[str]:
             try:
                 open_input(spec)
                 counts["opened"] += 1
+                if spec == str(path) and path.suffix in _READ_BY_PILLOW and not _decodes(path):
+                    counts["opened though damaged"] += 1
+                    counts[f"opened though damaged: {path.name} {seed} {number}"] += 1
             except SlimeError as error:
                 counts["refused"] += 1
                 if "\n" in str(error):
@@ -56,6 +65,15 @@ def try_images(count: int, seed: int = 0) -> Counter[str]:
             counts["over memory"] += _peak() - before > MAX_MEMORY + _SLACK
             counts["over time"] += _cpu_seconds() - seconds > CPU_SECONDS + 2
     return counts
+
+
+def _decodes(path: Path) -> bool:
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except Exception:
+        return False
+    return True
 
 
 def _cpu_seconds() -> float:

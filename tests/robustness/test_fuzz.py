@@ -16,7 +16,7 @@ from tests.robustness.fuzz_records import try_records
 from tests.robustness.fuzz_resume import try_damages, try_kills
 from tests.robustness.hostile_files import HOSTILE_FILES
 
-LIMITS = ("foreign exception", "over memory", "over time")
+LIMITS = ("foreign exception", "opened though damaged", "over memory", "over time")
 
 
 def check(counts: Counter[str], tried: int) -> None:

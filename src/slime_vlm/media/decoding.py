@@ -93,6 +93,33 @@ def read_region(request: Request, index: int, box: tuple[int, int, int, int]) ->
         raise damaged(request.name, "image", error) from error
 
 
+class _Counted(MediaError):
+    def __init__(self, count: int) -> None:
+        super().__init__(f"{count} pages")
+        self.count = count
+
+
+class _CountingRequest(Request):
+    # Every reader asks which page to take before it decodes one, and this ends it there.
+    def index(self, count: int, what: str, default: int = 0) -> int:
+        raise _Counted(count)
+
+
+def read_page_count(request: Request) -> int:
+    """Count pages or frames without decoding one.
+
+    Raises:
+        MediaError: See `opening.open_image`.
+    """
+    # Pillow's files are asked for pages only by those who want one.
+    counting = _CountingRequest(request.path, request.name, page=1, untrusted=request.untrusted)
+    try:
+        read_image(counting)
+    except _Counted as found:
+        return found.count
+    return 1
+
+
 def needs_worker(request: Request) -> bool:
     """Tell whether an image must be decoded in the worker. The answer is False for files that cannot be read."""
     try:

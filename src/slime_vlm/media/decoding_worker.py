@@ -19,7 +19,7 @@ from PIL import Image
 
 from slime_vlm.errors import MediaError
 from slime_vlm.media.colours import boxes
-from slime_vlm.media.decoding import read_frames, read_image, read_layout, read_region
+from slime_vlm.media.decoding import read_frames, read_image, read_layout, read_page_count, read_region
 from slime_vlm.media.request import Request
 
 try:
@@ -43,6 +43,10 @@ def _clip(request: Request, num_frames: int) -> tuple[Any, _Images]:
     return clip.seconds, clip.frames
 
 
+def _count_pages(request: Request) -> tuple[Any, _Images]:
+    return read_page_count(request), []
+
+
 def _find_tiled(request: Request, least_pixels: int) -> tuple[Any, _Images]:
     return read_layout(request, least_pixels), []
 
@@ -55,6 +59,7 @@ def _region(request: Request, index: int, box: list[int]) -> tuple[Any, _Images]
 OPERATIONS: dict[str, Callable[..., tuple[Any, _Images]]] = {
     "image": _image,
     "clip": _clip,
+    "count_pages": _count_pages,
     "find_tiled": _find_tiled,
     "region": _region,
 }

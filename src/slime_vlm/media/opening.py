@@ -169,18 +169,6 @@ def open_image_bytes(
         return _read_image(Request(target, name, page, max_pixels, dpi, window, untrusted=True, max_memory=max_memory))
 
 
-class _Counted(MediaError):
-    def __init__(self, count: int) -> None:
-        super().__init__(f"{count} pages")
-        self.count = count
-
-
-class _CountingRequest(Request):
-    # Every reader asks which page to take before it decodes one, and this ends it there.
-    def index(self, count: int, what: str, default: int = 0) -> int:
-        raise _Counted(count)
-
-
 def count_pages(content: bytes, name: str) -> int:
     """Count the pages or frames of an image in memory, without decoding one.
 
@@ -194,12 +182,7 @@ def count_pages(content: bytes, name: str) -> int:
     with tempfile.TemporaryDirectory(prefix="slime-") as folder:
         target = Path(folder) / "image"
         target.write_bytes(content)
-        try:
-            # Pillow's files are asked for pages only by those who want one.
-            _read_image(_CountingRequest(target, name, page=1, untrusted=True))
-        except _Counted as found:
-            return found.count
-    return 1
+        return int(worker_pool.run("count_pages", Request(target, name, untrusted=True)).value)
 
 
 def check_spec(spec: str | Path, allow_url: bool = False) -> tuple[str, int | None]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from openai import OpenAI
 
+if len(sys.argv) < 3:
+    sys.exit("usage: python ask.py IMAGE QUESTION [ADDRESS], for example http://127.0.0.1:8000/v1")
 image, question, address = (*sys.argv[1:], "http://127.0.0.1:8000/v1")[:3]
 kind = mimetypes.guess_type(image)[0] or "application/octet-stream"
 uri = f"data:{kind};base64,{base64.b64encode(Path(image).read_bytes()).decode()}"

@@ -1,7 +1,7 @@
 """Teach a vision encoder and the local compressor to read pages, and measure how well they do on held-out ones.
 
-A throw-away head names the characters of every local token. The encoder is frozen at first, then its last blocks are
-trained, then all of it. What frozen parts give is computed once for several steps.
+The queries name the character at every place. The encoder is frozen at first, then its last blocks are trained, then
+all of it. What frozen parts give is computed once for several steps.
 What is measured and saved is a moving average of the weights, so that a run can be stopped at any time. Parts of SliME
 are saved under the names that they have in its checkpoints.
 
@@ -36,6 +36,7 @@ from slime_vlm.pages.scan_look import apply_look
 from slime_vlm.pages.writing_readable import page_source
 from slime_vlm.training.pages.character_cells import words_found
 from slime_vlm.training.pages.reading import (
+    SLOTS,
     LabelledTiles,
     PageReader,
     labelled_tiles,
@@ -93,17 +94,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--whole", type=float, default=0.2, help="share of the time, the last, in which all is trained")
     parser.add_argument("--blocks", type=int, default=4, help="last blocks of the encoder, trained in between")
     parser.add_argument("--average", type=float, default=0.997, help="decay of the moving average at every step")
-    parser.add_argument("--queries", type=int, default=144, help="queries of a tile")
-    parser.add_argument("--slots", type=int, default=5, help="characters that a token can name")
     parser.add_argument("--view", type=int, default=304, help="pixels along a side of a view")
-    parser.add_argument("--patch", type=int, default=8, help="pixels along a side of one of the encoder's features")
-    parser.add_argument("--margin", type=int, default=8, help="pixels that a view shows beyond its tile")
     parser.add_argument("--max-tiles", type=int, default=64)
     parser.add_argument("--tiles", type=int, default=8, help="tiles of a step")
     parser.add_argument("--tiles-of-page", type=int, default=12, help="tiles drawn from a page")
     parser.add_argument("--buffer", type=int, default=1024, help="maps of tiles kept to train on again while frozen")
     parser.add_argument("--reuse", type=int, default=4, help="times that a tile is trained on while frozen")
-    parser.add_argument("--rate", type=float, default=4e-3)
+    parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--encoder-rate", type=float, default=2e-4)
     parser.add_argument("--eval-pages", type=int, default=12)
     parser.add_argument("--heldout-looks", type=float, default=0.0, help="the same share of the held-out pages")
@@ -124,17 +121,8 @@ class Run:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         torch.manual_seed(options.seed)
-        # The projection of patches is new: of another size it is drawn again.
-        encoder = AutoModel.from_pretrained(
-            options.encoder, patch_size=options.patch, image_size=options.view, ignore_mismatched_sizes=True
-        )
-        self.reader = PageReader(
-            encoder,
-            num_queries=options.queries,
-            num_heads=max(1, encoder.config.hidden_size // 32),
-            slots=options.slots,
-            margin=options.margin / options.view,
-        )
+        encoder = AutoModel.from_pretrained(options.encoder, image_size=options.view)
+        self.reader = PageReader(encoder)
         # In the same order in every run: the optimizer's state is matched by it.
         self.stages = [*encoder.stem.parameters(), *encoder.stages.parameters()]
         known = set(self.stages)
@@ -151,8 +139,7 @@ class Run:
         )
         self.seconds, self.page, self.step = 0.0, 0, 0
         if options.start is not None:
-            weights = {name: value.float() for name, value in load_file(options.start).items()}
-            self.reader.load_state_dict(weights)
+            self.reader.load_state_dict({name: value.float() for name, value in load_file(options.start).items()})
         self.averaged = AveragedModel(self.reader)
         self.state = options.out / "state.pt"
         if self.state.exists():
@@ -161,13 +148,7 @@ class Run:
             self.averaged.load_state_dict(saved["averaged"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.seconds, self.page, self.step = saved["seconds"], saved["page"], saved["step"]
-        self.shape: dict[str, Any] = {
-            "view_size": options.view,
-            "max_tiles": options.max_tiles,
-            "side": math.isqrt(options.queries),
-            "slots": options.slots,
-            "margin": options.margin,
-        }
+        self.shape = {"view_size": options.view, "max_tiles": options.max_tiles}
 
     @property
     def progress(self) -> float:
@@ -193,13 +174,13 @@ class Run:
             parameter.requires_grad_(trained != "nothing")
         return trained
 
-    def learn(self, inputs: Tensor, ids: Tensor, weights: Tensor, trained: str) -> float:
+    def learn(self, inputs: Tensor, ids: Tensor, trained: str) -> float:
         """Take one step on pixels if all of the encoder is trained, on maps otherwise."""
         if trained == "all":
             logits = self.reader(self.reader.early_map(inputs))
         else:
             logits = self.reader(inputs.float(), self.options.blocks if trained == "blocks" else 0)
-        loss = reading_loss(logits, ids, weights)
+        loss = reading_loss(logits, ids)
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.reader.parameters(), 1.0)
@@ -285,11 +266,15 @@ class Measurement:
                 "right": round(counts["right"] / counts["cells"], 4),
                 "right_up_to_3": round(counts["short_right"] / max(1, counts["short"]), 4),
                 "exact": round(counts["exact"] / counts["cells"], 4),
+                "words": round(counts["whole"] / counts["words"], 4),
                 "cells": counts["cells"],
             }
         for name, (page, words) in self.scans.items():
-            found[name] = f"{sum(words_found(read_page(self.reader, page, whole=True), words))} of {len(words)}"
+            found[name] = f"{sum(words_found(self._raster(page), words))} of {len(words)}"
         return found
+
+    def _raster(self, page: LabelledTiles) -> np.ndarray:
+        return read_page(self.reader, page, whole=True).cells((page.cells.rows, page.cells.cols), SLOTS)
 
 
 def start(run: Run, pages: Pages) -> None:
@@ -297,8 +282,8 @@ def start(run: Run, pages: Pages) -> None:
     rng = np.random.default_rng(run.options.seed)
     drawn = [run.labelled(pages, seed).chosen(4, rng) for seed in range(FIRST_PAGES)]
     with torch.no_grad():
-        maps = torch.cat([run.reader.early_map(tiles) for tiles, _, _ in drawn])
-    start_from_tiles(run.reader, maps, torch.cat([ids for _, ids, _ in drawn]))
+        maps = torch.cat([run.reader.early_map(tiles) for tiles, _ in drawn])
+    start_from_tiles(run.reader, maps, torch.cat([ids for _, ids in drawn]))
 
 
 def train(run: Run, pages: Pages, measure: Measurement) -> None:
@@ -320,19 +305,19 @@ def train(run: Run, pages: Pages, measure: Measurement) -> None:
         if trained != before:
             maps.clear()
         before = trained
-        tiles, *labels = run.labelled(pages, run.page).chosen(options.tiles_of_page, rng)
+        tiles, ids = run.labelled(pages, run.page).chosen(options.tiles_of_page, rng)
         run.page += 1
         if trained != "all":
             blocks = options.blocks if trained == "blocks" else 0
             with torch.no_grad():
                 tiles = torch.cat([run.reader.early_map(part, blocks).half() for part in tiles.split(2)])
         kept = pixels if trained == "all" else maps
-        kept.extend(zip(tiles, *labels, strict=True))
+        kept.extend(zip(tiles, ids, strict=True))
         steps = len(tiles) * (1 if trained == "all" else options.reuse) / options.tiles
         for _ in range(max(1, round(steps))):
             drawn = rng.choice(len(kept), min(options.tiles, len(kept)), replace=False)
             batch = [torch.stack(part) for part in zip(*(kept[i] for i in drawn), strict=True)]
-            losses.append(run.learn(batch[0], batch[1], batch[2], trained))
+            losses.append(run.learn(batch[0], batch[1], trained))
         run.seconds += time.process_time() - started
         if run.seconds - measured > 60 * options.eval_minutes or run.progress >= 1:
             measured = run.seconds

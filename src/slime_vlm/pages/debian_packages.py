@@ -130,7 +130,8 @@ def _run(command: list[str], folder: Path) -> None:
 def _fetch(names: Sequence[str], cache: Path, suffixes: Sequence[str]) -> list[KeptFile]:
     # Beside the cache, so that moving the files is a rename.
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        work = Path(scratch)
+        # Commands run in it, and the cache may be given relative to where we are.
+        work = Path(scratch).resolve()
         # apt drops its rights to the user _apt, who must be able to write here.
         work.chmod(0o777)
         _run(["apt-get", "download", *names], work)

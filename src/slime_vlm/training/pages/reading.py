@@ -1,4 +1,4 @@
-"""Teach the local compressor's queries to read: a throw-away head names the characters of every token's cell.
+"""Teach the local compressor's queries to read: they name the character at every place of every cell.
 
 Reading is trained before the language model takes part: answers teach an encoder next to nothing in the same time.
 `scripts/train_reader.py` runs it, and measures it on held-out pages.
@@ -6,19 +6,20 @@ Reading is trained before the language model takes part: answers teach an encode
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from slime_vlm.model.local_compressor import LocalCompressor
-from slime_vlm.model.query_attention import QueryAttention
+from slime_vlm.model.character_naming import CharacterNames, NamedCharacters, name_characters
+from slime_vlm.model.line_queries import LINES, LineQueries
 from slime_vlm.model.recogniser_encoder import RecogniserEncoder
-from slime_vlm.model.tiling import choose_grid, image_to_tile_order, tile_to_image_order
+from slime_vlm.model.tiling import TileGrid, choose_grid
 from slime_vlm.processing.view_cutting import cut_views
 from slime_vlm.training.pages.character_cells import (
     NOTHING,
@@ -26,42 +27,38 @@ from slime_vlm.training.pages.character_cells import (
     CharacterCells,
     cells_right,
     character_cells,
+    character_ids,
     characters_of,
 )
 
 if TYPE_CHECKING:
     from slime_vlm.pages.readable import ReadablePage
 
+SLOTS = 8
+"""Characters of a cell at most."""
+
 
 class PageReader(nn.Module):
-    """The parts of SliME that read tiles, under the names that they have in `SlimeModel`, and the head.
+    """The parts of SliME that read tiles, under the names that they have in `SlimeModel`.
 
     Args:
         vision_tower: The encoder.
-        num_queries: Queries Q of a tile.
-        num_heads: Heads of the query attention.
-        slots: Characters that a token can name.
-        hidden: Width of the head's hidden layer.
-        margin: Share of a view's side that lies beyond its tile, at every edge.
+        cell: Side of a cell in pixels.
+        margin: Pixels that a view shows beyond its tile, at every edge.
+        hidden: Width of a place's vector.
     """
 
-    def __init__(
-        self,
-        vision_tower: RecogniserEncoder,
-        *,
-        num_queries: int,
-        num_heads: int,
-        slots: int,
-        hidden: int = 512,
-        margin: float = 0.0,
-    ) -> None:
+    def __init__(self, vision_tower: RecogniserEncoder, *, cell: int = 24, margin: int = 8, hidden: int = 256) -> None:
         super().__init__()
-        dim = vision_tower.config.hidden_size
-        self.num_queries, self.slots = num_queries, slots
+        down, right = vision_tower.config.map_stride
         self.vision_tower = vision_tower
-        self.local_compressor = LocalCompressor(num_queries=num_queries, dim=dim, num_heads=num_heads, margin=margin)
-        self.head = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, slots * NUM_CHARACTER_IDS))
-        start_reading(self.local_compressor.query_attention)
+        self.local_compressor = LineQueries(
+            dim=vision_tower.config.stage_widths[-1],
+            hidden=hidden,
+            cell=(cell // down, cell // right),
+            margin=(margin // down, margin // right),
+        )
+        self.character_names = CharacterNames(hidden=hidden, num_characters=NUM_CHARACTER_IDS)
 
     @property
     def _last_stage(self) -> nn.Sequential:
@@ -79,131 +76,111 @@ class PageReader(nn.Module):
         return last[: len(last) - blocks](features)
 
     def forward(self, early_map: Tensor, blocks: int = 0) -> Tensor:
-        """Return the logits [T, Q, slots, characters] of what `early_map` gives with as many blocks."""
+        """Return the logits [T, rows, places, LINES, characters] of what `early_map` gives with as many blocks."""
         last = self._last_stage
-        tokens = self.local_compressor(self.vision_tower.project(last[len(last) - blocks :](early_map)))
-        return self.head(tokens).unflatten(-1, (self.slots, NUM_CHARACTER_IDS))
-
-
-# (down, right) from a query's position, in units of the queries' grid: the ninths of its own cell, the nearer parts of
-# the cells to the left and to the right, and the middle once more.
-_NINTHS = [(y, x) for y in (-1 / 3, 0.0, 1 / 3) for x in (-1 / 3, 0.0, 1 / 3)]
-_LOOKS = [*_NINTHS, (0.0, -2 / 3), (0.0, 2 / 3), (0.0, 0.0)]
-
-
-def start_reading(attention: QueryAttention, sharpness: float = 35.0) -> None:
-    """Let every head of a query attention look at one part of the query's surroundings.
-
-    Deviation: the published code draws the projections. Here a head compares positions alone, shifted by its offset;
-    what the features hold takes part once it has been learnt.
-
-    Args:
-        attention: The layer, with twelve heads or any other number (they take the parts in turn).
-        sharpness: Scale of the logits. Larger looks at fewer features.
-    """
-    dim = attention.query.shape[1]
-    head_dim = dim // attention.num_heads
-    frequencies = 10000.0 ** (-torch.arange(head_dim // 4) / (dim // 4))
-    with torch.no_grad():
-        for projection in (attention.q_proj, attention.k_proj):
-            projection.bias.zero_()
-            projection.weight.normal_(std=0.005)
-            for head in range(attention.num_heads):
-                # The position code has the column first.
-                for axis, offset in enumerate(reversed(_LOOKS[head % len(_LOOKS)])):
-                    shift = offset if projection is attention.q_proj else 0.0
-                    for i, frequency in enumerate(frequencies.tolist()):
-                        row = head * head_dim + 4 * i + 2 * axis
-                        sine = 2 * axis * (dim // 4) + i
-                        cosine = sine + dim // 4
-                        turn = frequency * shift
-                        projection.weight[row, sine] = projection.weight[row + 1, cosine] = math.cos(turn)
-                        projection.weight[row, cosine] = math.sin(turn)
-                        projection.weight[row + 1, sine] = -math.sin(turn)
-            projection.weight.mul_(sharpness**0.5)
-        # Content starts small beside the positions, but not in the values: beside the biases it would be lost there.
-        attention.norm_query.weight.fill_(0.05)
-        attention.norm_input.weight.fill_(0.05)
-        attention.v_proj.weight.div_(0.05)
-        attention.v_proj.bias.zero_()
-        attention.out_proj.bias.zero_()
+        return self.character_names(self.local_compressor(last[len(last) - blocks :](early_map)))
 
 
 @torch.no_grad()
-def start_from_tiles(reader: PageReader, last_map: Tensor, ids: Tensor, blank_weight: float = 0.2) -> None:
-    """Fit what is new in a reader to some tiles: the projection to the maps' channels, the head to the characters.
+def start_from_tiles(reader: PageReader, last_map: Tensor, ids: Tensor) -> None:
+    """Fit what is new in a reader to some tiles: the channels' spreads, and how frequent every character is.
 
-    The projection takes every channel at the same spread about zero. The head begins with each slot's character
-    frequencies, which would otherwise be what the first hundred steps learn.
+    Frequencies would otherwise be what the first hundred steps learn.
 
     Args:
         reader: A reader that has not been trained.
         last_map: [T, C_i, h, w], see `PageReader.early_map`.
-        ids: [T, Q, A, slots], see `LabelledTiles`.
-        blank_weight: See `reading_loss`.
+        ids: [T, rows, places, LINES], see `LabelledTiles`.
     """
-    std, mean = torch.std_mean(last_map.float(), dim=(0, 2, 3))
-    projection, head = reader.vision_tower.projection, reader.head[-1]
-    assert projection.bias is not None
-    assert isinstance(head, nn.Linear)
-    projection.weight.mul_((std.mean() / (std + 0.01))[:, None, None])
-    projection.bias.copy_(-projection.weight.sum(dim=(2, 3)) @ mean)
-    labels = ids[:, :, 0]
-    cell_weight = torch.where((labels == NOTHING).all(dim=-1), blank_weight, 1.0)
-    counts = torch.ones(reader.slots, NUM_CHARACTER_IDS)
-    for slot in range(reader.slots):
-        counts[slot].index_add_(0, labels[..., slot].flatten(), cell_weight.flatten())
-    head.bias.copy_((counts / counts.sum(dim=-1, keepdim=True)).log().flatten())
+    reader.local_compressor.fit(last_map)
+    counts = torch.stack([ids[..., k].flatten().bincount(minlength=NUM_CHARACTER_IDS) for k in range(LINES)]) + 1.0
+    reader.character_names.bias.copy_((counts / counts.sum(dim=-1, keepdim=True)).log())
 
 
-def reading_loss(logits: Tensor, ids: Tensor, weights: Tensor, blank_weight: float = 0.2) -> Tensor:
-    """Negative log-probability of the labels, summed over their alternatives; the mean over cells.
+def reading_loss(logits: Tensor, ids: Tensor) -> Tensor:
+    """Negative log-probability of all labels, for each character that is shown.
 
     Args:
-        logits: [..., slots, characters].
-        ids: int64 [..., A, slots], see `CharacterCells.alternatives`.
-        weights: [..., A] probability of every alternative.
-        blank_weight: Weight of a cell that holds nothing.
+        logits: [..., characters].
+        ids: int64 [...].
     """
-    log_probs = logits.float().log_softmax(dim=-1)
-    named = log_probs.gather(-1, ids.transpose(-1, -2)).sum(dim=-2)
-    loss = -torch.logsumexp(named + weights.log(), dim=-1)
-    cell_weight = torch.where((ids == 0).all(dim=-1).all(dim=-1), blank_weight, 1.0)
-    return (loss * cell_weight).sum() / cell_weight.sum()
+    loss = F.cross_entropy(logits.flatten(0, -2).float(), ids.flatten(), reduction="sum")
+    return loss / (ids != NOTHING).sum().clamp(min=1)
+
+
+def place_labels(
+    characters: str, boxes: np.ndarray, page_size: tuple[int, int], grid: TileGrid, side: int, places: int
+) -> np.ndarray:
+    """Label the places of a page: a character belongs where its middle is.
+
+    Args:
+        characters: All characters of the page.
+        boxes: float32 [N, 4], x0, y0, x1, y1 of every character in page pixels.
+        page_size: (height, width) of the page in pixels.
+        grid: The page's tile grid (`choose_grid`).
+        side: Rows of cells of a tile.
+        places: Places of a tile from left to right.
+
+    Returns:
+        int64 [grid.rows * side, grid.cols * places, LINES]. Of the lines that a cell holds the upper one is the first;
+        of two characters at one place the right one is left out, and lines beyond the second are.
+    """
+    rows, cols = grid.rows * side, grid.cols * places
+    row_height, place_width = grid.tile_size / side, grid.tile_size / places
+    y = (boxes[:, 1] + boxes[:, 3]) / 2 * (grid.scaled_height / page_size[0]) + grid.top
+    x = (boxes[:, 0] + boxes[:, 2]) / 2 * (grid.scaled_width / page_size[1]) + grid.left
+    row, place = np.floor(y / row_height).astype(np.int64), np.floor(x / place_width).astype(np.int64)
+    inside = (row >= 0) & (row < rows) & (place >= 0) & (place < cols)
+    row, place, y, x, ids = (values[inside] for values in (row, place, y, x, character_ids(characters)))
+    cell = row * cols + place // (places // side)
+    # From top to bottom within a cell: a line ends where the next middle is a quarter of a row lower.
+    order = np.lexsort((y, cell))
+    begins = np.diff(y[order], prepend=-np.inf) > row_height / 4
+    begins[1:] &= cell[order][1:] == cell[order][:-1]
+    begins[0:1] = False
+    line = np.empty(len(order), np.int64)
+    counted = np.cumsum(begins)
+    first = np.searchsorted(cell[order], cell[order])
+    line[order] = counted - counted[first] if len(order) else counted
+    labels = np.zeros((rows, cols, LINES), np.int64)
+    for k in np.lexsort((-x,)):
+        if line[k] < LINES:
+            labels[row[k], place[k], line[k]] = ids[k]
+    return labels
 
 
 @dataclass
 class LabelledTiles:
-    """The tiles of a page, with what their cells show.
+    """The tiles of a page, with what their places show.
 
     Attributes:
         views: uint8 [T, P, P, 3].
-        ids: int64 [T, Q, A, slots].
-        weights: float32 [T, Q, A].
-        cells: The labels in the order of the page.
+        ids: int64 [T, rows, places, LINES].
+        cells: The characters of every cell in the order of the page.
         grid: (rows, columns) of tiles.
+        words: The words of the page.
     """
 
     views: Tensor
     ids: Tensor
-    weights: Tensor
     cells: CharacterCells
     grid: tuple[int, int]
+    words: list[str]
 
     def pixels(self, index: Tensor) -> Tensor:
         """Return some tiles as the encoder takes them: float32 [t, 3, P, P]."""
         return self.views[index].permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
-    def chosen(self, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw some tiles by how many of their cells show something: their pixels, ids and weights."""
-        shown = (self.ids[..., 0, 0] > 0).sum(dim=1).numpy() + 0.5
+    def chosen(self, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Draw some tiles by how many characters they show: their pixels and ids."""
+        shown = (self.ids > 0).flatten(1).sum(dim=1).numpy() + 0.5
         count = min(count, len(shown))
         index = torch.from_numpy(rng.choice(len(shown), count, replace=False, p=shown / shown.sum()))
-        return self.pixels(index), self.ids[index], self.weights[index]
+        return self.pixels(index), self.ids[index]
 
 
 def labelled_tiles(
-    page: ReadablePage, *, view_size: int, max_tiles: int, side: int, slots: int, margin: int = 0
+    page: ReadablePage, *, view_size: int, max_tiles: int, cell: int = 24, place: int = 4, margin: int = 8
 ) -> LabelledTiles:
     """Cut a page into tiles as the image processor does, and label them.
 
@@ -211,23 +188,25 @@ def labelled_tiles(
         page: The page.
         view_size: Side P of a view: a tile and its margins.
         max_tiles: Most tiles of a page.
-        side: Tokens along one side of a tile.
-        slots: Characters that a token can name.
+        cell: Side of a cell in pixels.
+        place: Width of a place in pixels.
         margin: Pixels that a view shows beyond its tile, at every edge.
     """
     height, width = page.image.shape[:2]
     grid = choose_grid(height, width, view_size, max_tiles, margin)
     views = np.stack(list(cut_views(Image.fromarray(page.image), grid, Image.Resampling.BICUBIC, "local")))
+    side, places = grid.tile_size // cell, grid.tile_size // place
     cells = character_cells(page.characters, page.boxes, (height, width), grid, side)
-    ids, weights = (
-        image_to_tile_order(torch.from_numpy(part).flatten(0, 1), grid.rows, grid.cols)
-        for part in cells.alternatives(slots)
-    )
-    return LabelledTiles(torch.from_numpy(views), ids, weights, cells, (grid.rows, grid.cols))
+    labels = place_labels(page.characters, page.boxes, (height, width), grid, side, places)
+    ids = labels.reshape(grid.rows, side, grid.cols, places, LINES).swapaxes(1, 2).reshape(-1, side, places, LINES)
+    words = [word for text in page.line_texts() for word in text.split()]
+    return LabelledTiles(torch.from_numpy(views), torch.from_numpy(ids), cells, (grid.rows, grid.cols), words)
 
 
 @torch.inference_mode()
-def read_page(reader: PageReader, page: LabelledTiles, *, whole: bool = False, tiles_per_chunk: int = 4) -> np.ndarray:
+def read_page(
+    reader: PageReader, page: LabelledTiles, *, whole: bool = False, tiles_per_chunk: int = 4
+) -> NamedCharacters:
     """Read a page.
 
     Args:
@@ -235,26 +214,29 @@ def read_page(reader: PageReader, page: LabelledTiles, *, whole: bool = False, t
         page: The page.
         whole: Whether to read all tiles. Otherwise those without labels are taken as blank.
         tiles_per_chunk: Tiles that are read at once.
-
-    Returns:
-        Ids [rows, cols, slots] in the order of the page.
     """
-    shown = ((page.ids[:, :, 0] > 0).flatten(1).any(dim=1) | whole).nonzero()[:, 0]
-    ids = torch.zeros(len(page.views), reader.num_queries, reader.slots, dtype=torch.long)
+    shown = ((page.ids > 0).flatten(1).any(dim=1) | whole).nonzero()[:, 0]
+    probs = torch.zeros(*page.ids.shape, NUM_CHARACTER_IDS)
     for index in shown.split(tiles_per_chunk):
-        ids[index] = reader(reader.early_map(page.pixels(index))).argmax(dim=-1)
-    rows, cols = page.cells.rows, page.cells.cols
-    return tile_to_image_order(ids, *page.grid).reshape(rows, cols, -1).numpy()
+        probs[index] = reader(reader.early_map(page.pixels(index))).softmax(dim=-1)
+    stitched = probs.unflatten(0, page.grid).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+    return name_characters(stitched)
+
+
+def words_of_raster(ids: np.ndarray) -> list[str]:
+    """Return the words that the cells of every row spell, an empty cell being a space: int64 [rows, columns, slots]."""
+    return [word for row in ids for word in "".join(characters_of(cell) or " " for cell in row.tolist()).split()]
 
 
 def reading_score(reader: PageReader, page: LabelledTiles) -> dict[str, int]:
     """Count cells that show something and those read right, as `cells_right` judges. Blank tiles are not read.
 
     Returns:
-        "cells", "right", the same for cells of at most three characters ("short", "short_right"), and "exact", cells
-        whose characters by their middles alone are named.
+        "cells", "right", the same for cells of at most three characters ("short", "short_right"), "exact", cells
+        whose characters by their middles alone are named; "words" between spaces, and those that are spelled ("whole").
     """
-    predicted = read_page(reader, page)
+    shape = (page.cells.rows, page.cells.cols)
+    predicted = read_page(reader, page).cells(shape, SLOTS)
     right, shows = cells_right(predicted, page.cells)
     strings = page.cells.strings()
     short = np.array([len(string) <= 3 for string in strings]).reshape(shows.shape) & shows
@@ -268,4 +250,6 @@ def reading_score(reader: PageReader, page: LabelledTiles) -> dict[str, int]:
         "short": int(short.sum()),
         "short_right": int((right & short).sum()),
         "exact": int((np.array(exact).reshape(shows.shape) & shows).sum()),
+        "words": len(page.words),
+        "whole": (Counter(page.words) & Counter(words_of_raster(predicted))).total(),
     }

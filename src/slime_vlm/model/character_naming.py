@@ -1,0 +1,154 @@
+"""Which characters the places of a page's cells show.
+
+Deviation: not in the paper. An option for small models that read pages, see `line_queries`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from slime_vlm.model.line_queries import LINES
+
+_SEEN = 0.02
+"""Least probability of a character at a place that is looked at."""
+
+_ENOUGH = 0.4
+"""Least sum of a character's probabilities at a place and those around it. It is below a half, since a character that
+is told apart from few others has some of its probability on them."""
+
+_GAP = 18
+"""Places between two characters of a line at most: three cells."""
+
+
+class CharacterNames(nn.Module):
+    """Logits of the characters of a place.
+
+    Args:
+        hidden: Width of a place's vector.
+        num_characters: Characters, nothing (id 0) and any other among them.
+    """
+
+    def __init__(self, *, hidden: int, num_characters: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(hidden, num_characters, bias=False)
+        self.bias = nn.Parameter(torch.zeros(LINES, num_characters))
+        nn.init.normal_(self.linear.weight, std=0.3 * hidden**-0.5)
+
+    def forward(self, places: Tensor) -> Tensor:
+        """Return logits [..., LINES, characters] for [..., LINES, hidden]."""
+        return self.linear(places) + self.bias
+
+
+@dataclass
+class NamedCharacters:
+    """Characters that were found on a page, from left to right.
+
+    Attributes:
+        ids: int64 [n].
+        rows: int64 [n] row of cells.
+        places: int64 [n] place in the row.
+        lines: int64 [n] line within its cell.
+        probs: float32 [n] sum of the probabilities that speak for it, at most 1.
+        num_places: Places of a row.
+    """
+
+    ids: np.ndarray
+    rows: np.ndarray
+    places: np.ndarray
+    lines: np.ndarray
+    probs: np.ndarray
+    num_places: int
+
+    def cells(self, shape: tuple[int, int], slots: int) -> np.ndarray:
+        """Return the characters of every cell, line by line, from left to right.
+
+        Args:
+            shape: (rows, columns) of the page's cells.
+            slots: Characters of a cell at most; more are cut off.
+
+        Returns:
+            int64 [rows, columns, slots], 0 for nothing.
+        """
+        raster = np.zeros((shape[0] * shape[1], slots), np.int64)
+        per_cell = self.num_places // shape[1]
+        cell = self.rows * shape[1] + self.places // per_cell
+        order = np.lexsort((self.places, self.lines, cell))
+        cell = cell[order]
+        slot = np.arange(len(cell)) - np.searchsorted(cell, cell)
+        fits = slot < slots
+        raster[cell[fits], slot[fits]] = self.ids[order][fits]
+        return raster.reshape(*shape, slots)
+
+
+def name_characters(probs: Tensor) -> NamedCharacters:
+    """Find the characters of a page from the probabilities of its places.
+
+    A character whose middle is near the edge of a place has some of its probability on either side, so what counts is
+    the sum around a place. What has been used for one character counts no more for another.
+
+    Args:
+        probs: float32 [rows, places, LINES, characters]; id 0 is nothing.
+    """
+    dense = probs.numpy()
+    seen = np.argwhere(dense[..., 1:] > _SEEN)
+    left: dict[tuple[int, int, int], float] = {}
+    lines: dict[tuple[int, int, int], int] = {}
+    for (row, place, line, index), value in zip(seen.tolist(), dense[..., 1:][tuple(seen.T)].tolist(), strict=True):
+        key = (row, place, index + 1)
+        lines.setdefault(key, line)
+        left[key] = left.get(key, 0.0) + value
+    found: list[tuple[int, int, int, int, float, float]] = []
+    for key in sorted(left, key=lambda k: -left[k]):
+        row, place, index = key
+        while left[key] > _SEEN:
+            around = [
+                (abs(down) + abs(right), near)
+                for down in (-1, 0, 1)
+                for right in (-1, 0, 1)
+                if left.get(near := (row + down, place + right, index), 0.0) > 0.0
+            ]
+            total = sum(left[near] for _, near in around)
+            if total < _ENOUGH:
+                break
+            wanted, height = 1.0, 0.0
+            for _, near in sorted(around):
+                used = min(wanted, left[near])
+                left[near] -= used
+                wanted -= used
+                height += used * near[0]
+            found.append((place, index, lines[key], row, height / (1.0 - wanted), min(1.0, total)))
+    found.sort()
+    return _in_rows(found, dense.shape[1])
+
+
+def _in_rows(found: list[tuple[int, int, int, int, float, float]], num_places: int) -> NamedCharacters:
+    """Give the characters of a line that runs near the edge of two rows of cells the same row, as far as it goes."""
+    # Open lines: their height, the place of the last character, and its row.
+    tracks: list[list[float]] = []
+    rows = []
+    for place, _, _, row, height, _ in found:
+        tracks = [track for track in tracks if place - track[1] <= _GAP]
+        near = min(tracks, key=lambda track: abs(track[0] - height), default=None)
+        if near is None or abs(near[0] - height) > 0.5:
+            tracks.append([height, place, row])
+            rows.append(row)
+            continue
+        near[0] += 0.15 * (height - near[0])
+        near[1] = place
+        if abs(near[0] - near[2]) > 0.65:
+            near[2] = round(near[0])
+        rows.append(int(near[2]))
+    columns: list[Any] = list(zip(*found, strict=True)) if found else [[]] * 6
+    return NamedCharacters(
+        ids=np.array(columns[1], np.int64),
+        rows=np.array(rows, np.int64),
+        places=np.array(columns[0], np.int64),
+        lines=np.array(columns[2], np.int64),
+        probs=np.array(columns[5], np.float32),
+        num_places=num_places,
+    )

@@ -29,6 +29,7 @@ from slime_vlm.training.pages.words.batch import make_batch
 from slime_vlm.training.pages.words.cells import CellSettings, PageCells, cells_of
 from slime_vlm.training.pages.words.losses import LossWeights, look_losses, word_losses
 from slime_vlm.training.pages.words.measuring import measure
+from slime_vlm.training.pages.words.readings import as_read
 
 HELDOUT_SEED = 1_000_000
 BESIDE = (("beside", 1.0),)
@@ -53,6 +54,9 @@ MORE_TESTS: dict[str, tuple[SheetSettings, dict[str, Any]]] = {
     "12 lines, characters beyond edges": (replace(HELDOUT, lines=(12, 12)), {"edge": True}),
 }
 """What is measured at the end as well."""
+
+UNPRINTED = ("kind", "colour", "position")
+"""Families of questions whose answers need not be printed."""
 
 BUDGET_LINES = (12, 30, 200)
 """Lines of the sheets of which only the selector's best 128 tokens are read."""
@@ -92,7 +96,7 @@ def printed_pages(path: Path | None) -> list[TextPage]:
         return []
     pages = []
     for page in read_text_pages(path):
-        page.questions = [one for one in page.questions if len(one.value) or one.answer == ABSENT]
+        page.questions = [one for one in page.questions if one.family not in UNPRINTED or one.answer == ABSENT]
         if page.questions:
             pages.append(page)
     return pages
@@ -125,7 +129,8 @@ class Run:
             self.seconds, self.page, self.step = saved["seconds"], saved["page"], saved["step"]
         self.listed = read_words(options.words)
         self.cells = CellSettings(size=tuple(options.cell), slots=self.settings.slots)
-        self.printed = printed_pages(options.pages)
+        # What was misread is answered as it was read: a language model cannot know better.
+        self.printed = [page for page in map(as_read, printed_pages(options.pages)) if page.questions]
 
     @property
     def progress(self) -> float:

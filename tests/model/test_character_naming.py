@@ -64,6 +64,17 @@ def test_cells_line_by_line() -> None:
     assert named.cells((3, 2), slots=2)[0, 0].tolist() == [A, B]
 
 
+def test_a_space_before_what_stands_far_away() -> None:
+    """Distances of 3 and 8 places on the first row; another row begins anew."""
+    named = name_characters(places((0, 0, 0, A, 1.0), (0, 3, 0, B, 1.0), (0, 11, 0, C, 1.0), (1, 11, 0, A, 1.0)))
+    gapped = named.with_gaps(L)
+    assert gapped.ids.tolist() == [A, B, L, C, A]
+    assert gapped.places.tolist() == [0, 3, 11, 11, 11]
+    assert gapped.cells((3, 2), slots=3)[0].tolist() == [[A, B, 0], [L, C, 0]]
+    # Once is enough.
+    assert gapped.with_gaps(L).ids.tolist() == gapped.ids.tolist()
+
+
 def test_probabilities_are_sums_around_a_place() -> None:
     named = name_characters(places((1, 2, 0, A, 0.3), (1, 3, 0, A, 0.4), (1, 8, 0, B, 0.9)))
     assert named.probs.tolist() == pytest.approx([0.7, 0.9])

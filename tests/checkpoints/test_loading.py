@@ -277,3 +277,9 @@ def test_a_chat_template_of_megabytes_is_refused(folders: dict[str, Path], tmp_p
     (folder / "chat_template.jinja").write_text(" " * 200_000)
     with pytest.raises(CheckpointError, match="larger than 100,000 bytes"):
         load(folder)
+    (folder / "chat_template.jinja").unlink()
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    for template in (" " * 200_000, [{"name": "default", "template": " " * 200_000}]):
+        (folder / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": template}))
+        with pytest.raises(CheckpointError, match=r"tokenizer_config\.json has a chat template of 200,0\d\d"):
+            load(folder)

@@ -119,7 +119,7 @@ def _is_of(value: Any, kind: str) -> bool:
 
 
 def check_template(folder: Path) -> None:
-    """Check the size of the chat templates of a folder.
+    """Check the size of the chat templates of a folder, in files of their own and in the configs of its processor.
 
     Raises:
         CheckpointError: A template is larger than 100 kB, or is not text.
@@ -133,6 +133,22 @@ def check_template(folder: Path) -> None:
             path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             raise CheckpointError(f"{path} is not text, expected a chat template; fetch it again") from None
+    for name in ("tokenizer_config.json", "processor_config.json", "chat_template.json"):
+        if (folder / name).exists():
+            check_template_text(f"{folder}: {name}", read_json(folder / name).get("chat_template"))
+
+
+def check_template_text(source: str, template: Any) -> None:
+    """Check the size of chat templates: a text, several by name, or a list of names and texts.
+
+    Raises:
+        CheckpointError: There is more than 100 kB of text.
+    """
+    size = sum(len(value) for _key, value in _leaves(template) if isinstance(value, str))
+    if size > _TEMPLATE_BYTES:
+        raise CheckpointError(
+            f"{source} has a chat template of {size:,} characters, expected at most {_TEMPLATE_BYTES:,}"
+        )
 
 
 def native_weights(folder: Path) -> dict[str, StoredTensor]:

@@ -267,7 +267,7 @@ def _build(config: SlimeConfig, state: dict[str, Tensor], dtype: torch.dtype, na
     logging.set_verbosity_error()
     try:
         model, info = SlimeForConditionalGeneration.from_pretrained(
-            None, config=config, state_dict=state, dtype=dtype, output_loading_info=True
+            None, config=config, state_dict=state, dtype=dtype, output_loading_info=True, trust_remote_code=False
         )
     except RuntimeError as error:
         raise ConfigError(f"{name}: weights do not fit the config: {one_line(error)}") from error

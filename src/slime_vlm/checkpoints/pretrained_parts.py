@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from transformers.utils import cached_file
 
 from slime_vlm.checkpoints.gguf_files import gguf_shapes
-from slime_vlm.checkpoints.json_files import read_json
+from slime_vlm.checkpoints.json_files import check_folder, read_json
 from slime_vlm.checkpoints.tensor_files import folder_tensors
 from slime_vlm.checkpoints.validation import check_counts, check_kernels, check_total
 from slime_vlm.errors import CheckpointError, ConfigError, one_line
@@ -76,6 +76,7 @@ def _read_config(name: str, expected: str, options: Mapping[str, str]) -> Pretra
         raise CheckpointError(f"{name} is a file, expected a folder or hub id of {expected}")
     if not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2):
         raise CheckpointError(f"{name}: no such folder, expected a folder or hub id (owner/name) of {expected}")
+    check_folder(path)
     try:
         config = AutoConfig.from_pretrained(str(path), trust_remote_code=False, **options)
     except _READ_ERRORS as error:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from slime_vlm.checkpoints.json_files import read_json
+from slime_vlm.checkpoints.json_files import check_folder, read_json
 from slime_vlm.checkpoints.tensor_files import StoredTensor, folder_tensors
 from slime_vlm.errors import CheckpointError
 
@@ -54,6 +54,7 @@ def check_native(folder: Path) -> None:
     Raises:
         CheckpointError: A file is missing, damaged or too large, or a value has a wrong type or is out of range.
     """
+    check_folder(folder)
     fields = read_json(folder / "config.json")
     for name in ("text_config", "vision_config"):
         part = fields.get(name)

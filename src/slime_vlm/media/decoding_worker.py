@@ -22,8 +22,8 @@ from slime_vlm.media.decoding import read_frames, read_image, read_layout, read_
 from slime_vlm.media.request import Request
 from slime_vlm.workers.limits import data_bytes, limit, send_line
 
-# A worker that holds more than this after a file is replaced.
-_MOST_LEFT_OVER = 256_000_000
+MOST_LEFT_OVER = 256_000_000
+"""A worker that holds more bytes than this after a file is replaced."""
 
 _Images = list[Image.Image]
 
@@ -74,10 +74,10 @@ def serve() -> None:
             message = json.loads(line)
             request = Request.from_json(message.pop("request"))
             limit(request.max_memory, message.pop("seconds"))
-            answer, images = _answer(OPERATIONS[message.pop("operation")], request, message)
+            answer, images = run_operation(message.pop("operation"), request, message)
             answer["sizes"] = [image.size for image in images]
             left_over = data_bytes() - at_start - sum(4 * image.width * image.height for image in images)
-            answer["retires"] = answer["error"] == "memory" or left_over > _MOST_LEFT_OVER
+            answer["retires"] = answer["error"] == "memory" or left_over > MOST_LEFT_OVER
             limit(None, None)
             _send(answers, answer, images)
             if answer["retires"]:
@@ -85,11 +85,14 @@ def serve() -> None:
             del images
 
 
-def _answer(
-    operation: Callable[..., tuple[Any, _Images]], request: Request, arguments: dict[str, Any]
-) -> tuple[dict[str, Any], _Images]:
+def run_operation(operation: str, request: Request, arguments: dict[str, Any]) -> tuple[dict[str, Any], _Images]:
+    """Run an operation in this process.
+
+    Returns:
+        An answer with `error`, which is None or the kind of error, and the images.
+    """
     try:
-        value, images = operation(request, **arguments)
+        value, images = OPERATIONS[operation](request, **arguments)
     except MemoryError:
         return {"error": "memory"}, []
     except MediaError as error:

@@ -19,7 +19,9 @@ from PIL import Image
 
 from slime_vlm.errors import MediaError
 from slime_vlm.media.colours import boxes
+from slime_vlm.media.decoding_worker import run_operation
 from slime_vlm.media.request import Request, memory_error
+from slime_vlm.workers.limits import limit
 from slime_vlm.workers.process import WorkerPool, WorkerProcess
 
 MAX_WORKERS = 4
@@ -35,6 +37,7 @@ _WAITING = 6
 _GAVE_UP = {"SIGABRT", "SIGTRAP", "SIGILL"}
 
 _pool = WorkerPool("slime_vlm.media.decoding_worker", MAX_WORKERS)
+_is_worker = False
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,14 @@ def run(operation: str, request: Request, **arguments: Any) -> Reply:
         MediaError: The operation raises it, or it needs more memory or time than allowed, or its decoder crashes.
         OSError: The operation raises it.
     """
+    seconds = CPU_SECONDS + _megabytes(request)
+    if _is_worker:
+        limit(request.max_memory, seconds)
+        try:
+            return _reply(*run_operation(operation, request, arguments), request)
+        finally:
+            limit(None, None)
     with _pool.worker() as worker:
-        seconds = CPU_SECONDS + _megabytes(request)
         try:
             with worker.task(_WAITING * seconds):
                 worker.send({"operation": operation, "request": request.to_json(), "seconds": seconds, **arguments})
@@ -72,19 +81,29 @@ def run(operation: str, request: Request, **arguments: Any) -> Reply:
         except EOFError:
             raise _failure(worker, request, seconds) from None
         worker.is_ready = not answer.get("retires", False)
-        kind = answer.get("error")
-        if kind is None:
-            return Reply(answer["value"], images)
-        if kind == "memory":
-            raise memory_error(request)
-        if kind == "system":
-            raise OSError(answer["number"], answer["text"], str(request.path))
-        raise MediaError(answer["text"])
+    return _reply(answer, images, request)
+
+
+def run_here() -> None:
+    """Let `run` decode in this process from now on, for one that is a worker itself: another process may replace it."""
+    global _is_worker
+    _is_worker = True
 
 
 def end_all() -> None:
     """End the idle workers of this process. The next file starts a new one."""
     _pool.end_all()
+
+
+def _reply(answer: dict[str, Any], images: list[Image.Image], request: Request) -> Reply:
+    kind = answer.get("error")
+    if kind is None:
+        return Reply(answer["value"], images)
+    if kind == "memory":
+        raise memory_error(request)
+    if kind == "system":
+        raise OSError(answer["number"], answer["text"], str(request.path))
+    raise MediaError(answer["text"])
 
 
 def _receive_image(worker: WorkerProcess, width: int, height: int) -> Image.Image:

@@ -11,6 +11,7 @@ import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pytest
 from slime_vlm.errors import ConfigError
 from slime_vlm.media import download
 from slime_vlm.serving.settings import read_settings
+from tests.media.test_download import Handler
 from tests.robustness import hostile_files
 from tests.serving.conftest import Loaded, Running, asking, data_uri, drawn, png, running, wait_until
 
@@ -103,6 +105,24 @@ def test_addresses_go_through_the_checks_of_downloads(tiny: Loaded, monkeypatch:
             assert "not public" in message or "no such host" in message, message
         assert "user name" in error(server.post(with_url("http://a:b@example.org/x")), 400)["message"]
         assert "http://" in error(server.post(with_url("file:///etc/passwd")), 400)["message"]
+
+
+def test_redirects_of_an_address_go_through_the_same_checks(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    host.seen = []  # type: ignore[attr-defined]
+    threading.Thread(target=host.serve_forever, args=(0.01,), daemon=True).start()
+    real = download.public_addresses
+    monkeypatch.setattr(
+        download, "public_addresses", lambda name, port: ["127.0.0.1"] if name == "images.test" else real(name, port)
+    )
+    url = f"http://images.test:{host.server_port}"
+    with running(tiny, allow_url=True) as server:
+        assert server.post(with_url(f"{url}/hop/1"), max_tokens=1).status_code == 200
+        assert "not public" in error(server.post(with_url(f"{url}/inside")), 400)["message"]
+        for path in ("file", "words", "gone", "packed", "short", "empty"):
+            assert error(server.post(with_url(f"{url}/{path}")), 400)["code"] == "invalid_image"
+    host.shutdown()
+    host.server_close()
 
 
 def test_keys(tiny: Loaded, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from slime_vlm.model.outputs import SlimeModelOutput
 def trainer_compares(num_items_in_batch: Any, labels: Tensor | None, training: bool) -> bool:
     """Return whether Trainer will compare the logits of this call with the labels of `input_ids`.
 
-    Trainer passes `num_items_in_batch` with every batch that has labels (transformers 5.19 to 5.23). It compares where
+    Trainer passes `num_items_in_batch` with every batch that has labels (transformers 5.19 to 5.24). It compares where
     it evaluates (`compute_metrics`), and where it keeps the labels to itself (`label_smoothing_factor`,
     `compute_loss_func`). Otherwise it takes the loss of the model, and the shorter merged rows save logits.
     """

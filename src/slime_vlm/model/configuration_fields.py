@@ -63,8 +63,9 @@ class SlimeFields:
         page_positions: Whether local tokens carry their position on the page, see `page_positions`.
         keep_position_ids: Whether kept local tokens, and the text after them, keep the position ids that they would
             have if no local token were dropped.
-        align_outputs: Whether hidden states, logits and labels are as long as `input_ids`, as code that compares them
-            expects (Trainer's `compute_metrics`, TRL). A dropped token gets the outputs of the last kept one before it.
+        align_outputs: Whether hidden states, logits and labels are always as long as `input_ids`, as TRL expects. A
+            dropped token gets the outputs of the last kept one before it. For Trainer's `compute_metrics` they are so
+            without this field.
     """
 
     # Passed as configs, dicts or None. They are configs after __post_init__.

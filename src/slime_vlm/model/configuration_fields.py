@@ -34,6 +34,8 @@ class SlimeFields:
         separator_token_id: Token whose embedding stands between global and local tokens (paper section 3.4).
         view_size: Side of a view in pixels. Default: that of the vision encoder, in whole patches.
         patch_size: Pixels per vision token along a side. Default: that of the vision encoder.
+        tile_margin: Pixels of its neighbours that the view of a tile shows at every edge. Tiles are smaller than views
+            by as much.
         vision_feature_layer: Index into the hidden states of the vision encoder.
         vision_feature_select_strategy: "default" takes the patches alone, without class token and registers.
         projector_type: "gated" (the paper), "mlp" (MLP_proj without gate and attention adapter) or "query_attention"
@@ -42,6 +44,7 @@ class SlimeFields:
         gate: "mixture" of both adapters, or a single one: "mlp" or "attention" (stages 1a and 1b).
         gate_noise: Whether training adds noise to the gate's logits.
         views: "both", or only the "global" view or the "local" tiles.
+        global_pooling: Average so many by so many features of the global view before the adapters.
         local_compression: False sends every tile through the gated projector, without compressor and selector.
         num_local_queries: Number of queries Q of a tile, a square number.
         query_attention_head_dim: Width of a head in the query attentions.
@@ -74,6 +77,7 @@ class SlimeFields:
     separator_token_id: int = 29892
     view_size: int = None  # type: ignore[assignment]  # filled in by __post_init__
     patch_size: int = None  # type: ignore[assignment]
+    tile_margin: int = 0
     vision_feature_layer: int = -2
     vision_feature_select_strategy: str = "default"
     projector_type: str = "gated"
@@ -81,6 +85,7 @@ class SlimeFields:
     gate: str = "mixture"
     gate_noise: bool = True
     views: str = "both"
+    global_pooling: int = 1
     local_compression: bool = True
     num_local_queries: int = 144
     query_attention_head_dim: int = 128

@@ -156,6 +156,21 @@ class SlimeConfig(HubMixin, SlimeFields, PretrainedConfig):
             raise ConfigError(
                 f"view_size {self.view_size} is not a multiple of patch_size {self.patch_size}, choose a multiple"
             )
+        if self.tile_margin < 0 or 2 * self.tile_margin >= self.view_size:
+            raise ConfigError(
+                f"tile_margin is {self.tile_margin}, expected at least 0 and less than half of view_size "
+                f"{self.view_size}"
+            )
+        if self.global_pooling < 1 or self.feature_side % self.global_pooling:
+            raise ConfigError(
+                f"global_pooling is {self.global_pooling}, expected a divisor of the {self.feature_side} features "
+                "along a side of a view"
+            )
+        if self.global_pooling > 1 and (not self.local_compression or self.projector_type == "query_attention"):
+            raise ConfigError(
+                f"global_pooling is {self.global_pooling}, expected 1 without local_compression or with projector_type "
+                "'query_attention': tiles would go through the same adapters"
+            )
         if math.isqrt(self.num_local_queries) ** 2 != self.num_local_queries:
             raise ConfigError(
                 f"num_local_queries is {self.num_local_queries}, expected a square number such as 64 or 144"
@@ -208,9 +223,14 @@ class SlimeConfig(HubMixin, SlimeFields, PretrainedConfig):
         return self.view_size // self.patch_size
 
     @property
-    def num_global_tokens(self) -> int:
+    def num_features(self) -> int:
         """Vision tokens N of a view."""
         return self.feature_side**2
+
+    @property
+    def num_global_tokens(self) -> int:
+        """Tokens of the global view: its vision tokens after pooling."""
+        return (self.feature_side // self.global_pooling) ** 2
 
     @property
     def num_tile_tokens(self) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from slime_vlm.errors import InputError
 from slime_vlm.model.collectives import most_of_all
 from slime_vlm.model.configuration_slime import SlimeConfig
-from slime_vlm.model.global_adapters import GlobalAdapter, VisionProjector
+from slime_vlm.model.global_adapters import GlobalAdapter, VisionProjector, pool_features
 from slime_vlm.model.input_checks import check_pixels
 from slime_vlm.model.local_compressor import LocalCompressor, TileMap, stitch_tiles
 from slime_vlm.model.outputs import VisionTokens
@@ -55,7 +55,10 @@ class SlimeVision(SlimePreTrainedModel):
             )
         if config.local_compression:
             self.local_compressor = LocalCompressor(
-                num_queries=config.num_local_queries, dim=vision_dim, num_heads=heads
+                num_queries=config.num_local_queries,
+                dim=vision_dim,
+                num_heads=heads,
+                margin=config.tile_margin / config.view_size,
             )
             self.selector = QuestionSelector(
                 kind=config.selector, dim=dim, num_heads=max(1, dim // config.query_attention_head_dim)
@@ -85,7 +88,7 @@ class SlimeVision(SlimePreTrainedModel):
         least_chunks = most_of_all(chunks, self.device) if self.training else chunks
         options: dict[str, Any] = {
             "layer": self.config.vision_feature_layer,
-            "num_tokens": self.config.num_global_tokens,
+            "num_tokens": self.config.num_features,
             "views_per_chunk": per_chunk,
             "least_chunks": least_chunks,
         }
@@ -104,7 +107,11 @@ class SlimeVision(SlimePreTrainedModel):
         return self.global_adapter.query_attention(features)
 
     def adapt_global(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Compute tokens [V, N, D] and gates [V, N, 2] of global views from their features [V, N, C] (section 3.2)."""
+        """Compute tokens [V, N, D] and gates [V, N, 2] of global views from their features [V, N, C] (section 3.2).
+
+        With `global_pooling`, there are as many fewer tokens and gates.
+        """
+        features = pool_features(features, self.config.global_pooling)
         if self.config.projector_type != "gated":
             return self.project(features), None
         assert self.global_adapter is not None
@@ -175,8 +182,13 @@ class SlimeVision(SlimePreTrainedModel):
             grid: (rows, columns) of their layout, see `tiling.frame_grid`.
 
         Raises:
-            InputError: The number of frames does not fit the grid.
+            InputError: The number of frames does not fit the grid, or tiles have margins.
         """
+        if self.config.tile_margin:
+            raise InputError(
+                f"tile_margin is {self.config.tile_margin}, and the frames of a video have no neighbours that a margin "
+                "could show; ask about single frames as images"
+            )
         rows, cols = grid
         if rows * cols != pixel_values.shape[0]:
             raise InputError(f"got {pixel_values.shape[0]} frames, expected {rows} x {cols}: see tiling.frame_grid")

@@ -228,7 +228,7 @@ class Scheduler:
             processor.pixel_values(list(pixels[start : start + views_at_once])).to(model.device, model.dtype)
             for start in range(0, len(pixels), views_at_once)
         )
-        grid = choose_grid(*size, processor.view_size, image.max_tiles)
+        grid = choose_grid(*size, processor.view_size, image.max_tiles, processor.tile_margin)
         if image.global_only:
             tokens = self._global_tokens(next(chunks))
         else:

@@ -69,6 +69,8 @@ _FIXED: dict[str, Any] = {
     "projector_bias": True,
     "projector_vocabulary": None,
     "page_positions": False,
+    "tile_margin": 0,
+    "global_pooling": 1,
     "query_attention_head_dim": 128,
     "selector_noise": 0.1,
     "gate_noise": True,

@@ -92,7 +92,7 @@ def _start_local(model: SlimeForConditionalGeneration) -> None:
     """
     for module in (model.model.local_compressor, model.model.global_adapter):
         if module is not None:
-            start_local_attention(module.query_attention, model.config.num_global_tokens)
+            start_local_attention(module.query_attention, model.config.num_features)
 
 
 def start_local_attention(attention: QueryAttention, num_inputs: int, sharpness: float = 35.0) -> None:

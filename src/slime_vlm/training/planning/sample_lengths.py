@@ -179,7 +179,7 @@ def _measure(
         if size is None:
             with open_stored_image(value, source.images) as image:
                 size = image.height, image.width
-        grid = choose_grid(*size, config.view_size, config.max_tiles)
+        grid = choose_grid(*size, config.view_size, config.max_tiles, config.tile_margin)
         grids.append((grid.rows, grid.cols))
     if processor is None:
         lengths = [(turn.role, len(turn.text) // CHARACTERS_PER_TOKEN + 1) for turn in turns]

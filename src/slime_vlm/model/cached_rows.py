@@ -9,7 +9,7 @@ A caller who continues with the cache alone gets the right positions and the rig
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
 
@@ -35,12 +35,14 @@ class CachedRows:
         attention_mask: [B, S] 0 in padding.
         position_ids: [B, S].
         token_index: [B, S] index in `input_ids` of every cached token, -1 in padding.
+        characters: [B, S, K] ids of the characters of every cached token, 0 for none. None without a copy output.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     position_ids: Tensor
     token_index: Tensor
+    characters: Tensor | None = None
 
     @property
     def num_rows(self) -> int:
@@ -64,7 +66,11 @@ class CachedRows:
         index = self.token_index[:, :length]
         source = int(index.max()) + 1 if length else 0
         return CachedRows(
-            self.input_ids[:, :source], self.attention_mask[:, :length], self.position_ids[:, :length], index
+            self.input_ids[:, :source],
+            self.attention_mask[:, :length],
+            self.position_ids[:, :length],
+            index,
+            None if self.characters is None else self.characters[:, :length],
         )
 
     def next_positions(self, new_mask: Tensor) -> Tensor:
@@ -84,6 +90,9 @@ class CachedRows:
             torch.cat([self.attention_mask, new.attention_mask], dim=1),
             torch.cat([self.position_ids, new.position_ids], dim=1),
             torch.cat([self.token_index, moved], dim=1),
+            None
+            if self.characters is None or new.characters is None
+            else torch.cat([self.characters, new.characters], dim=1),
         )
 
     def begins(self, input_ids: Tensor) -> bool:
@@ -163,8 +172,9 @@ class _RowsFollow:
     def _change_rows(self, change: Callable[[Tensor], Tensor]) -> None:
         record: CachedRows | None = getattr(self, _ATTRIBUTE, None)
         if record is not None:
-            tensors = (record.input_ids, record.attention_mask, record.position_ids, record.token_index)
-            setattr(self, _ATTRIBUTE, CachedRows(*map(change, tensors)))
+            parts = {part.name: getattr(record, part.name) for part in fields(record)}
+            changed = {name: change(part) for name, part in parts.items() if part is not None}
+            setattr(self, _ATTRIBUTE, CachedRows(**changed))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # The class is made when it is needed, so that pickle and deepcopy cannot find it by its name.
@@ -189,7 +199,7 @@ def rows_of(merged: MergedRows, input_ids: Tensor, position_ids: Tensor) -> Cach
         position_ids: [B, S] the positions that the language model gets.
     """
     mask = merged.attention_mask
-    return CachedRows(input_ids, mask, position_ids.expand_as(mask), merged.token_index)
+    return CachedRows(input_ids, mask, position_ids.expand_as(mask), merged.token_index, merged.characters)
 
 
 def rows_of_text(input_ids: Tensor, new_mask: Tensor, position_ids: Tensor) -> CachedRows:

@@ -66,6 +66,16 @@ class SlimeFields:
         page_positions: Whether local tokens carry their position on the page, see `page_positions`.
         keep_position_ids: Whether kept local tokens, and the text after them, keep the position ids that they would
             have if no local token were dropped.
+        characters: Characters that local tokens name, those of the ids 1, 2 and so on; with it the tokens of text are
+            single characters, see `character_tokens`. None, the default, has no part of this. It needs a
+            `slime_recogniser` without `project_patches` as vision encoder.
+        character_slots: Characters of a local token at most.
+        place_dim: Width of what the local compressor finds at a place, see `line_queries`.
+        word_dim: Width of words, see `open_vocabulary`.
+        word_buckets: Rows of the table of n-grams, a power of two.
+        guided_answers: Whether every token of an answer is told what is asked and how much has been said, not the first
+            alone.
+        copy_output: Whether answers may copy characters of local tokens, see `copy_output`.
         align_outputs: Whether hidden states, logits and labels are as long as `input_ids`, as code that compares them
             expects (Trainer's `compute_metrics`, TRL). A dropped token gets the outputs of the last kept one before it.
     """
@@ -102,5 +112,12 @@ class SlimeFields:
     projector_vocabulary: list[int] | None = None
     page_positions: bool = False
     keep_position_ids: bool = False
+    characters: str | None = None
+    character_slots: int = 8
+    place_dim: int = 256
+    word_dim: int = 128
+    word_buckets: int = 16384
+    guided_answers: bool = True
+    copy_output: bool = False
     align_outputs: bool = False
     tie_word_embeddings: bool = False

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -22,14 +23,17 @@ from slime_vlm.model.cached_rows import (
     record_of,
     rows_of,
 )
+from slime_vlm.model.character_tokens import CharacterText
 from slime_vlm.model.collectives import num_processes
 from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.copy_output import CopyOutput
 from slime_vlm.model.image_inputs import QUESTION, views_as_rows
 from slime_vlm.model.input_checks import check_inputs, check_tensors, is_row_mask
 from slime_vlm.model.labels import IGNORED_LABEL
 from slime_vlm.model.language_model import build_language_model
 from slime_vlm.model.outputs import SlimeModelOutput, VisionTokens
 from slime_vlm.model.packed_attention import PACKED_ATTENTION
+from slime_vlm.model.pointing_attention import use_pointing_attention
 from slime_vlm.model.slime_selection import SlimeSelection
 from slime_vlm.model.token_merging import (
     MergedRows,
@@ -49,6 +53,10 @@ class SlimeModel(SlimeSelection):
     def __init__(self, config: SlimeConfig) -> None:
         super().__init__(config)
         self.language_model = build_language_model(config.text_config)
+        self.copy_output: CopyOutput | None = None
+        if config.copy_output:
+            use_pointing_attention(self.language_model)
+            self.copy_output = CopyOutput(dim=config.text_config.hidden_size, slots=config.character_slots)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -113,7 +121,7 @@ class SlimeModel(SlimeSelection):
             local = tokens.local_tokens
             kept = None if kept is None else kept.to(local.device)
             local = local if kept is None else local[kept]
-            if self.page_positions is not None:
+            if self.page_positions is not None and self.open_vocabulary is None:
                 local = local + self.page_position_embeddings(*tokens.grid, kept).to(local)
             parts.append(local)
         return torch.cat([part.to(parts[0]) for part in parts])
@@ -151,15 +159,19 @@ class SlimeModel(SlimeSelection):
         prompt_mask: Tensor | None,
         position_ids: Tensor | None,
         padding_side: str | None,
+        read: CharacterText | None = None,
     ) -> tuple[MergedRows, Tensor, dict[str, Any]]:
         """Select local tokens, drop the others from the rows, and embed what is left.
+
+        `read` is the text of a model with characters. Characters of questions that carry no word are dropped as well,
+        and so are local tokens that show nothing.
 
         Returns:
             The merged rows, their embeddings [B, S, D] with 0 in padding, and the fields of the model's output that
             describe the images.
         """
         placeholders = input_ids == self.config.image_token_id
-        check_vision_tokens(vision_tokens, self.config.token_layout, kept_local_tokens)
+        check_vision_tokens(vision_tokens, self.config.token_layout, kept_local_tokens, read is not None)
         counts = self._placeholder_counts(vision_tokens, input_ids.device)
         rows = image_rows(placeholders, counts) if vision_tokens or placeholders.any() else counts
         details: dict[str, Any] = {}
@@ -169,14 +181,18 @@ class SlimeModel(SlimeSelection):
                 details["adapter_weights"] = tuple(tokens.gates for tokens in vision_tokens)
             if kept_local_tokens is None and self._has_selection:
                 visible = ~placeholders & (attention_mask != 0)
-                selection = self._selection(vision_tokens, input_ids, visible, rows, labels, question_mask, prompt_mask)
+                selection = self._selection(
+                    vision_tokens, input_ids, visible, rows, labels, question_mask, prompt_mask, read
+                )
                 lengths = [tokens.num_local_tokens for tokens in vision_tokens]
                 details["selection_scores"] = tuple(s[:n] for s, n in zip(selection.scores, lengths, strict=True))
                 details["selection_probs"] = tuple(p[:n] for p, n in zip(selection.probs, lengths, strict=True))
                 kept_local_tokens = tuple(k[:n] for k, n in zip(selection.kept, lengths, strict=True))
             if kept_local_tokens is not None:
+                kept_local_tokens = self._showing(vision_tokens, kept_local_tokens)
                 details["kept_local_tokens"] = tuple(kept_local_tokens)
         kept = self._kept_tokens(placeholders, kept_local_tokens)
+        kept = kept if read is None else kept & ~read.dropped
         merged = merge_rows(
             input_ids,
             attention_mask,
@@ -186,17 +202,77 @@ class SlimeModel(SlimeSelection):
             position_ids=position_ids,
             keep_position_ids=self.config.keep_position_ids,
             max_length=self.config.max_sequence_length,
+            uncounted=None if read is None else read.dropped,
         )
         # Images come before the text, as in a batch without images: processes must use parts in the same order.
         features = torch.cat(self.image_blocks(vision_tokens, kept_local_tokens)) if vision_tokens else None
         embeddings = self.embed_text(merged.input_ids)[0]
+        if read is not None:
+            embeddings = self._embed_questions(embeddings, read, merged)
+        if self.copy_output is not None:
+            merged.characters = merged.input_ids.new_zeros(*merged.input_ids.shape, self.config.character_slots)
         if features is not None:
             # Index of the feature of every kept placeholder. Cutting long rows may have removed some placeholders.
             feature_index = (placeholders & kept).flatten().cumsum(0).view_as(kept) - 1
             token_index = merged.token_index.clamp(min=0)
             filled = placeholders.gather(1, token_index) & (merged.token_index >= 0)
-            embeddings = fill_placeholders(embeddings, filled, features[feature_index.gather(1, token_index)[filled]])
+            feature_index = feature_index.gather(1, token_index)[filled]
+            embeddings = fill_placeholders(embeddings, filled, features[feature_index])
+            if merged.characters is not None:
+                named = torch.cat(self._named_characters(vision_tokens, kept_local_tokens)).to(merged.characters)
+                merged.characters[filled] = named[feature_index]
         return merged, embeddings * merged.attention_mask[..., None], details
+
+    def _showing(self, vision_tokens: Sequence[VisionTokens], kept: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Leave out kept local tokens that show nothing, in a model with characters."""
+        if self.open_vocabulary is None:
+            return kept
+        shown = [self.open_vocabulary.shown(t.characters) for t in vision_tokens if t.characters is not None]
+        return [mask.to(own.device) & own for mask, own in zip(kept, shown, strict=True)]
+
+    def _named_characters(self, vision_tokens: Sequence[VisionTokens], kept: Sequence[Tensor] | None) -> list[Tensor]:
+        """Return the characters of every token of every image, as `image_blocks` orders them: [n, K] each."""
+        layout = self.config.token_layout
+        found = []
+        masks: Sequence[Tensor | None] = kept or [None] * len(vision_tokens)
+        for tokens, mask in zip(vision_tokens, masks, strict=True):
+            assert tokens.characters is not None
+            named = tokens.characters if mask is None else tokens.characters[mask.to(tokens.characters.device)]
+            found.append(F.pad(named, (0, 0, layout.num_global_tokens + layout.num_separators, 0)))
+        return found
+
+    def _embed_questions(self, embeddings: Tensor, read: CharacterText, merged: MergedRows) -> Tensor:
+        """Put the words of questions in place of characters, and tell answers what is asked.
+
+        Args:
+            embeddings: [B, S, D] of the tokens as they are.
+            read: The text of the rows before merging.
+            merged: The rows.
+        """
+        assert self.open_vocabulary is not None
+        vocabulary = self.open_vocabulary
+        asked = vocabulary.question_words(read.words)
+        words = read.of_turns()
+        vectors = vocabulary.question_vector(asked[words], words > 0)
+        index = merged.token_index.clamp(min=0)
+        real = merged.token_index >= 0
+        word = read.word.gather(1, index) * real
+        is_word = (word > 0)[..., None]
+        # Turns without a word have none behind the last with one.
+        turn = read.turn.gather(1, index)
+        vector = F.pad(vectors, (0, 0, 0, max(0, int(turn.max()) + 1 - vectors.shape[1])))
+        vector = vector.gather(1, turn[..., None].expand(-1, -1, vectors.shape[2]))
+        step = read.step.gather(1, index) * real
+        told = step > 0 if self.config.guided_answers else step == 1
+        embeddings = embeddings.masked_fill(is_word, 0.0) + vocabulary.word_tokens(asked[word]) * is_word
+        return embeddings + vocabulary.answer_step(vector, step - 1) * told[..., None]
+
+    def _read_rows(self, input_ids: Tensor, new_mask: Tensor, record: CachedRows | None) -> CharacterText:
+        """Read new tokens [B, n] of a model with characters, and the cached ones before them."""
+        ids = input_ids.masked_fill((new_mask == 0) & (input_ids != self.config.image_token_id), 0)
+        if record is not None:
+            ids = torch.cat([record.input_ids.to(ids), ids], dim=1)
+        return self.read_text(ids).last(input_ids.shape[1])
 
     def merge_prompt(
         self, input_ids: Tensor, vision_tokens: Sequence[VisionTokens], kept_local_tokens: Sequence[Tensor]
@@ -212,8 +288,9 @@ class SlimeModel(SlimeSelection):
             The merged row, and its embeddings [1, S, D].
         """
         real = torch.ones_like(input_ids)
+        read = None if self.open_vocabulary is None else self._read_rows(input_ids, real, None)
         merged, embeddings, _ = self._merge(
-            input_ids, real, vision_tokens, kept_local_tokens, None, None, None, None, "right"
+            input_ids, real, vision_tokens, kept_local_tokens, None, None, None, None, "right", read
         )
         return merged, embeddings
 
@@ -317,6 +394,12 @@ class SlimeModel(SlimeSelection):
                 "pack needs input_ids, no cache and positions that are counted after merging (no position_ids, "
                 "keep_position_ids false in the config): a row is known to begin where its position is 0"
             )
+        has_characters = self.open_vocabulary is not None
+        if has_characters and (pack or input_ids is None or not is_row_mask(attention_mask)):
+            raise InputError(
+                "a model with characters got pack, inputs_embeds or a mask of pairs, expected input_ids with a mask "
+                "[rows, tokens]: it reads the words of questions from them"
+            )
         pixel_values, image_grids = views_as_rows(pixel_values, image_grids, image_sizes, self.config.view_size)
         prompt_mask: Tensor | None = None
         if token_type_ids is not None:
@@ -324,7 +407,8 @@ class SlimeModel(SlimeSelection):
         source_mask, source_labels = attention_mask, labels
         details: dict[str, Any] = {}
         new_rows: CachedRows | None = None
-        if input_ids is not None and (has_images or not num_cached) and is_row_mask(attention_mask):
+        merges = has_images or has_characters or not num_cached
+        if input_ids is not None and merges and is_row_mask(attention_mask):
             # 2. Encode the images.
             if vision_tokens is None and pixel_values is not None:
                 if image_grids is None:
@@ -335,9 +419,16 @@ class SlimeModel(SlimeSelection):
             num_new = input_ids.shape[1]
             is_whole_prompt = num_cached > 0 and attention_mask is not None and attention_mask.shape[1] == num_new
             is_whole_prompt = is_whole_prompt and (record is None or record.begins(input_ids))
+            if has_characters and num_cached and record is None and not is_whole_prompt:
+                raise InputError(
+                    "the cache has no record of its tokens, which a model with characters needs: pass the cache that "
+                    "the model returned, without position_ids after changing its rows"
+                )
             cached_mask, new_mask = cached_and_new_masks(record, attention_mask, input_ids, num_cached, is_whole_prompt)
             are_unmerged = not num_cached and position_ids is not None and position_ids.shape[-1] == num_new
             zero = self._zero_of_blank_image() if not has_images and self._runs_every_part() else None
+            before = None if is_whole_prompt else record
+            read = self._read_rows(input_ids, new_mask, before) if has_characters else None
             merged, inputs_embeds, details = self._merge(
                 input_ids,
                 new_mask,
@@ -348,6 +439,7 @@ class SlimeModel(SlimeSelection):
                 prompt_mask,
                 position_ids if are_unmerged else None,
                 padding_side,
+                read,
             )
             attention_mask = torch.cat([cached_mask, merged.attention_mask], dim=1)
             # 4. Put the rows behind the cached tokens.
@@ -358,7 +450,9 @@ class SlimeModel(SlimeSelection):
                 inputs_embeds, position_ids = inputs_embeds[:, num_cached:], merged.position_ids
             else:
                 if num_cached:
-                    first = first_new_position(record, cached_mask, position_ids)
+                    # Given ones count the characters of questions as well.
+                    given = None if has_characters else position_ids
+                    first = first_new_position(record, cached_mask, given)
                     position_ids = (merged.position_ids + first) * merged.attention_mask
                 elif position_ids is None or are_unmerged:
                     position_ids = merged.position_ids
@@ -390,6 +484,10 @@ class SlimeModel(SlimeSelection):
             if input_ids is not None:
                 inputs_embeds = self.embed_text(input_ids)[0]
         # 6. Run the language model.
+        whole_rows = new_rows if record is None or new_rows is None else record.followed_by(new_rows)
+        pointing: list[Tensor] = []
+        if self.copy_output is not None:
+            kwargs["pointing"] = pointing
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -400,7 +498,16 @@ class SlimeModel(SlimeSelection):
         # 7. Record what the cache holds.
         cache = getattr(outputs, CACHE)
         if cache is not None:
-            attach_record(cache, new_rows if record is None or new_rows is None else record.followed_by(new_rows))
+            attach_record(cache, whole_rows)
+        if self.copy_output is not None:
+            held = None if whole_rows is None else whole_rows.characters
+            if not pointing or held is None:
+                raise InputError(
+                    "the language model did not tell where its heads look, which the copy output needs; do not change "
+                    "its attention implementation"
+                )
+            # A cache of fixed size is longer than what it holds.
+            details |= {"pointing": pointing[0][..., : held.shape[1]], "held_characters": held}
         model_outputs = SlimeModelOutput(
             last_hidden_state=outputs.last_hidden_state,
             **{CACHE: cache},

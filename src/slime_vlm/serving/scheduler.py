@@ -87,6 +87,11 @@ class Scheduler:
         settings: Settings,
         metrics: Metrics,
     ) -> None:
+        if model.config.characters is not None:
+            raise ConfigError(
+                "this model names characters, and the server does not keep them beside its slots yet; use slime ask or "
+                "slime chat"
+            )
         self.model, self.processor, self.cache = model, processor, cache
         self.settings, self.metrics = settings, metrics
         self.max_length = _longest_row(model.config, settings.max_length)

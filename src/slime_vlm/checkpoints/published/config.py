@@ -71,6 +71,7 @@ _FIXED: dict[str, Any] = {
     "page_positions": False,
     "tile_margin": 0,
     "global_pooling": 1,
+    "characters": None,
     "query_attention_head_dim": 128,
     "selector_noise": 0.1,
     "gate_noise": True,

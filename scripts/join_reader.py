@@ -1,7 +1,7 @@
 """Join a reader and the language side of a page model to a checkpoint that `slime ask` takes.
 
 python scripts/join_reader.py runs/reader runs/words runs/recogniser runs/joined --max-tiles 40 --budget 128
-slime ask runs/joined page.png "What is the amount due?"
+slime ask page.png --model runs/joined -q "What is the amount due?"
 """
 
 from __future__ import annotations

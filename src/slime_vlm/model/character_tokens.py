@@ -69,7 +69,7 @@ class CharacterText:
     Attributes:
         dropped: bool [B, S] characters of questions that carry no word.
         word: int64 [B, S] 1 + index of the word that a token carries, 0 for none.
-        turn: int64 [B, S] number of questions that have begun, up to and including the token.
+        turn: int64 [B, S] number of questions that have begun, up to and including the token; 0 among images.
         step: int64 [B, S] 1 + characters of the answer so far, from the token that begins it to its last character; 0
             for all others.
         words: The words of all questions, from row to row.

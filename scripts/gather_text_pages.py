@@ -1,16 +1,48 @@
 """Gather the text of pages of one source, for `train_words.py`: characters with boxes, and questions, without pixels.
 
-python scripts/fetch_fonts.py runs/fonts
-python scripts/gather_text_pages.py runs/browser.jsonl.gz --source browser --fonts runs/fonts --count 480
+With a reader the text is what it reads of the pages' pixels, misread characters and all.
+
+    python scripts/fetch_fonts.py runs/fonts
+    python scripts/gather_text_pages.py runs/browser.jsonl.gz --source browser --fonts runs/fonts --count 480
+    python scripts/gather_text_pages.py runs/browser-read.jsonl.gz --source browser --fonts runs/fonts --count 240 \
+        --reader runs/recogniser runs/reader/reader.safetensors --looks 0.5
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
-from slime_vlm.pages.text_page import text_of, write_text_pages
+import numpy as np
+import torch
+from rich.progress import track
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+from slime_vlm.pages.readable import ReadablePage
+from slime_vlm.pages.scan_look import apply_look
+from slime_vlm.pages.text_page import TextPage, text_of, write_text_pages
 from slime_vlm.pages.writing_readable import SOURCES, page_source
+from slime_vlm.training.pages.reading import PageReader, labelled_tiles, read_page
+from slime_vlm.training.pages.words.cells import SPACE
+from slime_vlm.training.pages.words.readings import read_text
+
+VIEW, CELL, PLACE, MAX_TILES = 304, 24, 4, 64
+
+
+def reading(encoder: Path, weights: Path) -> Callable[[ReadablePage], TextPage]:
+    """Return a function that reads a page."""
+    reader = PageReader(AutoModel.from_pretrained(encoder, image_size=VIEW))
+    reader.load_state_dict({name: value.float() for name, value in load_file(weights).items()})
+    reader.eval()
+
+    def read(page: ReadablePage) -> TextPage:
+        tiles = labelled_tiles(page, view_size=VIEW, max_tiles=MAX_TILES, cell=CELL, place=PLACE)
+        named = read_page(reader, tiles, whole=True).with_gaps(SPACE)
+        return read_text(page, named, tiles.at, CELL, PLACE, tiles.cells.rows)
+
+    return read
 
 
 def main() -> None:
@@ -22,12 +54,24 @@ def main() -> None:
     parser.add_argument("--pdfs", type=Path, help="folder that fetch_typeset_pdfs.py wrote")
     parser.add_argument("--fonts", type=Path, help="folder that fetch_fonts.py wrote")
     parser.add_argument("--cache", type=Path, help="folder of printed documents")
+    parser.add_argument("--reader", type=Path, nargs=2, help="encoder folder and reader.safetensors: read the pixels")
+    parser.add_argument("--looks", type=float, default=0.0, help="share of pages that look scanned, for a reader")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=480)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     make = page_source(options.source, options.split, pdfs=options.pdfs, fonts=options.fonts, cache=options.cache)
-    pages = (text_of(make(seed)) for seed in range(options.seed, options.seed + options.count))
-    print(f"{write_text_pages(options.out, pages)} pages in {options.out}")  # noqa: T201
+    text = reading(*options.reader) if options.reader else text_of
+
+    def page(seed: int) -> TextPage:
+        drawn = make(seed)
+        looks = np.random.default_rng([seed, 1]).random() < options.looks
+        return text(apply_look(drawn, "mixed", seed) if looks else drawn)
+
+    seeds = range(options.seed, options.seed + options.count)
+    count = write_text_pages(options.out, (page(seed) for seed in track(seeds, "pages")))
+    print(f"{count} pages in {options.out}")  # noqa: T201
 
 
 if __name__ == "__main__":

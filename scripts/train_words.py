@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from slime_vlm.pages.page import ABSENT
 from slime_vlm.pages.text_page import TextPage, read_text_pages
@@ -29,6 +29,7 @@ from slime_vlm.training.pages.words.batch import make_batch
 from slime_vlm.training.pages.words.cells import CellSettings, PageCells, cells_of
 from slime_vlm.training.pages.words.losses import LossWeights, look_losses, word_losses
 from slime_vlm.training.pages.words.measuring import measure
+from slime_vlm.training.pages.words.readings import as_read
 
 HELDOUT_SEED = 1_000_000
 BESIDE = (("beside", 1.0),)
@@ -54,6 +55,9 @@ MORE_TESTS: dict[str, tuple[SheetSettings, dict[str, Any]]] = {
 }
 """What is measured at the end as well."""
 
+UNPRINTED = ("kind", "colour", "position")
+"""Families of questions whose answers need not be printed."""
+
 BUDGET_LINES = (12, 30, 200)
 """Lines of the sheets of which only the selector's best 128 tokens are read."""
 
@@ -63,7 +67,14 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("out", type=Path, help="folder for checkpoints and the log; an unfinished run goes on")
     parser.add_argument("--words", type=Path, help="word list; without it words are made up")
-    parser.add_argument("--pages", type=Path, help="file of gather_text_pages.py, used from two fifths of the time on")
+    parser.add_argument(
+        "--pages",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="files of gather_text_pages.py, from 0.4 of the time on",
+    )
+    parser.add_argument("--start", type=Path, help="words.safetensors of another run, to go on from without curriculum")
     parser.add_argument("--heldout-pages", type=Path, help="the same of held-out pages, measured at the end")
     parser.add_argument("--cpu-minutes", type=float, default=25.0)
     parser.add_argument("--look", type=float, default=0.0, help="share of the time before the language model trains")
@@ -80,19 +91,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--eval-only", action="store_true", help="measure everything, and the budgets of tokens")
     options = parser.parse_args()
-    for path in (options.words, options.pages, options.heldout_pages):
+    for path in (options.words, *options.pages, options.heldout_pages, options.start):
         if path is not None and not path.is_file():
             parser.error(f"{path} is no file, expected the output of fetch_fonts.py or gather_text_pages.py")
     return options
 
 
-def printed_pages(path: Path | None) -> list[TextPage]:
+def printed_pages(path: Path) -> list[TextPage]:
     """Return the pages of a file with the questions that characters alone can answer."""
-    if path is None:
-        return []
     pages = []
     for page in read_text_pages(path):
-        page.questions = [one for one in page.questions if len(one.value) or one.answer == ABSENT]
+        page.questions = [one for one in page.questions if one.family not in UNPRINTED or one.answer == ABSENT]
         if page.questions:
             pages.append(page)
     return pages
@@ -117,6 +126,12 @@ class Run:
             fused=True,
         )
         self.seconds, self.page, self.step = 0.0, 0, 0
+        if options.start is not None:
+            # Parts that have another shape, or are new, begin anew.
+            known = self.model.state_dict()
+            weights = load_file(options.start)
+            fits = {name: part for name, part in weights.items() if name in known and known[name].shape == part.shape}
+            self.model.load_state_dict(fits, strict=False)
         self.state = options.out / "state.pt"
         if self.state.exists():
             saved = torch.load(self.state)
@@ -125,12 +140,19 @@ class Run:
             self.seconds, self.page, self.step = saved["seconds"], saved["page"], saved["step"]
         self.listed = read_words(options.words)
         self.cells = CellSettings(size=tuple(options.cell), slots=self.settings.slots)
-        self.printed = printed_pages(options.pages)
+        # What was misread is answered as it was read: a language model cannot know better.
+        pages = [page for path in options.pages for page in printed_pages(path)]
+        self.printed = [page for page in map(as_read, pages) if page.questions]
 
     @property
     def progress(self) -> float:
         """Share of the time that is used."""
         return min(1.0, self.seconds / (60 * self.options.cpu_minutes))
+
+    @property
+    def stage(self) -> float:
+        """Progress as the curriculum has it: a run that goes on from another one's weights is past its beginning."""
+        return max(self.progress, 0.0 if self.options.start is None else 0.55)
 
     def save(self) -> None:
         """Write the weights, and what is needed to go on."""
@@ -151,7 +173,7 @@ class Run:
 
     def curriculum(self) -> tuple[SheetSettings, int]:
         """Return the sheets of now, and how many make a step: single keys, then a few, then whole sheets."""
-        progress = self.progress
+        progress = self.stage
         if self._looks:
             return SheetSettings(lines=(3, 40)), 4
         if progress < 0.1:
@@ -166,7 +188,7 @@ class Run:
         sheets = TextSheets(self.listed, settings)
         cells = replace(self.cells, misread=self.options.misread, edge=True) if self._noisy else self.cells
         texts = [sheets.page(self.page + k) for k in range(count)]
-        if self.printed and (self._looks or self.progress > 0.4):
+        if self.printed and (self._looks or self.stage > 0.4):
             texts[: count // 2] = [self.printed[k] for k in rng.integers(len(self.printed), size=count // 2)]
         pages = [cells_of(text, cells, rng) for text in texts]
         self.page += count
@@ -182,7 +204,7 @@ class Run:
 
     @property
     def _noisy(self) -> bool:
-        return self.options.misread > 0 and self.progress > 0.5
+        return self.options.misread > 0 and self.stage > 0.5
 
     def learn(self, rng: np.random.Generator) -> dict[str, float]:
         """Take one step."""

@@ -70,15 +70,6 @@ def test_positions_are_resized_only_between_grids() -> None:
     assert module.input_positions(64).shape == (64, 8)
 
 
-def test_positions_of_an_input_with_a_margin_by_hand() -> None:
-    """4 queries over 4 x 4 inputs whose outer ring is margin: the middle four lie where the queries are."""
-    module = QueryAttention(num_queries=4, dim=8, num_heads=1, margin=0.25)
-    positions = module.input_positions(16).view(4, 4, 8)
-    torch.testing.assert_close(positions[1:3, 1:3].reshape(4, 8), module.position_table)
-    # Input 0 is in row -1 and column -1; the first frequency is 1, the column has the first half.
-    torch.testing.assert_close(positions[0, 0, [0, 4]], torch.tensor([-1.0, -1.0]).sin())
-
-
 def test_position_table_by_hand() -> None:
     table = initial_position_table(4, 4)
     # One frequency: sin and cos of the column, then of the row; places (0,0), (0,1), (1,0), (1,1).

@@ -164,3 +164,7 @@ def test_characters_of_a_line_stand_level() -> None:
     assert levelled[:, 1].tolist() == [10, 10, 10, 4, 30]
     assert levelled[:, 3].tolist() == [20, 20, 20, 12, 40]
     assert levelled[:, [0, 2]].tolist() == boxes[:, [0, 2]].tolist()
+
+
+def test_a_page_without_characters_is_level() -> None:
+    assert _levelled(np.zeros((0, 4), np.float32), np.zeros(0, np.int32)).shape == (0, 4)

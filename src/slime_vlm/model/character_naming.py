@@ -21,6 +21,9 @@ _ENOUGH = 0.4
 """Least sum of a character's probabilities at a place and those around it. It is below a half, since a character that
 is told apart from few others has some of its probability on them."""
 
+_FAR = 7
+"""Places between the middles of two characters that belong together at most: two wide letters of large print."""
+
 _GAP = 18
 """Places between two characters of a line at most: three cells."""
 
@@ -64,6 +67,30 @@ class NamedCharacters:
     probs: np.ndarray
     num_places: int
 
+    def with_gaps(self, space: int) -> NamedCharacters:
+        """Return the same with a space before every character that stands far from the one to its left.
+
+        Columns of a table have no space between them, and the cells between them need not be empty.
+
+        Args:
+            space: Id of the space.
+        """
+        order = np.lexsort((self.places, self.lines, self.rows))
+        ids, rows, places, lines, probs = (
+            part[order] for part in (self.ids, self.rows, self.places, self.lines, self.probs)
+        )
+        far = np.diff(places, prepend=0) > _FAR
+        far[1:] &= (rows[1:] == rows[:-1]) & (lines[1:] == lines[:-1]) & (ids[:-1] != space)
+        at = np.flatnonzero(far & (ids != space) & (np.arange(len(ids)) > 0))
+        return NamedCharacters(
+            ids=np.insert(ids, at, space),
+            rows=np.insert(rows, at, rows[at]),
+            places=np.insert(places, at, places[at]),
+            lines=np.insert(lines, at, lines[at]),
+            probs=np.insert(probs, at, 1.0).astype(np.float32),
+            num_places=self.num_places,
+        )
+
     def cells(self, shape: tuple[int, int], slots: int) -> np.ndarray:
         """Return the characters of every cell, line by line, from left to right.
 
@@ -77,6 +104,7 @@ class NamedCharacters:
         raster = np.zeros((shape[0] * shape[1], slots), np.int64)
         per_cell = self.num_places // shape[1]
         cell = self.rows * shape[1] + self.places // per_cell
+        # Stable: a space stands before the character at whose place it is.
         order = np.lexsort((self.places, self.lines, cell))
         cell = cell[order]
         slot = np.arange(len(cell)) - np.searchsorted(cell, cell)

@@ -1,7 +1,9 @@
-"""The copy output: an answer's next token is written by the language model, or copied from a local token.
+"""The copy output: an answer's next token is written by the language model, copied from a local token, or it follows.
 
 Deviation: not in the paper. An option for small models that read pages. Values are strings that no training has seen;
-a plain softmax over characters learns to spell what it attends to, but much more slowly (docs/log.md).
+a plain softmax over characters learns to spell what it attends to, but much more slowly (docs/log.md). Once the first
+character of a value is found, the others follow it on the page: the language model is told which one is next, and has
+to say where the value ends.
 """
 
 from __future__ import annotations
@@ -10,20 +12,46 @@ import torch
 from torch import Tensor, nn
 
 
+def following_characters(ids: Tensor) -> Tensor:
+    """Return the character after each one: the next of its cell, or the first of the cell to its right.
+
+    Args:
+        ids: int64 [..., R, C, S] character ids of cells in reading order, 0 for nothing.
+
+    Returns:
+        The same shape, 0 where none follows.
+    """
+    right = torch.zeros_like(ids[..., :1])
+    right[..., :-1, :] = ids[..., 1:, :1]
+    following = torch.cat([ids[..., 1:], right], dim=-1)
+    # The last character of a cell that is not full is followed by nothing in its cell.
+    last = (following == 0) & (ids != 0)
+    return torch.where(last, right, following).masked_fill(ids == 0, 0)
+
+
 class CopyOutput(nn.Module):
-    """Mix the language model's distribution with that of the characters of the local tokens that it points at.
+    """Mix the language model's distribution with the characters that it points at, and with the one that follows.
 
     Args:
         dim: Width D of the language model.
         slots: Characters K of a local token.
+        characters: Number of character ids, nothing among them.
     """
 
-    def __init__(self, *, dim: int, slots: int) -> None:
+    def __init__(self, *, dim: int, slots: int, characters: int) -> None:
         super().__init__()
-        self.gate = nn.Linear(dim, 1)
+        self.gate = nn.Linear(dim, 3)
         self.slot = nn.Linear(dim, slots)
+        self.following = nn.Embedding(characters, dim)
+        with torch.no_grad():
+            # What follows is right nearly always, but for the end.
+            self.gate.bias.copy_(torch.tensor([0.0, 0.0, 2.0]))
 
-    def forward(self, hidden: Tensor, logits: Tensor, attention: Tensor, ids: Tensor) -> Tensor:
+    def told(self, follows: Tensor) -> Tensor:
+        """Return what the language model's input gains by knowing what follows: int64 [...] -> [..., D], 0 for none."""
+        return self.following(follows) * (follows > 0)[..., None]
+
+    def forward(self, hidden: Tensor, logits: Tensor, attention: Tensor, ids: Tensor, follows: Tensor) -> Tensor:
         """Return log-probabilities [N, V].
 
         Args:
@@ -31,10 +59,31 @@ class CopyOutput(nn.Module):
             logits: [N, V] of the language model.
             attention: [N, L] attention of the pointing heads to local tokens, their mean; its sum may be below 1.
             ids: int64 [N, L, K] token ids of the characters of these local tokens, 0 for none.
+            follows: int64 [N] character after the one that was copied last, 0 for none.
         """
-        gate = self.gate(hidden).sigmoid()
+        none = (follows == 0)[:, None]
+        write, copy, follow = (
+            self.gate(hidden)
+            .masked_fill(none & (torch.arange(3, device=hidden.device) == 2), -torch.inf)
+            .softmax(dim=-1)
+            .split(1, dim=-1)
+        )
         places = attention[..., None] * self.slot(hidden).softmax(dim=-1)[:, None]
         copied = torch.zeros_like(logits).scatter_add_(1, ids.flatten(1), places.flatten(1))
         # What points at an empty place copies nothing.
         copied = copied.index_fill(1, torch.zeros(1, dtype=torch.long, device=ids.device), 0.0)
-        return torch.log((1.0 - gate) * logits.softmax(dim=-1) + gate * copied + 1e-8)
+        mixed = write * logits.softmax(dim=-1) + copy * copied
+        return torch.log(mixed.scatter_add(1, follows[:, None], follow) + 1e-8)
+
+    def pointed(self, hidden: Tensor, attention: Tensor, ids: Tensor, said: Tensor) -> tuple[Tensor, Tensor]:
+        """Return from where a character was copied: the local token and the place within it, int64 [N] both.
+
+        Args:
+            hidden: See `forward`, and so on.
+            attention: [N, L].
+            ids: [N, L, K].
+            said: int64 [N] the character. Where no local token shows it the result means nothing.
+        """
+        places = attention[..., None] * self.slot(hidden).softmax(dim=-1)[:, None]
+        best = places.masked_fill(ids != said[:, None, None], -1.0).flatten(1).argmax(dim=-1)
+        return best // ids.shape[-1], best % ids.shape[-1]

@@ -18,12 +18,11 @@ class LocalCompressor(nn.Module):
         num_queries: Queries Q of a tile.
         dim: Width C of vision features.
         num_heads: Heads of the query attention.
-        margin: Share of a view's side that lies beyond its tile, at every edge.
     """
 
-    def __init__(self, *, num_queries: int, dim: int, num_heads: int, margin: float = 0.0) -> None:
+    def __init__(self, *, num_queries: int, dim: int, num_heads: int) -> None:
         super().__init__()
-        self.query_attention = QueryAttention(num_queries=num_queries, dim=dim, num_heads=num_heads, margin=margin)
+        self.query_attention = QueryAttention(num_queries=num_queries, dim=dim, num_heads=num_heads)
 
     def forward(self, features: Tensor) -> Tensor:
         """Compress tiles: [T, N, C] -> [T, Q, C]."""

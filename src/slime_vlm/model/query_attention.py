@@ -56,7 +56,6 @@ class QueryAttention(nn.Module):
         num_queries: Number of queries Q, a square number, since they form a grid.
         dim: Width C.
         num_heads: Attention heads.
-        margin: Share of the input's side that lies beyond the grid of the queries, at every edge.
 
     Raises:
         ConfigError: The number of queries is not a square, or the width does not divide into the heads.
@@ -64,14 +63,13 @@ class QueryAttention(nn.Module):
 
     position_table: Tensor
 
-    def __init__(self, *, num_queries: int, dim: int, num_heads: int, margin: float = 0.0) -> None:
+    def __init__(self, *, num_queries: int, dim: int, num_heads: int) -> None:
         super().__init__()
         if math.isqrt(num_queries) ** 2 != num_queries:
             raise ConfigError(f"query attention has {num_queries} queries, expected a square number: they form a grid")
         if num_heads < 1 or dim % num_heads:
             raise ConfigError(f"width {dim} does not divide into {num_heads} heads, change query_attention_head_dim")
         self.num_heads = num_heads
-        self.margin = margin
         self.query = nn.Parameter(torch.empty(num_queries, dim))
         # Stored with the weights and never trained. Published checkpoints hold a table that is rounded to 16 bits.
         self.register_buffer("position_table", torch.empty(num_queries, dim))
@@ -100,12 +98,6 @@ class QueryAttention(nn.Module):
         side, query_side = math.isqrt(num_inputs), math.isqrt(num_queries)
         if side * side != num_inputs:
             raise InputError(f"a view has {num_inputs} features, expected a square number")
-        if self.margin:
-            # In units of the queries' grid; those of the margin are below 0 or beyond its last position.
-            index = torch.arange(num_inputs, dtype=torch.float64, device=self.position_table.device)
-            step = query_side / (1 - 2 * self.margin)
-            rows, cols = (((i + 0.5) / side - self.margin) * step - 0.5 for i in (index // side, index % side))
-            return sincos_positions(rows, cols, dim).to(self.position_table.dtype)
         if side == query_side:
             return self.position_table
         table = self.position_table.float().reshape(1, query_side, query_side, dim).permute(0, 3, 1, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,8 +174,8 @@ def _levelled(boxes: np.ndarray, lines: np.ndarray) -> np.ndarray:
     of the line's height higher or lower, such as an exponent, keeps its box.
     """
     levelled = boxes.copy()
-    starts = np.flatnonzero(np.diff(lines, prepend=-1))
-    for begin, end in zip(starts.tolist(), [*starts[1:].tolist(), len(lines)], strict=True):
+    starts = np.flatnonzero(np.diff(lines, prepend=-1)).tolist()
+    for begin, end in itertools.pairwise([*starts, len(lines)]):
         y = boxes[begin:end, 1::2]
         line = np.median(y, axis=0)
         alike = np.abs(y.mean(axis=1) - line.mean()) < 0.25 * (line[1] - line[0])

@@ -61,9 +61,6 @@ def test_characters_by_their_middles(scale: float) -> None:
     cells = label(("ab cd", 0, 0), ("ef", 16, 16), scale=scale)
     assert [spelled(cells, 0, col) for col in range(4)] == ["ab", " c", "d", ""]
     assert [spelled(cells, 1, col) for col in range(4)] == ["", "ef", "", ""]
-    ids, weights = cells.alternatives(4)
-    assert characters_of(ids[0, 1, 0]) == " c"
-    assert weights[0, 1].tolist() == [1.0] + 7 * [0.0]
 
 
 def test_two_lines_in_a_cell_read_downwards() -> None:
@@ -75,42 +72,6 @@ def test_two_lines_in_a_cell_read_downwards() -> None:
 def test_a_superscript_is_on_its_line() -> None:
     cells = label(("x", 0, 0), ("2", 8, -3))
     assert spelled(cells, 0, 0) == "x2"
-
-
-def accepted(cells: CharacterCells, row: int, col: int) -> dict[str, float]:
-    ids, weights = cells.alternatives(4)
-    assert weights[row, col].sum() == pytest.approx(1.0)
-    return {characters_of(i): w for i, w in zip(ids[row, col], weights[row, col].tolist(), strict=True) if w}
-
-
-def test_a_character_near_an_edge_may_be_named_beyond() -> None:
-    """The letters begin at 3: middles at 7, 15, 23; "b" is 1 px before the edge at 16."""
-    cells = label(("abc", 3, 0))
-    assert accepted(cells, 0, 0) == {"ab": 1.0}
-    assert accepted(cells, 0, 1) == pytest.approx({"c": 2 / 3, "bc": 1 / 3})
-    assert characters_of(cells.alternatives(3)[0][0, 1, 0]) == "c"
-
-
-def test_a_line_near_an_edge_is_named_beyond_as_a_whole() -> None:
-    """The line's middle is at 15, 1 px above the edge."""
-    cells = label(("ab", 0, 7))
-    assert accepted(cells, 0, 0) == {"ab": 1.0}
-    assert accepted(cells, 1, 0) == pytest.approx({"": 2 / 3, "ab": 1 / 3})
-
-
-def test_two_edges_in_doubt() -> None:
-    """Letters of 10 px from 9: middles at 14, 24, 34; "a" and "c" are 2 px from the cell of "b"."""
-    cells = character_cells("abc", line("abc", 9, 0, width=10), (64, 64), fit_to_grid(64, 64, 1, 1, 64), SIDE)
-    beyond = 0.5 - 2 / 6
-    assert accepted(cells, 0, 1) == pytest.approx(
-        {"b": (1 - beyond) ** 2, "ab": beyond * (1 - beyond), "bc": beyond * (1 - beyond), "abc": beyond**2}
-    )
-
-
-def test_more_characters_than_slots_are_cut_off() -> None:
-    boxes = line("abcdef", 0, 0, width=2)
-    ids, _ = character_cells("abcdef", boxes, (64, 64), fit_to_grid(64, 64, 1, 1, 64), SIDE).alternatives(3)
-    assert characters_of(ids[0, 0, 0]) == "abc"
 
 
 @pytest.mark.parametrize(
@@ -173,7 +134,6 @@ def test_words_that_cells_spell(cells: dict[str, str], expected: list[bool]) -> 
 
 def test_a_page_without_text() -> None:
     cells = character_cells("", np.zeros((0, 4), np.float32), (64, 64), fit_to_grid(64, 64, 1, 1, 64), SIDE)
-    assert cells.alternatives(2)[0].shape == (4, 4, 8, 2)
     right, shows = cells_right(np.zeros((4, 4, 2), np.int64), cells)
     assert right.all()
     assert not shows.any()

@@ -1,8 +1,8 @@
 """Which characters every token of a page shows, in an open vocabulary, and whether a reading of them is right.
 
 A token stands for a square cell of the page. Its label is the ordered list of the characters whose middles lie in the
-cell, line by line. Cells are not aligned with text, so characters near an edge are in doubt: training lets the cell
-beyond the edge name them, too, and a reading is right when one of the two cells names them.
+cell, line by line. Cells are not aligned with text, so characters near an edge are in doubt: a reading is right when
+one of the two cells names them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ NUM_CHARACTER_IDS = len(CHARACTERS) + 2
 
 EDGE = 3.0
 """Characters whose middles are so many pixels from an edge, or fewer, are in doubt."""
-
-MOST_ALTERNATIVES = 8
 
 _ID_OF = {character: index for index, character in enumerate(CHARACTERS, start=1)}
 LOOK_ALIKES = {"\u00a0": " ", "\u00ad": "-", "\u2010": "-", "\u2011": "-", "\u2212": "\u2013"}
@@ -56,14 +54,12 @@ class Member:
         index: Its index on the page.
         inside: Whether its middle lies in the cell.
         doubt: The edge that its middle is near: "left", "right" or "across" (top or bottom); "" for none.
-        depth: Pixels from that edge into the cell, negative outside.
     """
 
     id: int
     index: int
     inside: bool
     doubt: str = ""
-    depth: float = 0.0
 
 
 @dataclass
@@ -85,53 +81,6 @@ class CharacterCells:
     def strings(self) -> list[list[int]]:
         """Return the ids of the characters whose middles lie in each cell."""
         return [[member.id for member in cell if member.inside] for cell in self.members]
-
-    def alternatives(self, slots: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return labels that training accepts.
-
-        Args:
-            slots: Characters that a token can name; more are cut off.
-
-        Returns:
-            Ids int64 [rows, cols, A, slots], the first alternative by the middles alone, and the probability of each
-            alternative, float32 [rows, cols, A]; A is `MOST_ALTERNATIVES`.
-        """
-        ids = np.zeros((len(self.members), MOST_ALTERNATIVES, slots), np.int64)
-        weights = np.zeros((len(self.members), MOST_ALTERNATIVES), np.float32)
-        weights[:, 0] = 1.0
-        for index, cell in enumerate(self.members):
-            if not cell:
-                continue
-            for k, (kept, weight) in enumerate(_options(cell)):
-                shown = [member.id for member, keep in zip(cell, kept, strict=True) if keep][:slots]
-                ids[index, k, : len(shown)] = shown
-                weights[index, k] = weight
-        shape = (self.rows, self.cols, MOST_ALTERNATIVES)
-        return ids.reshape(*shape, slots), weights.reshape(shape)
-
-
-def _options(cell: list[Member]) -> list[tuple[list[bool], float]]:
-    """Sets of members that a cell may show, with their probabilities; the first set is that of the middles.
-
-    A cell always shows its own characters, and for every edge either all or none of those just beyond. Letting it leave
-    out its own ones near an edge, too, was found to make both cells leave them out.
-    """
-    beyond: list[list[int]] = []
-    for edge in ("left", "right", "across"):
-        outer = [k for k, member in enumerate(cell) if member.doubt == edge and not member.inside]
-        if outer:
-            beyond.append(outer)
-    found = []
-    for shown in itertools.product((False, True), repeat=len(beyond)):
-        kept, weight = [member.inside for member in cell], 1.0
-        for outer, is_shown in zip(beyond, shown, strict=True):
-            # From a half at the edge to nothing at EDGE pixels from it.
-            probability = float(np.mean([0.5 + cell[k].depth / (2 * EDGE) for k in outer]))
-            weight *= probability if is_shown else 1.0 - probability
-            for k in outer:
-                kept[k] = is_shown
-        found.append((kept, weight))
-    return found
 
 
 def character_cells(
@@ -160,30 +109,27 @@ def character_cells(
     ids = character_ids(characters)
     found: list[list[Member]] = [[] for _ in range(rows * cols)]
     for index in range(len(characters)):
-        for row, col, doubt, depth in _cells_at(float(y[index]), float(x[index]), size, edge):
+        for row, col, doubt, inside in _cells_at(float(y[index]), float(x[index]), size, edge):
             if 0 <= row < rows and 0 <= col < cols:
-                inside = depth >= 0 if doubt else True
-                found[row * cols + col].append(Member(int(ids[index]), index, inside, doubt, depth))
+                found[row * cols + col].append(Member(int(ids[index]), index, inside, doubt))
     members = [_in_reading_order(cell, y, x, heights) if len(cell) > 1 else cell for cell in found]
     return CharacterCells(members, rows, cols, len(characters))
 
 
-def _cells_at(y: float, x: float, size: float, edge: float) -> list[tuple[int, int, str, float]]:
-    """Cells (row, column) that show a middle or may show it, with the edge in doubt and the depth from it."""
+def _cells_at(y: float, x: float, size: float, edge: float) -> list[tuple[int, int, str, bool]]:
+    """Cells (row, column) that show a middle or may show it, with the edge in doubt and whether it lies inside."""
     row, col = int(y // size), int(x // size)
     up, left = y - row * size, x - col * size
     down, right = size - up, size - left
-    near_x, near_y = min(left, right), min(up, down)
-    home = ("", 0.0)
+    home = ""
     found = []
-    if near_y < edge:
-        home = ("across", near_y)
-        found.append((row - 1 if up < down else row + 1, col, "across", -near_y))
-    if near_x < edge:
-        home = ("left" if left < right else "right", near_x)
-        found.append((row, col - 1 if left < right else col + 1, "right" if left < right else "left", -near_x))
-    # A middle right on an edge belongs to the cell that it starts.
-    return [(row, col, *home), *((r, c, doubt, min(depth, -1e-6)) for r, c, doubt, depth in found)]
+    if min(up, down) < edge:
+        home = "across"
+        found.append((row - 1 if up < down else row + 1, col, "across", False))
+    if min(left, right) < edge:
+        home = "left" if left < right else "right"
+        found.append((row, col - 1 if left < right else col + 1, "right" if left < right else "left", False))
+    return [(row, col, home, True), *found]
 
 
 def _in_reading_order(cell: list[Member], y: np.ndarray, x: np.ndarray, heights: np.ndarray) -> list[Member]:

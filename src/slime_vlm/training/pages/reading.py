@@ -108,6 +108,23 @@ def reading_loss(logits: Tensor, ids: Tensor) -> Tensor:
     return loss / (ids != NOTHING).sum().clamp(min=1)
 
 
+def character_places(
+    boxes: np.ndarray, page_size: tuple[int, int], grid: TileGrid, side: int, places: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return in which row of cells and at which place the middle of every character lies, float [N] both.
+
+    Args:
+        boxes: float32 [N, 4], x0, y0, x1, y1 of every character in page pixels.
+        page_size: (height, width) of the page in pixels.
+        grid: The page's tile grid (`choose_grid`).
+        side: Rows of cells of a tile.
+        places: Places of a tile from left to right.
+    """
+    y = (boxes[:, 1] + boxes[:, 3]) / 2 * (grid.scaled_height / page_size[0]) + grid.top
+    x = (boxes[:, 0] + boxes[:, 2]) / 2 * (grid.scaled_width / page_size[1]) + grid.left
+    return y * side / grid.tile_size, x * places / grid.tile_size
+
+
 def place_labels(
     characters: str, boxes: np.ndarray, page_size: tuple[int, int], grid: TileGrid, side: int, places: int
 ) -> np.ndarray:
@@ -115,9 +132,9 @@ def place_labels(
 
     Args:
         characters: All characters of the page.
-        boxes: float32 [N, 4], x0, y0, x1, y1 of every character in page pixels.
+        boxes: See `character_places`, and so on.
         page_size: (height, width) of the page in pixels.
-        grid: The page's tile grid (`choose_grid`).
+        grid: The page's tile grid.
         side: Rows of cells of a tile.
         places: Places of a tile from left to right.
 
@@ -126,24 +143,22 @@ def place_labels(
         of two characters at one place the right one is left out, and lines beyond the second are.
     """
     rows, cols = grid.rows * side, grid.cols * places
-    row_height, place_width = grid.tile_size / side, grid.tile_size / places
-    y = (boxes[:, 1] + boxes[:, 3]) / 2 * (grid.scaled_height / page_size[0]) + grid.top
-    x = (boxes[:, 0] + boxes[:, 2]) / 2 * (grid.scaled_width / page_size[1]) + grid.left
-    row, place = np.floor(y / row_height).astype(np.int64), np.floor(x / place_width).astype(np.int64)
+    y, x = character_places(boxes, page_size, grid, side, places)
+    row, place = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
     inside = (row >= 0) & (row < rows) & (place >= 0) & (place < cols)
     row, place, y, x, ids = (values[inside] for values in (row, place, y, x, character_ids(characters)))
     cell = row * cols + place // (places // side)
     # From top to bottom within a cell: a line ends where the next middle is a quarter of a row lower.
     order = np.lexsort((y, cell))
-    begins = np.diff(y[order], prepend=-np.inf) > row_height / 4
+    begins = np.diff(y[order], prepend=-np.inf) > 0.25
     begins[1:] &= cell[order][1:] == cell[order][:-1]
     begins[0:1] = False
-    line = np.empty(len(order), np.int64)
     counted = np.cumsum(begins)
-    first = np.searchsorted(cell[order], cell[order])
-    line[order] = counted - counted[first] if len(order) else counted
+    line = np.empty(len(order), np.int64)
+    line[order] = counted - counted[np.searchsorted(cell[order], cell[order])] if len(order) else counted
     labels = np.zeros((rows, cols, LINES), np.int64)
-    for k in np.lexsort((-x,)):
+    # From right to left, so that the left one stays.
+    for k in np.argsort(-x, kind="stable"):
         if line[k] < LINES:
             labels[row[k], place[k], line[k]] = ids[k]
     return labels
@@ -159,6 +174,7 @@ class LabelledTiles:
         cells: The characters of every cell in the order of the page.
         grid: (rows, columns) of tiles.
         words: The words of the page.
+        at: int64 [N] each, row of cells and place of every character of the page.
     """
 
     views: Tensor
@@ -166,6 +182,7 @@ class LabelledTiles:
     cells: CharacterCells
     grid: tuple[int, int]
     words: list[str]
+    at: tuple[np.ndarray, np.ndarray]
 
     def pixels(self, index: Tensor) -> Tensor:
         """Return some tiles as the encoder takes them: float32 [t, 3, P, P]."""
@@ -200,7 +217,9 @@ def labelled_tiles(
     labels = place_labels(page.characters, page.boxes, (height, width), grid, side, places)
     ids = labels.reshape(grid.rows, side, grid.cols, places, LINES).swapaxes(1, 2).reshape(-1, side, places, LINES)
     words = [word for text in page.line_texts() for word in text.split()]
-    return LabelledTiles(torch.from_numpy(views), torch.from_numpy(ids), cells, (grid.rows, grid.cols), words)
+    y, x = character_places(page.boxes, (height, width), grid, side, places)
+    at = (np.floor(y).astype(np.int64), np.floor(x).astype(np.int64))
+    return LabelledTiles(torch.from_numpy(views), torch.from_numpy(ids), cells, (grid.rows, grid.cols), words, at)
 
 
 @torch.inference_mode()

@@ -78,6 +78,8 @@ class Answers:
         labels: int64 [L].
         label_row: int64 [L] row of each.
         label_question: int64 [L] question of each, from 1.
+        found: bool [L] whether decoding would go on from the right place: the label follows the character before, or
+            the copy output points at where it stands. True where it is not copied.
         look: What came before the language model.
         kept: bool [B, N] tokens that the language model read.
         attentions: Of every layer, see `pointing_loss`.
@@ -90,6 +92,7 @@ class Answers:
     labels: Tensor
     label_row: Tensor
     label_question: Tensor
+    found: Tensor
     look: PageLook
     kept: Tensor
     attentions: tuple[Tensor, ...]
@@ -131,7 +134,9 @@ class PageAnswerer(nn.Module):
                 use_cache=False,
             )
         )
-        self.copy_output = CopyOutput(dim=dim, slots=settings.slots) if settings.copies else None
+        self.copy_output = (
+            CopyOutput(dim=dim, slots=settings.slots, characters=NUM_CHARACTER_IDS) if settings.copies else None
+        )
         self.copying_head = CopyingHead(dim, [NUM_CHARACTER_IDS] * settings.slots)
         self.context_head = nn.Linear(dim, word_dim, bias=False)
         self._start()
@@ -207,7 +212,10 @@ class PageAnswerer(nn.Module):
         )
         held = batch.ids.new_zeros(*packed["is_image"].shape, batch.ids.shape[-1])
         held[packed["is_image"]] = batch.ids.flatten(1, 2)[kept]
-        return self._answers(look, output, packed, held, kept)
+        # Packing keeps the order of labelled tokens.
+        labelled = batch.rows["labels"][:, 1:] >= 0
+        follows, slots = batch.rows["follows"][:, :-1][labelled], batch.rows["slots"][:, 1:][labelled]
+        return self._answers(look, output, packed, held, kept, follows, slots)
 
     def _seen(self, cosines: Tensor, shown: Tensor, budget: int | None) -> Tensor:
         """Return which tokens every question reads, bool [B, Q, N]."""
@@ -227,10 +235,18 @@ class PageAnswerer(nn.Module):
         step, which = rows["step"], (rows["question_of"] - 1).clamp(min=0)
         vector = question.gather(1, which[..., None].expand(-1, -1, question.shape[-1]))
         guided = step > 0 if self.settings.guided else step == 1
-        return text + self.open_vocabulary.answer_step(vector, step - 1) * guided[..., None]
+        text = text + self.open_vocabulary.answer_step(vector, step - 1) * guided[..., None]
+        return text if self.copy_output is None else text + self.copy_output.told(rows["follows"])
 
     def _answers(
-        self, look: PageLook, output: BaseModelOutputWithPast, packed: dict[str, Tensor], held: Tensor, kept: Tensor
+        self,
+        look: PageLook,
+        output: BaseModelOutputWithPast,
+        packed: dict[str, Tensor],
+        held: Tensor,
+        kept: Tensor,
+        follows: Tensor,
+        slots: Tensor,
     ) -> Answers:
         hidden, attentions, states = output.last_hidden_state, output.attentions, output.hidden_states
         assert hidden is not None
@@ -241,11 +257,17 @@ class PageAnswerer(nn.Module):
         chosen = hidden[:, :-1][at]
         logits = F.linear(chosen, self.language_model.embed_tokens.weight)
         label_row = at.nonzero()[:, 0]
+        found = torch.ones_like(label_row, dtype=torch.bool)
         if self.copy_output is None:
             log_probs = logits.log_softmax(dim=-1)
         else:
             heads = attentions[-1].shape[1] // 2
             attention = attentions[-1][:, :heads, :-1].mean(dim=1)[at]
-            log_probs = self.copy_output(chosen, logits, attention, held[label_row])
+            log_probs = self.copy_output(chosen, logits, attention, held[label_row], follows)
+            with torch.no_grad():
+                column, slot = self.copy_output.pointed(chosen, attention, held[label_row], labels[at])
+            target = packed["answer_columns"][:, 1:][at]
+            right = (column == target) & (slot == slots - 1)
+            found = (follows == labels[at]) | right | (slots == 0)
         owner = packed["question_of"][:, 1:][at]
-        return Answers(log_probs, labels[at], label_row, owner, look, kept, attentions, states, packed, held)
+        return Answers(log_probs, labels[at], label_row, owner, found, look, kept, attentions, states, packed, held)

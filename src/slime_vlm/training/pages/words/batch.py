@@ -11,6 +11,7 @@ from torch import Tensor
 
 from slime_vlm.model.cell_runs import MOST
 from slime_vlm.model.cell_words import Words, character_classes, find_words
+from slime_vlm.model.copy_output import following_characters
 from slime_vlm.model.labels import IGNORED_LABEL
 from slime_vlm.training.pages.character_cells import CHARACTERS, NUM_CHARACTER_IDS, character_ids
 from slime_vlm.training.pages.packed_questions import HEAD, pad_rows
@@ -33,8 +34,9 @@ class WordBatch:
         sizes: (rows, columns) of every page.
         kept: bool [B, R, C] cells that the language model reads.
         rows: Padded rows of text, each the head and its questions (`packed_questions.pack_questions`), with
-            `word_at` [B, S], 1 + index of a question's word, and `step` [B, S], 1 + number of the next character of
-            the answer.
+            `word_at` [B, S], 1 + index of a question's word, `step` [B, S], 1 + number of the next character of the
+            answer, `follows` [B, S], character that follows this one of the answer on the page, and `slots` [B, S],
+            1 + place of this one in its cell.
         question_words: Words of all questions.
         words_of: int64 [B, Q, W] 1 + index of the words of every question, 0 in padding.
         asked: int64 [B, Q] 1 for a question that is there.
@@ -72,13 +74,20 @@ def words_of_texts(texts: Sequence[str], buckets: int) -> tuple[Words, Tensor]:
     return words, owner
 
 
-def _row(asked: Sequence[Asked], words: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """Lay out the text of a page: the head, and for every question its words, the answer and its end."""
+def _row(asked: Sequence[Asked], words: Sequence[np.ndarray], following: np.ndarray) -> dict[str, np.ndarray]:
+    """Lay out the text of a page: the head, and for every question its words, the answer and its end.
+
+    Args:
+        asked: The questions.
+        words: Indices of the words of each.
+        following: int64 [R * C, S], see `following_characters`.
+    """
     ids, labels, question_of = [BEGIN, USER], [IGNORED_LABEL] * HEAD, [0] * HEAD
     word_at, step, positions, read_at = [0] * HEAD, [0] * HEAD, list(range(HEAD)), [0] * HEAD
+    follows, slots = [0] * HEAD, [0] * HEAD
     for number, (one, its_words) in enumerate(zip(asked, words, strict=True), start=1):
         answer = [NOT_THERE] if one.absent else one.answer.tolist()
-        cells = [-1] if one.absent else one.cells.tolist()
+        cells, places = ([-1], [-1]) if one.absent else (one.cells.tolist(), one.slots.tolist())
         count = len(its_words)
         part = [0] * count + [ASSISTANT, *answer, END]
         ids += part
@@ -88,6 +97,9 @@ def _row(asked: Sequence[Asked], words: Sequence[np.ndarray]) -> dict[str, np.nd
         step += [0] * count + [1 + k for k in range(len(answer) + 1)] + [0]
         positions += list(range(len(part)))
         read_at += [0] * (count + 1) + [1 + cell for cell in (*cells, cells[-1])]
+        after = [int(following[at]) if min(at) >= 0 else 0 for at in zip(cells, places, strict=True)]
+        follows += [0] * (count + 1) + after + [0]
+        slots += [0] * (count + 1) + [1 + place for place in places] + [0]
     return {
         "input_ids": np.array(ids),
         "labels": np.array(labels),
@@ -96,6 +108,8 @@ def _row(asked: Sequence[Asked], words: Sequence[np.ndarray]) -> dict[str, np.nd
         "answer_tokens": np.array(read_at),
         "word_at": np.array(word_at),
         "step": np.minimum(np.array(step), 1 + MOST),
+        "follows": np.array(follows),
+        "slots": np.array(slots),
     }
 
 
@@ -150,7 +164,8 @@ def make_batch(
         its_words = words_by_text[first_text : first_text + count]
         for number, words in enumerate(its_words):
             words_of[k, number, : len(words)] = 1 + words
-        texts.append(_row(page.asked, its_words))
+        following = following_characters(torch.from_numpy(page.ids)).flatten(0, 1).numpy()
+        texts.append(_row(page.asked, its_words, following))
         for number, (_, cells) in enumerate(page.facts):
             cells = cells[shown[cells]]
             # Counted in the raster of the batch.

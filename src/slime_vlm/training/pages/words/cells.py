@@ -59,6 +59,7 @@ class Asked:
         question: The question as it was made.
         answer: int64 [n] character ids; empty for what is not on the page.
         cells: int64 [n] cell that shows each character of the answer, -1 for a space between lines.
+        slots: int64 [n] its place among the characters of that cell, -1 for one that was cut off.
         key: int64, cells of what is asked.
         absent: Whether the page does not state it.
     """
@@ -66,6 +67,7 @@ class Asked:
     question: PageQuestion
     answer: np.ndarray
     cells: np.ndarray
+    slots: np.ndarray
     key: np.ndarray
     absent: bool
 
@@ -135,12 +137,14 @@ def cells_of(page: TextPage, settings: CellSettings, rng: np.random.Generator) -
     fits = slot < settings.slots
     raster = np.zeros((rows * cols, settings.slots), np.int64)
     raster[ordered[fits], slot[fits]] = ids[order[fits]]
+    slot_of = np.full(len(order), -1)
+    slot_of[order[fits]] = slot[fits]
     facts = [
         (_text_at(page, key), np.unique(np.concatenate([cell[key], cell[value]])))
         for key, value in page.facts
         if len(key) and len(value)
     ]
-    asked = [_asked(page, question, ids, cell) for question in page.questions]
+    asked = [_asked(page, question, ids, cell, slot_of) for question in page.questions]
     return PageCells(raster.reshape(rows, cols, settings.slots), asked, facts)
 
 
@@ -156,24 +160,27 @@ def _text_at(page: TextPage, indices: np.ndarray) -> str:
     return "".join(pieces)
 
 
-def _asked(page: TextPage, question: PageQuestion, ids: np.ndarray, cell: np.ndarray) -> Asked:
+def _asked(page: TextPage, question: PageQuestion, ids: np.ndarray, cell: np.ndarray, slot_of: np.ndarray) -> Asked:
     key = np.unique(cell[question.key]) if len(question.key) else np.zeros(0, np.int64)
     if question.answer == ABSENT:
         nothing = np.zeros(0, np.int64)
-        return Asked(question, nothing, nothing, key, True)
-    answer, cells = [], []
+        return Asked(question, nothing, nothing, nothing, key, True)
+    answer, cells, slots = [], [], []
     last = -1
     for index in question.value.tolist():
         if last >= 0 and page.lines[index] != page.lines[last] and page.characters[last] != " ":
             answer.append(SPACE)
             cells.append(-1)
+            slots.append(-1)
         answer.append(int(ids[index]))
         cells.append(int(cell[index]))
+        slots.append(int(slot_of[index]))
         last = index
     printed = "".join(CHARACTERS[i - 1] if i != OTHER else "?" for i in answer)
     true = _text_at(page, question.value)
     if true != question.answer or not printed:
         # Not printed as it is answered.
         given = character_ids(question.answer)
-        return Asked(question, given, np.full(len(given), -1), key, False)
-    return Asked(question, np.array(answer), np.array(cells), key, False)
+        nowhere = np.full(len(given), -1)
+        return Asked(question, given, nowhere, nowhere, key, False)
+    return Asked(question, np.array(answer), np.array(cells), np.array(slots), key, False)

@@ -22,8 +22,9 @@ def measure(
 ) -> dict[str, float]:
     """Ask all questions.
 
-    An answer counts when every token of it and its end are the most probable ones behind the true ones before them,
-    which is when greedy decoding gives exactly it.
+    An answer counts when every token of it and its end are the most probable ones behind the true ones before them, and
+    when every character that does not follow the one before is copied from where it stands: then greedy decoding gives
+    exactly this answer.
 
     Args:
         model: The model.
@@ -43,7 +44,7 @@ def measure(
         batch = make_batch(part, model.settings.buckets)
         answers = model(batch, budget)
         predicted = answers.log_probs.argmax(dim=-1)
-        fits = predicted == answers.labels
+        fits = (predicted == answers.labels) & answers.found
         most = batch.asked.shape[1]
         question = answers.label_row * most + answers.label_question - 1
         wrong = torch.zeros(batch.asked.numel(), dtype=torch.long).index_add_(0, question, (~fits).long())

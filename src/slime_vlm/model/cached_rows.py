@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from slime_vlm.errors import InputError
+from slime_vlm.model.copying import Copying
 from slime_vlm.model.input_checks import is_row_mask
 from slime_vlm.model.token_merging import MergedRows
 
@@ -35,14 +36,16 @@ class CachedRows:
         attention_mask: [B, S] 0 in padding.
         position_ids: [B, S].
         token_index: [B, S] index in `input_ids` of every cached token, -1 in padding.
-        characters: [B, S, K] ids of the characters of every cached token, 0 for none. None without a copy output.
+        cells: [B, S] index in `copying.page` of every cached token, -1 for none. None without a copy output.
+        copying: What answers copy from. None without a copy output.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     position_ids: Tensor
     token_index: Tensor
-    characters: Tensor | None = None
+    cells: Tensor | None = None
+    copying: Copying | None = None
 
     @property
     def num_rows(self) -> int:
@@ -70,7 +73,8 @@ class CachedRows:
             self.attention_mask[:, :length],
             self.position_ids[:, :length],
             index,
-            None if self.characters is None else self.characters[:, :length],
+            None if self.cells is None else self.cells[:, :length],
+            None if self.copying is None else self.copying.forgotten(),
         )
 
     def next_positions(self, new_mask: Tensor) -> Tensor:
@@ -85,14 +89,17 @@ class CachedRows:
     def followed_by(self, new: CachedRows) -> CachedRows:
         """Return the record of these tokens with new ones behind them."""
         moved = torch.where(new.token_index < 0, new.token_index, new.token_index + self.num_source)
+        cells, copying = self.cells, self.copying
+        if cells is not None and copying is not None and new.cells is not None and new.copying is not None:
+            cells = torch.cat([cells, torch.where(new.cells < 0, new.cells, new.cells + copying.page.shape[1])], dim=1)
+            copying = copying.followed_by(new.copying)
         return CachedRows(
             torch.cat([self.input_ids, new.input_ids], dim=1),
             torch.cat([self.attention_mask, new.attention_mask], dim=1),
             torch.cat([self.position_ids, new.position_ids], dim=1),
             torch.cat([self.token_index, moved], dim=1),
-            None
-            if self.characters is None or new.characters is None
-            else torch.cat([self.characters, new.characters], dim=1),
+            cells,
+            copying,
         )
 
     def begins(self, input_ids: Tensor) -> bool:
@@ -173,8 +180,9 @@ class _RowsFollow:
         record: CachedRows | None = getattr(self, _ATTRIBUTE, None)
         if record is not None:
             parts = {part.name: getattr(record, part.name) for part in fields(record)}
-            changed = {name: change(part) for name, part in parts.items() if part is not None}
-            setattr(self, _ATTRIBUTE, CachedRows(**changed))
+            changed = {name: change(part) for name, part in parts.items() if isinstance(part, Tensor)}
+            copying = None if record.copying is None else record.copying.map(change)
+            setattr(self, _ATTRIBUTE, CachedRows(**changed, copying=copying))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # The class is made when it is needed, so that pickle and deepcopy cannot find it by its name.
@@ -199,7 +207,7 @@ def rows_of(merged: MergedRows, input_ids: Tensor, position_ids: Tensor) -> Cach
         position_ids: [B, S] the positions that the language model gets.
     """
     mask = merged.attention_mask
-    return CachedRows(input_ids, mask, position_ids.expand_as(mask), merged.token_index, merged.characters)
+    return CachedRows(input_ids, mask, position_ids.expand_as(mask), merged.token_index, merged.cells, merged.copying)
 
 
 def rows_of_text(input_ids: Tensor, new_mask: Tensor, position_ids: Tensor) -> CachedRows:

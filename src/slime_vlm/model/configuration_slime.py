@@ -92,6 +92,7 @@ class SlimeConfig(HubMixin, SlimeFields, PretrainedConfig):
         "vision_tokens",
         "pointing",
         "held_characters",
+        "follows",
     ]
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -257,6 +258,8 @@ class SlimeConfig(HubMixin, SlimeFields, PretrainedConfig):
                 f"the language model has a vocabulary of {self.text_config.vocab_size} for {count} characters, "
                 f"expected {CharacterTokens(count).vocabulary}: build its tokenizer with build_character_tokenizer"
             )
+        if self.copy_output and not self.tie_word_embeddings:
+            raise ConfigError("copy_output is true with a head of its own, expected tie_word_embeddings")
         side, tile = math.isqrt(self.num_local_queries), self.view_size - 2 * self.tile_margin
         for stride in self.vision_config.map_stride:
             if tile % (side * stride) or self.tile_margin % stride or not self.tile_margin:

@@ -181,7 +181,9 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
             [..., vocabulary].
         """
         hidden, pointing, held = outputs.last_hidden_state, outputs.pointing, outputs.held_characters
+        follows = outputs.follows
         assert hidden is not None
+        assert follows is not None
         assert pointing is not None
         assert held is not None
         assert self.model.copy_output is not None
@@ -193,7 +195,11 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
         block = max(1, _MOST_COPIES // max(1, held[0].numel()))
         parts = [
             self.model.copy_output(
-                hidden[part], self.logits_of(hidden[part]).float(), pointing[part], held[part // length]
+                hidden[part],
+                self.logits_of(hidden[part]).float(),
+                pointing[part],
+                held[part // length],
+                follows.flatten()[part],
             )
             for part in flat.split(block)
         ]

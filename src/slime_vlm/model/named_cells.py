@@ -37,7 +37,7 @@ def cell_probs(
     return probs.unflatten(2, (-1, places)).flatten(1, 2).flatten(2)
 
 
-def named_cells(probs: Tensor, shape: tuple[int, int], places: int, slots: int) -> Tensor:
+def named_cells(probs: Tensor, shape: tuple[int, int], places: int, slots: int, space: int) -> Tensor:
     """Name the characters of a page.
 
     Args:
@@ -45,10 +45,11 @@ def named_cells(probs: Tensor, shape: tuple[int, int], places: int, slots: int) 
         shape: (rows, columns) of cells.
         places: Places P of a cell.
         slots: Characters of a cell at most.
+        space: Id of the space, which is named before a character that stands far from the one to its left.
 
     Returns:
         int64 [rows, columns, slots], 0 for nothing.
     """
     page = probs.float().unflatten(-1, (places, LINES, -1)).unflatten(0, shape).flatten(1, 2)
-    found = name_characters(page.cpu()).cells(shape, slots)
+    found = name_characters(page.cpu()).with_gaps(space).cells(shape, slots)
     return torch.from_numpy(found).to(probs.device)

@@ -79,6 +79,8 @@ class SlimeModelOutput(ModelOutput):
         vision_tokens: Tokens of the images before selection.
         pointing: [B, S, S'] mean attention of the heads that point, to cached and new tokens. None without copy_output.
         held_characters: int64 [B, S', K] ids of the characters of these tokens, 0 for none. None without copy_output.
+        follows: int64 [B, S] character after every token of an answer on the page, 0 for none. None without
+            copy_output.
     """
 
     last_hidden_state: Tensor | None = None
@@ -99,6 +101,7 @@ class SlimeModelOutput(ModelOutput):
     vision_tokens: tuple[VisionTokens, ...] | None = None
     pointing: Tensor | None = None
     held_characters: Tensor | None = None
+    follows: Tensor | None = None
 
 
 @dataclass
@@ -124,3 +127,4 @@ class SlimeCausalLMOutput(ModelOutput):
     vision_tokens: tuple[VisionTokens, ...] | None = None
     pointing: Tensor | None = None
     held_characters: Tensor | None = None
+    follows: Tensor | None = None

@@ -26,6 +26,7 @@ from slime_vlm.model.character_tokens import CharacterText
 from slime_vlm.model.collectives import num_processes
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.copy_output import CopyOutput
+from slime_vlm.model.copying_run import run_copying
 from slime_vlm.model.image_inputs import QUESTION, views_as_rows
 from slime_vlm.model.input_checks import check_inputs, check_tensors, is_row_mask
 from slime_vlm.model.labels import IGNORED_LABEL
@@ -55,7 +56,11 @@ class SlimeModel(SlimeWords):
         self.copy_output: CopyOutput | None = None
         if config.copy_output:
             use_pointing_attention(self.language_model)
-            self.copy_output = CopyOutput(dim=config.text_config.hidden_size, slots=config.character_slots)
+            self.copy_output = CopyOutput(
+                dim=config.text_config.hidden_size,
+                slots=config.character_slots,
+                characters=len(config.characters or "") + 2,
+            )
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -208,8 +213,10 @@ class SlimeModel(SlimeWords):
         embeddings = self.embed_text(merged.input_ids)[0]
         if read is not None:
             embeddings = self._embed_questions(embeddings, read, merged)
+        cells: Tensor | None = None
         if self.copy_output is not None:
-            merged.characters = merged.input_ids.new_zeros(*merged.input_ids.shape, self.config.character_slots)
+            merged.copying, cells = self._pages(vision_tokens, kept_local_tokens, rows.long(), len(input_ids))
+            merged.cells = torch.full_like(merged.input_ids, -1)
         if features is not None:
             # Index of the feature of every kept placeholder. Cutting long rows may have removed some placeholders.
             feature_index = (placeholders & kept).flatten().cumsum(0).view_as(kept) - 1
@@ -217,9 +224,8 @@ class SlimeModel(SlimeWords):
             filled = placeholders.gather(1, token_index) & (merged.token_index >= 0)
             feature_index = feature_index.gather(1, token_index)[filled]
             embeddings = fill_placeholders(embeddings, filled, features[feature_index])
-            if merged.characters is not None:
-                named = torch.cat(self._named_characters(vision_tokens, kept_local_tokens)).to(merged.characters)
-                merged.characters[filled] = named[feature_index]
+            if merged.cells is not None and cells is not None:
+                merged.cells[filled] = cells[feature_index]
         return merged, embeddings * merged.attention_mask[..., None], details
 
     def merge_prompt(
@@ -355,6 +361,7 @@ class SlimeModel(SlimeWords):
         source_mask, source_labels = attention_mask, labels
         details: dict[str, Any] = {}
         new_rows: CachedRows | None = None
+        read: CharacterText | None = None
         merges = has_images or has_characters or not num_cached
         if input_ids is not None and merges and is_row_mask(attention_mask):
             # 2. Encode the images.
@@ -433,29 +440,32 @@ class SlimeModel(SlimeWords):
                 inputs_embeds = self.embed_text(input_ids)[0]
         # 6. Run the language model.
         whole_rows = new_rows if record is None or new_rows is None else record.followed_by(new_rows)
-        pointing: list[Tensor] = []
-        if self.copy_output is not None:
-            kwargs["pointing"] = pointing
-        outputs = self.language_model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            **{CACHE: past_key_values},
-            **kwargs,
-        )
+        outputs: Any
+        if self.copy_output is None:
+            outputs = self.language_model(
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                **{CACHE: past_key_values},
+                **kwargs,
+            )
+            cache = getattr(outputs, CACHE)
+        else:
+            assert whole_rows is not None
+            assert read is not None
+            inputs = self._copying_inputs(inputs_embeds, attention_mask, position_ids, merged, read, whole_rows)
+            assert self.open_vocabulary is not None
+            space = self.open_vocabulary.space
+            outputs = run_copying(self.language_model, self.copy_output, inputs, past_key_values, space, **kwargs)
+            cache, whole_rows.copying = outputs.cache, outputs.copying
+            details |= {
+                "pointing": outputs.pointing,
+                "held_characters": outputs.copying.held(inputs.cells),
+                "follows": outputs.follows,
+            }
         # 7. Record what the cache holds.
-        cache = getattr(outputs, CACHE)
         if cache is not None:
             attach_record(cache, whole_rows)
-        if self.copy_output is not None:
-            held = None if whole_rows is None else whole_rows.characters
-            if not pointing or held is None:
-                raise InputError(
-                    "the language model did not tell where its heads look, which the copy output needs; do not change "
-                    "its attention implementation"
-                )
-            # A cache of fixed size is longer than what it holds.
-            details |= {"pointing": pointing[0][..., : held.shape[1]], "held_characters": held}
         model_outputs = SlimeModelOutput(
             last_hidden_state=outputs.last_hidden_state,
             **{CACHE: cache},

@@ -63,10 +63,7 @@ class SlimeVision(SlimePreTrainedModel):
             self._build_readers(config.characters)
         elif config.local_compression:
             self.local_compressor = LocalCompressor(
-                num_queries=config.num_local_queries,
-                dim=vision_dim,
-                num_heads=heads,
-                margin=config.tile_margin / config.view_size,
+                num_queries=config.num_local_queries, dim=vision_dim, num_heads=heads
             )
             self.selector = QuestionSelector(
                 kind=config.selector, dim=dim, num_heads=max(1, dim // config.query_attention_head_dim)
@@ -168,7 +165,8 @@ class SlimeVision(SlimePreTrainedModel):
         assert isinstance(self.projector, VisualVocabulary)
         side = self.config.token_layout.tile_side
         shape = (grid[0] * side, grid[1] * side)
-        ids = named_cells(stitched, shape, self.config.cell_shape[1], self.config.character_slots)
+        space = self.open_vocabulary.space
+        ids = named_cells(stitched, shape, self.config.cell_shape[1], self.config.character_slots, space)
         tokens = self.projector.embed_ids(ids)
         if self.page_positions is not None:
             tokens = tokens + self.page_positions(*grid, side, device=ids.device).view_as(tokens)

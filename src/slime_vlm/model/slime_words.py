@@ -10,9 +10,12 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from slime_vlm.model.cached_rows import CachedRows
 from slime_vlm.model.character_tokens import CharacterText
+from slime_vlm.model.copying import Copying, following_places
+from slime_vlm.model.copying_run import CopyingInputs
 from slime_vlm.model.outputs import VisionTokens
 from slime_vlm.model.slime_selection import SlimeSelection
 from slime_vlm.model.token_merging import MergedRows
@@ -28,16 +31,42 @@ class SlimeWords(SlimeSelection):
         shown = [self.open_vocabulary.shown(t.characters) for t in vision_tokens if t.characters is not None]
         return [mask.to(own.device) & own for mask, own in zip(kept, shown, strict=True)]
 
-    def _named_characters(self, vision_tokens: Sequence[VisionTokens], kept: Sequence[Tensor] | None) -> list[Tensor]:
-        """Return the characters of every token of every image, as `image_blocks` orders them: [n, K] each."""
-        layout = self.config.token_layout
-        found = []
+    def _pages(
+        self, vision_tokens: Sequence[VisionTokens], kept: Sequence[Tensor] | None, rows: Tensor, num_rows: int
+    ) -> tuple[Copying, Tensor]:
+        """Collect what answers may copy from.
+
+        Args:
+            vision_tokens: Tokens of every image.
+            kept: [L] bool of every image. None for all.
+            rows: int64 [I] row of every image.
+            num_rows: Number B of rows.
+
+        Returns:
+            The pages of every row, and the cells of the tokens of all images as `image_blocks` orders them, int64 [P],
+            -1 for tokens of the global view and separators.
+        """
+        layout, slots = self.config.token_layout, self.config.character_slots
+        none = rows.new_full((layout.num_global_tokens + layout.num_separators,), -1)
+        pages: list[list[Tensor]] = [[] for _ in range(num_rows)]
+        following: list[list[Tensor]] = [[] for _ in range(num_rows)]
+        cells = [none[:0]]
         masks: Sequence[Tensor | None] = kept or [None] * len(vision_tokens)
-        for tokens, mask in zip(vision_tokens, masks, strict=True):
+        for tokens, mask, row in zip(vision_tokens, masks, rows.tolist(), strict=True):
             assert tokens.characters is not None
-            named = tokens.characters if mask is None else tokens.characters[mask.to(tokens.characters.device)]
-            found.append(F.pad(named, (0, 0, layout.num_global_tokens + layout.num_separators, 0)))
-        return found
+            ids = tokens.characters.to(rows.device)
+            first = sum(len(page) for page in pages[row])
+            after = following_places(ids.view(tokens.grid[0] * layout.tile_side, -1, slots))
+            pages[row].append(ids)
+            following[row].append(torch.where(after < 0, after, after + first * slots))
+            index = torch.arange(first, first + len(ids), device=rows.device)
+            cells += [none, index if mask is None else index[mask.to(rows.device)]]
+        # One cell at least, so that there is something to look up.
+        empty = rows.new_zeros(1, slots)
+        page = pad_sequence([torch.cat(parts or [empty]) for parts in pages], batch_first=True)
+        nowhere = rows.new_full((slots,), -1)
+        places = pad_sequence([torch.cat(p or [nowhere]) for p in following], batch_first=True, padding_value=-1)
+        return Copying(page, places, rows.new_full((num_rows,), -1)), torch.cat(cells)
 
     def _embed_questions(self, embeddings: Tensor, read: CharacterText, merged: MergedRows) -> Tensor:
         """Put the words of questions in place of characters, and tell answers what is asked.
@@ -71,3 +100,40 @@ class SlimeWords(SlimeSelection):
         if record is not None:
             ids = torch.cat([record.input_ids.to(ids), ids], dim=1)
         return self.read_text(ids).last(input_ids.shape[1])
+
+    def _copying_inputs(
+        self,
+        embeds: Tensor | None,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        merged: MergedRows,
+        read: CharacterText,
+        rows: CachedRows,
+    ) -> CopyingInputs:
+        """Collect what `run_copying` needs.
+
+        Args:
+            embeds: [B, n, D] of the new tokens.
+            attention_mask: [B, S] of cached and new tokens.
+            position_ids: [B, n].
+            merged: The new tokens.
+            read: The text before merging.
+            rows: Record of cached and new tokens.
+        """
+        assert embeds is not None
+        assert attention_mask is not None
+        assert position_ids is not None
+        assert rows.cells is not None
+        assert rows.copying is not None
+        is_real = merged.token_index >= 0
+        step = read.step.gather(1, merged.token_index.clamp(min=0))
+        return CopyingInputs(
+            embeds=embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            ids=merged.input_ids,
+            in_answer=(step > 1) & is_real,
+            is_real=is_real,
+            cells=rows.cells,
+            copying=rows.copying,
+        )

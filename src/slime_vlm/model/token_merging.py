@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from slime_vlm.errors import InputError
+from slime_vlm.model.copying import Copying
 from slime_vlm.model.input_checks import check_tensors
 from slime_vlm.model.labels import IGNORED_LABEL
 from slime_vlm.model.outputs import VisionTokens
@@ -32,7 +33,8 @@ class MergedRows:
         position_ids: [B, S], 0 in padding.
         labels: [B, S] with -100 in padding, or None.
         token_index: [B, S] index of every token before merging, -1 in padding.
-        characters: [B, S, K] ids of the characters of every token, 0 for none. None without a copy output.
+        cells: [B, S] index in `copying.page` of every token, -1 for none. None without a copy output.
+        copying: What answers copy from. None without a copy output.
     """
 
     input_ids: Tensor
@@ -40,7 +42,8 @@ class MergedRows:
     position_ids: Tensor
     labels: Tensor | None
     token_index: Tensor
-    characters: Tensor | None = None
+    cells: Tensor | None = None
+    copying: Copying | None = None
 
 
 def check_vision_tokens(
@@ -237,7 +240,8 @@ def after_beginning(rows: MergedRows, cached: int) -> MergedRows:
         position_ids=rows.position_ids[:, cached:],
         labels=None if rows.labels is None else rows.labels[:, cached:],
         token_index=rows.token_index[:, cached:],
-        characters=None if rows.characters is None else rows.characters[:, cached:],
+        cells=None if rows.cells is None else rows.cells[:, cached:],
+        copying=rows.copying,
     )
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import slime_vlm
 from slime_vlm.errors import ConfigError, InputError
 from slime_vlm.inference.answering import ask, encode
 from slime_vlm.model.configuration_recogniser import RecogniserConfig
+from slime_vlm.model.copy_output import following_characters
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.recogniser_encoder import RecogniserEncoder
 from slime_vlm.pages.readable import PageQuestion, ReadablePage
@@ -23,13 +27,14 @@ from slime_vlm.processing.processing_slime import SlimeProcessor
 from slime_vlm.training.pages.character_cells import CHARACTERS, character_ids
 from slime_vlm.training.pages.join import joined
 from slime_vlm.training.pages.reading import LabelledTiles, PageReader, labelled_tiles, read_page
-from slime_vlm.training.pages.words.answerer import AnswererSettings, PageAnswerer
-from slime_vlm.training.pages.words.batch import NOT_THERE, make_batch
-from slime_vlm.training.pages.words.cells import Asked, PageCells
+from slime_vlm.training.pages.words.answerer import AnswererSettings, Answers, PageAnswerer
+from slime_vlm.training.pages.words.batch import ASSISTANT, BEGIN, END, NOT_THERE, USER, make_batch
+from slime_vlm.training.pages.words.cells import SPACE, Asked, PageCells
 
 VIEW, CELL, MARGIN, TILES = 64, 24, 8, 6
 QUESTION = "What's the Sub-total due?"
 OTHER_QUESTION = "invoice no. 7"
+NEVER = [0, BEGIN, USER, ASSISTANT]
 
 
 def encoder_config() -> RecogniserConfig:
@@ -98,7 +103,11 @@ def model_of(copies: bool = True, guided: bool = True, **fields: Any) -> tuple[A
 def cells(drawn: ReadablePage) -> np.ndarray:
     tiles = tiles_of(drawn)
     reader, answerer = parts()
-    return read_page(reader, tiles, whole=True).cells((tiles.cells.rows, tiles.cells.cols), answerer.settings.slots)
+    return (
+        read_page(reader, tiles, whole=True)
+        .with_gaps(SPACE)
+        .cells((tiles.cells.rows, tiles.cells.cols), answerer.settings.slots)
+    )
 
 
 def inputs_of(processor: SlimeProcessor, *questions: str, seed: int = 0, **options: Any) -> dict[str, Tensor]:
@@ -116,20 +125,80 @@ def image(seed: int = 0) -> Image.Image:
     return Image.fromarray(page(seed).image)
 
 
-def given(question: str, answer: list[int], seed: int = 0) -> PageCells:
-    nowhere = np.full(len(answer), -1)
-    made = PageQuestion(question, "", "field")
-    asked = Asked(made, np.array(answer), nowhere, np.zeros(0, np.int64), False)
-    return PageCells(cells(page(seed)), [asked], [])
+@dataclass
+class Said:
+    """An answer, and where each of its characters stands: cell and slot, -1 for nowhere."""
+
+    ids: list[int]
+    at: list[tuple[int, int]]
+
+
+def reference(said: Said, question: str, budget: int | None, seed: int, copies: bool, guided: bool) -> Answers:
+    """The answerer's output for an answer that is given, its first half first."""
+    answerer = parts(copies, guided)[1]
+    where = np.array([*said.at, (-1, -1)]).reshape(-1, 2)
+    # One more, whose place is not looked at: the last label is that of the token after the answer.
+    asked = Asked(PageQuestion(question, "", "field"), np.array([*said.ids, 5]), *where.T, np.zeros(0, np.int64), False)
+    return answerer(make_batch([PageCells(cells(page(seed)), [asked], [])], answerer.settings.buckets), budget)
 
 
 @torch.inference_mode()
-def log_probs(
-    question: str, answer: list[int], budget: int | None = None, seed: int = 0, copies: bool = True, guided: bool = True
-) -> Tensor:
-    """Of the answerer at every token of an answer, [len(answer) + 1, V]."""
+def reference_answer(
+    count: int,
+    question: str = QUESTION,
+    budget: int | None = None,
+    seed: int = 0,
+    copies: bool = True,
+    guided: bool = True,
+    given: Sequence[int] = (),
+) -> tuple[Said, Tensor]:
+    """Answer by the answerer alone, in plain loops: the answer, and the log-probabilities of every token of it."""
     answerer = parts(copies, guided)[1]
-    return answerer(make_batch([given(question, answer, seed)], answerer.settings.buckets), budget).log_probs
+    ids = cells(page(seed))
+    following = following_characters(torch.from_numpy(ids)).flatten(0, 1)
+    raster = ids.reshape(-1, ids.shape[2])
+    said, found = Said([], []), []
+    for step in range(count):
+        answers = reference(said, question, budget, seed, copies, guided)
+        found.append(answers.log_probs[step].clone())
+        allowed = found[-1].clone()
+        allowed[NEVER] = -torch.inf
+        token = given[step] if given else int(allowed.argmax())
+        at = (-1, -1)
+        if copies:
+            last = said.at[-1] if said.at else (-1, -1)
+            if min(last) >= 0 and int(following[last]) == token:
+                full = last[1] + 1 == raster.shape[1] or raster[last[0], last[1] + 1] == 0
+                at = (last[0] + 1, 0) if full else (last[0], last[1] + 1)
+            else:
+                at = pointed(answerer, answers, step, token, raster)
+        said.ids.append(token)
+        said.at.append(at)
+        if token == END:
+            break
+    return said, torch.stack(found)
+
+
+def pointed(answerer: PageAnswerer, answers: Answers, step: int, token: int, raster: np.ndarray) -> tuple[int, int]:
+    """Where the character of a step is pointed at most, nowhere for a space that is rather written."""
+    output = answerer.copy_output
+    assert output is not None
+    column = int((answers.packed["labels"][0] >= 0).nonzero()[step]) - 1
+    hidden = answers.hidden_states[-1][0, column]
+    attention = answers.attentions[-1][0, :2, column].mean(dim=0)
+    kept = answers.kept[0].nonzero()[:, 0].tolist()
+    image_columns = answers.packed["is_image"][0].nonzero()[:, 0].tolist()
+    slot = output.slot(hidden).softmax(dim=-1)
+    best, most, total = (-1, -1), -1.0, 0.0
+    for cell, at in zip(kept, image_columns, strict=True):
+        for k, character in enumerate(raster[cell].tolist()):
+            if character == token:
+                share = float(attention[at] * slot[k])
+                total += share
+                best, most = ((cell, k), share) if share > most else (best, most)
+    write, copy = output.gate(hidden)[:2].softmax(dim=-1)
+    spelled = write * answerer.language_model.embed_tokens.weight.matmul(hidden).softmax(dim=-1)[token]
+    return (-1, -1) if token == SPACE and spelled > copy * total else best
 
 
 def greedy(model: Any, inputs: dict[str, Tensor], count: int = 6, **options: Any) -> list[list[int]]:
@@ -161,34 +230,52 @@ def test_answers_are_those_of_the_parts(copies: bool, guided: bool, budget: int 
         outputs = model(**inputs)
     found = outputs.logits[0, -1]
     found = found if copies else found.log_softmax(dim=-1)
-    torch.testing.assert_close(
-        found, log_probs(QUESTION, [5], budget, copies=copies, guided=guided)[0], atol=1e-5, rtol=1e-5
-    )
-    (answer,) = greedy(model, inputs)
-    expected = log_probs(QUESTION, answer, budget, copies=copies, guided=guided).clone()
-    expected[:, model.generation_config.suppress_tokens] = -torch.inf
-    assert answer == expected[: len(answer)].argmax(dim=-1).tolist()
+    said, expected = reference_answer(6, budget=budget, copies=copies, guided=guided)
+    torch.testing.assert_close(found, expected[0], atol=1e-5, rtol=1e-5)
+    assert greedy(model, inputs) == [said.ids]
     (kept,) = outputs.kept_local_tokens
     assert int(kept.sum()) == (budget or (cells(page()).reshape(len(kept), -1) > 1).any(axis=1).sum())
 
 
 def test_later_steps_have_the_distributions_of_the_parts() -> None:
-    """Beyond greedy tokens: an answer of letters, a space and others, whole and step by step behind a cache."""
-    model, processor = model_of()
-    answer = character_ids("Total 41.50 for tea").tolist()
-    expected = log_probs(QUESTION, answer)
+    """Beyond greedy tokens: what follows on the page, what does not, spaces and what no page shows."""
+    model, processor = model_of(max_local_tokens=9)
     inputs = inputs_of(processor, QUESTION)
+    (kept,) = model(**inputs).kept_local_tokens
+    raster = cells(page()).reshape(len(kept), -1)
+    shown = [raster[cell].tolist() for cell in kept.nonzero()[:, 0].tolist()]
+    first, *_, last = [row for row in shown if sum(c > 1 for c in row) > 2]
+    answer = [*first, SPACE, *last, *character_ids("Q\u00fc 4"), last[0], SPACE, first[0]]
+    answer = [token for token in answer if token > 0]
+    said, expected = reference_answer(len(answer), budget=9, given=answer)
+    places = [at for at in said.at if min(at) >= 0]
+    assert len(places) > 4
+    assert any(b == (a[0], a[1] + 1) for a, b in pairwise(said.at))
     ids = torch.cat([inputs["input_ids"], torch.tensor([answer])], dim=1)
     with torch.inference_mode():
         images = {name: inputs[name] for name in ("pixel_values", "image_grids")}
-        whole = model(input_ids=ids, **images).logits[0, -len(answer) - 1 :]
-        torch.testing.assert_close(whole, expected, atol=1e-5, rtol=1e-5)
+        options = {"kept_local_tokens": [kept]}
+        whole = model(input_ids=ids, **images, **options)
+        torch.testing.assert_close(whole.logits[0, -len(answer) - 1 : -1], expected, atol=1e-5, rtol=1e-5)
         outputs = model(**inputs)
-        steps = [outputs.logits[0, -1]]
+        steps, follows = [outputs.logits[0, -1]], []
         for token in answer:
             outputs = model(input_ids=torch.tensor([[token]]), past_key_values=outputs.past_key_values)
             steps.append(outputs.logits[0, -1])
-    torch.testing.assert_close(torch.stack(steps), expected, atol=1e-5, rtol=1e-5)
+            follows.append(outputs.follows[0, 0].item())
+    torch.testing.assert_close(torch.stack(steps[:-1]), expected, atol=1e-5, rtol=1e-5)
+    following = following_characters(torch.from_numpy(cells(page()))).flatten(0, 1)
+    assert follows == [int(following[at]) if min(at) >= 0 else 0 for at in said.at]
+    assert whole.follows[0, -len(answer) :].tolist() == follows
+    # A chunk of several tokens behind a cache.
+    with torch.inference_mode():
+        part = model(input_ids=ids[:, :-4], **images, **options)
+        behind = model(input_ids=ids[:, -4:], past_key_values=part.past_key_values)
+        torch.testing.assert_close(behind.logits[0, -4:], whole.logits[0, -4:], atol=1e-5, rtol=1e-5)
+        part = model(input_ids=ids[:, :-4], **images, **options)
+        part.past_key_values.crop(-1)
+        with pytest.raises(InputError, match="within an answer"):
+            model(input_ids=ids[:, -5:], past_key_values=part.past_key_values)
 
 
 def test_positions_leave_out_dropped_characters_alone() -> None:

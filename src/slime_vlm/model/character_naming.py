@@ -17,9 +17,19 @@ from slime_vlm.model.line_queries import LINES
 _SEEN = 0.02
 """Least probability of a character at a place that is looked at."""
 
-_ENOUGH = 0.4
-"""Least sum of a character's probabilities at a place and those around it. It is below a half, since a character that
-is told apart from few others has some of its probability on them."""
+_ENOUGH = 0.15
+"""Least sum of a character's probabilities at a place and those around it. It is far below a half: reading errors are
+characters left out more often than characters made up, and an unsure one is better than a gap (docs/log.md)."""
+
+_AGAIN_BESIDE = 0.9
+"""Least probability left of a character right beside the same one. Most of these are one seen twice."""
+
+_AGAIN_ABOVE = 0.35
+"""The same for one right above or below, where the lines of dense print often have the same character."""
+
+_AROUND = [(0, 0), (-1, 0), (0, -1), (0, 1), (1, 0), (-1, -1), (-1, 1), (1, -1), (1, 1)]
+_BESIDE = 5  # of these, the place itself and those above, below, left and right of it
+_ABOVE = [(down, right) for down, right in _AROUND if down]
 
 _FAR = 7
 """Places between the middles of two characters that belong together at most: two wide letters of large print."""
@@ -117,41 +127,62 @@ def name_characters(probs: Tensor) -> NamedCharacters:
     """Find the characters of a page from the probabilities of its places.
 
     A character whose middle is near the edge of a place has some of its probability on either side, so what counts is
-    the sum around a place. What has been used for one character counts no more for another.
+    the sum around a place. The most probable ones come first. What has been used for one counts no more for another,
+    be it the same character or another reading of the same ink.
 
     Args:
         probs: float32 [rows, places, LINES, characters]; id 0 is nothing.
     """
     dense = probs.numpy()
     seen = np.argwhere(dense[..., 1:] > _SEEN)
+    # What is left of the probability of every (row, place, character), and the line that it was first seen on.
     left: dict[tuple[int, int, int], float] = {}
     lines: dict[tuple[int, int, int], int] = {}
+    readings: dict[tuple[int, int], list[int]] = {}
     for (row, place, line, index), value in zip(seen.tolist(), dense[..., 1:][tuple(seen.T)].tolist(), strict=True):
         key = (row, place, index + 1)
-        lines.setdefault(key, line)
+        if key not in left:
+            lines[key] = line
+            readings.setdefault(key[:2], []).append(key[2])
         left[key] = left.get(key, 0.0) + value
+    named: set[tuple[int, int, int]] = set()
     found: list[tuple[int, int, int, int, float, float]] = []
     for key in sorted(left, key=lambda k: -left[k]):
         row, place, index = key
         while left[key] > _SEEN:
+            if left[key] < _AGAIN_BESIDE and any((row, place + right, index) in named for right in (-1, 0, 1)):
+                break
+            if left[key] < _AGAIN_ABOVE and any((row + down, place + right, index) in named for down, right in _ABOVE):
+                break
             around = [
-                (abs(down) + abs(right), near)
-                for down in (-1, 0, 1)
-                for right in (-1, 0, 1)
-                if left.get(near := (row + down, place + right, index), 0.0) > 0.0
+                near for down, right in _AROUND if left.get(near := (row + down, place + right, index), 0.0) > 0.0
             ]
-            total = sum(left[near] for _, near in around)
+            total = sum(left[near] for near in around)
             if total < _ENOUGH:
                 break
-            wanted, height = 1.0, 0.0
-            for _, near in sorted(around):
-                used = min(wanted, left[near])
-                left[near] -= used
-                wanted -= used
-                height += used * near[0]
-            found.append((place, index, lines[key], row, height / (1.0 - wanted), min(1.0, total)))
+            height, used = _use(left, around, 1.0)
+            others = [
+                (row + down, place + right, other)
+                for down, right in _AROUND[:_BESIDE]
+                for other in readings.get((row + down, place + right), ())
+                if other != index
+            ]
+            _use(left, others, 1.0 - used)
+            named.add(key)
+            found.append((place, index, lines[key], row, height / used, min(1.0, total)))
     found.sort()
     return _in_rows(found, dense.shape[1])
+
+
+def _use(left: dict[tuple[int, int, int], float], keys: list[tuple[int, int, int]], most: float) -> tuple[float, float]:
+    """Use up probabilities in order, `most` in all. Return the sum of their rows, weighted by them, and their sum."""
+    height, used = 0.0, 0.0
+    for key in keys:
+        part = min(most - used, left[key])
+        left[key] -= part
+        used += part
+        height += part * key[0]
+    return height, used
 
 
 def _in_rows(found: list[tuple[int, int, int, int, float, float]], num_places: int) -> NamedCharacters:

@@ -25,6 +25,8 @@ class LossWeights:
         selector: See `selector_loss`.
         contrast: See `contrast_loss`.
         context: The same for a hidden state of the language model.
+        first: Weight of the first token of an answer; the others have 1. It says where the answer is, or that there is
+            none. The others mostly follow it.
     """
 
     pointing: float = 0.5
@@ -32,6 +34,7 @@ class LossWeights:
     selector: float = 0.3
     contrast: float = 0.3
     context: float = 0.3
+    first: float = 4.0
 
 
 def contrast_loss(told: Tensor, keys: Tensor, fact: Tensor) -> tuple[Tensor, float]:
@@ -54,9 +57,15 @@ def word_losses(
     model: PageAnswerer, batch: WordBatch, answers: Answers, weights: LossWeights
 ) -> tuple[Tensor, dict[str, float]]:
     """Return the loss and numbers to log."""
-    loss = F.nll_loss(answers.log_probs, answers.labels)
+    begins = torch.ones_like(answers.labels, dtype=torch.bool)
+    begins[1:] = (answers.label_row[1:] != answers.label_row[:-1]) | (
+        answers.label_question[1:] != answers.label_question[:-1]
+    )
+    weight = torch.where(begins, weights.first, 1.0)
+    loss = (F.nll_loss(answers.log_probs, answers.labels, reduction="none") * weight).sum() / weight.sum()
     right = (answers.log_probs.argmax(dim=-1) == answers.labels).float().mean().item()
-    logs = {"answer": loss.item(), "right": right}
+    first = (answers.log_probs.argmax(dim=-1) == answers.labels)[begins].float().mean().item()
+    logs = {"answer": loss.item(), "right": right, "first": first}
     if weights.pointing:
         part, logs["pointing"] = pointing_loss(answers.attentions, answers.packed["answer_columns"])
         loss = loss + weights.pointing * part

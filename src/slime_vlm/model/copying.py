@@ -51,6 +51,7 @@ class Copying:
             not known, as after cropping a cache.
         wrote_space: bool [B] whether a space after the last token would be written rather than copied: it then stands
             between two lines, and nothing follows it.
+        has_images: Whether there is an image. Without one, P is 1 and the page empty.
     """
 
     page: Tensor
@@ -58,11 +59,12 @@ class Copying:
     location: Tensor
     places: Tensor | None = None
     wrote_space: Tensor | None = None
+    has_images: bool = True
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Copying:
         """Change the rows of all tensors."""
         parts = {part.name: getattr(self, part.name) for part in fields(self)}
-        return replace(self, **{name: change(part) for name, part in parts.items() if part is not None})
+        return replace(self, **{name: change(part) for name, part in parts.items() if isinstance(part, Tensor)})
 
     def forgotten(self) -> Copying:
         """Return the same without what is known of the last token."""
@@ -70,11 +72,14 @@ class Copying:
 
     def followed_by(self, new: Copying) -> Copying:
         """Return the same with the pages of further images behind these."""
+        if not new.has_images:
+            return self
         moved = torch.where(new.following < 0, new.following, new.following + self.following.shape[1])
         return replace(
             self,
             page=torch.cat([self.page, new.page], dim=1),
             following=torch.cat([self.following, moved], dim=1),
+            has_images=True,
         )
 
     def held(self, cells: Tensor) -> Tensor:

@@ -66,7 +66,8 @@ class SlimeWords(SlimeSelection):
         page = pad_sequence([torch.cat(parts or [empty]) for parts in pages], batch_first=True)
         nowhere = rows.new_full((slots,), -1)
         places = pad_sequence([torch.cat(p or [nowhere]) for p in following], batch_first=True, padding_value=-1)
-        return Copying(page, places, rows.new_full((num_rows,), -1)), torch.cat(cells)
+        nowhere = rows.new_full((num_rows,), -1)
+        return Copying(page, places, nowhere, has_images=bool(vision_tokens)), torch.cat(cells)
 
     def _embed_questions(self, embeddings: Tensor, read: CharacterText, merged: MergedRows) -> Tensor:
         """Put the words of questions in place of characters, and tell answers what is asked.

@@ -453,3 +453,29 @@ def test_models_without_characters_have_none_of_it() -> None:
 
     model: SlimeForConditionalGeneration = tiny_model()
     assert not [name for name in model.state_dict() if "vocabulary" in name or "copy" in name]
+
+
+def test_an_image_that_comes_later_is_copied_from() -> None:
+    """Text first, then an image behind the cache: its cells are counted behind those of the row."""
+    model, processor = model_of()
+    tokenizer = processor.tokenizer
+    first = tokenizer("<user>hello<assistant>ab<eos>", return_tensors="pt").input_ids
+    inputs = inputs_of(processor, QUESTION)
+    behind = torch.cat(
+        [inputs["input_ids"][:, 1:], tokenizer("41", add_special_tokens=False, return_tensors="pt").input_ids], dim=1
+    )
+    images = {name: inputs[name] for name in ("pixel_values", "image_grids")}
+    with torch.inference_mode():
+        whole = model(input_ids=torch.cat([first, behind], dim=1), **images)
+        cache = model(input_ids=first).past_key_values
+        later = model(input_ids=behind, past_key_values=cache, **images)
+        torch.testing.assert_close(later.logits[0, -3:], whole.logits[0, -3:], atol=1e-5, rtol=1e-5)
+        again = model(input_ids=behind, past_key_values=later.past_key_values, **images)
+        twice = model(
+            input_ids=torch.cat([first, behind, behind], dim=1),
+            pixel_values=images["pixel_values"].repeat(2, 1, 1, 1),
+            image_grids=images["image_grids"].repeat(2, 1),
+        )
+    assert later.follows[0, -2:].tolist() == whole.follows[0, -2:].tolist()
+    assert again.follows[0, -2:].tolist() == twice.follows[0, -2:].tolist()
+    assert again.held_characters.tolist() == twice.held_characters.tolist()

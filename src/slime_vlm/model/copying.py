@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -64,7 +65,8 @@ class Copying:
     def map(self, change: Callable[[Tensor], Tensor]) -> Copying:
         """Change the rows of all tensors."""
         parts = {part.name: getattr(self, part.name) for part in fields(self)}
-        return replace(self, **{name: change(part) for name, part in parts.items() if isinstance(part, Tensor)})
+        changed: dict[str, Any] = {name: change(part) for name, part in parts.items() if isinstance(part, Tensor)}
+        return replace(self, **changed)
 
     def forgotten(self) -> Copying:
         """Return the same without what is known of the last token."""

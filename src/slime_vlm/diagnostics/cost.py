@@ -146,7 +146,7 @@ def describe(
     """
     if text_tokens < 1:
         raise InputError(f"{text_tokens} text tokens, expected at least 1")
-    grid = choose_grid(*image_size, config.view_size, config.max_tiles)
+    grid = choose_grid(*image_size, config.view_size, config.max_tiles, config.tile_margin)
     with torch.device("meta"):
         model = SlimeForConditionalGeneration(config).eval().requires_grad_(False).to(dtype)
     layout = config.token_layout
@@ -205,8 +205,14 @@ def kept_bounds(config: SlimeConfig, num_local_tokens: int) -> tuple[int, int]:
     """Return the least and the most local tokens that a question can keep (paper section 3.3).
 
     The cumulative sum of sorted probabilities is at least k / L after k of L tokens. At most floor(top_p L) sums are
-    therefore <= top_p, and one more token is kept. The least is one token, if its probability exceeds top_p.
+    therefore <= top_p, and one more token is kept. The least is one token, if its probability exceeds top_p. In a model
+    with characters it is none: tokens that show nothing are never kept.
     """
+    least, most = _kept_bounds(config, num_local_tokens)
+    return (least if config.characters is None else 0), most
+
+
+def _kept_bounds(config: SlimeConfig, num_local_tokens: int) -> tuple[int, int]:
     if not config.selects_tokens or num_local_tokens == 0:
         return num_local_tokens, num_local_tokens
     if config.max_local_tokens is not None:
@@ -228,6 +234,9 @@ def count_parameters(model: SlimeForConditionalGeneration) -> dict[str, int]:
         "local compressor": inner.local_compressor,
         "selector": inner.selector,
         "page positions": inner.page_positions,
+        "names of characters": inner.character_names,
+        "words": inner.open_vocabulary,
+        "copy output": inner.copy_output,
         "token embeddings": body.get_input_embeddings(),
         "language model": body,
         "head": model.lm_head,

@@ -20,7 +20,7 @@ from slime_vlm.inference.heat_map import LocalSelection, draw_overlay, drawing_c
 from slime_vlm.media import Clip, OpenedInput, TiledImage, to_rgb
 from slime_vlm.model.cache_name import CACHE
 from slime_vlm.model.outputs import VisionTokens
-from slime_vlm.model.tiling import TileGrid, choose_grid, frame_grid, tile_to_image_order
+from slime_vlm.model.tiling import TileGrid, frame_grid, tile_to_image_order
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
@@ -273,7 +273,7 @@ def encode(model: SlimeForConditionalGeneration, processor: SlimeProcessor, imag
         )
     image = image if isinstance(image, TiledImage) else to_rgb(image)
     settings, config = processor.image_processor, model.config
-    grid = choose_grid(image.height, image.width, settings.view_size, settings.max_tiles)
+    grid = settings.grid(image.height, image.width)
     # One view at a time fits the caches of a CPU. Eight at once take CLIP-L 1.3 times as long (docs/log.md).
     views_at_once = 1 if model.device.type == "cpu" else config.views_per_chunk
     chunks = _Timed(settings.stream_views(image, views_at_once, config.views))

@@ -9,7 +9,7 @@ A caller who continues with the cache alone gets the right positions and the rig
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from slime_vlm.errors import InputError
+from slime_vlm.model.copying import Copying
 from slime_vlm.model.input_checks import is_row_mask
 from slime_vlm.model.token_merging import MergedRows
 
@@ -35,12 +36,16 @@ class CachedRows:
         attention_mask: [B, S] 0 in padding.
         position_ids: [B, S].
         token_index: [B, S] index in `input_ids` of every cached token, -1 in padding.
+        cells: [B, S] index in `copying.page` of every cached token, -1 for none. None without a copy output.
+        copying: What answers copy from. None without a copy output.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     position_ids: Tensor
     token_index: Tensor
+    cells: Tensor | None = None
+    copying: Copying | None = None
 
     @property
     def num_rows(self) -> int:
@@ -64,7 +69,12 @@ class CachedRows:
         index = self.token_index[:, :length]
         source = int(index.max()) + 1 if length else 0
         return CachedRows(
-            self.input_ids[:, :source], self.attention_mask[:, :length], self.position_ids[:, :length], index
+            self.input_ids[:, :source],
+            self.attention_mask[:, :length],
+            self.position_ids[:, :length],
+            index,
+            None if self.cells is None else self.cells[:, :length],
+            None if self.copying is None else self.copying.forgotten(),
         )
 
     def next_positions(self, new_mask: Tensor) -> Tensor:
@@ -79,11 +89,17 @@ class CachedRows:
     def followed_by(self, new: CachedRows) -> CachedRows:
         """Return the record of these tokens with new ones behind them."""
         moved = torch.where(new.token_index < 0, new.token_index, new.token_index + self.num_source)
+        cells, copying = self.cells, self.copying
+        if cells is not None and copying is not None and new.cells is not None and new.copying is not None:
+            cells = torch.cat([cells, torch.where(new.cells < 0, new.cells, new.cells + copying.page.shape[1])], dim=1)
+            copying = copying.followed_by(new.copying)
         return CachedRows(
             torch.cat([self.input_ids, new.input_ids], dim=1),
             torch.cat([self.attention_mask, new.attention_mask], dim=1),
             torch.cat([self.position_ids, new.position_ids], dim=1),
             torch.cat([self.token_index, moved], dim=1),
+            cells,
+            copying,
         )
 
     def begins(self, input_ids: Tensor) -> bool:
@@ -163,8 +179,10 @@ class _RowsFollow:
     def _change_rows(self, change: Callable[[Tensor], Tensor]) -> None:
         record: CachedRows | None = getattr(self, _ATTRIBUTE, None)
         if record is not None:
-            tensors = (record.input_ids, record.attention_mask, record.position_ids, record.token_index)
-            setattr(self, _ATTRIBUTE, CachedRows(*map(change, tensors)))
+            parts = {part.name: getattr(record, part.name) for part in fields(record)}
+            changed = {name: change(part) for name, part in parts.items() if isinstance(part, Tensor)}
+            copying = None if record.copying is None else record.copying.map(change)
+            setattr(self, _ATTRIBUTE, CachedRows(**changed, copying=copying))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # The class is made when it is needed, so that pickle and deepcopy cannot find it by its name.
@@ -189,7 +207,7 @@ def rows_of(merged: MergedRows, input_ids: Tensor, position_ids: Tensor) -> Cach
         position_ids: [B, S] the positions that the language model gets.
     """
     mask = merged.attention_mask
-    return CachedRows(input_ids, mask, position_ids.expand_as(mask), merged.token_index)
+    return CachedRows(input_ids, mask, position_ids.expand_as(mask), merged.token_index, merged.cells, merged.copying)
 
 
 def rows_of_text(input_ids: Tensor, new_mask: Tensor, position_ids: Tensor) -> CachedRows:

@@ -34,6 +34,8 @@ class SlimeFields:
         separator_token_id: Token whose embedding stands between global and local tokens (paper section 3.4).
         view_size: Side of a view in pixels. Default: that of the vision encoder, in whole patches.
         patch_size: Pixels per vision token along a side. Default: that of the vision encoder.
+        tile_margin: Pixels of its neighbours that the view of a tile shows at every edge. Tiles are smaller than views
+            by as much.
         vision_feature_layer: Index into the hidden states of the vision encoder.
         vision_feature_select_strategy: "default" takes the patches alone, without class token and registers.
         projector_type: "gated" (the paper), "mlp" (MLP_proj without gate and attention adapter) or "query_attention"
@@ -42,6 +44,7 @@ class SlimeFields:
         gate: "mixture" of both adapters, or a single one: "mlp" or "attention" (stages 1a and 1b).
         gate_noise: Whether training adds noise to the gate's logits.
         views: "both", or only the "global" view or the "local" tiles.
+        global_pooling: Average so many by so many features of the global view before the adapters.
         local_compression: False sends every tile through the gated projector, without compressor and selector.
         num_local_queries: Number of queries Q of a tile, a square number.
         query_attention_head_dim: Width of a head in the query attentions.
@@ -63,6 +66,16 @@ class SlimeFields:
         page_positions: Whether local tokens carry their position on the page, see `page_positions`.
         keep_position_ids: Whether kept local tokens, and the text after them, keep the position ids that they would
             have if no local token were dropped.
+        characters: Characters that local tokens name, those of the ids 1, 2 and so on; with it the tokens of text are
+            single characters, see `character_tokens`. None, the default, has no part of this. It needs a
+            `slime_recogniser` without `project_patches` as vision encoder.
+        character_slots: Characters of a local token at most.
+        place_dim: Width of what the local compressor finds at a place, see `line_queries`.
+        word_dim: Width of words, see `open_vocabulary`.
+        word_buckets: Rows of the table of n-grams, a power of two.
+        guided_answers: Whether every token of an answer is told what is asked and how much has been said, not the first
+            alone.
+        copy_output: Whether answers may copy characters of local tokens, see `copy_output`.
         align_outputs: Whether hidden states, logits and labels are always as long as `input_ids`, as TRL expects. A
             dropped token gets the outputs of the last kept one before it. For Trainer's `compute_metrics` they are so
             without this field.
@@ -75,6 +88,7 @@ class SlimeFields:
     separator_token_id: int = 29892
     view_size: int = None  # type: ignore[assignment]  # filled in by __post_init__
     patch_size: int = None  # type: ignore[assignment]
+    tile_margin: int = 0
     vision_feature_layer: int = -2
     vision_feature_select_strategy: str = "default"
     projector_type: str = "gated"
@@ -82,6 +96,7 @@ class SlimeFields:
     gate: str = "mixture"
     gate_noise: bool = True
     views: str = "both"
+    global_pooling: int = 1
     local_compression: bool = True
     num_local_queries: int = 144
     query_attention_head_dim: int = 128
@@ -98,5 +113,12 @@ class SlimeFields:
     projector_vocabulary: list[int] | None = None
     page_positions: bool = False
     keep_position_ids: bool = False
+    characters: str | None = None
+    character_slots: int = 8
+    place_dim: int = 256
+    word_dim: int = 128
+    word_buckets: int = 16384
+    guided_answers: bool = True
+    copy_output: bool = False
     align_outputs: bool = False
     tie_word_embeddings: bool = False

@@ -25,6 +25,8 @@ class RecogniserConfig(PretrainedConfig):
         hidden_size: Width C of the features that come out.
         patch_size: Pixels per feature along both sides. The last map is cut into patches of so many pixels, and one
             linear projection takes each of them to `hidden_size` channels.
+        project_patches: Whether that projection is there. Without it the features are the patches themselves, so that a
+            reader of lines gets the last map back (`recogniser_encoder.unfold_patches`).
         image_size: Side of the views that SliME cuts for this encoder. The encoder itself takes any size.
     """
 
@@ -38,6 +40,7 @@ class RecogniserConfig(PretrainedConfig):
     gate_reduction: int = 4
     hidden_size: int = 384
     patch_size: int = 16
+    project_patches: bool = True
     image_size: int = 256
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -54,6 +57,12 @@ class RecogniserConfig(PretrainedConfig):
             raise ConfigError(
                 f"patch_size is {self.patch_size}, expected a multiple of the last map's strides {rows} and {cols}"
             )
+        down, right = self.map_patch
+        if not self.project_patches and self.hidden_size != down * right * self.stage_widths[-1]:
+            raise ConfigError(
+                f"hidden_size is {self.hidden_size} without project_patches, expected the {self.stage_widths[-1]} "
+                f"channels of patches of {down} x {right}: {down * right * self.stage_widths[-1]}"
+            )
         super().__post_init__(**kwargs)
 
     @property
@@ -63,6 +72,12 @@ class RecogniserConfig(PretrainedConfig):
         for down, right in self.stage_strides:
             rows, cols = rows * down, cols * right
         return rows, cols
+
+    @property
+    def map_patch(self) -> tuple[int, int]:
+        """(rows, columns) of the last stage's map in a patch."""
+        rows, cols = self.map_stride
+        return self.patch_size // rows, self.patch_size // cols
 
 
 # Here, not with the Auto classes of SliME: `SlimeConfig` builds its vision config by model type.

@@ -12,6 +12,7 @@ from transformers import AutoConfig, PretrainedConfig
 
 from slime_vlm.errors import ConfigError
 from slime_vlm.model import configuration_recogniser  # noqa: F401  # transformers has to know it.
+from slime_vlm.model.character_tokens import CharacterTokens
 from slime_vlm.model.configuration_fields import CHOICES, SlimeFields
 from slime_vlm.model.hub_mixin import HubMixin
 from slime_vlm.model.hub_stub import CONFIG_AUTO_MAP, write_stub
@@ -89,6 +90,9 @@ class SlimeConfig(HubMixin, SlimeFields, PretrainedConfig):
         "selection_probs",
         "kept_local_tokens",
         "vision_tokens",
+        "pointing",
+        "held_characters",
+        "follows",
     ]
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -117,6 +121,9 @@ class SlimeConfig(HubMixin, SlimeFields, PretrainedConfig):
                     "expected the stride of the features that vision_feature_layer selects"
                 )
             self.patch_size = side_of(getattr(self.vision_config, "patch_size", None)) or 14
+        if self.characters is not None and self.projector_vocabulary is None:
+            # Nothing, the characters, any other.
+            self.projector_vocabulary = [len(self.characters) + 2] * self.character_slots
         if self.view_size is None:
             self.view_size = 336 if hierarchical else _own_view_size(self.vision_config, self.patch_size)
         self.check()
@@ -156,6 +163,21 @@ class SlimeConfig(HubMixin, SlimeFields, PretrainedConfig):
             raise ConfigError(
                 f"view_size {self.view_size} is not a multiple of patch_size {self.patch_size}, choose a multiple"
             )
+        if self.tile_margin < 0 or 2 * self.tile_margin >= self.view_size:
+            raise ConfigError(
+                f"tile_margin is {self.tile_margin}, expected at least 0 and less than half of view_size "
+                f"{self.view_size}"
+            )
+        if self.global_pooling < 1 or self.feature_side % self.global_pooling:
+            raise ConfigError(
+                f"global_pooling is {self.global_pooling}, expected a divisor of the {self.feature_side} features "
+                "along a side of a view"
+            )
+        if self.global_pooling > 1 and (not self.local_compression or self.projector_type == "query_attention"):
+            raise ConfigError(
+                f"global_pooling is {self.global_pooling}, expected 1 without local_compression or with projector_type "
+                "'query_attention': tiles would go through the same adapters"
+            )
         if math.isqrt(self.num_local_queries) ** 2 != self.num_local_queries:
             raise ConfigError(
                 f"num_local_queries is {self.num_local_queries}, expected a square number such as 64 or 144"
@@ -187,6 +209,7 @@ class SlimeConfig(HubMixin, SlimeFields, PretrainedConfig):
             )
         if self.projector_vocabulary is not None and self.projector_type == "query_attention":
             raise ConfigError("projector_vocabulary needs MLP_proj, but projector_type is 'query_attention'")
+        self._check_characters()
 
     @property
     def vision_width(self) -> int:
@@ -202,15 +225,70 @@ class SlimeConfig(HubMixin, SlimeFields, PretrainedConfig):
             )
         return sizes[self.vision_feature_layer]
 
+    def _check_characters(self) -> None:
+        """Check what a model with characters needs.
+
+        Raises:
+            ConfigError: A field has a value that such a model does not support.
+        """
+        if self.characters is None:
+            if self.copy_output:
+                raise ConfigError("copy_output is true without characters, expected the characters to copy; set both")
+            return
+        count = len(self.characters)
+        wrong = {
+            "vision_config.model_type": (self.vision_config.model_type, "slime_recogniser"),
+            "vision_config.project_patches": (getattr(self.vision_config, "project_patches", None), False),
+            "vision_feature_layer": (self.vision_feature_layer, -1),
+            "local_compression": (self.local_compression, True),
+            "local_merge": (self.local_merge, "spatial"),
+            "align_outputs": (self.align_outputs, False),
+            "projector_vocabulary": (self.projector_vocabulary, [count + 2] * self.character_slots),
+        }
+        for name, (found, expected) in wrong.items():
+            if found != expected:
+                raise ConfigError(f"{name} is {found!r} in a model with characters, expected {expected!r}")
+        for name, refused in (("views", "global"), ("selector", "attention"), ("projector_type", "query_attention")):
+            if getattr(self, name) == refused:
+                raise ConfigError(f"{name} is '{refused}' in a model with characters, choose another one")
+        if len(set(self.characters)) < count:
+            raise ConfigError("characters name one twice, expected each once")
+        if self.text_config.vocab_size != CharacterTokens(count).vocabulary:
+            raise ConfigError(
+                f"the language model has a vocabulary of {self.text_config.vocab_size} for {count} characters, "
+                f"expected {CharacterTokens(count).vocabulary}: build its tokenizer with build_character_tokenizer"
+            )
+        if self.copy_output and not self.tie_word_embeddings:
+            raise ConfigError("copy_output is true with a head of its own, expected tie_word_embeddings")
+        side, tile = math.isqrt(self.num_local_queries), self.view_size - 2 * self.tile_margin
+        for stride in self.vision_config.map_stride:
+            if tile % (side * stride) or self.tile_margin % stride or not self.tile_margin:
+                raise ConfigError(
+                    f"a tile of {tile} pixels with a tile_margin of {self.tile_margin} and {side} x {side} cells does "
+                    f"not fit the encoder's stride of {stride}, expected cells and a margin of whole features"
+                )
+
+    @property
+    def cell_shape(self) -> tuple[int, int]:
+        """(rows, columns) of the recogniser's features in a cell of a tile, for a model with characters."""
+        cell = (self.view_size - 2 * self.tile_margin) // math.isqrt(self.num_local_queries)
+        down, right = self.vision_config.map_stride
+        return cell // down, cell // right
+
     @property
     def feature_side(self) -> int:
         """Side of the square map of vision features of a view."""
         return self.view_size // self.patch_size
 
     @property
-    def num_global_tokens(self) -> int:
+    def num_features(self) -> int:
         """Vision tokens N of a view."""
         return self.feature_side**2
+
+    @property
+    def num_global_tokens(self) -> int:
+        """Tokens of the global view: its vision tokens after pooling."""
+        return (self.feature_side // self.global_pooling) ** 2
 
     @property
     def num_tile_tokens(self) -> int:

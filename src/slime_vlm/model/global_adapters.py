@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -9,6 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slime_vlm.model.query_attention import QueryAttention
+
+
+def pool_features(features: Tensor, factor: int) -> Tensor:
+    """Average factor x factor features of a square map in raster order: [V, N, C] -> [V, N / factor ** 2, C].
+
+    Deviation: not in the paper. An encoder with small patches has thousands of features of the global view.
+    """
+    if factor == 1:
+        return features
+    side = math.isqrt(features.shape[1])
+    pooled = F.avg_pool2d(features.unflatten(1, (side, side)).permute(0, 3, 1, 2), factor)
+    return pooled.flatten(2).transpose(1, 2)
 
 
 class VisionProjector(nn.Module):

@@ -61,11 +61,14 @@ class LineQueries(nn.Module):
         nn.init.normal_(self.score.weight, std=0.01)
         assert self.score.bias is not None
         nn.init.zeros_(self.score.bias)
-        rows = torch.arange(self.reach) - (self.reach - 1) / 2
         with torch.no_grad():
-            for line in range(LINES):
-                for head in range(_HEADS):
-                    self.row_bias[line * _HEADS + head] = -(rows - (head - 1 + line)).abs()
+            self.row_bias.copy_(self.first_rows())
+
+    def first_rows(self) -> Tensor:
+        """Return the rows' biases that training starts with, [LINES * heads, reach]."""
+        rows = torch.arange(self.reach) - (self.reach - 1) / 2
+        middles = torch.tensor([head - 1.0 + line for line in range(LINES) for head in range(_HEADS)])
+        return -(rows - middles[:, None]).abs()
 
     @torch.no_grad()
     def fit(self, feature_map: Tensor) -> None:

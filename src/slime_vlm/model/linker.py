@@ -57,12 +57,18 @@ class Linker(nn.Module):
 
     def start_nearby(self) -> None:
         """Start with heads along rows looking to the left, and heads along columns looking up."""
+        with torch.no_grad():
+            for bias, first in zip((self.row_bias, self.column_bias), self.first_biases(), strict=True):
+                bias.copy_(first)
+
+    def first_biases(self) -> tuple[Tensor, Tensor]:
+        """Return the biases of both directions that training starts with, each [heads, across, along]."""
         distance = torch.arange(-FARTHEST, FARTHEST + 1).float()
         # Offsets are those of the cell looked at from the one that looks: negative is to the left or above.
         along = -0.3 * (distance > 0) - 0.01 * distance.abs()
-        with torch.no_grad():
-            self.row_bias.copy_(along - 0.3 * torch.arange(-ROW_REACH, ROW_REACH + 1).abs()[:, None])
-            self.column_bias.copy_(along - 0.1 * torch.arange(-COLUMN_REACH, COLUMN_REACH + 1).abs()[:, None])
+        rows = along - 0.3 * torch.arange(-ROW_REACH, ROW_REACH + 1).abs()[:, None]
+        columns = along - 0.1 * torch.arange(-COLUMN_REACH, COLUMN_REACH + 1).abs()[:, None]
+        return rows.expand(self.heads, -1, -1), columns.expand(self.heads, -1, -1)
 
     def forward(self, hidden: Tensor, words: Tensor, shown: Tensor) -> Tensor:
         """Link the cells of pages.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,11 +16,14 @@ from slime_vlm.model.aligned_outputs import trainer_compares
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.generation import SlimeGenerationMixin
 from slime_vlm.model.labels import IGNORED_LABEL
-from slime_vlm.model.outputs import SlimeCausalLMOutput, VisionTokens
+from slime_vlm.model.outputs import SlimeCausalLMOutput, SlimeModelOutput, VisionTokens
 from slime_vlm.model.pretrained import SlimePreTrainedModel
 from slime_vlm.model.question_selector import Selection
 from slime_vlm.model.slime_model import SlimeModel
 from slime_vlm.model.text_loss import text_loss
+
+_MOST_COPIES = 2**24
+"""Characters that the copy output lays out at once."""
 
 __all__ = ["SlimeForConditionalGeneration", "SlimeModel", "SlimePreTrainedModel"]
 
@@ -141,12 +145,23 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
         passed_on = {name: value for name, value in outputs.items() if name != "last_hidden_state"}
         if loss_only and labels is not None:
             hidden, merged_labels = outputs.last_hidden_state, outputs.labels
-            labelled_loss = text_loss(self.logits_of, hidden, merged_labels, num_items_in_batch, together=self.training)
+            to_logits = self.logits_of
+            if self.model.copy_output is not None:
+                # The copy output needs more of a token than its hidden state, so tokens are named by their index.
+                to_logits = partial(self._copying_logits, outputs)
+                hidden = torch.arange(merged_labels.numel(), device=hidden.device).view_as(merged_labels)
+            labelled_loss = text_loss(to_logits, hidden, merged_labels, num_items_in_batch, together=self.training)
             return _as_requested(SlimeCausalLMOutput(loss=labelled_loss, **passed_on), return_dict)
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         # The loss needs all positions, whatever the caller keeps.
-        hidden = outputs.last_hidden_state if labels is not None else outputs.last_hidden_state[:, keep]
-        logits, loss = self.logits_of(hidden), None
+        keep = slice(None) if labels is not None else keep
+        if self.model.copy_output is None:
+            logits = self.logits_of(outputs.last_hidden_state[:, keep])
+        else:
+            rows, length = outputs.last_hidden_state.shape[:2]
+            index = torch.arange(rows * length, device=outputs.last_hidden_state.device).view(rows, length)
+            logits = self._copying_logits(outputs, index[:, keep])
+        loss = None
         if labels is not None:
             if num_items_in_batch is None:
                 # Rows without any label have a loss of 0, as with `loss_only`; a mean over no token would be NaN.
@@ -158,6 +173,43 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
                 num_items_in_batch=num_items_in_batch,
             )
         return _as_requested(SlimeCausalLMOutput(loss=loss, logits=logits, **passed_on), return_dict)
+
+    def _copying_logits(self, outputs: SlimeModelOutput, index: Tensor) -> Tensor:
+        """Compute the logits of some tokens by the copy output: logarithms of probabilities, float32.
+
+        Their sum is below 1 where pointing heads look at tokens without characters; a softmax takes care of that.
+
+        Args:
+            outputs: Of the model.
+            index: int64 [...] index of the tokens among all B * S.
+
+        Returns:
+            [..., vocabulary].
+        """
+        hidden, pointing, held = outputs.last_hidden_state, outputs.pointing, outputs.held_characters
+        follows = outputs.follows
+        assert hidden is not None
+        assert follows is not None
+        assert pointing is not None
+        assert held is not None
+        assert self.model.copy_output is not None
+        # Most tokens of a text hold nothing to copy.
+        columns = (held != 0).any(dim=2).any(dim=0)
+        hidden, pointing, held = hidden.flatten(0, 1), pointing[..., columns].flatten(0, 1), held[:, columns]
+        flat, length = index.flatten(), outputs.last_hidden_state.shape[1]  # type: ignore[union-attr]
+        # In blocks: the characters of all local tokens are laid out for every token.
+        block = max(1, _MOST_COPIES // max(1, held[0].numel()))
+        parts = [
+            self.model.copy_output(
+                hidden[part],
+                self.logits_of(hidden[part]).float(),
+                pointing[part],
+                held[part // length],
+                follows.flatten()[part],
+            )
+            for part in flat.split(block)
+        ]
+        return torch.cat(parts).unflatten(0, index.shape)
 
     def logits_of(self, hidden: Tensor) -> Tensor:
         """Compute logits [..., vocabulary] of hidden states [..., D] of the language model."""

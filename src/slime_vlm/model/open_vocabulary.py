@@ -40,6 +40,7 @@ class OpenVocabulary(nn.Module):
         super().__init__()
         if _DIGITS not in characters or any(mark not in characters for mark in _MARKS + " "):
             raise ConfigError("characters lack a space, ':', '=' or '0123456789' in a row; add them")
+        self.characters = characters
         self.space = characters.index(" ") + 1
         self.marks = tuple(characters.index(mark) + 1 for mark in _MARKS)
         self.digits = (characters.index("0") + 1, characters.index("9") + 1)

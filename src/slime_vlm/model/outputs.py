@@ -21,13 +21,18 @@ class VisionTokens:
         grid: (rows, columns) of tiles.
         gates: [N, 2] weights of the MLP and the attention adapter. None for a single adapter.
         global_tokens: [N, D]. None if the model does not use the global view.
-        local_tokens: [L, D] in the order of merging, without page positions. None if the model does not use tiles.
+        local_tokens: [L, D] in the order of merging, without page positions. None if the model does not use tiles. In a
+            model with characters they have their page positions: what links words needs them.
+        characters: int64 [L, K] ids of the characters that local tokens name, 0 for nothing. None without characters.
+        words: [L, W] unit vectors of the words linked to local tokens. None without characters.
     """
 
     grid: tuple[int, int]
     gates: Tensor | None = None
     global_tokens: Tensor | None = None
     local_tokens: Tensor | None = None
+    characters: Tensor | None = None
+    words: Tensor | None = None
 
     @property
     def num_local_tokens(self) -> int:
@@ -36,7 +41,11 @@ class VisionTokens:
 
     def to(self, *args: Any, **kwargs: Any) -> VisionTokens:
         """Move or convert all tensors, as `Tensor.to` does."""
-        return self._map(lambda tensor: tensor.to(*args, **kwargs))
+        moved = self._map(lambda tensor: tensor.to(*args, **kwargs))
+        if self.characters is not None and moved.characters is not None:
+            # Ids stay ids.
+            moved.characters = self.characters.to(moved.characters.device)
+        return moved
 
     def detach(self) -> VisionTokens:
         """Detach all tensors from the autograd graph."""
@@ -68,6 +77,10 @@ class SlimeModelOutput(ModelOutput):
         selection_probs: [L] per image, the scores as probabilities.
         kept_local_tokens: [L] bool per image.
         vision_tokens: Tokens of the images before selection.
+        pointing: [B, S, S'] mean attention of the heads that point, to cached and new tokens. None without copy_output.
+        held_characters: int64 [B, S', K] ids of the characters of these tokens, 0 for none. None without copy_output.
+        follows: int64 [B, S] character after every token of an answer on the page, 0 for none. None without
+            copy_output.
     """
 
     last_hidden_state: Tensor | None = None
@@ -86,6 +99,9 @@ class SlimeModelOutput(ModelOutput):
     selection_probs: tuple[Tensor, ...] | None = None
     kept_local_tokens: tuple[Tensor, ...] | None = None
     vision_tokens: tuple[VisionTokens, ...] | None = None
+    pointing: Tensor | None = None
+    held_characters: Tensor | None = None
+    follows: Tensor | None = None
 
 
 @dataclass
@@ -109,3 +125,6 @@ class SlimeCausalLMOutput(ModelOutput):
     selection_probs: tuple[Tensor, ...] | None = None
     kept_local_tokens: tuple[Tensor, ...] | None = None
     vision_tokens: tuple[VisionTokens, ...] | None = None
+    pointing: Tensor | None = None
+    held_characters: Tensor | None = None
+    follows: Tensor | None = None

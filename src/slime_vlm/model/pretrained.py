@@ -9,10 +9,15 @@ from torch import nn
 from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
 
+from slime_vlm.model.cell_words import character_classes
+from slime_vlm.model.character_naming import CharacterNames
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.global_adapters import GlobalAdapter
 from slime_vlm.model.hub_card import write_card
 from slime_vlm.model.hub_mixin import HubMixin
+from slime_vlm.model.line_queries import LineQueries
+from slime_vlm.model.linker import Linker
+from slime_vlm.model.open_vocabulary import OpenVocabulary
 from slime_vlm.model.query_attention import QueryAttention, initial_position_table
 from slime_vlm.model.visual_vocabulary import VisualVocabulary
 
@@ -23,6 +28,9 @@ UNQUANTISED = (
     "local_compressor",
     "selector",
     "page_positions",
+    "character_names",
+    "open_vocabulary",
+    "copy_output",
 )
 """Parts of `SlimeModel` that stay in the model's own type when it is quantised: all but the language model."""
 
@@ -35,7 +43,16 @@ class SlimePreTrainedModel(HubMixin, PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["QueryAttention", "AttentionScorer", "GlobalAdapter", "VisualVocabulary"]  # noqa: RUF012  (the base class's attribute)
+    _no_split_modules = [  # noqa: RUF012  (the base class's attribute)
+        "QueryAttention",
+        "AttentionScorer",
+        "GlobalAdapter",
+        "VisualVocabulary",
+        "LineQueries",
+        "CharacterNames",
+        "OpenVocabulary",
+        "CopyOutput",
+    ]
     _skip_keys_device_placement = ["past_key_values", "cache"]  # noqa: RUF012
     _supports_flash_attn = True
     _supports_sdpa = True
@@ -79,3 +96,17 @@ class SlimePreTrainedModel(HubMixin, PreTrainedModel):
             init.zeros_(module.gate_weight)
         elif isinstance(module, VisualVocabulary):
             init.normal_(module.table, std=0.02)
+        elif isinstance(module, LineQueries):
+            init.zeros_(module.mean)
+            init.ones_(module.std)
+            init.copy_(module.row_bias, module.first_rows())
+        elif isinstance(module, CharacterNames):
+            init.zeros_(module.bias)
+        elif isinstance(module, OpenVocabulary):
+            # Not stored with the weights.
+            init.copy_(module.classes, character_classes(module.characters))
+            init.zeros_(module.question_type)
+        elif isinstance(module, Linker):
+            rows, columns = module.first_biases()
+            init.copy_(module.row_bias, rows)
+            init.copy_(module.column_bias, columns)

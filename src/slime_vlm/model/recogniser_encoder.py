@@ -10,6 +10,8 @@ features never depend on the other views of its batch.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,6 +20,21 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 
 from slime_vlm.model.configuration_recogniser import RecogniserConfig
+
+
+def fold_patches(feature_map: Tensor, patch: tuple[int, int]) -> Tensor:
+    """Make the patches of a map one feature each: [V, C, h, w] -> [V, N, rows * columns * C], in raster order."""
+    rows, cols = patch
+    cut = feature_map.permute(0, 2, 3, 1).unflatten(2, (-1, cols)).unflatten(1, (-1, rows))
+    return cut.transpose(2, 3).flatten(3).flatten(1, 2)
+
+
+def unfold_patches(features: Tensor, patch: tuple[int, int]) -> Tensor:
+    """Undo `fold_patches` for a square raster of patches: [V, N, rows * columns * C] -> [V, C, h, w]."""
+    rows, cols = patch
+    side = math.isqrt(features.shape[1])
+    cut = features.unflatten(2, (rows, cols, -1)).unflatten(1, (side, side))
+    return cut.transpose(2, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 class RecogniserStem(nn.Module):
@@ -103,7 +120,7 @@ class RecogniserEncoder(PreTrainedModel):
 
     The stages resolve text more finely along a line than across lines (stride 8 x 4), but SliME's views are squares of
     features. One strided convolution takes every patch of the last map (16 pixels: 2 x 4 features) to one feature. It
-    is new: it is trained with the parts that follow it.
+    is new: it is trained with the parts that follow it. Without `project_patches` the features are the patches.
     """
 
     config: RecogniserConfig
@@ -133,9 +150,10 @@ class RecogniserEncoder(PreTrainedModel):
                 )
                 width = out_width
             self.stages.append(blocks)
-        rows, cols = config.map_stride
-        patch = (config.patch_size // rows, config.patch_size // cols)
-        self.projection = nn.Conv2d(width, config.hidden_size, patch, stride=patch)
+        self.projection: nn.Conv2d | None = None
+        if config.project_patches:
+            patch = config.map_patch
+            self.projection = nn.Conv2d(width, config.hidden_size, patch, stride=patch)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -150,7 +168,9 @@ class RecogniserEncoder(PreTrainedModel):
         init.zeros_(module.bias)
 
     def project(self, last_map: Tensor) -> Tensor:
-        """Project the patches of the last stage's map [V, C_i, h, w] to features [V, N, C]."""
+        """Make the patches of the last stage's map [V, C_i, h, w] features [V, N, C]."""
+        if self.projection is None:
+            return fold_patches(last_map, self.config.map_patch)
         return self.projection(last_map).flatten(2).transpose(1, 2)
 
     def forward(

@@ -22,15 +22,19 @@ from slime_vlm.model.cached_rows import (
     record_of,
     rows_of,
 )
+from slime_vlm.model.character_tokens import CharacterText
 from slime_vlm.model.collectives import num_processes
 from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.copy_output import CopyOutput
+from slime_vlm.model.copying_run import run_copying
 from slime_vlm.model.image_inputs import QUESTION, views_as_rows
 from slime_vlm.model.input_checks import check_inputs, check_tensors, is_row_mask
 from slime_vlm.model.labels import IGNORED_LABEL
 from slime_vlm.model.language_model import build_language_model
 from slime_vlm.model.outputs import SlimeModelOutput, VisionTokens
 from slime_vlm.model.packed_attention import PACKED_ATTENTION
-from slime_vlm.model.slime_selection import SlimeSelection
+from slime_vlm.model.pointing_attention import use_pointing_attention
+from slime_vlm.model.slime_words import SlimeWords
 from slime_vlm.model.token_merging import (
     MergedRows,
     after_beginning,
@@ -43,12 +47,20 @@ from slime_vlm.model.token_merging import (
 )
 
 
-class SlimeModel(SlimeSelection):
+class SlimeModel(SlimeWords):
     """SliME without its language modelling head."""
 
     def __init__(self, config: SlimeConfig) -> None:
         super().__init__(config)
         self.language_model = build_language_model(config.text_config)
+        self.copy_output: CopyOutput | None = None
+        if config.copy_output:
+            use_pointing_attention(self.language_model)
+            self.copy_output = CopyOutput(
+                dim=config.text_config.hidden_size,
+                slots=config.character_slots,
+                characters=len(config.characters or "") + 2,
+            )
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -113,7 +125,7 @@ class SlimeModel(SlimeSelection):
             local = tokens.local_tokens
             kept = None if kept is None else kept.to(local.device)
             local = local if kept is None else local[kept]
-            if self.page_positions is not None:
+            if self.page_positions is not None and self.open_vocabulary is None:
                 local = local + self.page_position_embeddings(*tokens.grid, kept).to(local)
             parts.append(local)
         return torch.cat([part.to(parts[0]) for part in parts])
@@ -151,15 +163,19 @@ class SlimeModel(SlimeSelection):
         prompt_mask: Tensor | None,
         position_ids: Tensor | None,
         padding_side: str | None,
+        read: CharacterText | None = None,
     ) -> tuple[MergedRows, Tensor, dict[str, Any]]:
         """Select local tokens, drop the others from the rows, and embed what is left.
+
+        `read` is the text of a model with characters. Characters of questions that carry no word are dropped as well,
+        and so are local tokens that show nothing.
 
         Returns:
             The merged rows, their embeddings [B, S, D] with 0 in padding, and the fields of the model's output that
             describe the images.
         """
         placeholders = input_ids == self.config.image_token_id
-        check_vision_tokens(vision_tokens, self.config.token_layout, kept_local_tokens)
+        check_vision_tokens(vision_tokens, self.config.token_layout, kept_local_tokens, read is not None)
         counts = self._placeholder_counts(vision_tokens, input_ids.device)
         rows = image_rows(placeholders, counts) if vision_tokens or placeholders.any() else counts
         details: dict[str, Any] = {}
@@ -169,14 +185,18 @@ class SlimeModel(SlimeSelection):
                 details["adapter_weights"] = tuple(tokens.gates for tokens in vision_tokens)
             if kept_local_tokens is None and self._has_selection:
                 visible = ~placeholders & (attention_mask != 0)
-                selection = self._selection(vision_tokens, input_ids, visible, rows, labels, question_mask, prompt_mask)
+                selection = self._selection(
+                    vision_tokens, input_ids, visible, rows, labels, question_mask, prompt_mask, read
+                )
                 lengths = [tokens.num_local_tokens for tokens in vision_tokens]
                 details["selection_scores"] = tuple(s[:n] for s, n in zip(selection.scores, lengths, strict=True))
                 details["selection_probs"] = tuple(p[:n] for p, n in zip(selection.probs, lengths, strict=True))
                 kept_local_tokens = tuple(k[:n] for k, n in zip(selection.kept, lengths, strict=True))
             if kept_local_tokens is not None:
+                kept_local_tokens = self._showing(vision_tokens, kept_local_tokens)
                 details["kept_local_tokens"] = tuple(kept_local_tokens)
         kept = self._kept_tokens(placeholders, kept_local_tokens)
+        kept = kept if read is None else kept & ~read.dropped
         merged = merge_rows(
             input_ids,
             attention_mask,
@@ -186,16 +206,26 @@ class SlimeModel(SlimeSelection):
             position_ids=position_ids,
             keep_position_ids=self.config.keep_position_ids,
             max_length=self.config.max_sequence_length,
+            uncounted=None if read is None else read.dropped,
         )
         # Images come before the text, as in a batch without images: processes must use parts in the same order.
         features = torch.cat(self.image_blocks(vision_tokens, kept_local_tokens)) if vision_tokens else None
         embeddings = self.embed_text(merged.input_ids)[0]
+        if read is not None:
+            embeddings = self._embed_questions(embeddings, read, merged)
+        cells: Tensor | None = None
+        if self.copy_output is not None:
+            merged.copying, cells = self._pages(vision_tokens, kept_local_tokens, rows.long(), len(input_ids))
+            merged.cells = torch.full_like(merged.input_ids, -1)
         if features is not None:
             # Index of the feature of every kept placeholder. Cutting long rows may have removed some placeholders.
             feature_index = (placeholders & kept).flatten().cumsum(0).view_as(kept) - 1
             token_index = merged.token_index.clamp(min=0)
             filled = placeholders.gather(1, token_index) & (merged.token_index >= 0)
-            embeddings = fill_placeholders(embeddings, filled, features[feature_index.gather(1, token_index)[filled]])
+            feature_index = feature_index.gather(1, token_index)[filled]
+            embeddings = fill_placeholders(embeddings, filled, features[feature_index])
+            if merged.cells is not None and cells is not None:
+                merged.cells[filled] = cells[feature_index]
         return merged, embeddings * merged.attention_mask[..., None], details
 
     def merge_prompt(
@@ -212,8 +242,9 @@ class SlimeModel(SlimeSelection):
             The merged row, and its embeddings [1, S, D].
         """
         real = torch.ones_like(input_ids)
+        read = None if self.open_vocabulary is None else self._read_rows(input_ids, real, None)
         merged, embeddings, _ = self._merge(
-            input_ids, real, vision_tokens, kept_local_tokens, None, None, None, None, "right"
+            input_ids, real, vision_tokens, kept_local_tokens, None, None, None, None, "right", read
         )
         return merged, embeddings
 
@@ -319,6 +350,12 @@ class SlimeModel(SlimeSelection):
                 "pack needs input_ids, no cache and positions that are counted after merging (no position_ids, "
                 "keep_position_ids false in the config): a row is known to begin where its position is 0"
             )
+        has_characters = self.open_vocabulary is not None
+        if has_characters and (pack or input_ids is None or not is_row_mask(attention_mask)):
+            raise InputError(
+                "a model with characters got pack, inputs_embeds or a mask of pairs, expected input_ids with a mask "
+                "[rows, tokens]: it reads the words of questions from them"
+            )
         pixel_values, image_grids = views_as_rows(pixel_values, image_grids, image_sizes, self.config.view_size)
         prompt_mask: Tensor | None = None
         if token_type_ids is not None:
@@ -326,7 +363,9 @@ class SlimeModel(SlimeSelection):
         source_mask, source_labels = attention_mask, labels
         details: dict[str, Any] = {}
         new_rows: CachedRows | None = None
-        if input_ids is not None and (has_images or not num_cached) and is_row_mask(attention_mask):
+        read: CharacterText | None = None
+        merges = has_images or has_characters or not num_cached
+        if input_ids is not None and merges and is_row_mask(attention_mask):
             # 2. Encode the images.
             if vision_tokens is None and pixel_values is not None:
                 if image_grids is None:
@@ -337,9 +376,16 @@ class SlimeModel(SlimeSelection):
             num_new = input_ids.shape[1]
             is_whole_prompt = num_cached > 0 and attention_mask is not None and attention_mask.shape[1] == num_new
             is_whole_prompt = is_whole_prompt and (record is None or record.begins(input_ids))
+            if has_characters and num_cached and record is None and not is_whole_prompt:
+                raise InputError(
+                    "the cache has no record of its tokens, which a model with characters needs: pass the cache that "
+                    "the model returned, without position_ids after changing its rows"
+                )
             cached_mask, new_mask = cached_and_new_masks(record, attention_mask, input_ids, num_cached, is_whole_prompt)
             are_unmerged = not num_cached and position_ids is not None and position_ids.shape[-1] == num_new
             zero = self._zero_of_blank_image() if not has_images and self._runs_every_part() else None
+            before = None if is_whole_prompt else record
+            read = self._read_rows(input_ids, new_mask, before) if has_characters else None
             merged, inputs_embeds, details = self._merge(
                 input_ids,
                 new_mask,
@@ -350,6 +396,7 @@ class SlimeModel(SlimeSelection):
                 prompt_mask,
                 position_ids if are_unmerged else None,
                 padding_side,
+                read,
             )
             attention_mask = torch.cat([cached_mask, merged.attention_mask], dim=1)
             # 4. Put the rows behind the cached tokens.
@@ -360,7 +407,9 @@ class SlimeModel(SlimeSelection):
                 inputs_embeds, position_ids = inputs_embeds[:, num_cached:], merged.position_ids
             else:
                 if num_cached:
-                    first = first_new_position(record, cached_mask, position_ids)
+                    # Given ones count the characters of questions as well.
+                    given = None if has_characters else position_ids
+                    first = first_new_position(record, cached_mask, given)
                     position_ids = (merged.position_ids + first) * merged.attention_mask
                 elif position_ids is None or are_unmerged:
                     position_ids = merged.position_ids
@@ -392,17 +441,33 @@ class SlimeModel(SlimeSelection):
             if input_ids is not None:
                 inputs_embeds = self.embed_text(input_ids)[0]
         # 6. Run the language model.
-        outputs = self.language_model(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            **{CACHE: past_key_values},
-            **kwargs,
-        )
+        whole_rows = new_rows if record is None or new_rows is None else record.followed_by(new_rows)
+        outputs: Any
+        if self.copy_output is None:
+            outputs = self.language_model(
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                **{CACHE: past_key_values},
+                **kwargs,
+            )
+            cache = getattr(outputs, CACHE)
+        else:
+            assert whole_rows is not None
+            assert read is not None
+            inputs = self._copying_inputs(inputs_embeds, attention_mask, position_ids, merged, read, whole_rows)
+            assert self.open_vocabulary is not None
+            space = self.open_vocabulary.space
+            outputs = run_copying(self.language_model, self.copy_output, inputs, past_key_values, space, **kwargs)
+            cache, whole_rows.copying = outputs.cache, outputs.copying
+            details |= {
+                "pointing": outputs.pointing,
+                "held_characters": outputs.copying.held(inputs.cells),
+                "follows": outputs.follows,
+            }
         # 7. Record what the cache holds.
-        cache = getattr(outputs, CACHE)
         if cache is not None:
-            attach_record(cache, new_rows if record is None or new_rows is None else record.followed_by(new_rows))
+            attach_record(cache, whole_rows)
         model_outputs = SlimeModelOutput(
             last_hidden_state=outputs.last_hidden_state,
             **{CACHE: cache},

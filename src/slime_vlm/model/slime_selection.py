@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from slime_vlm.errors import InputError
+from slime_vlm.model.character_tokens import CharacterText, CharacterTokens, padded_groups, read_text
 from slime_vlm.model.input_checks import check_tensors
 from slime_vlm.model.labels import IGNORED_LABEL
 from slime_vlm.model.outputs import VisionTokens
@@ -58,7 +60,7 @@ class SlimeSelection(SlimeVision):
             return None
         check_tensors(input_ids=input_ids, attention_mask=attention_mask, labels=labels, question_mask=question_mask)
         placeholders = input_ids == self.config.image_token_id
-        check_vision_tokens(vision_tokens, self.config.token_layout)
+        check_vision_tokens(vision_tokens, self.config.token_layout, has_characters=self.config.characters is not None)
         rows = image_rows(placeholders, self._placeholder_counts(vision_tokens, input_ids.device))
         visible = ~placeholders if attention_mask is None else ~placeholders & (attention_mask != 0)
         return self._selection(vision_tokens, input_ids, visible, rows, labels, question_mask)
@@ -72,10 +74,15 @@ class SlimeSelection(SlimeVision):
         labels: Tensor | None,
         question_mask: Tensor | None,
         prompt_mask: Tensor | None = None,
+        read: CharacterText | None = None,
     ) -> Selection:
         """Select local tokens of images whose placeholders are in `rows` [I], by visible text [B, S] of these rows."""
         assert self.selector is not None
         text_mask = self._selector_text_mask(input_ids, visible, labels, question_mask, prompt_mask)
+        if self.open_vocabulary is not None:
+            is_padding = ~visible & (input_ids != self.config.image_token_id)
+            read = self.read_text(input_ids.masked_fill(is_padding, 0)) if read is None else read
+            return self._finite(self._selection_by_words(vision_tokens, read, text_mask, rows))
         # Columns without text for the selector, such as those of image placeholders, would only cost memory.
         columns = text_mask.any(dim=0)
         text = self.embed_text(input_ids[:, columns])[0]
@@ -90,6 +97,58 @@ class SlimeSelection(SlimeVision):
             top_p=self.config.selector_top_p,
             max_tokens=self.config.max_local_tokens,
         )
+        return self._finite(selection)
+
+    def read_text(self, input_ids: Tensor) -> CharacterText:
+        """Read rows of character tokens [B, S], padding 0."""
+        assert self.open_vocabulary is not None
+        assert self.config.characters is not None
+        vocabulary = self.open_vocabulary
+        tokens = CharacterTokens(len(self.config.characters))
+        return read_text(input_ids, tokens, vocabulary.classes, vocabulary.word_embedding.buckets)
+
+    def _selection_by_words(
+        self, vision_tokens: Sequence[VisionTokens], read: CharacterText, text_mask: Tensor, rows: Tensor
+    ) -> Selection:
+        """Select local tokens by the words of questions. Those that show nothing take no part."""
+        assert self.selector is not None
+        assert self.open_vocabulary is not None
+        vocabulary = self.open_vocabulary
+        asked = vocabulary.question_words(read.words)
+        row, column = ((read.word > 0) & text_mask).nonzero(as_tuple=True)
+        words = padded_groups(row, read.word[row, column], len(text_mask))
+        question = vocabulary.question_vector(asked[words], words > 0)
+        found = [tokens.words.to(question) for tokens in vision_tokens if tokens.words is not None]
+        shown = [
+            vocabulary.shown(tokens.characters.to(question.device))
+            for tokens in vision_tokens
+            if tokens.characters is not None
+        ]
+        lengths = torch.stack([mask.sum() for mask in shown])
+        # A page that shows nothing gets one token here, which is none of its own.
+        local = [F.pad(part[mask], (0, 0, 0, int(not mask.any()))) for part, mask in zip(found, shown, strict=True)]
+        selection: Selection = self.selector(
+            pad_sequence(local, batch_first=True),
+            question[rows][:, None],
+            text_mask.new_ones(len(rows), 1),
+            lengths.clamp(min=1),
+            temperature=self.config.selector_temperature,
+            noise_std=self.config.selector_noise,
+            top_p=self.config.selector_top_p,
+            max_tokens=self.config.max_local_tokens,
+        )
+
+        def spread(values: Tensor, fill: float) -> Tensor:
+            whole = [
+                torch.full(mask.shape, fill, dtype=values.dtype, device=mask.device).masked_scatter(mask, part)
+                for mask, part in zip(shown, values, strict=True)
+            ]
+            return pad_sequence(whole, batch_first=True, padding_value=0)
+
+        # -1 is the least cosine.
+        return Selection(spread(selection.scores, -1.0), spread(selection.probs, 0.0), spread(selection.kept, 0))
+
+    def _finite(self, selection: Selection) -> Selection:
         # Softmax makes one damaged score the whole row's, and sorting would then keep a single token without a word.
         if not bool(torch.isfinite(selection.probs).all()):
             raise InputError(

@@ -9,11 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from slime_vlm.errors import InputError
+from slime_vlm.model.character_naming import CharacterNames
 from slime_vlm.model.collectives import most_of_all
 from slime_vlm.model.configuration_slime import SlimeConfig
-from slime_vlm.model.global_adapters import GlobalAdapter, VisionProjector
+from slime_vlm.model.global_adapters import GlobalAdapter, VisionProjector, pool_features
 from slime_vlm.model.input_checks import check_pixels
+from slime_vlm.model.line_queries import LineQueries
 from slime_vlm.model.local_compressor import LocalCompressor, TileMap, stitch_tiles
+from slime_vlm.model.named_cells import cell_probs, named_cells
+from slime_vlm.model.open_vocabulary import OpenVocabulary
 from slime_vlm.model.outputs import VisionTokens
 from slime_vlm.model.page_positions import PagePositions
 from slime_vlm.model.pretrained import SlimePreTrainedModel
@@ -35,7 +39,9 @@ class SlimeVision(SlimePreTrainedModel):
         self.vision_tower = build_vision_encoder(config.vision_config)
         self.projector: nn.Module | None = None
         self.global_adapter: GlobalAdapter | None = None
-        self.local_compressor: LocalCompressor | None = None
+        self.local_compressor: LocalCompressor | LineQueries | None = None
+        self.character_names: CharacterNames | None = None
+        self.open_vocabulary: OpenVocabulary | None = None
         self.selector: QuestionSelector | None = None
         self.page_positions: PagePositions | None = None
         if config.projector_type == "query_attention":
@@ -53,7 +59,9 @@ class SlimeVision(SlimePreTrainedModel):
             self.global_adapter = GlobalAdapter(
                 num_tokens=config.num_global_tokens, vision_dim=vision_dim, num_heads=heads
             )
-        if config.local_compression:
+        if config.characters is not None:
+            self._build_readers(config.characters)
+        elif config.local_compression:
             self.local_compressor = LocalCompressor(
                 num_queries=config.num_local_queries, dim=vision_dim, num_heads=heads
             )
@@ -62,6 +70,25 @@ class SlimeVision(SlimePreTrainedModel):
             )
         if config.page_positions:
             self.page_positions = PagePositions(dim=dim)
+
+    def _build_readers(self, characters: str) -> None:
+        """Build what names characters, and the words of local tokens."""
+        config, tower = self.config, self.config.vision_config
+        down, right = tower.map_stride
+        self.local_compressor = LineQueries(
+            dim=tower.stage_widths[-1],
+            hidden=config.place_dim,
+            cell=config.cell_shape,
+            margin=(config.tile_margin // down, config.tile_margin // right),
+        )
+        self.character_names = CharacterNames(hidden=config.place_dim, num_characters=len(characters) + 2)
+        self.open_vocabulary = OpenVocabulary(
+            characters=characters,
+            dim=config.text_config.hidden_size,
+            word_dim=config.word_dim,
+            buckets=config.word_buckets,
+        )
+        self.selector = QuestionSelector(kind=config.selector, dim=config.word_dim)
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training or evaluation. A frozen vision encoder stays in evaluation.
@@ -85,7 +112,7 @@ class SlimeVision(SlimePreTrainedModel):
         least_chunks = most_of_all(chunks, self.device) if self.training else chunks
         options: dict[str, Any] = {
             "layer": self.config.vision_feature_layer,
-            "num_tokens": self.config.num_global_tokens,
+            "num_tokens": self.config.num_features,
             "views_per_chunk": per_chunk,
             "least_chunks": least_chunks,
         }
@@ -104,17 +131,47 @@ class SlimeVision(SlimePreTrainedModel):
         return self.global_adapter.query_attention(features)
 
     def adapt_global(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Compute tokens [V, N, D] and gates [V, N, 2] of global views from their features [V, N, C] (section 3.2)."""
+        """Compute tokens [V, N, D] and gates [V, N, 2] of global views from their features [V, N, C] (section 3.2).
+
+        With `global_pooling`, there are as many fewer tokens and gates.
+        """
+        features = pool_features(features, self.config.global_pooling)
         if self.config.projector_type != "gated":
             return self.project(features), None
         assert self.global_adapter is not None
         return self.global_adapter(features, self.project, gate=self.config.gate, gate_noise=self.config.gate_noise)
 
     def compress_tiles(self, features: Tensor) -> Tensor:
-        """Compute local tokens [T, Q, D] of tiles from their features [T, N, C] (section 3.3)."""
+        """Compute local tokens [T, Q, D] of tiles from their features [T, N, C] (section 3.3).
+
+        In a model with characters it is the probabilities of the characters in every cell, see `cell_probs`.
+        """
         if self.local_compressor is None:
             return self.adapt_global(features)[0]
+        if isinstance(self.local_compressor, LineQueries):
+            assert self.character_names is not None
+            patch, places = self.config.vision_config.map_patch, self.config.cell_shape[1]
+            return cell_probs(features, patch, self.local_compressor, self.character_names, places)
         return self.project(self.local_compressor(features))
+
+    def _local_parts(self, stitched: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Compute what `VisionTokens` holds of local tokens from what `compress_tiles` gave, [L, ...] in image order.
+
+        Returns:
+            Tokens [L, D], characters [L, K] and words [L, W], the last two None without characters.
+        """
+        if self.open_vocabulary is None:
+            return stitched, None, None
+        assert isinstance(self.projector, VisualVocabulary)
+        side = self.config.token_layout.tile_side
+        shape = (grid[0] * side, grid[1] * side)
+        space = self.open_vocabulary.space
+        ids = named_cells(stitched, shape, self.config.cell_shape[1], self.config.character_slots, space)
+        tokens = self.projector.embed_ids(ids)
+        if self.page_positions is not None:
+            tokens = tokens + self.page_positions(*grid, side, device=ids.device).view_as(tokens)
+        tokens, linked = self.open_vocabulary(tokens[None], ids[None])
+        return tokens[0].flatten(0, 1), ids.flatten(0, 1), linked[0].flatten(0, 1)
 
     def encode_image(self, pixel_values: Tensor, grid: tuple[int, int]) -> VisionTokens:
         """Encode one image: its views [1 + T, 3, H, W], and the (rows, columns) of its tiles."""
@@ -163,7 +220,9 @@ class SlimeVision(SlimePreTrainedModel):
             if len(tile_features):
                 tiles.add(self.compress_tiles(tile_features))
             yield
-        return VisionTokens(grid, gates, global_tokens, None if views == "global" else tiles.tokens())
+        if views == "global":
+            return VisionTokens(grid, gates, global_tokens)
+        return VisionTokens(grid, gates, global_tokens, *self._local_parts(tiles.tokens(), grid))
 
     def encode_frames(self, pixel_values: Tensor, grid: tuple[int, int]) -> VisionTokens:
         """Encode the frames of a video. The mean of their features is the global view, and each frame is a tile.
@@ -175,8 +234,13 @@ class SlimeVision(SlimePreTrainedModel):
             grid: (rows, columns) of their layout, see `tiling.frame_grid`.
 
         Raises:
-            InputError: The number of frames does not fit the grid.
+            InputError: The number of frames does not fit the grid, or tiles have margins.
         """
+        if self.config.tile_margin:
+            raise InputError(
+                f"tile_margin is {self.config.tile_margin}, and the frames of a video have no neighbours that a margin "
+                "could show; ask about single frames as images"
+            )
         rows, cols = grid
         if rows * cols != pixel_values.shape[0]:
             raise InputError(f"got {pixel_values.shape[0]} frames, expected {rows} x {cols}: see tiling.frame_grid")
@@ -263,17 +327,18 @@ class SlimeVision(SlimePreTrainedModel):
 
         global_tokens: Sequence[Tensor | None] = [None] * len(grids)
         gates: Sequence[Tensor | None] = [None] * len(grids)
-        local_tokens: Sequence[Tensor | None] = [None] * len(grids)
+        local: Sequence[tuple[Tensor | None, Tensor | None, Tensor | None]] = [(None, None, None)] * len(grids)
         if views != "local":
             global_tokens = [tokens for chunk, _weights in adapted for tokens in chunk]
             gates = [weights for _tokens, chunk in adapted if chunk is not None for weights in chunk] or gates
         if views != "global":
             tiles = torch.cat(compressed).split(num_tiles)
-            local_tokens = [
-                stitch_tiles(tokens, rows, cols, self.config.local_merge)
-                for tokens, (rows, cols) in zip(tiles, grids, strict=True)
+            local = [
+                self._local_parts(stitch_tiles(tokens, *grid, self.config.local_merge), grid)
+                for tokens, grid in zip(tiles, grids, strict=True)
             ]
-        return [VisionTokens(*parts) for parts in zip(grids, gates, global_tokens, local_tokens, strict=True)]
+        parts = zip(grids, gates, global_tokens, local, strict=True)
+        return [VisionTokens(grid, gate, tokens, *own) for grid, gate, tokens, own in parts]
 
     def _blank_views(self, count: int) -> Tensor:
         return torch.zeros(count, 3, self.config.view_size, self.config.view_size, device=self.device)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from slime_vlm.errors import InputError
+from slime_vlm.model.copying import Copying
 from slime_vlm.model.input_checks import check_tensors
 from slime_vlm.model.labels import IGNORED_LABEL
 from slime_vlm.model.outputs import VisionTokens
@@ -32,6 +33,8 @@ class MergedRows:
         position_ids: [B, S], 0 in padding.
         labels: [B, S] with -100 in padding, or None.
         token_index: [B, S] index of every token before merging, -1 in padding.
+        cells: [B, S] index in `copying.page` of every token, -1 for none. None without a copy output.
+        copying: What answers copy from. None without a copy output.
     """
 
     input_ids: Tensor
@@ -39,10 +42,15 @@ class MergedRows:
     position_ids: Tensor
     labels: Tensor | None
     token_index: Tensor
+    cells: Tensor | None = None
+    copying: Copying | None = None
 
 
 def check_vision_tokens(
-    vision_tokens: Sequence[VisionTokens], layout: TokenLayout, kept_local_tokens: Sequence[Tensor] | None = None
+    vision_tokens: Sequence[VisionTokens],
+    layout: TokenLayout,
+    kept_local_tokens: Sequence[Tensor] | None = None,
+    has_characters: bool = False,
 ) -> None:
     """Check that every image has as many tokens as placeholders.
 
@@ -52,6 +60,7 @@ def check_vision_tokens(
         vision_tokens: Tokens of every image.
         layout: Expected numbers of tokens.
         kept_local_tokens: [L] bool for every image.
+        has_characters: Whether local tokens of the model name characters.
 
     Raises:
         InputError: An image is no `VisionTokens` or has another number of them, or a mask does not fit its image.
@@ -63,6 +72,11 @@ def check_vision_tokens(
                 "encode_images returns"
             )
         rows, cols = tokens.grid
+        if has_characters != (tokens.characters is not None):
+            raise InputError(
+                f"the tokens of image {index} name {'no ' if has_characters else ''}characters, and this model's do "
+                f"{'' if has_characters else 'not'}: encode it with this model and its config"
+            )
         expected = (layout.num_global_tokens, layout.num_local_tokens(rows, cols))
         found = tuple(0 if part is None else len(part) for part in (tokens.global_tokens, tokens.local_tokens))
         if found != expected:
@@ -169,6 +183,7 @@ def merge_rows(
     position_ids: Tensor | None = None,
     keep_position_ids: bool = False,
     max_length: int | None = None,
+    uncounted: Tensor | None = None,
 ) -> MergedRows:
     """Drop tokens from the rows and pad them anew.
 
@@ -181,11 +196,13 @@ def merge_rows(
         position_ids: [B, S] positions before dropping, to use instead of counted ones.
         keep_position_ids: Whether tokens keep the position that they had before dropping.
         max_length: Maximum number of tokens of a row. Longer rows are cut.
+        uncounted: [B, S] True on dropped tokens that `keep_position_ids` gives no position.
     """
     real = attention_mask != 0
     if position_ids is None and keep_position_ids:
         # Deviation: not in the paper. For small language models: dropping a token does not move the others.
-        position_ids = real.long().cumsum(dim=1) - 1
+        counted = real if uncounted is None else real & ~uncounted
+        position_ids = counted.long().cumsum(dim=1) - 1
     kept = kept & real
     if max_length is not None:
         kept = kept & (kept.long().cumsum(dim=1) <= max_length)
@@ -223,6 +240,8 @@ def after_beginning(rows: MergedRows, cached: int) -> MergedRows:
         position_ids=rows.position_ids[:, cached:],
         labels=None if rows.labels is None else rows.labels[:, cached:],
         token_index=rows.token_index[:, cached:],
+        cells=None if rows.cells is None else rows.cells[:, cached:],
+        copying=rows.copying,
     )
 
 

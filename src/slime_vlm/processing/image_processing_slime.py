@@ -29,6 +29,7 @@ class SlimeImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call
     Attributes:
         view_size: Side of a view in pixels.
         max_tiles: Maximum number of tiles of an image.
+        tile_margin: Pixels of its neighbours that the view of a tile shows at every edge.
         resize_backend: "pillow", or "torch", which is faster on large images and differs by one grey level in a few of
             a thousand values. If the image shrinks far more in height than in width, or is scaled in bands, Pillow's
             filter is used anyway.
@@ -36,6 +37,7 @@ class SlimeImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call
 
     view_size: int
     max_tiles: int
+    tile_margin: int
     resize_backend: str
 
 
@@ -136,6 +138,7 @@ class SlimeImageProcessor(HubMixin, PilBackend):
     do_normalize = True
     view_size = 336
     max_tiles = 7
+    tile_margin = 0
     resize_backend = "pillow"
 
     def __init__(self, **kwargs: Unpack[SlimeImageProcessorKwargs]) -> None:
@@ -152,7 +155,7 @@ class SlimeImageProcessor(HubMixin, PilBackend):
 
     def grid(self, height: int, width: int) -> TileGrid:
         """Return the grid of an image of this size."""
-        return choose_grid(height, width, self.view_size, self.max_tiles)
+        return choose_grid(height, width, self.view_size, self.max_tiles, self.tile_margin)
 
     def stream_views(
         self, image: ImageInput | TiledImage, views_per_chunk: int, views: str = "both"
@@ -196,6 +199,7 @@ class SlimeImageProcessor(HubMixin, PilBackend):
         images: list[Image.Image],
         view_size: int,
         max_tiles: int,
+        tile_margin: int,
         resize_backend: str,
         resample: int,
         do_rescale: bool,
@@ -214,7 +218,7 @@ class SlimeImageProcessor(HubMixin, PilBackend):
                 "do_rescale is False, but views hold 0 to 255, and image_mean and image_std are of 0 to 1; leave "
                 "do_rescale out, also for arrays of 0 to 1"
             )
-        grids = [choose_grid(image.height, image.width, view_size, max_tiles) for image in images]
+        grids = [choose_grid(image.height, image.width, view_size, max_tiles, tile_margin) for image in images]
         pixels = np.empty((sum(grid.num_views for grid in grids), 3, view_size, view_size), dtype=np.float32)
         views = (
             view

@@ -140,6 +140,7 @@ class SlimeProcessor(ChatRenderingMixin, HubMixin, ProcessorMixin):
         self.num_separators = layout.num_separators
         self.image_processor.view_size = config.view_size
         self.image_processor.max_tiles = config.max_tiles
+        self.image_processor.tile_margin = config.tile_margin
         return self
 
     def use_style(self, style: str | dict[str, Any]) -> SlimeProcessor:
@@ -446,7 +447,8 @@ class SlimeProcessor(ChatRenderingMixin, HubMixin, ProcessorMixin):
             return MultiModalData()
         view_size = kwargs.get("view_size", self.image_processor.view_size)
         max_tiles = kwargs.get("max_tiles", self.image_processor.max_tiles)
-        grids = [choose_grid(int(height), int(width), view_size, max_tiles) for height, width in image_sizes]
+        margin = kwargs.get("tile_margin", self.image_processor.tile_margin)
+        grids = [choose_grid(int(height), int(width), view_size, max_tiles, margin) for height, width in image_sizes]
         return MultiModalData(
             num_image_tokens=[self.token_layout.num_image_tokens(grid.rows, grid.cols) for grid in grids],
             num_image_patches=[grid.num_views for grid in grids],

@@ -42,6 +42,7 @@ class DecodeOptions:
     page: int | None
     dpi: float
     window: str | None
+    tile_margin: int = 0
 
     def to_json(self) -> bytes:
         """Return the options as bytes."""
@@ -124,7 +125,7 @@ def decode(content: bytes, options: DecodeOptions) -> tuple[tuple[int, int], np.
     """
     window = None if options.window is None else Window.parse(options.window)
     image = open_image_bytes(content, "image", options.max_pixels, page=options.page, dpi=options.dpi, window=window)
-    grid = choose_grid(image.height, image.width, options.view_size, options.max_tiles)
+    grid = choose_grid(image.height, image.width, options.view_size, options.max_tiles, options.tile_margin)
     views = cut_views(image, grid, options.resample, options.views, options.resize_backend)
     return (image.height, image.width), np.stack(list(views))
 

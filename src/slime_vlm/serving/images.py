@@ -87,6 +87,7 @@ class ImageLoader:
             page=slime.page,
             dpi=slime.dpi,
             window=slime.window,
+            tile_margin=self._processor.tile_margin,
         )
         self._metrics.images.inc()
         try:

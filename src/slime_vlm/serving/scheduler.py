@@ -87,6 +87,11 @@ class Scheduler:
         settings: Settings,
         metrics: Metrics,
     ) -> None:
+        if model.config.characters is not None:
+            raise ConfigError(
+                "this model names characters, and the server does not keep them beside its slots yet; use slime ask or "
+                "slime chat"
+            )
         self.model, self.processor, self.cache = model, processor, cache
         self.settings, self.metrics = settings, metrics
         self.max_length = _longest_row(model.config, settings.max_length)
@@ -228,7 +233,7 @@ class Scheduler:
             processor.pixel_values(list(pixels[start : start + views_at_once])).to(model.device, model.dtype)
             for start in range(0, len(pixels), views_at_once)
         )
-        grid = choose_grid(*size, processor.view_size, image.max_tiles)
+        grid = choose_grid(*size, processor.view_size, image.max_tiles, processor.tile_margin)
         if image.global_only:
             tokens = self._global_tokens(next(chunks))
         else:

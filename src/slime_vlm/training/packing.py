@@ -113,7 +113,7 @@ class TokensOf:
 
     def __init__(self, dataset: RecordDataset, config: SlimeConfig, limit: int | None) -> None:
         self.dataset, self.limit = dataset, limit or math.inf
-        self.layout, self.view_size, self.max_tiles = config.token_layout, config.view_size, config.max_tiles
+        self.layout, self.config = config.token_layout, config
 
     def __call__(self, index: int) -> int:
         """Return the tokens of the record; 0 for an unreadable one, which will be replaced."""
@@ -123,9 +123,9 @@ class TokensOf:
             return 0
         tokens = characters // CHARACTERS_PER_TOKEN
         for size in sizes:
-            rows, cols = 1, self.max_tiles
+            rows, cols = 1, self.config.max_tiles
             if size is not None:
-                grid = choose_grid(*size, self.view_size, self.max_tiles)
+                grid = choose_grid(*size, self.config.view_size, self.config.max_tiles, self.config.tile_margin)
                 rows, cols = grid.rows, grid.cols
             tokens += self.layout.num_image_tokens(rows, cols)
         return int(min(tokens, self.limit))

@@ -16,6 +16,9 @@ PART_PREFIXES: dict[str, tuple[str, ...]] = {
     "local_compressor": ("model.local_compressor.",),
     "selector": ("model.selector.",),
     "page_positions": ("model.page_positions.",),
+    "character_names": ("model.character_names.",),
+    "open_vocabulary": ("model.open_vocabulary.",),
+    "copy_output": ("model.copy_output.",),
     "language_model": ("model.language_model.", "lm_head."),
 }
 

@@ -93,6 +93,11 @@ def _pages(recipe: Recipe, stage: Stage, model: SlimeForConditionalGeneration, p
 
     config, training = model.config, stage.page_training
     assert training is not None
+    if config.tile_margin:
+        raise ConfigError(
+            f"stage '{stage.name}' trains on rendered pages, whose labels know no margins, and tile_margin is "
+            f"{config.tile_margin}; set it to 0"
+        )
     try:
         vocabulary = page_vocabulary(config.projector_vocabulary or [])
     except ConfigError as error:

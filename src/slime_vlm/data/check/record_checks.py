@@ -79,11 +79,11 @@ class RecordChecker:
     ) -> None:
         self._open_size = partial(_size_of, max_memory=max_memory)
         self.source, self.processor, self.max_length = source, processor, max_length
-        self.view_size, self.max_tiles = 336, PUBLISHED_MAX_TILES
+        self.tiling = (336, PUBLISHED_MAX_TILES, 0)
         self.special: list[str] = list(CONTROL_TOKENS)
         if processor is not None:
             cut = processor.image_processor
-            self.view_size, self.max_tiles = cut.view_size, cut.max_tiles
+            self.tiling = (cut.view_size, cut.max_tiles, cut.tile_margin)
             tokenizer: Any = processor.tokenizer
             # `all_special_tokens` lacks tokens that only a chat template names, such as nano's <assistant>.
             added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
@@ -102,7 +102,7 @@ class RecordChecker:
             checked.digest = hashlib.blake2b(
                 json.dumps([record.images, record.conversations], default=repr, sort_keys=True).encode(), digest_size=8
             ).digest()
-            grids = [choose_grid(*size, self.view_size, self.max_tiles) for size in checked.sizes]
+            grids = [choose_grid(*size, *self.tiling) for size in checked.sizes]
             checked.tiles = [grid.num_tiles for grid in grids]
             problems += _small_images(checked.sizes) + self._special_tokens(record) + self._over_long(checked)
         checked.findings = [
@@ -129,7 +129,7 @@ class RecordChecker:
             return None
 
         def encode(turns: list[Turn], sizes: list[tuple[int, int]]) -> None:
-            grids = [choose_grid(*size, self.view_size, self.max_tiles) for size in sizes]
+            grids = [choose_grid(*size, *self.tiling) for size in sizes]
             encoded = processor.encode_conversations(
                 [turns], image_grids=[(grid.rows, grid.cols) for grid in grids], return_tensors=None
             )

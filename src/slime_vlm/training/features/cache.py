@@ -186,7 +186,7 @@ def fingerprint_of(
         "weights": weights.hexdigest(),
         "vision_config": config.vision_config.to_dict(),
         "vision_feature_layer": config.vision_feature_layer,
-        "num_global_tokens": config.num_global_tokens,
+        "num_global_tokens": config.num_features,
         "views": config.views,
         "image_processor": processor.image_processor.to_dict(),
         "dtype": dtype,

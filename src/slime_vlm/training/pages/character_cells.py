@@ -29,9 +29,10 @@ EDGE = 3.0
 """Characters whose middles are so many pixels from an edge, or fewer, are in doubt."""
 
 _ID_OF = {character: index for index, character in enumerate(CHARACTERS, start=1)}
-# Spaces, hyphens and the minus sign that look the same as one of `CHARACTERS`.
-_ALIKE = {"\u00a0": " ", "\u00ad": "-", "\u2010": "-", "\u2011": "-", "\u2212": "\u2013"}
-_ID_OF |= {alike: _ID_OF[plain] for alike, plain in _ALIKE.items()}
+LOOK_ALIKES = {"\u00a0": " ", "\u00ad": "-", "\u2010": "-", "\u2011": "-", "\u2212": "\u2013"}
+"""Spaces, hyphens and the minus sign that look the same as one of `CHARACTERS`."""
+
+_ID_OF |= {alike: _ID_OF[plain] for alike, plain in LOOK_ALIKES.items()}
 
 
 def character_ids(text: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -90,9 +91,10 @@ def _start_local(model: SlimeForConditionalGeneration) -> None:
     for speed: with random projections the queries first have to discover that positions correspond, and content
     dominates the position code. Here content starts small, and a head compares only positions, shifted by its offset.
     """
-    for module in (model.model.local_compressor, model.model.global_adapter):
+    parts: Sequence[Any] = (model.model.local_compressor, model.model.global_adapter)
+    for module in parts:
         if module is not None:
-            start_local_attention(module.query_attention, model.config.num_global_tokens)
+            start_local_attention(module.query_attention, model.config.num_features)
 
 
 def start_local_attention(attention: QueryAttention, num_inputs: int, sharpness: float = 35.0) -> None:

@@ -303,7 +303,7 @@ def _cache_notes(stage: Stage, config: SlimeConfig, samples: Samples, a_view: fl
 
 def cached_view_bytes(config: SlimeConfig, dtype: str) -> int:
     """Return the bytes of the stored features of one view."""
-    return config.num_global_tokens * config.vision_width * (4 if dtype == "float32" else 2)
+    return config.num_features * config.vision_width * (4 if dtype == "float32" else 2)
 
 
 def _time(hours: float) -> str:

@@ -179,7 +179,7 @@ def _measure(
         if size is None:
             with open_stored_image(value, source.images) as image:
                 size = image.height, image.width
-        grid = choose_grid(*size, config.view_size, config.max_tiles)
+        grid = choose_grid(*size, config.view_size, config.max_tiles, config.tile_margin)
         grids.append((grid.rows, grid.cols))
     if processor is None:
         lengths = [(turn.role, len(turn.text) // CHARACTERS_PER_TOKEN + 1) for turn in turns]
@@ -252,7 +252,7 @@ def _pages(recipe: Recipe, stage: Stage, config: SlimeConfig) -> Samples:
             tuple(len(tokenizer(text, add_special_tokens=False).input_ids) for text in (question.text, question.answer))
             for question in asked
         ]
-        grid = choose_grid(page.height, page.width, config.view_size, config.max_tiles)
+        grid = choose_grid(page.height, page.width, config.view_size, config.max_tiles, config.tile_margin)
         # A marker follows each question, and an end token each answer.
         text = HEAD + sum(question + answer + 2 for question, answer in lengths)
         found.append(Sample(((grid.rows, grid.cols),), text, sum(answer + 1 for _, answer in lengths)))

@@ -49,7 +49,7 @@ def forward_flops(model: SlimeForConditionalGeneration) -> dict[str, float]:
     config = model.config
     with torch.device("meta"):
         views = torch.empty(1, 3, config.view_size, config.view_size)
-        features = torch.empty(1, config.num_global_tokens, config.vision_width)
+        features = torch.empty(1, config.num_features, config.vision_width)
         rows = [torch.empty(1, length, config.text_config.hidden_size) for length in _LENGTHS]
     inner = model.model
     flops = dict.fromkeys(UNITS, 0.0)

@@ -64,7 +64,7 @@ class WordBatch:
 def words_of_texts(texts: Sequence[str], buckets: int) -> tuple[Words, Tensor]:
     """Find the words of some texts, and the text of every word, int64 [W]."""
     ids = torch.from_numpy(np.concatenate([character_ids(text) for text in texts]) if texts else np.zeros(0, np.int64))
-    lengths = torch.tensor([len(text) for text in texts])
+    lengths = torch.tensor([len(text) for text in texts], dtype=torch.long)
     text_of = torch.repeat_interleave(torch.arange(len(texts)), lengths)
     begins = torch.zeros_like(ids, dtype=torch.bool)
     begins[1:] = text_of[1:] != text_of[:-1]

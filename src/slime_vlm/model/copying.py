@@ -1,0 +1,161 @@
+"""Where the answers of a batch copy from: what decoding has to know beside the cache for the copy output.
+
+Deviation: not in the paper, see `copy_output`. A character of an answer is taken to stand where the one before it is
+followed by it on the page, and otherwise where the copy output pointed. The next token is told what follows there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from slime_vlm.errors import InputError
+from slime_vlm.model.copy_output import CopyOutput
+
+
+def following_places(ids: Tensor) -> Tensor:
+    """Return where the character after each one stands, as `copy_output.following_characters` finds it.
+
+    Args:
+        ids: int64 [R, C, K] character ids of the cells of a page.
+
+    Returns:
+        int64 [R * C * K] index among all places of the page, -1 where none follows.
+    """
+    index = torch.arange(ids.numel(), device=ids.device).view_as(ids)
+    right = torch.full_like(index[..., :1], -1)
+    right[:, :-1] = index[:, 1:, :1]
+    flat = ids.flatten()
+
+    def shown(places: Tensor) -> Tensor:
+        return (places >= 0) & (flat[places.clamp(min=0)] != 0)
+
+    following = torch.cat([index[..., 1:], right], dim=-1)
+    following = torch.where(shown(following), following, right)
+    return following.masked_fill(~shown(following) | (ids == 0), -1).flatten()
+
+
+@dataclass
+class Copying:
+    """The pages of the rows of a batch, and where their answers are. P cells hold K characters each.
+
+    Attributes:
+        page: int64 [B, P, K] ids of the characters of all cells of a row's images, 0 for nothing.
+        following: int64 [B, P * K] place of the character after each one, -1 for none.
+        location: int64 [B] place of the last token, -1 where it was not copied.
+        places: float [B, S, K] how much every character of S tokens was pointed at by the last token. None if that is
+            not known, as after cropping a cache.
+        wrote_space: bool [B] whether a space after the last token would be written rather than copied: it then stands
+            between two lines, and nothing follows it.
+        has_images: Whether there is an image. Without one, P is 1 and the page empty.
+    """
+
+    page: Tensor
+    following: Tensor
+    location: Tensor
+    places: Tensor | None = None
+    wrote_space: Tensor | None = None
+    has_images: bool = True
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Copying:
+        """Change the rows of all tensors."""
+        parts = {part.name: getattr(self, part.name) for part in fields(self)}
+        changed: dict[str, Any] = {name: change(part) for name, part in parts.items() if isinstance(part, Tensor)}
+        return replace(self, **changed)
+
+    def forgotten(self) -> Copying:
+        """Return the same without what is known of the last token."""
+        return replace(self, location=torch.full_like(self.location, -1), places=None, wrote_space=None)
+
+    def followed_by(self, new: Copying) -> Copying:
+        """Return the same with the pages of further images behind these."""
+        if not new.has_images:
+            return self
+        moved = torch.where(new.following < 0, new.following, new.following + self.following.shape[1])
+        return replace(
+            self,
+            page=torch.cat([self.page, new.page], dim=1),
+            following=torch.cat([self.following, moved], dim=1),
+            has_images=True,
+        )
+
+    def held(self, cells: Tensor) -> Tensor:
+        """Return the characters [B, S, K] of tokens by their cells [B, S], -1 for none."""
+        found = self.page.gather(1, cells.clamp(min=0)[..., None].expand(-1, -1, self.page.shape[2]))
+        return found.masked_fill((cells < 0)[..., None], 0)
+
+    def say(
+        self, said: Tensor, in_answer: Tensor, is_real: Tensor, cells: Tensor, space: int
+    ) -> tuple[Copying, Tensor]:
+        """Find where the next token of every row was copied from.
+
+        Args:
+            said: int64 [B] the token.
+            in_answer: bool [B] whether it is a character of an answer.
+            is_real: bool [B] False in padding, which changes nothing.
+            cells: int64 [B, S] cells of the tokens before it.
+            space: Id of the space.
+
+        Returns:
+            The state after it, and the character that follows it on the page, int64 [B], 0 for none.
+
+        Raises:
+            InputError: Nothing is known of the token before it.
+        """
+        if self.places is None or self.wrote_space is None:
+            raise InputError(
+                "the cache ends within an answer and was cropped or filled elsewhere, so where the answer was copied "
+                "from is not known: pass the whole prompt without a cache"
+            )
+        after = _at(self.following, self.location, -1)
+        goes_on = (_at(self.page.flatten(1), after, 0) == said) & (after >= 0)
+        shows = self.held(cells) == said[:, None, None]
+        best = self.places.masked_fill(~shows, -1.0).flatten(1).argmax(dim=1)
+        slots = self.page.shape[2]
+        pointed = cells.gather(1, best[:, None] // slots)[:, 0] * slots + best % slots
+        copied = shows.flatten(1).any(dim=1) & (said > 0) & ~(self.wrote_space & (said == space))
+        location = torch.where(goes_on, after, pointed.masked_fill(~copied, -1)).masked_fill(~in_answer, -1)
+        location = torch.where(is_real, location, self.location)
+        follows = _at(self.page.flatten(1), _at(self.following, location, -1), 0)
+        return replace(self, location=location), follows.masked_fill(~(in_answer & is_real), 0)
+
+    def pointed(
+        self,
+        output: CopyOutput,
+        hidden: Tensor,
+        logits: Tensor,
+        attention: Tensor,
+        is_real: Tensor,
+        cells: Tensor,
+        space: int,
+    ) -> Copying:
+        """Note where the last token of every row pointed.
+
+        Args:
+            output: The copy output.
+            hidden: [B, D] its hidden state.
+            logits: [B, V] of the language model there.
+            attention: [B, S] of the pointing heads.
+            is_real: bool [B] False for rows that have no new token.
+            cells: int64 [B, S].
+            space: Id of the space.
+        """
+        places = attention[..., None] * output.slot(hidden).softmax(dim=-1)[:, None]
+        copied = places.masked_fill(self.held(cells) != space, 0.0).flatten(1).sum(dim=1)
+        gate = output.gate(hidden)[:, :2].softmax(dim=-1)
+        wrote = gate[:, 0] * logits.softmax(dim=-1)[:, space] > gate[:, 1] * copied
+        if self.places is not None and self.wrote_space is not None:
+            before = F.pad(self.places, (0, 0, 0, places.shape[1] - self.places.shape[1]))
+            places = torch.where(is_real[:, None, None], places, before)
+            wrote = torch.where(is_real, wrote, self.wrote_space)
+        return replace(self, places=places, wrote_space=wrote)
+
+
+def _at(values: Tensor, index: Tensor, none: int) -> Tensor:
+    """Return one value [B] of every row [B, n], `none` where the index is below 0."""
+    return values.gather(1, index.clamp(min=0)[:, None])[:, 0].masked_fill(index < 0, none)

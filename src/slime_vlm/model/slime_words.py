@@ -1,0 +1,140 @@
+"""What a model with characters does with text: words in place of letters, and answers that know what is asked.
+
+Everything here needs `SlimeConfig.characters`. See `character_tokens` and `open_vocabulary`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from slime_vlm.model.cached_rows import CachedRows
+from slime_vlm.model.character_tokens import CharacterText
+from slime_vlm.model.copying import Copying, following_places
+from slime_vlm.model.copying_run import CopyingInputs
+from slime_vlm.model.outputs import VisionTokens
+from slime_vlm.model.slime_selection import SlimeSelection
+from slime_vlm.model.token_merging import MergedRows
+
+
+class SlimeWords(SlimeSelection):
+    """The vision parts of SliME with its selection, and the words of questions."""
+
+    def _showing(self, vision_tokens: Sequence[VisionTokens], kept: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Leave out kept local tokens that show nothing, in a model with characters."""
+        if self.open_vocabulary is None:
+            return kept
+        shown = [self.open_vocabulary.shown(t.characters) for t in vision_tokens if t.characters is not None]
+        return [mask.to(own.device) & own for mask, own in zip(kept, shown, strict=True)]
+
+    def _pages(
+        self, vision_tokens: Sequence[VisionTokens], kept: Sequence[Tensor] | None, rows: Tensor, num_rows: int
+    ) -> tuple[Copying, Tensor]:
+        """Collect what answers may copy from.
+
+        Args:
+            vision_tokens: Tokens of every image.
+            kept: [L] bool of every image. None for all.
+            rows: int64 [I] row of every image.
+            num_rows: Number B of rows.
+
+        Returns:
+            The pages of every row, and the cells of the tokens of all images as `image_blocks` orders them, int64 [P],
+            -1 for tokens of the global view and separators.
+        """
+        layout, slots = self.config.token_layout, self.config.character_slots
+        none = rows.new_full((layout.num_global_tokens + layout.num_separators,), -1)
+        pages: list[list[Tensor]] = [[] for _ in range(num_rows)]
+        following: list[list[Tensor]] = [[] for _ in range(num_rows)]
+        cells = [none[:0]]
+        masks: Sequence[Tensor | None] = kept or [None] * len(vision_tokens)
+        for tokens, mask, row in zip(vision_tokens, masks, rows.tolist(), strict=True):
+            assert tokens.characters is not None
+            ids = tokens.characters.to(rows.device)
+            first = sum(len(page) for page in pages[row])
+            after = following_places(ids.view(tokens.grid[0] * layout.tile_side, -1, slots))
+            pages[row].append(ids)
+            following[row].append(torch.where(after < 0, after, after + first * slots))
+            index = torch.arange(first, first + len(ids), device=rows.device)
+            cells += [none, index if mask is None else index[mask.to(rows.device)]]
+        # One cell at least, so that there is something to look up.
+        empty = rows.new_zeros(1, slots)
+        page = pad_sequence([torch.cat(parts or [empty]) for parts in pages], batch_first=True)
+        nowhere = rows.new_full((slots,), -1)
+        places = pad_sequence([torch.cat(p or [nowhere]) for p in following], batch_first=True, padding_value=-1)
+        nowhere = rows.new_full((num_rows,), -1)
+        return Copying(page, places, nowhere, has_images=bool(vision_tokens)), torch.cat(cells)
+
+    def _embed_questions(self, embeddings: Tensor, read: CharacterText, merged: MergedRows) -> Tensor:
+        """Put the words of questions in place of characters, and tell answers what is asked.
+
+        Args:
+            embeddings: [B, S, D] of the tokens as they are.
+            read: The text of the rows before merging.
+            merged: The rows.
+        """
+        assert self.open_vocabulary is not None
+        vocabulary = self.open_vocabulary
+        asked = vocabulary.question_words(read.words)
+        words = read.of_turns()
+        vectors = vocabulary.question_vector(asked[words], words > 0)
+        index = merged.token_index.clamp(min=0)
+        real = merged.token_index >= 0
+        word = read.word.gather(1, index) * real
+        is_word = (word > 0)[..., None]
+        # Turns without a word have none behind the last with one.
+        turn = read.turn.gather(1, index)
+        vector = F.pad(vectors, (0, 0, 0, max(0, int(turn.max()) + 1 - vectors.shape[1])))
+        vector = vector.gather(1, turn[..., None].expand(-1, -1, vectors.shape[2]))
+        step = read.step.gather(1, index) * real
+        told = step > 0 if self.config.guided_answers else step == 1
+        embeddings = embeddings.masked_fill(is_word, 0.0) + vocabulary.word_tokens(asked[word]) * is_word
+        return embeddings + vocabulary.answer_step(vector, step - 1) * told[..., None]
+
+    def _read_rows(self, input_ids: Tensor, new_mask: Tensor, record: CachedRows | None) -> CharacterText:
+        """Read new tokens [B, n] of a model with characters, and the cached ones before them."""
+        ids = input_ids.masked_fill((new_mask == 0) & (input_ids != self.config.image_token_id), 0)
+        if record is not None:
+            ids = torch.cat([record.input_ids.to(ids), ids], dim=1)
+        return self.read_text(ids).last(input_ids.shape[1])
+
+    def _copying_inputs(
+        self,
+        embeds: Tensor | None,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        merged: MergedRows,
+        read: CharacterText,
+        rows: CachedRows,
+    ) -> CopyingInputs:
+        """Collect what `run_copying` needs.
+
+        Args:
+            embeds: [B, n, D] of the new tokens.
+            attention_mask: [B, S] of cached and new tokens.
+            position_ids: [B, n].
+            merged: The new tokens.
+            read: The text before merging.
+            rows: Record of cached and new tokens.
+        """
+        assert embeds is not None
+        assert attention_mask is not None
+        assert position_ids is not None
+        assert rows.cells is not None
+        assert rows.copying is not None
+        is_real = merged.token_index >= 0
+        step = read.step.gather(1, merged.token_index.clamp(min=0))
+        return CopyingInputs(
+            embeds=embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            ids=merged.input_ids,
+            in_answer=(step > 1) & is_real,
+            is_real=is_real,
+            cells=rows.cells,
+            copying=rows.copying,
+        )

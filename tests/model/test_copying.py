@@ -1,0 +1,96 @@
+"""Where answers copy from, by hand (model/copying.py)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from slime_vlm.errors import InputError
+from slime_vlm.model.copy_output import CopyOutput, following_characters
+from slime_vlm.model.copying import Copying, following_places
+
+# Two rows of three cells: "ab", "c", nothing; nothing, "a ", "b". 9 is the space.
+A, B, C, SPACE = 1, 2, 3, 9
+PAGE = torch.tensor([[[A, B], [C, 0], [0, 0]], [[0, 0], [A, SPACE], [B, 0]]])
+# Of two rows of the batch: text, then the cells 0, 4 and 5.
+CELLS = torch.tensor([[-1, 0, 4, 5]] * 2)
+
+
+def copying() -> Copying:
+    page, following = PAGE.view(1, 6, 2), following_places(PAGE)[None]
+    return Copying(page, following, torch.tensor([-1])).map(lambda part: part.repeat(2, *[1] * (part.ndim - 1)))
+
+
+def output() -> CopyOutput:
+    """Gates alike, and the first slot three times as probable as the second."""
+    found = CopyOutput(dim=2, slots=2, characters=10)
+    with torch.no_grad():
+        for linear in (found.gate, found.slot):
+            linear.weight.zero_()
+            linear.bias.zero_()
+        found.slot.bias[0] = torch.tensor(3.0).log()
+    return found
+
+
+def looked(state: Copying, attention: list[list[float]], logits: torch.Tensor | None = None) -> Copying:
+    real = torch.ones(2, dtype=torch.bool)
+    logits = torch.zeros(2, 10) if logits is None else logits
+    return state.pointed(output(), torch.zeros(2, 2), logits, torch.tensor(attention), real, CELLS, SPACE)
+
+
+def said(state: Copying, tokens: list[int], real: tuple[bool, bool] = (True, True)) -> tuple[list[int], list[int]]:
+    everywhere = torch.ones(2, dtype=torch.bool)
+    state, follows = state.say(torch.tensor(tokens), everywhere, torch.tensor(real), CELLS, SPACE)
+    return state.location.tolist(), follows.tolist()
+
+
+def test_places_that_follow_hold_the_characters_that_follow() -> None:
+    ids = torch.randint(0, 3, (4, 5, 3), generator=torch.Generator().manual_seed(0))
+    for page in (PAGE, ids):
+        places = following_places(page)
+        held = page.flatten()[places.clamp(min=0)] * (places >= 0)
+        assert held.tolist() == following_characters(page).flatten().tolist()
+    assert following_places(PAGE).tolist()[:4] == [1, 2, -1, -1]
+
+
+def test_a_character_stands_where_it_was_pointed_at() -> None:
+    state = looked(copying(), [[0.0, 0.6, 0.4, 0.0], [0.0, 0.2, 0.8, 0.0]])
+    # "a" of cell 0 is followed by "b", that of cell 4 by a space.
+    assert said(state, [A, A]) == ([0, 8], [B, SPACE])
+    # "b" is the second of cell 0 and the first of cell 5, which nobody looks at.
+    assert said(state, [B, B]) == ([1, 1], [C, C])
+    # No kept token shows "c".
+    assert said(state, [C, 5]) == ([-1, -1], [0, 0])
+
+
+def test_what_follows_goes_before_what_is_pointed_at() -> None:
+    state = looked(copying(), [[0.0, 0.9, 0.1, 0.0]] * 2)
+    state, _ = state.say(torch.tensor([A, A]), *torch.ones(2, 2, dtype=torch.bool), CELLS, SPACE)
+    state = looked(state, [[0.0, 0.0, 0.0, 1.0]] * 2)
+    # The second row had gone on to "b" of cell 0, although cell 5 is looked at; "c" of a cell that was dropped follows.
+    state, follows = state.say(torch.tensor([B, B]), *torch.ones(2, 2, dtype=torch.bool), CELLS, SPACE)
+    assert (state.location.tolist(), follows.tolist()) == ([1, 1], [C, C])
+    assert said(looked(state, [[0.0, 1.0, 0.0, 0.0]] * 2), [C, A]) == ([2, 0], [0, B])
+    # Padding changes nothing.
+    assert said(state, [C, C], (True, False)) == ([2, 1], [0, 0])
+
+
+def test_a_space_that_is_rather_written_has_no_place() -> None:
+    logits = torch.zeros(2, 10)
+    logits[1, SPACE] = 9.0
+    # Copied with 0.25 of the attention to cell 4; written with 0.1 in the first row, with nearly 1 in the second.
+    state = looked(copying(), [[0.0, 0.0, 1.0, 0.0]] * 2, logits)
+    assert said(state, [SPACE, SPACE]) == ([9, -1], [B, 0])
+
+
+def test_cropped_states_are_not_guessed() -> None:
+    state = looked(copying(), [[0.0, 0.9, 0.1, 0.0]] * 2).forgotten()
+    with pytest.raises(InputError, match="within an answer"):
+        said(state, [A, A])
+
+
+def test_pages_of_further_images() -> None:
+    both = copying().followed_by(copying())
+    assert both.page.shape == (2, 12, 2)
+    assert both.following[0, 12:16].tolist() == [13, 14, -1, -1]
+    assert both.held(torch.tensor([[-1, 6], [10, 11]])).tolist() == [[[0, 0], [A, B]], [[A, SPACE], [B, 0]]]

@@ -13,7 +13,6 @@ from tests.robustness.fuzz_addresses import try_addresses
 from tests.robustness.fuzz_checkpoints import try_checkpoints
 from tests.robustness.fuzz_images import try_images
 from tests.robustness.fuzz_records import try_records
-from tests.robustness.fuzz_resume import try_damages, try_kills
 from tests.robustness.hostile_files import HOSTILE_FILES
 
 LIMITS = ("foreign exception", "opened though damaged", "over memory", "over time")
@@ -42,14 +41,6 @@ def test_records() -> None:
 def test_addresses() -> None:
     counts = try_addresses(500)
     assert counts["tried"] == counts["refused"] == 500, counts
-
-
-@pytest.mark.slow
-def test_kills_and_damages(tmp_path: Path) -> None:
-    counts = try_kills(tmp_path, 2)
-    assert counts["killed"] == counts["bit-equal"] == 2, counts
-    counts = try_damages(tmp_path, 2)
-    assert counts["damaged"] == counts["bit-equal"] == counts["one line"] == 2, counts
 
 
 # The others cost seconds, and have tests of their own in tests/media.

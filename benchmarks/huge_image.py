@@ -13,14 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from machine import peak_memory
+from machine import in_own_process, peak_memory
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
@@ -176,27 +174,14 @@ def main() -> None:
     parser.add_argument("--format", choices=("jpg", "tiff"), default="jpg")
     parser.add_argument("--plot", type=Path, help="PNG file to write")
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    parser.add_argument("--step", nargs=2, metavar=("STEP", "FILE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.step:
-        step, file = arguments.step[0], Path(arguments.step[1])
-        if step == "write":
-            write_image(file, arguments.megapixels[0])
-        else:
-            print(json.dumps(measure(file, arguments.encoder, arguments.max_tiles, arguments.budget)))
-        return
     rows = []
     print(line(HEADS), line(["---"] * len(HEADS)), sep="\n", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / f"image.{arguments.format}")
-        options = ["--encoder", arguments.encoder, "--max-tiles", str(arguments.max_tiles)]
-        options += ["--budget", str(arguments.budget)]
+        path = Path(folder) / f"image.{arguments.format}"
         for megapixels in arguments.megapixels:
-            # A child process inherits its parent's peak. The image is therefore not written in this process.
-            call = [sys.executable, __file__, "--megapixels", str(megapixels), *options, "--step"]
-            subprocess.run([*call, "write", path], check=True)
-            done = subprocess.run([*call, "measure", path], check=True, stdout=subprocess.PIPE, text=True)
-            rows.append(json.loads(done.stdout.splitlines()[-1]))
+            write_image(path, megapixels)
+            rows.append(in_own_process(measure, path, arguments.encoder, arguments.max_tiles, arguments.budget))
             print(format_row(rows[-1]), flush=True)
     if arguments.out:
         arguments.out.write_text(json.dumps(rows, indent=1))

@@ -1,13 +1,17 @@
-"""Describe the machine and the process that a benchmark runs on."""
+"""Describe the machine and the process that a benchmark runs on, and start processes of their own for its parts."""
 
 from __future__ import annotations
 
 import datetime
+import multiprocessing
 import os
 import platform
 import resource
 import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 
 def peak_memory() -> float:
@@ -31,3 +35,14 @@ def machine() -> str:
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     cores = f"{os.cpu_count()} cores{load}"
     return f"{datetime.date.today()}, {named or platform.processor() or platform.machine()}, {cores}"
+
+
+def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function of a module in a process of its own, whose peak memory is that of the call.
+
+    The process is forked from one that has imported torch and transformers, once for all calls, and holds nothing else.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "transformers", "slime_vlm.inference.answering"])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()

@@ -20,13 +20,11 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from machine import machine, peak_memory
+from machine import in_own_process, machine, peak_memory
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
@@ -203,17 +201,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1, help="number of measured steps, whose median is printed")
     parser.add_argument("--threads", type=int, help="number of torch threads (default: torch's choice)")
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.way:
-        print(json.dumps(measure(arguments.way, arguments.size, arguments.repeats, arguments.threads)))
-        return
-    call = [sys.executable, __file__, "--size", arguments.size, "--repeats", str(arguments.repeats)]
-    call += ["--threads", str(arguments.threads)] if arguments.threads else []
-    rows = []
-    for way in WAYS:
-        done = subprocess.run([*call, "--way", way], check=True, stdout=subprocess.PIPE, text=True)
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
+    settings = (arguments.size, arguments.repeats, arguments.threads)
+    rows = [in_own_process(measure, way, *settings) for way in WAYS]
     last = rows[-1]
     print(
         f"{machine()}; torch {last['torch']}, {last['threads']} thread(s), float32; {last['parameters']:.2f} M "

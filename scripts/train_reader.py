@@ -121,7 +121,7 @@ class Run:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         torch.manual_seed(options.seed)
-        encoder = AutoModel.from_pretrained(options.encoder, image_size=options.view)
+        encoder = AutoModel.from_pretrained(options.encoder, image_size=options.view, trust_remote_code=False)
         self.reader = PageReader(encoder)
         # In the same order in every run: the optimizer's state is matched by it.
         self.stages = [*encoder.stem.parameters(), *encoder.stages.parameters()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -18,22 +19,71 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_reader(tmp_path_factory.mktemp("checkpoint"))
 
 
-def run(program: str, *arguments: object) -> str:
-    command = [sys.executable, "-c", program, *map(str, arguments)]
+# Importing torch takes seconds, so every case runs in a child of one process that has done so. transformers and
+# slime_vlm are imported by the cases alone.
+PROGRAM = """
+import contextlib, io, json, os, sys
+import numpy, torch, torch._dynamo
+programs, arguments = json.loads(sys.argv[1]), sys.argv[2:]
+found = []
+for program in programs:
+    assert not {"transformers", "slime_vlm"} & set(sys.modules)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        sys.argv = ["-c", *arguments]
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(said):
+                exec(program, {"__name__": "__main__"})
+        except BaseException as error:
+            said.write(f"{type(error).__name__}: {error}")
+        os.write(writer, json.dumps(said.getvalue()).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        found.append(json.load(file))
+    os.waitpid(child, 0)
+print(json.dumps(found))
+"""
+
+IMPORTS = ("import slime_vlm, transformers", "import transformers, slime_vlm")
+CLASSES_FOUND = (
+    ", sys\n"
+    "for name in ('Config', 'ImageProcessor', 'Model', 'ModelForImageTextToText', 'Processor'):\n"
+    "    auto = getattr(transformers, 'Auto' + name)\n"
+    "    print(type(auto.from_pretrained(sys.argv[1])).__name__)\n"
+)
+# Registration needs the module whose import of transformers starts it.
+MODULES = (("model.configuration_slime", "SlimeConfig"), ("processing.processing_slime", "SlimeProcessor"))
+REGISTRATION = (
+    "from slime_vlm.{module} import {name}\n"
+    "from transformers.models.auto.processing_auto import PROCESSOR_MAPPING\n"
+    "from transformers.models.auto.configuration_auto import CONFIG_MAPPING\n"
+    "print(PROCESSOR_MAPPING[CONFIG_MAPPING['slime']].__name__)\n"
+    # The hook leaves neither itself nor its loader behind.
+    "import slime_vlm.errors, sys, transformers\n"
+    "for module in (slime_vlm.errors, transformers, sys.modules[{name}.__module__]):\n"
+    "    print(type(module.__spec__.loader).__name__)\n"
+    "print(*[finder for finder in sys.meta_path if type(finder).__module__.startswith('slime_vlm')])\n"
+)
+
+
+@pytest.fixture(scope="module")
+def printed(folder: Path) -> dict[str, list[str]]:
+    """Words that each program prints, by its imports or its module."""
+    programs = {imports: imports + CLASSES_FOUND for imports in IMPORTS}
+    programs |= {module: REGISTRATION.format(module=module, name=name) for module, name in MODULES}
+    command = [sys.executable, "-c", PROGRAM, json.dumps(list(programs.values())), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    said = json.loads(done.stdout.splitlines()[-1])
+    return {name: words.split() for name, words in zip(programs, said, strict=True)}
 
 
-@pytest.mark.parametrize("imports", ["import slime_vlm, transformers", "import transformers, slime_vlm"])
-def test_one_import_is_enough(folder: Path, imports: str) -> None:
-    program = (
-        f"{imports}, sys\n"
-        "for name in ('Config', 'ImageProcessor', 'Model', 'ModelForImageTextToText', 'Processor'):\n"
-        "    auto = getattr(transformers, 'Auto' + name)\n"
-        "    print(type(auto.from_pretrained(sys.argv[1])).__name__)\n"
-    )
-    assert run(program, folder).split() == [
+@pytest.mark.parametrize("imports", IMPORTS)
+def test_one_import_is_enough(printed: dict[str, list[str]], imports: str) -> None:
+    assert printed[imports] == [
         "SlimeConfig",
         "SlimeImageProcessor",
         "SlimeModel",
@@ -42,24 +92,9 @@ def test_one_import_is_enough(folder: Path, imports: str) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [("model.configuration_slime", "SlimeConfig"), ("processing.processing_slime", "SlimeProcessor")],
-)
-def test_importing_one_module_registers_all_classes(module: str, name: str) -> None:
-    # Registration needs the module whose import of transformers starts it.
-    program = (
-        f"from slime_vlm.{module} import {name}\n"
-        "from transformers.models.auto.processing_auto import PROCESSOR_MAPPING\n"
-        "from transformers.models.auto.configuration_auto import CONFIG_MAPPING\n"
-        "print(PROCESSOR_MAPPING[CONFIG_MAPPING['slime']].__name__)\n"
-        # The hook leaves neither itself nor its loader behind.
-        "import slime_vlm.errors, sys, transformers\n"
-        f"for module in (slime_vlm.errors, transformers, sys.modules[{name}.__module__]):\n"
-        "    print(type(module.__spec__.loader).__name__)\n"
-        "print(*[finder for finder in sys.meta_path if type(finder).__module__.startswith('slime_vlm')])\n"
-    )
-    assert run(program).split() == ["SlimeProcessor", *["SourceFileLoader"] * 3]
+@pytest.mark.parametrize("module", [module for module, _ in MODULES])
+def test_importing_one_module_registers_all_classes(printed: dict[str, list[str]], module: str) -> None:
+    assert printed[module] == ["SlimeProcessor", *["SourceFileLoader"] * 3]
 
 
 def test_the_name_of_the_program_does_not_matter(tmp_path: Path) -> None:

@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import json
-import os
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from slime_vlm.evaluation.ablation.samples import record_samples
+from tests.training.forking import ROOT, forking
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
-def run(name: str, *arguments: str | Path) -> str:
-    command = [sys.executable, str(BENCHMARKS / name), *map(str, arguments)]
-    # Importing the project's own source, as the tests do.
-    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS.parent / "src"), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a benchmark as a program, in this process, which has imported torch and transformers."""
+
+    def program(name: str, *arguments: str | Path) -> str:
+        # Its processes are forked from that of the tests.
+        forking()
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        # What Python does for a program.
+        monkeypatch.syspath_prepend(str(BENCHMARKS))
+        monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}")
+        runpy.run_path(str(BENCHMARKS / name), run_name="__main__")
+        return capfd.readouterr().out
+
+    return program
 
 
-def test_huge_image(tmp_path: Path) -> None:
+def test_huge_image(run: Callable[..., str], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     out, figure = tmp_path / "rows.json", tmp_path / "plot.png"
     options = ["--encoder", "tiny", "--max-tiles", "12", "--budget", "50", "--out", out, "--plot", figure]
@@ -37,7 +49,7 @@ def test_huge_image(tmp_path: Path) -> None:
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
-def test_huge_image_of_tiles(tmp_path: Path) -> None:
+def test_huge_image_of_tiles(run: Callable[..., str], tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
     run(
         "huge_image.py",
@@ -57,7 +69,7 @@ def test_huge_image_of_tiles(tmp_path: Path) -> None:
     assert row["decoded"] == pytest.approx(1.2, rel=0.01)
 
 
-def test_encode(tmp_path: Path) -> None:
+def test_encode(run: Callable[..., str], tmp_path: Path) -> None:
     out = tmp_path / "encode.json"
     options = ["--small", "--repeats", "1", "--tiles", "2", "--questions", "2", "--new-tokens", "3", "--no-memory"]
     options += ["--question-tiles", "2"]
@@ -70,7 +82,7 @@ def test_encode(tmp_path: Path) -> None:
     assert 0 < results["preprocessing"]["share of values that differ with torch"] < 0.05
 
 
-def test_train_step(tmp_path: Path) -> None:
+def test_train_step(run: Callable[..., str], tmp_path: Path) -> None:
     out = tmp_path / "train_step.json"
     printed = run("train_step.py", "--size", "tiny", "--repeats", "1", "--threads", "1", "--out", out)
     rows = json.loads(out.read_text())
@@ -83,7 +95,7 @@ def test_train_step(tmp_path: Path) -> None:
         assert row["peak"] > 100
 
 
-def test_real_scans(tmp_path: Path) -> None:
+def test_real_scans(run: Callable[..., str], tmp_path: Path) -> None:
     # Scans that are there are not fetched.
     for name in ("linn.png", "typewriter.png"):
         Image.new("RGB", (40, 50)).save(tmp_path / name)
@@ -92,8 +104,9 @@ def test_real_scans(tmp_path: Path) -> None:
     assert [len(image.questions) for image in images] == [11, 5]
 
 
-def test_queries(tmp_path: Path) -> None:
-    options = ["--scale", "0.01", "--pages", "1", "--seeds", "1", "--queries", "16", "--cost-pages", "1"]
+def test_queries(run: Callable[..., str], tmp_path: Path) -> None:
+    # One step.
+    options = ["--scale", "0.001", "--pages", "1", "--seeds", "1", "--queries", "16", "--cost-pages", "1"]
     printed = run("queries.py", *options, "--out", tmp_path / "runs", "--plot", tmp_path / "plot.png")
     (row,) = [line for line in printed.splitlines() if line.startswith("| 16 |")]
     # A page of two or three tiles.
@@ -109,26 +122,16 @@ def test_a_process_does_not_inherit_its_parents_memory() -> None:
     assert float(done.stdout) < len(large) / 1e6 / 2
 
 
-def test_alternating(tmp_path: Path) -> None:
-    options = [
-        "--scale",
-        "0.01",
-        "--pages",
-        "1",
-        "--seeds",
-        "1",
-        "--out",
-        tmp_path / "runs",
-        "--plot",
-        tmp_path / "plot.png",
-    ]
-    printed = run("alternating.py", *options)
+def test_alternating(run: Callable[..., str], tmp_path: Path) -> None:
+    # One step a stage.
+    options = ["--scale", "0.001", "--pages", "1", "--seeds", "1"]
+    printed = run("alternating.py", *options, "--out", tmp_path / "runs", "--plot", tmp_path / "plot.png")
     for arm in ("alternating", "joint"):
         assert f"| {arm} | 1 |" in printed
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_serve(tmp_path: Path) -> None:
+def test_serve(run: Callable[..., str], tmp_path: Path) -> None:
     out = tmp_path / "rows.json"
     run("serve.py", "--clients", "2", "--requests", "2", "--loop", "1", "--out", out)
     rows = json.loads(out.read_text())

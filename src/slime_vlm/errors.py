@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -36,6 +37,20 @@ class InputError(SlimeError, ValueError):
 def one_line(error: BaseException) -> str:
     """Return the message of another library's error, shortened to one line."""
     return " ".join(str(error).split())[:160] or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Write control characters as escapes, so that a file name or an answer cannot command a terminal.
+
+    Line ends and tabs stay. Halves of a character, which stand for bytes of a file name that are not UTF-8, are
+    escaped, too: they cannot be printed.
+    """
+    return "".join(
+        character
+        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cs")
+        else character.encode("unicode_escape", "surrogatepass").decode()
+        for character in text
+    )
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

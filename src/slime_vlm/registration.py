@@ -78,3 +78,8 @@ def register_when_transformers_is_imported() -> None:
         importlib.import_module("slime_vlm.auto_classes")
     else:
         sys.meta_path.insert(0, _RegistrationHook())
+
+
+def leave_unregistered() -> None:
+    """Let this process import transformers without SliME's classes and torch. It needs no model."""
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _RegistrationHook)]

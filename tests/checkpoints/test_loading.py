@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -276,4 +277,21 @@ def test_a_chat_template_of_megabytes_is_refused(folders: dict[str, Path], tmp_p
     shutil.copytree(folders["native"], folder)
     (folder / "chat_template.jinja").write_text(" " * 200_000)
     with pytest.raises(CheckpointError, match="larger than 100,000 bytes"):
+        load(folder)
+    (folder / "chat_template.jinja").unlink()
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    for template in (" " * 200_000, [{"name": "default", "template": " " * 200_000}]):
+        (folder / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": template}))
+        with pytest.raises(CheckpointError, match=r"tokenizer_config\.json has a chat template of 200,0\d\d"):
+            load(folder)
+
+
+@pytest.mark.parametrize("layout", ["native", "published"])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "generation_config.json"])
+def test_a_pipe_in_the_folder_is_refused(folders: dict[str, Path], tmp_path: Path, layout: str, name: str):
+    folder = tmp_path / "copy"
+    shutil.copytree(folders[layout], folder)
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(CheckpointError, match="is a pipe, a socket or a device"):
         load(folder)

@@ -345,6 +345,9 @@ def test_other_failures(slime, monkeypatch, page):
         (OSError(errno.ENOSPC, "No space left on device", "overlay.png"), 1, "the disk is full: overlay.png"),
         (PermissionError(errno.EACCES, "Permission denied", "overlay.png"), 1, "Permission denied: overlay.png"),
         (MemoryError(), 1, "out of memory"),
+        (RuntimeError("could not create a primitive"), 1, "out of memory"),
+        (RuntimeError("std::bad_alloc"), 1, "out of memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), 1, "out of memory"),
         (ModuleNotFoundError("No module named 'yaml'", name="yaml"), 2, 'pip install "slime-vlm[train]"'),
     ]:
         monkeypatch.setattr("slime_vlm.media.open_input", failing(error))

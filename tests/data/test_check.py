@@ -237,3 +237,9 @@ def test_names_that_look_like_console_markup(slime: Any, tmp_path: Path) -> None
     assert "[/b] [red]1.jsonl" in " ".join(said.split())
     assert "'[/b]': turn 1 is empty" in said
     assert "[/b].json" in said
+
+
+def test_a_folder_in_place_of_a_file(slime: Any, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "records.jsonl", make_records(tmp_path, 1))
+    assert "is a folder, expected a file" in slime("data", "check", path, "--json", tmp_path)[2]
+    assert "is a folder, expected a JSONL file" in slime("data", "build-smr", "--root", tmp_path, "--out", ".")[2]

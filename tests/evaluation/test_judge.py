@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from slime_vlm.cli import app
 from slime_vlm.errors import ConfigError
 from slime_vlm.evaluation.benchmarks import BENCHMARKS, Task
-from slime_vlm.evaluation.judge import Judge
+from slime_vlm.evaluation.judge import MOST_BYTES, Judge
 from slime_vlm.evaluation.scoring import TaskResult, score_task
 from slime_vlm.inference.batching import BatchAnswerer
 from tests.evaluation.make_fixtures import FIXTURES
@@ -105,6 +105,12 @@ def test_mm_vet(grader: Grader, tmp_path: Path) -> None:
     graded("mm_vet", grader, "-1", "navy", "another", folder=tmp_path)
     assert len(grader.asked) == 4
     assert "secret" not in (tmp_path / "judgements.jsonl").read_text()
+
+
+def test_a_reply_of_megabytes(grader: Grader) -> None:
+    grader.reply = "0" * MOST_BYTES
+    with pytest.raises(ConfigError, match="the reply has more than 1,000,000 bytes"):
+        Judge(grader.url, "grader-1", pause=0.0).ask("Grade this.")
 
 
 def test_llava_bench_is_relative_to_the_reference(grader: Grader) -> None:

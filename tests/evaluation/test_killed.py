@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,27 +13,15 @@ from typer.testing import CliRunner
 from slime_vlm.cli import app
 from tests.evaluation.make_fixtures import FIXTURES
 from tests.evaluation.test_run import PLOTS, results_of, rows_of, without_seconds
+from tests.training.forking import PATIENCE, slime, start
 
-ROOT = Path(__file__).parents[2]
 TASKS = ("textvqa", "pope", "mmbench", "docvqa", "ocrbench")
 QUESTIONS = 10
-PATIENCE = 900.0
 
 
 def arguments(out: Path) -> list[str]:
     known = ["eval", "run", "--model", "nano", "--tasks", ",".join(TASKS), "--data", str(FIXTURES), "--limit", "2"]
     return [*known, "--batch-size", "1", "--device", "cpu", "--out", str(out)]
-
-
-def start(out: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "slime_vlm", *arguments(out)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 def finish(out: Path) -> str:
@@ -53,13 +38,13 @@ def lines_of(out: Path) -> list[str]:
 
 def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    process = start(killed)
+    process = start(tmp_path / "said", slime, *arguments(killed))
     until = time.monotonic() + PATIENCE
-    while len(lines_of(killed)) < 3 and process.poll() is None and time.monotonic() < until:
+    while len(lines_of(killed)) < 3 and process.is_alive() and time.monotonic() < until:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    output, _ = process.communicate()
-    assert process.returncode == -signal.SIGKILL, output
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, (tmp_path / "said").read_text()
     kept = lines_of(killed)
     assert 3 <= len(kept) < QUESTIONS
     assert not (killed / "results.json").exists()

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     MPEG2MPML,
     CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLosslessSV1,
@@ -76,6 +77,15 @@ def test_window_of_the_file_computed_by_hand(written):
     # 255 / (1 + exp(-4 * (value - 40) / 400)).
     sigmoid = written(STORED, WindowCenter=40, WindowWidth=400, VOILUTFunction="SIGMOID", **CT)
     assert grey(sigmoid) == [[0, 30, 69], [128, 186, 225]]
+
+
+def test_a_deflated_file(tmp_path):
+    data = described(STORED, **CT, WindowCenter=40, WindowWidth=400)
+    data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    data.save_as(tmp_path / "deflated.dcm", enforce_file_format=True)
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.save_as(tmp_path / "plain.dcm", enforce_file_format=True)
+    assert grey(tmp_path / "deflated.dcm") == grey(tmp_path / "plain.dcm")
 
 
 def test_requested_window_takes_precedence(written):

@@ -245,3 +245,35 @@ def test_trainer_with_the_default_collator_and_metrics(tmp_path: Path) -> None:
     assert isinstance(seen[0].predictions, np.ndarray)
     assert seen[0].predictions.shape[:2] == seen[0].label_ids.shape == (3, len(samples.sample["input_ids"]))
     assert metrics["eval_share"] == 1.0
+
+
+def test_a_trainer_that_keeps_the_labels_gets_the_columns_of_the_inputs() -> None:
+    model = tiny_model(max_local_tokens=3, selector_text="all")
+    inputs = batch(model)
+    shape = inputs["input_ids"].shape
+    labels = inputs.pop("labels")
+    for training in (False, True):
+        model.train(training)
+        assert model(**inputs, num_items_in_batch=5).logits.shape[:2] == shape
+        assert model(**inputs).logits.shape[1] < shape[1]
+        # With labels, the loss of a training step needs no more logits than there are merged tokens.
+        length = model(**inputs, labels=labels, num_items_in_batch=5).logits.shape[1]
+        assert length < shape[1] if training else length == shape[1]
+    # A caller's word counts.
+    model.eval()
+    assert model(**inputs, num_items_in_batch=5, align_outputs=False).logits.shape[1] < shape[1]
+
+
+def test_text_that_a_limit_cut_is_counted_and_has_no_labels() -> None:
+    model = tiny_model(max_local_tokens=3)
+    inputs = batch(model)
+    whole = model(**inputs)
+    length = whole.logits.shape[1]
+    # The second row is the longer one: of its two answer tokens one is cut.
+    model.config.max_sequence_length = length - 1
+    merged = model(**inputs)
+    with pytest.warns(UserWarning, match="max_sequence_length cut 1 tokens of text"):
+        aligned = model(**inputs, align_outputs=True)
+    torch.testing.assert_close(aligned.loss, merged.loss)
+    assert aligned.labels[1].tolist() == [*inputs["labels"][1, :-1].tolist(), -100]
+    assert torch.equal(aligned.labels[0], inputs["labels"][0])

@@ -85,20 +85,27 @@ def _run(log: Path, function: Callable[..., None], *arguments: Any) -> int | Non
     return process.exitcode
 
 
+def unbroken_run(folder: Path) -> tuple[Path, Path, Path]:
+    """Return a recipe, a run of it that nothing happened to, and the file for what runs say; made if missing."""
+    unbroken, points, log = folder / "unbroken", folder / "points", folder / "log"
+    recipe = write_mini(folder)
+    if not points.exists():
+        assert _run(log, _counted, recipe, unbroken, points) == 0, log.read_text()
+    return recipe, unbroken, log
+
+
 def try_kills(folder: Path, count: int, seed: int = 0) -> Counter[str]:
     """Kill a run at some of its writes, each time from the beginning, and resume it.
 
     Args:
-        folder: An empty folder to work in.
+        folder: A folder to work in, empty or that of `try_damages`.
         count: How many write points to try. They are drawn, and all are tried where there are fewer.
         seed: Seed of the draw.
 
     Returns:
         Counts of "write points" of the run, "killed", "bit-equal" and "different", the last with the point.
     """
-    recipe = write_mini(folder)
-    unbroken, log = folder / "unbroken", folder / "log"
-    assert _run(log, _counted, recipe, unbroken, folder / "points") == 0, log.read_text()
+    recipe, unbroken, log = unbroken_run(folder)
     total = int((folder / "points").read_text())
     counts: Counter[str] = Counter({"write points": total})
     for point in sorted(random.Random(seed).sample(range(1, total + 1), min(count, total))):
@@ -144,15 +151,13 @@ def try_damages(folder: Path, count: int = 30) -> Counter[str]:
     """Damage the newest checkpoint of an unfinished run in many ways, and resume it from the one before.
 
     Args:
-        folder: An empty folder to work in.
+        folder: A folder to work in, empty or that of `try_kills`.
         count: How many of `damages` to try.
 
     Returns:
         Counts of "damaged", "bit-equal", "one line" (of damage) and "different".
     """
-    recipe = write_mini(folder)
-    unbroken, log = folder / "unbroken", folder / "log"
-    assert _run(log, _resumed, recipe, unbroken) == 0, log.read_text()
+    recipe, unbroken, log = unbroken_run(folder)
     counts: Counter[str] = Counter()
     for name, damage in damages()[:count]:
         out = folder / "damaged"

@@ -46,11 +46,9 @@ def test_addresses() -> None:
 
 @pytest.mark.slow
 def test_kills_and_damages(tmp_path: Path) -> None:
-    (tmp_path / "kills").mkdir()
-    (tmp_path / "damages").mkdir()
-    counts = try_kills(tmp_path / "kills", 2)
+    counts = try_kills(tmp_path, 2)
     assert counts["killed"] == counts["bit-equal"] == 2, counts
-    counts = try_damages(tmp_path / "damages", 2)
+    counts = try_damages(tmp_path, 2)
     assert counts["damaged"] == counts["bit-equal"] == counts["one line"] == 2, counts
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from slime_vlm import ask, encode
 from slime_vlm.serving.app import create_app
+from tests.robustness import hostile_files
 from tests.serving.conftest import Loaded, Running, asking, drawn, running
 
 INVOICE = Path(__file__).parents[2] / "examples" / "invoice.png"
@@ -204,6 +205,16 @@ def test_other_kinds_of_files(tiny_server: Running, tmp_path: Path, kind: str) -
     answer = tiny_server.post(asking("What?", (tmp_path / "file").read_bytes()), max_tokens=2, slime={"explain": True})
     assert answer.status_code == 200, answer.text
     assert answer.json()["slime"]["images"][0]["size"] == ([120, 160] if kind != "PDF" else [334, 445])
+
+
+def test_a_file_of_dicom(tiny_server: Running, tmp_path: Path) -> None:
+    hostile_files.deflated_dicom(tmp_path / "file.dcm", 100)
+    content = (tmp_path / "file.dcm").read_bytes()
+    for window in (None, "40/400"):
+        fields = {"explain": True, **({} if window is None else {"window": window})}
+        answer = tiny_server.post(asking("What?", content), max_tokens=2, slime=fields)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["slime"]["images"][0]["size"] == [10, 10]
 
 
 def test_pages_of_a_document(tiny_server: Running, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ import pytest
 from slime_vlm.errors import ConfigError
 from slime_vlm.media import download
 from slime_vlm.serving.settings import read_settings
+from tests.media.test_download import Handler
+from tests.robustness import hostile_files
 from tests.serving.conftest import Loaded, Running, asking, data_uri, drawn, png, running, wait_until
 
 INVOICE = Path(__file__).parents[2] / "examples" / "invoice.png"
@@ -102,6 +105,24 @@ def test_addresses_go_through_the_checks_of_downloads(tiny: Loaded, monkeypatch:
             assert "not public" in message or "no such host" in message, message
         assert "user name" in error(server.post(with_url("http://a:b@example.org/x")), 400)["message"]
         assert "http://" in error(server.post(with_url("file:///etc/passwd")), 400)["message"]
+
+
+def test_redirects_of_an_address_go_through_the_same_checks(tiny: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    host.seen = []  # type: ignore[attr-defined]
+    threading.Thread(target=host.serve_forever, args=(0.01,), daemon=True).start()
+    real = download.public_addresses
+    monkeypatch.setattr(
+        download, "public_addresses", lambda name, port: ["127.0.0.1"] if name == "images.test" else real(name, port)
+    )
+    url = f"http://images.test:{host.server_port}"
+    with running(tiny, allow_url=True) as server:
+        assert server.post(with_url(f"{url}/hop/1"), max_tokens=1).status_code == 200
+        assert "not public" in error(server.post(with_url(f"{url}/inside")), 400)["message"]
+        for path in ("file", "words", "gone", "packed", "short", "empty"):
+            assert error(server.post(with_url(f"{url}/{path}")), 400)["code"] == "invalid_image"
+    host.shutdown()
+    host.server_close()
 
 
 def test_keys(tiny: Loaded, tmp_path: Path) -> None:
@@ -192,6 +213,44 @@ def test_a_decoder_that_dies_costs_one_image(tiny: Loaded) -> None:
         assert second.result().status_code == 200
         assert server.server.decoders.pids != [pid]
         assert server.counted("lost_decoders") == 1
+
+
+def test_every_format_is_decoded_in_one_process(tiny: Loaded, tmp_path: Path) -> None:
+    drawn("page").save(tmp_path / "page.tif")
+    drawn("page").save(tmp_path / "page.pdf")
+    with running(tiny, decoders=1) as server:
+        pids = server.server.decoders.pids
+        for name in ("page.tif", "page.pdf"):
+            assert server.post(asking("?", (tmp_path / name).read_bytes()), max_tokens=1).status_code == 200
+        assert server.server.decoders.pids == pids
+        assert Path(f"/proc/{pids[0]}/task/{pids[0]}/children").read_text() == ""
+
+
+def test_a_codec_that_crashes_costs_one_request(tiny: Loaded, tmp_path: Path) -> None:
+    # Megabytes of compressed strips, which take the codec of TIFF a while.
+    drawn("slow", 6000, 6000).save(tmp_path / "slow.tif", compression="tiff_lzw")
+    with running(tiny, decoders=1) as server, ThreadPoolExecutor(1) as pool:
+        (pid,) = server.server.decoders.pids
+        first = pool.submit(server.post, asking("?", (tmp_path / "slow.tif").read_bytes()), max_tokens=1)
+        wait_until(lambda: bool(server.server.images._under_way))
+        time.sleep(0.05)
+        os.kill(pid, signal.SIGSEGV)
+        assert "has died" in error(first.result(), 400)["message"]
+        assert server.post(asking("?", drawn("x")), max_tokens=1).status_code == 200
+        assert server.counted("lost_decoders") == 1
+
+
+def test_a_decoder_without_memory_is_replaced_before_the_next_image(tiny: Loaded, tmp_path: Path) -> None:
+    hostile_files.HOSTILE_FILES["deflated.dcm"](tmp_path / "deflated.dcm")
+    with running(tiny, decoders=1, decode_memory_mb=300) as server:
+        pids = server.server.decoders.pids
+        message = error(server.post(asking("?", (tmp_path / "deflated.dcm").read_bytes())), 400)["message"]
+        assert "memory" in message
+        assert "--max" not in message
+        assert server.post(asking("?", drawn("x")), max_tokens=1).status_code == 200
+        assert server.server.decoders.pids != pids
+        # Nothing crashed.
+        assert server.counted("lost_decoders") == 0
 
 
 def test_a_file_that_takes_too_long_or_too_much_memory(tiny: Loaded) -> None:

@@ -22,7 +22,7 @@ PATIENCE = 900.0
 def forking() -> ForkServerContext:
     """Makes processes by forking one that has imported what training needs, once for all tests of a worker."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["slime_vlm.cli", "slime_vlm.training.run"])
+    context.set_forkserver_preload(["slime_vlm.cli", "slime_vlm.training.run", "torch.distributed.run"])
     with pytest.MonkeyPatch.context() as patch:
         # It does not look where this process looks for modules.
         patch.setenv("PYTHONPATH", f"{ROOT / 'src'}{os.pathsep}{ROOT}")

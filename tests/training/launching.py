@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,42 +15,9 @@ from safetensors.torch import load_file
 
 from slime_vlm.recipes import FOLDER as RECIPES
 from slime_vlm.training.checkpoint_manifest import MANIFEST
-from tests.training.forking import PATIENCE, ROOT
+from tests.training.forking import PATIENCE, start
 from tests.training.mini import losses
-
-# torchrun itself, but for one thing: processes are forked from the one that starts them, and import nothing again.
-# Each leaves its id, so that a test can kill a single one.
-_TORCHRUN = """
-import os
-import sys
-from pathlib import Path
-
-import torch
-from torch.distributed.launcher.api import elastic_launch
-from torch.distributed.run import config_from_args, parse_args
-
-import slime_vlm.training.run
-from slime_vlm.cli import main
-
-
-def process(*arguments):
-    Path(os.environ["PIDS"], os.environ["RANK"]).write_text(str(os.getpid()))
-    if "SHARDED" in os.environ:
-        from tests.training.distributed.cpu_sharding import shard_on_cpu
-
-        shard_on_cpu()
-    sys.argv = ["slime", *arguments]
-    try:
-        main()
-    except SystemExit as end:
-        if end.code:
-            raise
-
-
-torch.set_num_threads(1)
-options = parse_args(["--start-method", "fork", *sys.argv[1:]])
-elastic_launch(config_from_args(options)[0], process)(*options.training_script_args)
-"""
+from tests.training.torchrun import torchrun as run_torchrun
 
 
 def sharding(file: Path) -> dict[str, str]:
@@ -66,11 +31,11 @@ class Launch:
     """One torchrun and the processes that it starts.
 
     Args:
-        folder: for the processes' ids.
+        folder: for the processes' ids and what they say.
         arguments: those of the command `slime`.
         torchrun: arguments of torchrun; two processes on this machine by default.
         environment: variables to add.
-        inside: a command that runs another, such as one that enters a network namespace.
+        network: the network namespace to start it in.
     """
 
     def __init__(
@@ -79,53 +44,50 @@ class Launch:
         arguments: Sequence[str],
         torchrun: Sequence[str] = ("--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"),
         environment: dict[str, str] | None = None,
-        inside: Sequence[str] = (),
+        network: str | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self.process = subprocess.Popen(
-            [*inside, sys.executable, "-c", _TORCHRUN, *torchrun, "slime", *arguments],
-            cwd=ROOT,
-            env={
-                **os.environ,
-                "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}",
-                "OMP_NUM_THREADS": "1",
-                # NCCL takes no two processes on one GPU.
-                "CUDA_VISIBLE_DEVICES": "",
-                "PIDS": str(folder),
-                **(environment or {}),
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        self.folder, self.said = folder, folder / "said"
+        # NCCL takes no two processes on one GPU.
+        fixed = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PIDS": str(folder)}
+        variables = {**fixed, **(environment or {})}
+        self.process = start(self.said, run_torchrun, variables, [*torchrun, "slime", *arguments], network)
 
     def wait_for_step(self, stage_folder: Path, step: int) -> None:
         """Wait until a complete checkpoint of at least this step is there."""
         until = time.monotonic() + PATIENCE
-        while time.monotonic() < until and self.process.poll() is None:
+        while time.monotonic() < until and self.process.is_alive():
             steps = [int(path.parent.name.split("-")[1]) for path in stage_folder.glob(f"checkpoint-*/{MANIFEST}")]
             if max(steps, default=0) >= step:
                 return
             time.sleep(0.005)
         self.process.kill()
-        raise AssertionError(f"no checkpoint came: {self.process.communicate()[0]}")
+        raise AssertionError(f"no checkpoint came: {self.said.read_text()}")
 
     def kill_rank(self, rank: int) -> None:
         """Kill one process as a machine that fails would; torchrun then ends the others."""
         os.kill(int((self.folder / str(rank)).read_text()), signal.SIGKILL)
-        assert self.process.wait(timeout=PATIENCE) != 0
-        self.process.communicate()
+        self.refuse()
 
     def finish(self) -> str:
         """Wait for the end, which has to be a good one; returns what was said."""
-        try:
-            said = self.process.communicate(timeout=PATIENCE)[0]
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            raise
-        assert self.process.returncode == 0, said
+        said, code = self._end()
+        assert code == 0, said
         return said
+
+    def refuse(self) -> str:
+        """Wait for the end, which has to be one with an error; returns what was said."""
+        said, code = self._end()
+        assert code != 0, said
+        return said
+
+    def _end(self) -> tuple[str, int]:
+        self.process.join(PATIENCE)
+        said, code = self.said.read_text(), self.process.exitcode
+        if code is None:
+            self.process.kill()
+            raise AssertionError(f"it does not end: {said}")
+        return said, code
 
 
 def assert_same(found: Path, expected: Path) -> None:

@@ -162,17 +162,17 @@ def killed_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 def test_killed_between_two_points_of_the_curve(killed_after: Callable[[int], None], tmp_path: Path) -> None:
     torch.set_num_threads(1)
     values = mini_recipe()
-    values["stages"] = [{**values["stages"][1], "steps": 60, "save_minutes": 0.0}]
+    values["stages"] = [{**values["stages"][1], "steps": 40, "save_minutes": 0.0}]
     path = write_recipe(tmp_path, values)
     train(path, tmp_path / "unbroken", overrides=["stages.lm.save_minutes=60"])
-    killed_after(8)
+    killed_after(7)
     with pytest.raises(RuntimeError, match="killed"):
         train(path, tmp_path / "killed")
     killed_after(0)
     train(path, tmp_path / "killed", resume=True, overrides=["stages.lm.save_minutes=60"])
     for tag in ("train/loss", "train/selector_loss"):
         expected = losses(tmp_path / "unbroken" / "lm", tag)
-        assert sorted(expected) == list(range(3, 61, 3))
+        assert sorted(expected) == list(range(2, 41, 2))
         assert losses(tmp_path / "killed" / "lm", tag) == expected
 
 

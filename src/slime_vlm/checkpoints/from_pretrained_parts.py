@@ -25,6 +25,7 @@ from slime_vlm.checkpoints.pretrained_parts import (
     vision_config_of,
     vision_weights,
 )
+from slime_vlm.checkpoints.validation import check_template_text
 from slime_vlm.errors import CheckpointError, ConfigError, one_line
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.hub_card import write_card
@@ -216,6 +217,7 @@ def conversation_of(tokenizer: Any) -> tuple[str | dict[str, Any] | None, str | 
     if {"<|start_header_id|>", "<|eot_id|>"} <= set(tokenizer.get_vocab()):
         return "llama3", None
     if tokenizer.chat_template:
+        check_template_text("the tokenizer", tokenizer.chat_template)
         return None, accept_images(tokenizer.get_chat_template())
     if tokenizer.eos_token in (None, STYLES["v1"].assistant_close):
         return "v1", None
@@ -265,7 +267,7 @@ def _build(config: SlimeConfig, state: dict[str, Tensor], dtype: torch.dtype, na
     logging.set_verbosity_error()
     try:
         model, info = SlimeForConditionalGeneration.from_pretrained(
-            None, config=config, state_dict=state, dtype=dtype, output_loading_info=True
+            None, config=config, state_dict=state, dtype=dtype, output_loading_info=True, trust_remote_code=False
         )
     except RuntimeError as error:
         raise ConfigError(f"{name}: weights do not fit the config: {one_line(error)}") from error

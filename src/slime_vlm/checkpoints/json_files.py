@@ -11,6 +11,27 @@ from slime_vlm.errors import CheckpointError, one_line
 _JSON_BYTES = 64 * 1024**2
 
 
+def check_folder(folder: Path) -> None:
+    """Check that a folder of a checkpoint has files and folders only. Reading a pipe would wait for ever.
+
+    Raises:
+        CheckpointError: It has something else.
+    """
+    if folder.is_dir():
+        for path in folder.iterdir():
+            check_regular(path)
+
+
+def check_regular(path: Path) -> None:
+    """Check that a path is a file, a folder or missing.
+
+    Raises:
+        CheckpointError: It is a pipe, a socket or a device.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise CheckpointError(f"{path} is a pipe, a socket or a device, expected a file; remove it")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
@@ -18,6 +39,7 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: The file is missing or is not a JSON object.
     """
     try:
+        check_regular(path)
         if path.stat().st_size > _JSON_BYTES:
             raise CheckpointError(f"{path} is larger than {_JSON_BYTES // 1024**2} MiB, expected a short JSON file")
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -41,7 +41,7 @@ def read_native(src: Path) -> tuple[SlimeConfig, SlimeProcessor]:
     """
     check_native(src)
     try:
-        config = SlimeConfig.from_pretrained(src)
+        config = SlimeConfig.from_pretrained(src, trust_remote_code=False)
     except ConfigError as error:
         raise CheckpointError(f"{src}: {error}") from None
     except (OSError, *CONFIG_ERRORS) as error:
@@ -96,6 +96,7 @@ def build_model(
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             use_safetensors=True,
+            trust_remote_code=False,
             **arguments,
         )
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokeni
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
 from transformers.utils import cached_file
 
-from slime_vlm.checkpoints.json_files import read_json
+from slime_vlm.checkpoints.gguf_files import gguf_shapes
+from slime_vlm.checkpoints.json_files import check_folder, read_json
+from slime_vlm.checkpoints.tensor_files import folder_tensors
+from slime_vlm.checkpoints.validation import check_counts, check_kernels, check_total
 from slime_vlm.errors import CheckpointError, ConfigError, one_line
 from slime_vlm.model import recogniser_encoder  # noqa: F401  # A folder may hold one, and transformers has to know it.
 from slime_vlm.model.language_model import keep_scores_bounded
@@ -72,10 +76,38 @@ def _read_config(name: str, expected: str, options: Mapping[str, str]) -> Pretra
         raise CheckpointError(f"{name} is a file, expected a folder or hub id of {expected}")
     if not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2):
         raise CheckpointError(f"{name}: no such folder, expected a folder or hub id (owner/name) of {expected}")
+    check_folder(path)
     try:
-        return AutoConfig.from_pretrained(str(path), trust_remote_code=False, **options)
+        config = AutoConfig.from_pretrained(str(path), trust_remote_code=False, **options)
     except _READ_ERRORS as error:
         raise CheckpointError(f"{name} is not {expected} ({one_line(error)})") from None
+    parts = [config, *(getattr(config, part, None) for part in config.sub_configs)]
+    check_kernels(name, [("attn_implementation", getattr(part, "_attn_implementation", None)) for part in parts])
+    _check_size(name, config, options)
+    return config
+
+
+def _check_size(name: str, config: PretrainedConfig, options: Mapping[str, str]) -> None:
+    """Compare a config with the header of the weights beside it, before transformers builds what it describes.
+
+    Raises:
+        CheckpointError: The config describes a far larger model.
+    """
+    folder = Path(name).expanduser()
+    if options:
+        shapes = gguf_shapes(folder / options["gguf_file"])
+    elif any(folder.glob("model*.safetensors")):
+        shapes = {key: tensor.shape for key, tensor in folder_tensors(folder).items()}
+    else:
+        # On the hub, or pickled, where only reading the weights tells their shapes.
+        return
+    check_counts(name, config.to_dict(), shapes)
+    try:
+        with torch.device("meta"):
+            model = AutoModel.from_config(config, trust_remote_code=False)
+    except (*_READ_ERRORS, ArithmeticError) as error:
+        raise CheckpointError(f"{name}: its config does not describe a model ({one_line(error)})") from None
+    check_total(name, model, sum(math.prod(shape) for shape in shapes.values()))
 
 
 def _unnamed(config: PretrainedConfig) -> PretrainedConfig:
@@ -99,6 +131,8 @@ def _language_source(name: str) -> tuple[str, dict[str, str]]:
     for package in ("gguf", "accelerate"):
         if importlib.util.find_spec(package) is None:
             raise ConfigError(f'{name} is read with {package}, which is not installed: pip install "slime-vlm[gguf]"')
+    # Before transformers reads it: it would believe every count.
+    gguf_shapes(found[0])
     return str(found[0].parent), {"gguf_file": found[0].name}
 
 

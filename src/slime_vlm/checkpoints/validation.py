@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from slime_vlm.checkpoints.json_files import read_json
+from slime_vlm.checkpoints.json_files import check_folder, read_json
 from slime_vlm.checkpoints.tensor_files import StoredTensor, folder_tensors
 from slime_vlm.errors import CheckpointError
 
@@ -54,6 +54,7 @@ def check_native(folder: Path) -> None:
     Raises:
         CheckpointError: A file is missing, damaged or too large, or a value has a wrong type or is out of range.
     """
+    check_folder(folder)
     fields = read_json(folder / "config.json")
     for name in ("text_config", "vision_config"):
         part = fields.get(name)
@@ -61,6 +62,7 @@ def check_native(folder: Path) -> None:
             raise CheckpointError(
                 f"{folder}: config.json has {name} {part!r:.80}, expected the fields of a model with its model_type"
             )
+    check_kernels(folder, _leaves(fields))
     for name in ("processor_config.json", "preprocessor_config.json"):
         if (folder / name).exists():
             _check_processor(folder, name)
@@ -83,6 +85,21 @@ def _check_processor(folder: Path, name: str) -> None:
         numbers = isinstance(values, list) and len(values) == 3 and all(_is_of(value, _NUMBER) for value in values)
         if values is not None and not (numbers and (key == "image_mean" or all(values))):
             raise CheckpointError(f"{folder}: {name} has {key} {values!r:.80}, expected three numbers; fetch it again")
+
+
+def check_kernels(source: str | Path, fields: Iterable[tuple[str, Any]]) -> None:
+    """Check that a config does not choose a kernel on the hub, whose code transformers would fetch and run.
+
+    Args:
+        source: Source of the config, for messages.
+        fields: Names and values, those of parts included.
+
+    Raises:
+        CheckpointError: It does.
+    """
+    for key, value in fields:
+        if key.endswith(("attn_implementation", "experts_implementation")) and "/" in str(value):
+            raise CheckpointError(f"{source}: config.json has {key} {value!r:.80}, which is code on the hub; remove it")
 
 
 def check_generation(folder: Path) -> None:
@@ -119,7 +136,7 @@ def _is_of(value: Any, kind: str) -> bool:
 
 
 def check_template(folder: Path) -> None:
-    """Check the size of the chat templates of a folder.
+    """Check the size of the chat templates of a folder, in files of their own and in the configs of its processor.
 
     Raises:
         CheckpointError: A template is larger than 100 kB, or is not text.
@@ -133,6 +150,22 @@ def check_template(folder: Path) -> None:
             path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
             raise CheckpointError(f"{path} is not text, expected a chat template; fetch it again") from None
+    for name in ("tokenizer_config.json", "processor_config.json", "chat_template.json"):
+        if (folder / name).exists():
+            check_template_text(f"{folder}: {name}", read_json(folder / name).get("chat_template"))
+
+
+def check_template_text(source: str, template: Any) -> None:
+    """Check the size of chat templates: a text, several by name, or a list of names and texts.
+
+    Raises:
+        CheckpointError: There is more than 100 kB of text.
+    """
+    size = sum(len(value) for _key, value in _leaves(template) if isinstance(value, str))
+    if size > _TEMPLATE_BYTES:
+        raise CheckpointError(
+            f"{source} has a chat template of {size:,} characters, expected at most {_TEMPLATE_BYTES:,}"
+        )
 
 
 def native_weights(folder: Path) -> dict[str, StoredTensor]:
@@ -148,7 +181,7 @@ def native_weights(folder: Path) -> dict[str, StoredTensor]:
     return folder_tensors(folder)
 
 
-def check_counts(src: Path, config: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+def check_counts(src: str | Path, config: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
     """Check that a config does not describe more modules than there are tensors, before they are built.
 
     Args:
@@ -180,17 +213,30 @@ def check_sizes(src: Path, model: nn.Module, stored: Mapping[str, StoredTensor])
     Raises:
         CheckpointError: The model is far larger than the weights.
     """
+    check_total(src, model, sum(tensor.num_elements for tensor in stored.values()))
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    return sorted(
+        name for name, tensor in stored.items() if name in shapes and torch.Size(tensor.shape) != shapes[name]
+    )
+
+
+def check_total(src: str | Path, model: nn.Module, found: int) -> None:
+    """Check that a model without values is not far larger than its weights.
+
+    Args:
+        src: Source of both, for messages.
+        model: The model of the config, on the meta device.
+        found: Number of elements of all stored tensors.
+
+    Raises:
+        CheckpointError: It is.
+    """
     size = sum(tensor.numel() for tensor in model.parameters())
-    found = sum(tensor.num_elements for tensor in stored.values())
     if size > _MOST_GROWTH * found + _SMALL_MODEL:
         raise CheckpointError(
             f"{src}: config.json describes a model of {size:,} parameters, but the weights have {found:,}; fetch both "
             "again"
         )
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    return sorted(
-        name for name, tensor in stored.items() if name in shapes and torch.Size(tensor.shape) != shapes[name]
-    )
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

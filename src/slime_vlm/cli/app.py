@@ -22,6 +22,7 @@ from slime_vlm.cli.pages import pages
 from slime_vlm.cli.recipes import app as recipes
 from slime_vlm.cli.serve import serve
 from slime_vlm.cli.train import train
+from slime_vlm.errors import SlimeError, printable
 from slime_vlm.quiet import quiet_bitsandbytes
 
 app = typer.Typer(
@@ -50,6 +51,15 @@ app.add_typer(recipes, name="recipes")
 
 # The base class of every usage error; it has no public name.
 _UsageError: Any = typer.BadParameter.__base__
+
+# What torch and its libraries (allocator, oneDNN, cuBLAS) write in a RuntimeError where memory is lacking.
+_LACKING_MEMORY = (
+    "can't allocate memory",
+    "std::bad_alloc",
+    "could not create a primitive",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "out of memory",
+)
 
 # The extra that brings each optional module, to turn a failed import into advice.
 _EXTRA_OF_MODULE = {
@@ -110,14 +120,12 @@ def main() -> None:
         if not message:
             sys.exit(code)
         # Typer's echo does not fail when standard error is closed.
-        typer.echo(f"slime: {message}", err=True)
+        typer.echo(f"slime: {printable(message)}", err=True)
         sys.exit(code)
 
 
 def _describe(error: Exception) -> tuple[str, int] | None:
     """Return the line and the exit code of an expected failure, or None for a defect that deserves its traceback."""
-    from slime_vlm.errors import SlimeError
-
     if isinstance(error, _UsageError):
         # Empty when a command without arguments has printed its help instead.
         message = " ".join(error.format_message().split()).rstrip(".")
@@ -133,6 +141,10 @@ def _describe(error: Exception) -> tuple[str, int] | None:
         if error.errno == errno.ENOSPC:
             return f"the disk is full{where}; free some space and run the same command again", 1
         return f"{error.strerror}{where}", 1
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _lacks_memory(error):
         return "out of memory; try a smaller --max-local-tokens, --dtype bfloat16 or another --device", 1
     return None
+
+
+def _lacks_memory(error: Exception) -> bool:
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _LACKING_MEMORY)

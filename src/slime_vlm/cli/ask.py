@@ -25,7 +25,7 @@ from slime_vlm.cli.images import (
     standard_input,
 )
 from slime_vlm.cli.model_options import Device, Dtype, MaxLocalTokens, MaxNewTokens, MaxTiles, Model, Quantization
-from slime_vlm.cli.terminal import busy, collector_paused, quiet_transformers, write
+from slime_vlm.cli.terminal import busy, collector_paused, quiet_transformers, shown, write
 
 if TYPE_CHECKING:
     from slime_vlm.inference.answering import Answer
@@ -124,7 +124,7 @@ def ask(
         for index, question in enumerate(questions):
             if several and not as_json:
                 name = f"{Path(spec).name}: " if len(images) > 1 else ""
-                typer.secho(f"{name}{question.strip()}", dim=True)
+                typer.secho(shown(f"{name}{question.strip()}"), dim=True)
             answer = encoded.ask(question, max_new_tokens=max_new_tokens, on_text=None if as_json else write)
             if as_json:
                 record = _record(spec, answer, loading, opening)

@@ -26,7 +26,7 @@ from slime_vlm.cli.images import (
     image_opener,
 )
 from slime_vlm.cli.model_options import Device, Dtype, MaxLocalTokens, MaxNewTokens, MaxTiles, Model, Quantization
-from slime_vlm.cli.terminal import busy, collector_paused, quiet_transformers, write
+from slime_vlm.cli.terminal import busy, collector_paused, quiet_transformers, shown, write
 
 if TYPE_CHECKING:
     from slime_vlm.inference.conversation import Conversation
@@ -91,7 +91,7 @@ def chat(
 
 
 def _talk(conversation: Conversation, max_new_tokens: int, look_again: bool, open_image: OpenImage) -> None:
-    from slime_vlm.errors import SlimeError
+    from slime_vlm.errors import SlimeError, printable
 
     terminal = sys.stdin.isatty()
     if terminal:
@@ -121,7 +121,7 @@ def _talk(conversation: Conversation, max_new_tokens: int, look_again: bool, ope
                 _answer(conversation, line, max_new_tokens)
         # A bad line does not end the conversation. Neither does a drawing that cannot be written.
         except (SlimeError, OSError) as error:
-            typer.echo(f"slime: {' '.join(str(error).split())}", err=True)
+            typer.echo(f"slime: {printable(' '.join(str(error).split()))}", err=True)
 
 
 def _answer(conversation: Conversation, question: str, max_new_tokens: int) -> None:
@@ -154,7 +154,7 @@ def _obey(conversation: Conversation, line: str, open_image: OpenImage) -> None:
         with busy(f"encoding {name}"):
             seen = conversation.add_image(image, name)
         grid = seen.encoded.grid
-        typer.secho(f"{name}: {grid.rows} x {grid.cols} tiles; your next question includes it", dim=True)
+        typer.secho(f"{shown(name)}: {grid.rows} x {grid.cols} tiles; your next question includes it", dim=True)
     elif command == "/look":
         conversation.look_again()
         typer.secho("your next question includes all images again", dim=True)
@@ -179,7 +179,7 @@ def _show(conversation: Conversation, target: Path | None) -> None:
     for number, drawing in enumerate(drawings, start=1):
         path = target.with_stem(f"{target.stem}-{number}") if len(drawings) > 1 else target
         save_drawing(drawing, path)
-        typer.secho(str(path), dim=True)
+        typer.secho(shown(str(path)), dim=True)
     reply = conversation.replies[-1]
     report_missing_letters(f"{reply.question} {reply.text}")
 

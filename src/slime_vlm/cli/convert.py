@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from slime_vlm.cli.terminal import busy, quiet_transformers
+from slime_vlm.cli.terminal import busy, quiet_transformers, shown
 
 
 def convert(
@@ -31,4 +31,4 @@ def convert(
 
         quiet_transformers()
         report = convert_folder(source, target, base=base)
-    typer.echo(str(report))
+    typer.echo(shown(str(report)))

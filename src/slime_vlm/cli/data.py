@@ -44,6 +44,15 @@ def check(
         int, typer.Option("--max-length", min=1, help="Report records with more tokens than this.")
     ] = 2048,
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Number of processes that open images.")] = 1,
+    max_memory: Annotated[
+        float | None,
+        typer.Option(
+            "--max-memory",
+            min=1,
+            help="Report images that take more memory than this while they are opened, in MB.",
+            show_default="1500, as in training",
+        ),
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the full report to this JSON file.")] = None,
     fix: Annotated[
         Path | None,
@@ -64,10 +73,11 @@ def check(
     """
     from rich.console import Console
 
-    from slime_vlm.cli.terminal import quiet_transformers
+    from slime_vlm.cli.terminal import quiet_transformers, shown
     from slime_vlm.data import open_source
     from slime_vlm.data.check import KINDS, Report, check_source, check_target, write_repaired
-    from slime_vlm.errors import ConfigError, nearest
+    from slime_vlm.errors import ConfigError, nearest, printable
+    from slime_vlm.media import MAX_MEMORY
 
     for kind in allow or []:
         if kind not in KINDS:
@@ -76,17 +86,21 @@ def check(
         if len(sources) > 1:
             raise ConfigError(f"--fix writes a copy of one source, {len(sources)} are given; take one at a time")
         check_target(fix)
+    if json_file is not None and json_file.is_dir():
+        raise ConfigError(f"--json {json_file} is a folder, expected a file; name a file in it")
     for path in filter(None, (fix, json_file)):
         # Fails before hours of checking, not after them.
         path.parent.mkdir(parents=True, exist_ok=True)
     if model is not None:
         quiet_transformers()
+    most_memory = MAX_MEMORY if max_memory is None else int(max_memory * 1e6)
     opened = [open_source(source, images, config, split) for source in sources]
     reports = []
     with _progress() as progress:
         for source in opened:
-            task = progress.add_task(f"checking {Path(source.name).name}", total=len(source))
-            reports.append(check_source(source, model, max_length, workers, partial(progress.advance, task)))
+            task = progress.add_task(f"checking {printable(Path(source.name).name)}", total=len(source))
+            advance = partial(progress.advance, task)
+            reports.append(check_source(source, model, max_length, workers, advance, most_memory))
     report = Report(reports, allow or [])
     console = Console(markup=False)  # file names may contain brackets
     for table in report.tables():
@@ -96,7 +110,7 @@ def check(
         console.print("Without --model, tokens are not counted, and tiles follow the published rule.")
     if json_file is not None:
         json_file.write_text(json.dumps(report.as_dict(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        console.print(f"report: {json_file}", soft_wrap=True)
+        console.print(f"report: {shown(str(json_file))}", soft_wrap=True)
     if fix is not None:
         with _progress() as progress:
             task = progress.add_task(f"writing {fix.name}", total=len(opened[0]))
@@ -145,6 +159,8 @@ def build_smr(
     from slime_vlm.data.smr import table
     from slime_vlm.errors import ConfigError
 
+    if out.is_dir():
+        raise ConfigError(f"--out {out} is a folder, expected a JSONL file; name a file in it")
     folders = {}
     for item in folder or []:
         name, equals, path = item.partition("=")

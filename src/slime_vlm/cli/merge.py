@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from slime_vlm.cli.terminal import busy, quiet_transformers
+from slime_vlm.cli.terminal import busy, quiet_transformers, shown
 
 
 def merge(
@@ -35,4 +35,4 @@ def merge(
 
         quiet_transformers()
         report = merge_folder(source, target, base=base)
-    typer.echo(str(report))
+    typer.echo(shown(str(report)))

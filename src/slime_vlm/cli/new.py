@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from slime_vlm.cli.config_fields import parse_config_fields
-from slime_vlm.cli.terminal import busy, quiet_transformers
+from slime_vlm.cli.terminal import busy, quiet_transformers, shown
 
 
 def new(
@@ -55,4 +55,4 @@ def new(
         quiet_transformers()
         fields = parse_config_fields(settings or [], "view_size=336")
         report = make(vision, llm, target, conversation=conversation, dtype=dtype, seed=seed, fields=fields)
-    typer.echo(report)
+    typer.echo(shown(str(report)))

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 
 import typer
 
+from slime_vlm.errors import printable
 from slime_vlm.quiet import quiet_transformers
 
-__all__ = ["busy", "collector_paused", "quiet_transformers", "write"]
+__all__ = ["busy", "collector_paused", "quiet_transformers", "shown", "write"]
 
 
 @contextmanager
@@ -21,8 +22,10 @@ def busy(what: str) -> Iterator[None]:
         yield
         return
     from rich.console import Console
+    from rich.text import Text
 
-    with Console(stderr=True).status(f"{what} …"):
+    # A text has no markup: the name of a file may contain brackets.
+    with Console(stderr=True).status(Text(f"{printable(what)} …")):
         yield
 
 
@@ -44,6 +47,11 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
+def shown(text: str) -> str:
+    """Return a text that others wrote, with control characters as escapes where standard output is a terminal."""
+    return printable(text) if sys.stdout.isatty() else text
+
+
 def write(piece: str) -> None:
     """Write a piece of an answer, without a line end."""
-    typer.echo(piece, nl=False)
+    typer.echo(shown(piece), nl=False)

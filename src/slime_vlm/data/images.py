@@ -19,7 +19,7 @@ from PIL import Image
 
 from slime_vlm.data.archives import ARCHIVES, read_member
 from slime_vlm.errors import DataError, MediaError
-from slime_vlm.media import is_address, open_image, open_image_bytes
+from slime_vlm.media import MAX_MEMORY, is_address, open_image, open_image_bytes
 from slime_vlm.media.orientation import LYING, ORIENTATION_TAG
 from slime_vlm.media.pillow import UNTRUSTED_FORMATS
 
@@ -34,21 +34,24 @@ class MissingImageError(DataError):
     """An image file, or a member of an archive, does not exist."""
 
 
-def open_stored_image(value: Any, root: Path) -> Image.Image:
+def open_stored_image(value: Any, root: Path, max_memory: int = MAX_MEMORY) -> Image.Image:
     """Open an image of a record as 8-bit RGB, turned upright.
 
     Args:
         value: A path below `root`. If one of its parts is a zip or tar file, the rest names a member. Or bytes, base64
             text (with or without `data:...;base64,`), or `{"bytes": ..., "path": ...}` as in Parquet files.
         root: The folder or archive that paths start from.
+        max_memory: The most memory to take while the image is opened, in bytes.
 
     Raises:
         MissingImageError: The image does not exist.
-        DataError: The image is damaged, is an address, leads out of `root`, or is none of the above.
+        DataError: The image is damaged, is too large, is an address, leads out of `root`, or is none of the above.
     """
     found, name = _find(value, root)
     try:
-        return open_image(found, untrusted=True) if isinstance(found, Path) else open_image_bytes(found, name)
+        if isinstance(found, Path):
+            return open_image(found, untrusted=True, max_memory=max_memory)
+        return open_image_bytes(found, name, max_memory=max_memory)
     except MediaError as error:
         raise DataError(str(error)) from error
 

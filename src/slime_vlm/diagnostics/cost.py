@@ -110,7 +110,7 @@ def read_config(name_or_path: str | Path, **overrides: Any) -> SlimeConfig:
         config = read_published_config(folder)
     elif fields.get("model_type") == SlimeConfig.model_type:
         try:
-            config = SlimeConfig.from_pretrained(folder)
+            config = SlimeConfig.from_pretrained(folder, trust_remote_code=False)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise CheckpointError(f"{folder}: config.json is not a valid SliME config ({one_line(error)})") from None
     else:

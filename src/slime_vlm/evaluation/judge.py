@@ -13,6 +13,8 @@ from slime_vlm.errors import ConfigError, one_line
 
 _TRIES = 4
 _SECONDS = 120.0
+MOST_BYTES = 1_000_000
+"""The largest reply of a judge."""
 _WORTH_ANOTHER_TRY = {408, 409, 429, 500, 502, 503, 504}
 
 
@@ -60,8 +62,13 @@ class Judge:
         for attempt in range(_TRIES):
             try:
                 with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310  (the address of the judge is the user's own)
-                    content: bytes = answer.read()
-                    return content
+                    content: bytes = answer.read(MOST_BYTES + 1)
+                if len(content) > MOST_BYTES:
+                    raise ConfigError(
+                        f"judge {request.full_url}: the reply has more than {MOST_BYTES:,} bytes, expected a short "
+                        "text; check --judge-url"
+                    )
+                return content
             except urllib.error.HTTPError as error:
                 final = error.code not in _WORTH_ANOTHER_TRY or attempt == _TRIES - 1
                 if final:

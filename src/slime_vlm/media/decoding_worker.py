@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -21,15 +20,10 @@ from slime_vlm.errors import MediaError
 from slime_vlm.media.colours import boxes
 from slime_vlm.media.decoding import read_frames, read_image, read_layout, read_page_count, read_region
 from slime_vlm.media.request import Request
+from slime_vlm.workers.limits import data_bytes, limit, send_line
 
-try:
-    import resource
-# Windows has no limits for processes.
-except ModuleNotFoundError:
-    resource = None  # type: ignore[assignment]
-
-# A worker that holds more than this after a file is replaced.
-_MOST_LEFT_OVER = 256_000_000
+MOST_LEFT_OVER = 256_000_000
+"""A worker that holds more bytes than this after a file is replaced."""
 
 _Images = list[Image.Image]
 
@@ -75,27 +69,30 @@ def serve() -> None:
         os.dup2(2, 1)
         # `Request.check_size` is the limit.
         Image.MAX_IMAGE_PIXELS = None
-        at_start = _data_bytes()
+        at_start = data_bytes()
         for line in sys.stdin.buffer:
             message = json.loads(line)
             request = Request.from_json(message.pop("request"))
-            _limit(request.max_memory, message.pop("seconds"))
-            answer, images = _answer(OPERATIONS[message.pop("operation")], request, message)
+            limit(request.max_memory, message.pop("seconds"))
+            answer, images = run_operation(message.pop("operation"), request, message)
             answer["sizes"] = [image.size for image in images]
-            left_over = _data_bytes() - at_start - sum(4 * image.width * image.height for image in images)
-            answer["retires"] = answer["error"] == "memory" or left_over > _MOST_LEFT_OVER
-            _limit(None, None)
+            left_over = data_bytes() - at_start - sum(4 * image.width * image.height for image in images)
+            answer["retires"] = answer["error"] == "memory" or left_over > MOST_LEFT_OVER
+            limit(None, None)
             _send(answers, answer, images)
             if answer["retires"]:
                 return
             del images
 
 
-def _answer(
-    operation: Callable[..., tuple[Any, _Images]], request: Request, arguments: dict[str, Any]
-) -> tuple[dict[str, Any], _Images]:
+def run_operation(operation: str, request: Request, arguments: dict[str, Any]) -> tuple[dict[str, Any], _Images]:
+    """Run an operation in this process.
+
+    Returns:
+        An answer with `error`, which is None or the kind of error, and the images.
+    """
     try:
-        value, images = operation(request, **arguments)
+        value, images = OPERATIONS[operation](request, **arguments)
     except MemoryError:
         return {"error": "memory"}, []
     except MediaError as error:
@@ -112,37 +109,8 @@ def _lacked_memory(error: BaseException) -> bool:
 
 
 def _send(answers: BinaryIO, answer: dict[str, Any], images: _Images) -> None:
-    line = json.dumps(answer).encode()
-    answers.write(len(line).to_bytes(4, "big") + line)
+    send_line(answers, answer)
     for image in images:
         for box in boxes(image.height, image.width):
             answers.write(image.crop(box).tobytes())
     answers.flush()
-
-
-def _limit(memory: int | None, seconds: int | None) -> None:
-    """Set limits from here on: bytes beside those in use, and seconds of computing. None lifts a limit."""
-    if resource is None:
-        return
-    for kind, amount in (
-        (resource.RLIMIT_DATA, None if memory is None else _data_bytes() + memory),
-        (resource.RLIMIT_CPU, None if seconds is None else int(time.process_time()) + 1 + seconds),
-        # No dump of memory when a decoder crashes.
-        (resource.RLIMIT_CORE, 0),
-    ):
-        _soft, hard = resource.getrlimit(kind)
-        wanted = resource.RLIM_INFINITY if amount is None else amount
-        if hard != resource.RLIM_INFINITY:
-            wanted = hard if amount is None else min(amount, hard)
-        resource.setrlimit(kind, (wanted, hard))
-
-
-def _data_bytes() -> int:
-    """Return the bytes that count against the limit on memory: the private writable memory of this process."""
-    try:
-        with open("/proc/self/statm") as file:
-            pages = int(file.read().split()[5])
-    # Only Linux has this file, and only there the limit holds.
-    except OSError:
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -49,7 +49,9 @@ def read_dicom(request: Request) -> Image.Image:
         meta = getattr(header, "file_meta", {})
         syntax = pydicom.uid.UID(meta.get("TransferSyntaxUID") or _IMPLICIT_LITTLE_ENDIAN)
         _check_decoder(syntax, request)
-        values = pydicom.pixels.pixel_array(request.path, index=index, transfer_syntax_uid=syntax)
+        # Pixels of a deflated file are found in the inflated data only, which are read already but for them.
+        source = pydicom.dcmread(request.path, force=True) if syntax.is_deflated else request.path
+        values = pydicom.pixels.pixel_array(source, index=index, transfer_syntax_uid=syntax)
         return Image.fromarray(_shown(values, header, index, request)).convert("RGB")
 
 

@@ -108,9 +108,13 @@ class Request:
             )
 
 
-def memory_error(request: Request) -> MediaError:
+class MediaMemoryError(MediaError):
+    """Opening a file takes more memory than is allowed, or than there is. Found out only while it was opened."""
+
+
+def memory_error(request: Request) -> MediaMemoryError:
     """Return the error for a file that takes more memory than is allowed, or than there is."""
-    return MediaError(
+    return MediaMemoryError(
         f"{request.name}: opening it takes more than {request.max_memory / 1e6:,.0f} MB of memory, or more than is "
         "free; raise the limit with --max-memory"
     )

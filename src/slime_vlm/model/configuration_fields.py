@@ -76,8 +76,9 @@ class SlimeFields:
         guided_answers: Whether every token of an answer is told what is asked and how much has been said, not the first
             alone.
         copy_output: Whether answers may copy characters of local tokens, see `copy_output`.
-        align_outputs: Whether hidden states, logits and labels are as long as `input_ids`, as code that compares them
-            expects (Trainer's `compute_metrics`, TRL). A dropped token gets the outputs of the last kept one before it.
+        align_outputs: Whether hidden states, logits and labels are always as long as `input_ids`, as TRL expects. A
+            dropped token gets the outputs of the last kept one before it. For Trainer's `compute_metrics` they are so
+            without this field.
     """
 
     # Passed as configs, dicts or None. They are configs after __post_init__.

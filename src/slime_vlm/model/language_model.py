@@ -9,7 +9,7 @@ from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 def build_language_model(config: PretrainedConfig) -> Any:
     """Build a language model without its head, and with an attention that computes what its config says."""
-    model = AutoModel.from_config(config)
+    model = AutoModel.from_config(config, trust_remote_code=False)
     keep_scores_bounded(model)
     return model
 

@@ -12,6 +12,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from slime_vlm.errors import InputError
+from slime_vlm.model.aligned_outputs import trainer_compares
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.generation import SlimeGenerationMixin
 from slime_vlm.model.labels import IGNORED_LABEL
@@ -97,11 +98,13 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
         cache: Cache | None = None,
         image_sizes: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        align_outputs: bool | None = None,
         **kwargs: Any,
     ) -> SlimeCausalLMOutput:
         """Compute logits [B, S, vocabulary] of the merged rows, and the loss if there are labels.
 
-        With `align_outputs` in the config, S is the length of `input_ids` instead.
+        With `align_outputs`, here or in the config, S is the length of `input_ids` instead. If neither decides, so it
+        is in the calls of Trainer whose logits it compares with labels (`trainer_compares`).
 
         The loss is the token mean of the shifted cross-entropy over the whole batch. The inputs are those of
         `SlimeModel.forward`, spelled out because `generate` and `Trainer` take the names of inputs from this signature.
@@ -119,6 +122,8 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
             )
         return_dict = kwargs.pop("return_dict", None)
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)
+        if align_outputs is None and not loss_only and trainer_compares(num_items_in_batch, labels, self.training):
+            align_outputs = True
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -134,6 +139,7 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
             padding_side=padding_side,
             image_sizes=image_sizes,
             token_type_ids=token_type_ids,
+            align_outputs=align_outputs,
             **kwargs,
         )
         passed_on = {name: value for name, value in outputs.items() if name != "last_hidden_state"}

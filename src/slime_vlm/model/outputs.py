@@ -60,7 +60,7 @@ class VisionTokens:
 class SlimeModelOutput(ModelOutput):
     """Output of `SlimeModel`. S is the length after merging, and tuples hold one entry per image.
 
-    With `align_outputs` in the config S is the length of `input_ids`. The fields of a dropped token are then those of
+    With `align_outputs` S is the length of `input_ids`. The fields of a dropped token are then those of
     the last kept one before it.
 
     Attributes:

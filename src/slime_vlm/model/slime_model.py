@@ -266,6 +266,7 @@ class SlimeModel(SlimeWords):
         cache: Cache | None = None,
         image_sizes: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        align_outputs: bool | None = None,
         **kwargs: Any,
     ) -> SlimeModelOutput:
         """Run the model on a batch that may mix images of any size and rows without images.
@@ -278,7 +279,7 @@ class SlimeModel(SlimeWords):
             5. Pack the rows end to end, if asked to (`pack_rows`).
             6. Run the language model.
             7. Record what the cache holds now.
-            8. Line the outputs up with `input_ids`, if the config asks for it (`align_with_inputs`).
+            8. Line the outputs up with `input_ids`, if asked to (`align_with_inputs`).
 
         Steps 2, 3 and 5 are skipped for `inputs_embeds`, for a mask of pairs, and for text behind a filled cache.
 
@@ -306,6 +307,7 @@ class SlimeModel(SlimeWords):
             cache: Another name of `past_key_values`, that of transformers 5.24.
             image_sizes: [I, 2] (height, width) of the scaled images, instead of `image_grids`.
             token_type_ids: [B, S] 1 on question tokens, 2 on other tokens of a prompt, instead of `question_mask`.
+            align_outputs: Whether outputs are as long as `input_ids`. None takes the config's `align_outputs`.
             **kwargs: Passed on to the language model.
 
         Raises:
@@ -475,7 +477,10 @@ class SlimeModel(SlimeWords):
             **details,
         )
         # 8. Line the outputs up with the inputs.
-        if self.config.align_outputs and model_outputs.token_index is not None and not (num_cached or pack):
+        align_outputs = self.config.align_outputs if align_outputs is None else align_outputs
+        if align_outputs and model_outputs.token_index is not None and not (num_cached or pack):
             assert input_ids is not None
-            align_with_inputs(model_outputs, input_ids, source_mask, source_labels, self.config.image_token_id)
+            has_limit = self.config.max_sequence_length is not None
+            image_token = self.config.image_token_id
+            align_with_inputs(model_outputs, input_ids, source_mask, source_labels, image_token, has_limit)
         return model_outputs

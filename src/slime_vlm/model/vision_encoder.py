@@ -43,7 +43,7 @@ def build_vision_encoder(config: PretrainedConfig) -> nn.Module:
     wanted = str(getattr(config, "_attn_implementation", None))
     if architecture is not None and not getattr(architecture, _SUPPORT.get(wanted, ""), True):
         config._attn_implementation = "eager"
-    model: nn.Module = AutoModel.from_config(config)
+    model: nn.Module = AutoModel.from_config(config, trust_remote_code=False)
     return getattr(model, "vision_model", model)
 
 

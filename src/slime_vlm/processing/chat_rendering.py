@@ -2,7 +2,7 @@
 
 transformers' own differs from version to version. 5.19 to 5.22 render a content of None as the word, take some
 variables of a template for arguments of the processor, and misplace assistant masks. This one is built on
-`render_jinja_template`, which all of them have.
+`render_jinja_template`, which all of them have. Templates that came with a checkpoint are rendered within limits.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from transformers.processing_utils import ProcessingKwargs, TextKwargs
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from slime_vlm.errors import ConfigError, InputError, one_line
+from slime_vlm.processing import limited_rendering
 from slime_vlm.processing.chat_markers import mark_messages, position_without_marks
+from slime_vlm.processing.chat_styles import ConversationStyle
 from slime_vlm.processing.image_processing_slime import SlimeImageProcessorKwargs
+from slime_vlm.processing.limited_rendering import is_own
 from slime_vlm.processing.tokenization import adds_bos
 
 Conversation = list[dict[str, Any]]
@@ -42,6 +45,7 @@ class ChatRenderingMixin:
 
     tokenizer: Any
     chat_template: str | dict[str, str] | None
+    style: ConversationStyle | None
     batch_layout: str
     __call__: Callable[..., Any]
 
@@ -87,6 +91,7 @@ class ChatRenderingMixin:
         Raises:
             InputError: There is no message, one cannot be read, or arguments exclude each other.
             ConfigError: There is no such template.
+            CheckpointError: A template of the checkpoint takes too much time or memory, or writes too much.
         """
         conversations, is_batch = read_conversations(conversation)
         if continue_final_message and (add_generation_prompt or return_assistant_tokens_mask):
@@ -98,7 +103,9 @@ class ChatRenderingMixin:
             **{name: value for name, value in kwargs.items() if name in _PROCESSOR_OPTIONS},
             **(processor_kwargs or {}),
         }
-        template = self._template(chat_template)
+        template, is_given = self._template(chat_template)
+        # A template that the caller wrote is as trustworthy as the caller's code.
+        is_trusted = is_given or is_own(template, self.style)
         for_trainers = options.get("batch_layout", self.batch_layout) == "images"
         if for_trainers and "bos_token" not in template and adds_bos(self.tokenizer):
             # TRL leaves it to the template, and tells the tokenizer not to add it.
@@ -107,19 +114,22 @@ class ChatRenderingMixin:
             # In the layout for other trainers, a conversation without the start of an answer is one to be learnt.
             is_learnt = for_trainers and not add_generation_prompt
             conversations = mark_messages(conversations, answers=bool(options.get("return_labels")) or is_learnt)
-        try:
-            texts, spans = render_jinja_template(
-                conversations=conversations,
-                tools=tools,
-                documents=documents,
-                chat_template=template,
-                return_assistant_tokens_mask=return_assistant_tokens_mask,
-                continue_final_message=continue_final_message,
-                add_generation_prompt=add_generation_prompt,
-                **{**self.tokenizer.special_tokens_map, **kwargs},
-            )
-        except TemplateError as error:
-            raise InputError(f"the chat template does not take the messages: {one_line(error)}") from None
+        variables = {
+            "chat_template": template,
+            "documents": documents,
+            "return_assistant_tokens_mask": return_assistant_tokens_mask,
+            "continue_final_message": continue_final_message,
+            "add_generation_prompt": add_generation_prompt,
+            **self.tokenizer.special_tokens_map,
+            **kwargs,
+        }
+        if is_trusted:
+            try:
+                texts, spans = render_jinja_template(conversations=conversations, tools=tools, **variables)
+            except TemplateError as error:
+                raise InputError(f"the chat template does not take the messages: {one_line(error)}") from None
+        else:
+            texts, spans = limited_rendering.render(conversations, tools, **variables)
         text = texts if is_batch else texts[0]
         if not tokenize:
             return text
@@ -145,18 +155,18 @@ class ChatRenderingMixin:
             inputs.convert_to_tensors(tensor_type=None if return_tensors == "auto" else return_tensors)
         return inputs if return_dict else inputs["input_ids"]
 
-    def _template(self, name: str | None) -> str:
-        """Return the processor's template, one of its templates by name, or the given one."""
+    def _template(self, name: str | None) -> tuple[str, bool]:
+        """Return the processor's template, one of its templates by name, or the given one, and whether it was given."""
         own = self.chat_template
         if name is not None:
-            return own.get(name, name) if isinstance(own, dict) else name
+            return (own[name], False) if isinstance(own, dict) and name in own else (name, name != own)
         if own is None:
             raise ConfigError("this processor has no chat template; pass chat_template= or a conversation style")
         if not isinstance(own, dict):
-            return own
+            return own, False
         if "default" not in own:
             raise ConfigError(f"there is no default chat template, expected the name of one of {', '.join(own)}")
-        return own["default"]
+        return own["default"], False
 
 
 def read_conversations(conversation: Any) -> tuple[list[Conversation], bool]:

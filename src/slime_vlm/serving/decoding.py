@@ -35,6 +35,7 @@ class _Worker:
         context.set_forkserver_preload([_MODULE])
         ours, theirs = context.Pipe()
         self.connection: Connection = ours
+        self.retires = False
         self.process = context.Process(target=run_worker, args=(theirs, self.folder.name, memory_mb), daemon=True)
         self.process.start()
         theirs.close()
@@ -51,7 +52,10 @@ class _Worker:
             self.connection.send_bytes(content)
             if not self.connection.poll(timeout):
                 raise TimeoutError
-            return self.connection.recv_bytes(), self.connection.recv_bytes()
+            header, pixels = self.connection.recv_bytes(), self.connection.recv_bytes()
+            # It ends itself after a file that took much memory.
+            self.retires = bool(json.loads(header).get("retires"))
+            return header, pixels
         except EOFError as error:
             raise ConnectionResetError from error
 
@@ -141,10 +145,11 @@ class DecoderPool:
     async def _release(self, worker: _Worker, call: asyncio.Future[tuple[bytes, bytes]]) -> None:
         if self._is_stopped:
             return
-        if call.cancelled() or call.exception() is not None:
+        is_lost = call.cancelled() or call.exception() is not None
+        if is_lost or worker.retires:
             self._workers.discard(worker)
             worker.kill()
-            self._metrics.lost_decoders.inc()
+            self._metrics.lost_decoders.inc(is_lost)
             await self._add()
         else:
             self._idle.put_nowait(worker)

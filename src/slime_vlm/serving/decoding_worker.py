@@ -18,9 +18,12 @@ import numpy as np
 from PIL import Image
 
 from slime_vlm.errors import MediaError, one_line
-from slime_vlm.media import DPI, Window, count_pages, open_image_bytes
+from slime_vlm.media import DPI, Window, count_pages, open_image_bytes, worker_pool
+from slime_vlm.media.decoding_worker import MOST_LEFT_OVER
+from slime_vlm.media.request import MediaMemoryError
 from slime_vlm.model.tiling import choose_grid
 from slime_vlm.processing.view_cutting import cut_views
+from slime_vlm.workers.limits import data_bytes
 
 # Of previews, in pixels.
 _TILE_SIDE = 1024
@@ -72,6 +75,15 @@ def run_worker(connection: Connection, folder: str, memory_mb: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.nice(5)
     tempfile.tempdir = folder
+    # Libraries write about damaged files.
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    # `Request.check_size` is the limit.
+    Image.MAX_IMAGE_PIXELS = None
+    # This process is limited and replaceable, so it decodes every format itself.
+    worker_pool.run_here()
+    at_start = data_bytes()
     while True:
         try:
             options, content = connection.recv_bytes(), connection.recv_bytes()
@@ -88,13 +100,18 @@ def run_worker(connection: Connection, folder: str, memory_mb: int) -> None:
                 header = {"size": size, "shape": views.shape, "seconds": time.perf_counter() - start}
                 pixels = views.tobytes()
         except MediaError as error:
-            header = {"error": str(error)}
+            header = {"error": str(error), "retires": isinstance(error, MediaMemoryError)}
         except MemoryError:
-            header = {"error": "the image needs more memory than the server gives to one image"}
+            header = {"error": "the image needs more memory than the server gives to one image", "retires": True}
         except Exception as error:
             header = {"error": f"the image cannot be read ({one_line(error)})"}
+        if data_bytes() - at_start - len(pixels) > MOST_LEFT_OVER:
+            header["retires"] = True
         connection.send_bytes(json.dumps(header).encode())
         connection.send_bytes(pixels)
+        if header.get("retires"):
+            return
+        del pixels
 
 
 def decode(content: bytes, options: DecodeOptions) -> tuple[tuple[int, int], np.ndarray]:

@@ -7,6 +7,7 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ class ImageLoader:
 
 def _refusal(error: MediaError, param: str) -> ApiError:
     # The advice names an option of other commands.
-    message = str(error).split("; raise it with --max")[0]
+    message = re.split(r"; raise (?:it|the limit) with --max", str(error))[0]
     return ApiError(400, message, param=param, code="invalid_image")
 
 

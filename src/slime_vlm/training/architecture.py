@@ -29,7 +29,9 @@ def recipe_config(recipe: Recipe, overrides: dict[str, Any]) -> SlimeConfig:
     if source.path is not None:
         folder = resolve(source.path)
         published = is_published(read_json(folder / "config.json"))
-        config = read_published(folder)[0] if published else SlimeConfig.from_pretrained(folder)
+        config = (
+            read_published(folder)[0] if published else SlimeConfig.from_pretrained(folder, trust_remote_code=False)
+        )
         for key, value in fields.items():
             setattr(config, key, value)
         config.check()

@@ -19,7 +19,8 @@ from slime_vlm.recipes import FOLDER as RECIPES
 from slime_vlm.training.distributed.deepspeed import check_zero_checkpoint
 from slime_vlm.training.run import train
 from slime_vlm.training.stage_checks import check_start
-from tests.training.launching import ROOT, Launch, assert_same
+from tests.training.forking import ROOT
+from tests.training.launching import Launch, assert_same
 from tests.training.mini import losses, records_recipe, write_recipe
 
 DEEPSPEED = importlib.util.find_spec("deepspeed")

@@ -20,9 +20,9 @@ from tests.training.launching import Launch, assert_same
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a process runs: a command that runs another there, and the network interface to the other machine."""
+    """Where a process runs: its network namespace, and the network interface to the other machine."""
 
-    inside: tuple[str, ...]
+    network: str | None
     interface: str
 
 
@@ -48,11 +48,11 @@ def two_machines() -> Iterator[tuple[str, list[Machine]]]:
                 ip("-n", name, "link", "set", cable, "up")
                 ip("-n", name, "link", "set", "lo", "up")
             pairs = zip(names, cables, strict=True)
-            found = [Machine(("ip", "netns", "exec", name), cable) for name, cable in pairs]
+            found = [Machine(name, cable) for name, cable in pairs]
             address = "10.77.0.1"
         except (OSError, subprocess.CalledProcessError):
             # Not root, or no such command.
-            found, address = [Machine((), "lo")] * 2, "127.0.0.1"
+            found, address = [Machine(None, "lo")] * 2, "127.0.0.1"
         yield address, found
     finally:
         for name in made:
@@ -76,7 +76,7 @@ def test_a_killed_process_of_two_resumes_on_two_machines(shared_recipe: Path, al
             place = ["--nnodes", "2", "--nproc-per-node", "1", "--node-rank", str(rank)]
             meeting = ["--master-addr", address, "--master-port", port]
             interface = {"GLOO_SOCKET_IFNAME": machine.interface}
-            launches.append(Launch(tmp_path / str(rank), resume, [*place, *meeting], interface, machine.inside))
+            launches.append(Launch(tmp_path / str(rank), resume, [*place, *meeting], interface, machine.network))
         for launch in launches:
             launch.finish()
     assert_same(out / "3", alone)

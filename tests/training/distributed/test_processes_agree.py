@@ -12,7 +12,6 @@ import pytest
 from slime_vlm.training.checkpoint_manifest import complete_checkpoints
 from slime_vlm.training.data_changes import DATA_FILE
 from slime_vlm.training.run_lock import locked
-from tests.training.forking import PATIENCE
 from tests.training.launching import Launch, assert_same
 
 
@@ -33,13 +32,6 @@ def test_two_processes_set_aside_what_is_damaged(shared_recipe: Path, alone: Pat
     assert (out / "3" / "damaged-checkpoint-11").is_dir()
 
 
-def refused(launch: Launch) -> str:
-    """What a run says that ends by itself, with an error."""
-    said: str = launch.process.communicate(timeout=PATIENCE)[0]
-    assert launch.process.returncode != 0, said
-    return said
-
-
 def test_two_processes_end_when_one_refuses(shared_recipe: Path, alone: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(alone.parent, out)
@@ -47,11 +39,11 @@ def test_two_processes_end_when_one_refuses(shared_recipe: Path, alone: Path, tm
     command = ["train", str(shared_recipe), "--out", str(out), "--resume"]
     # The first process refuses before it joins the other.
     with locked(out / "3.lock", pytest.fail):
-        assert f"process {os.getpid()} on " in refused(Launch(tmp_path / "locked", command))
+        assert f"process {os.getpid()} on " in Launch(tmp_path / "locked", command).refuse()
     stored = json.loads((out / "3" / DATA_FILE).read_text())
     stored[0]["in_order"] = "0"
     (out / "3" / DATA_FILE).write_text(json.dumps(stored))
-    assert "records.json has its records in another order" in refused(Launch(tmp_path / "changed", command))
+    assert "records.json has its records in another order" in Launch(tmp_path / "changed", command).refuse()
     assert list(complete_checkpoints(out / "3")) == [10, 11]
     said = Launch(tmp_path / "accepted", [*command, "--accept-data"]).finish()
     assert said.count("has its records in another order; continuing with them") == 1

@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer, CLIPVisionConfig, GenerationConfig, LlamaConfig, PretrainedConfig
 
-from slime_vlm.checkpoints.json_files import read_json
+from slime_vlm.checkpoints.json_files import check_folder, read_json
 from slime_vlm.checkpoints.layouts import PUBLISHED_MODEL_TYPES
 from slime_vlm.checkpoints.native import CONFIG_ERRORS
 from slime_vlm.errors import CheckpointError, SlimeError, one_line
@@ -91,6 +91,8 @@ def read_published(src: Path, tokenizer_folder: Path | None = None) -> tuple[Sli
     Raises:
         CheckpointError: The folder is not of the published layout, or cannot be read.
     """
+    for folder in filter(None, (src, tokenizer_folder)):
+        check_folder(folder)
     published = read_json(src / "config.json")
     if published.get("model_type") not in PUBLISHED_MODEL_TYPES:
         raise CheckpointError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from slime_vlm.data.reading import Encode, read_turns_of, read_whole
 from slime_vlm.data.record import Record
 from slime_vlm.data.source import Source
 from slime_vlm.errors import DataError, InputError
+from slime_vlm.media import MAX_MEMORY
 from slime_vlm.model.tiling import PUBLISHED_MAX_TILES, choose_grid
 from slime_vlm.processing.chat_styles import CONTROL_TOKENS, IMAGE_PLACEHOLDER, Turn
 
@@ -65,9 +67,17 @@ class RecordChecker:
         processor: The processor of the model that will be trained. It determines tiles and tokens. Without one, tiles
             follow the published rule, and tokens are not counted.
         max_length: The largest number of tokens that is not over-long.
+        max_memory: The most memory that opening an image may take, in bytes. Training has the default.
     """
 
-    def __init__(self, source: Source, processor: SlimeProcessor | None = None, max_length: int = 2048) -> None:
+    def __init__(
+        self,
+        source: Source,
+        processor: SlimeProcessor | None = None,
+        max_length: int = 2048,
+        max_memory: int = MAX_MEMORY,
+    ) -> None:
+        self._open_size = partial(_size_of, max_memory=max_memory)
         self.source, self.processor, self.max_length = source, processor, max_length
         self.tiling = (336, PUBLISHED_MAX_TILES, 0)
         self.special: list[str] = list(CONTROL_TOKENS)
@@ -83,7 +93,7 @@ class RecordChecker:
     def check(self, index: int) -> CheckedRecord:
         """Run all checks that need one record only."""
         checked = CheckedRecord(index)
-        reading = read_whole(self.source, index, _size_of, self._counting(checked))
+        reading = read_whole(self.source, index, self._open_size, self._counting(checked))
         record = reading.record
         problems = list(reading.problems)
         if record is not None:
@@ -141,9 +151,9 @@ class RecordChecker:
         return [Problem("over-long", f"{checked.tokens} tokens, the limit is {self.max_length}", refused=False)]
 
 
-def _size_of(value: Any, root: Path) -> tuple[int, int]:
+def _size_of(value: Any, root: Path, max_memory: int) -> tuple[int, int]:
     """Decode an image in full, and return its (height, width)."""
-    with open_stored_image(value, root) as image:
+    with open_stored_image(value, root, max_memory) as image:
         return image.height, image.width
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from slime_vlm.data.check.findings import KINDS, Finding
 from slime_vlm.data.check.record_checks import CheckedRecord
+from slime_vlm.errors import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -137,7 +138,7 @@ class Report:
             table.add_column(name, justify="right")
         for source in self.sources:
             table.add_row(
-                source.name,
+                printable(source.name),
                 f"{source.records:,}",
                 f"{len(source.by_record()):,}",
                 f"{source.refused:,}",
@@ -166,7 +167,7 @@ class Report:
             more = [f"and {len(found[kind]) - examples:,} more"] if len(found[kind]) > examples else []
             count = len({(source.name, finding.index) for source, finding in found[kind]})
             label = f"{kind} (allowed)" if kind in self.allowed else kind
-            table.add_row(label, f"{count:,}", "\n".join([*lines, *more]))
+            table.add_row(label, f"{count:,}", "\n".join(map(printable, [*lines, *more])))
         if not found:
             table.add_row("none", "0", "")
         return table

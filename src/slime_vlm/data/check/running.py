@@ -14,6 +14,7 @@ from slime_vlm.data.check.record_checks import CheckedRecord, RecordChecker
 from slime_vlm.data.check.report import SourceReport
 from slime_vlm.data.source import Source
 from slime_vlm.errors import DataError
+from slime_vlm.media import MAX_MEMORY
 
 if TYPE_CHECKING:
     from slime_vlm.processing.processing_slime import SlimeProcessor
@@ -28,6 +29,7 @@ def check_source(
     max_length: int = 2048,
     workers: int = 1,
     advance: Callable[[int], None] = lambda count: None,
+    max_memory: int = MAX_MEMORY,
 ) -> SourceReport:
     """Check every record of a source.
 
@@ -37,6 +39,7 @@ def check_source(
         max_length: The largest number of tokens that is not over-long.
         workers: Number of processes. 1 means this one.
         advance: Called with the number of records that were just checked.
+        max_memory: The most memory that opening an image may take, in bytes. Training has the default.
 
     Raises:
         CheckpointError: The model does not exist.
@@ -44,7 +47,7 @@ def check_source(
     """
     report = SourceReport(source.name, len(source))
     seen: dict[str | int, tuple[int, bytes]] = {}
-    for checked in _check_all(source, model, max_length, workers):
+    for checked in _check_all(source, model, max_length, workers, max_memory):
         if checked.id is not None:
             first = seen.setdefault(checked.id, (checked.index, checked.digest))
             if first[0] != checked.index:
@@ -56,9 +59,11 @@ def check_source(
     return report
 
 
-def _check_all(source: Source, model: str | None, max_length: int, workers: int) -> Iterator[CheckedRecord]:
+def _check_all(
+    source: Source, model: str | None, max_length: int, workers: int, max_memory: int
+) -> Iterator[CheckedRecord]:
     if workers == 1:
-        checker = _checker(source, model, max_length)
+        checker = _checker(source, model, max_length, max_memory)
         yield from (checker.check(index) for index in range(len(source)))
         return
     chunks = [range(start, min(start + _CHUNK, len(source))) for start in range(0, len(source), _CHUNK)]
@@ -68,7 +73,7 @@ def _check_all(source: Source, model: str | None, max_length: int, workers: int)
         max_workers=min(workers, len(chunks)),
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_start_process,
-        initargs=(source, model, max_length),
+        initargs=(source, model, max_length, max_memory),
     )
     try:
         for checked in pool.map(_check_chunk, chunks):
@@ -81,8 +86,8 @@ def _check_all(source: Source, model: str | None, max_length: int, workers: int)
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _checker(source: Source, model: str | None, max_length: int) -> RecordChecker:
-    return RecordChecker(source, processor_of(model) if model is not None else None, max_length)
+def _checker(source: Source, model: str | None, max_length: int, max_memory: int) -> RecordChecker:
+    return RecordChecker(source, processor_of(model) if model is not None else None, max_length, max_memory)
 
 
 def processor_of(model: str) -> SlimeProcessor:
@@ -97,9 +102,9 @@ def processor_of(model: str) -> SlimeProcessor:
 _checker_of_process: RecordChecker | None = None
 
 
-def _start_process(source: Source, model: str | None, max_length: int) -> None:
+def _start_process(source: Source, model: str | None, max_length: int, max_memory: int) -> None:
     global _checker_of_process
-    _checker_of_process = _checker(source, model, max_length)
+    _checker_of_process = _checker(source, model, max_length, max_memory)
 
 
 def _check_chunk(indices: range) -> list[CheckedRecord]:

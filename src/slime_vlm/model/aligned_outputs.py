@@ -68,6 +68,8 @@ def align_with_inputs(
     outputs.last_hidden_state = aligned(outputs.last_hidden_state)
     if outputs.hidden_states is not None:
         outputs.hidden_states = tuple(aligned(states) for states in outputs.hidden_states)
+    if outputs.pointing is not None and outputs.follows is not None:
+        outputs.pointing, outputs.follows = aligned(outputs.pointing), outputs.follows.gather(1, columns)
     if outputs.position_ids is not None:
         outputs.position_ids = outputs.position_ids.expand_as(outputs.token_index).gather(1, columns)
     outputs.token_index = outputs.token_index.gather(1, columns)

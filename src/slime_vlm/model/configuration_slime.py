@@ -242,7 +242,6 @@ class SlimeConfig(HubMixin, SlimeFields, PretrainedConfig):
             "vision_feature_layer": (self.vision_feature_layer, -1),
             "local_compression": (self.local_compression, True),
             "local_merge": (self.local_merge, "spatial"),
-            "align_outputs": (self.align_outputs, False),
             "projector_vocabulary": (self.projector_vocabulary, [count + 2] * self.character_slots),
         }
         for name, (found, expected) in wrong.items():

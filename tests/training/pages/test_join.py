@@ -344,7 +344,11 @@ def test_the_loss_is_that_of_the_logits() -> None:
     with torch.inference_mode():
         outputs = model(**batch)
         only = model(**batch, loss_only=True)
+        aligned = model(**batch, align_outputs=True)
     torch.testing.assert_close(only.loss, outputs.loss)
+    torch.testing.assert_close(aligned.loss, outputs.loss)
+    assert aligned.logits.shape[1] == batch["input_ids"].shape[1]
+    assert torch.equal(aligned.logits[0, -6:], outputs.logits[0, -6:])
     labels = outputs.labels[0]
     assert labels[labels >= 0].tolist() == [*character_ids("41.50").tolist(), model.generation_config.eos_token_id]
 
@@ -406,7 +410,6 @@ def test_the_refusal_is_one_token() -> None:
     ("fields", "message"),
     [
         ({"local_merge": "flat"}, "local_merge"),
-        ({"align_outputs": True}, "align_outputs"),
         ({"views": "global"}, "views"),
         ({"selector": "attention"}, "selector"),
         ({"characters": CHARACTERS + "a"}, "characters"),

@@ -66,6 +66,7 @@ class CopyOutput(nn.Module):
             self.gate(hidden)
             .masked_fill(none & (torch.arange(3, device=hidden.device) == 2), -torch.inf)
             .softmax(dim=-1)
+            .to(logits.dtype)
             .split(1, dim=-1)
         )
         places = attention[..., None] * self.slot(hidden).softmax(dim=-1)[:, None]

@@ -41,7 +41,7 @@ class WordEmbedding(nn.Module):
             return self.table.weight.new_zeros(0, self.table.embedding_dim)
         mean = F.embedding_bag(words.grams, self.table.weight, words.starts, mode="sum")
         sizes = torch.diff(words.starts, append=words.starts.new_tensor([len(words.grams)]))
-        mean = mean / sizes[:, None].sqrt()
+        mean = mean / sizes[:, None].sqrt().to(mean.dtype)
         return F.normalize(mean + self.correction(mean), dim=-1)
 
     def of_cells(self, found: CellWords, cells: int) -> Tensor:

@@ -482,3 +482,14 @@ def test_an_image_that_comes_later_is_copied_from() -> None:
     assert later.follows[0, -2:].tolist() == whole.follows[0, -2:].tolist()
     assert again.follows[0, -2:].tolist() == twice.follows[0, -2:].tolist()
     assert again.held_characters.tolist() == twice.held_characters.tolist()
+
+
+def test_in_bfloat16(tmp_path: Path) -> None:
+    model, processor = model_of(max_local_tokens=9)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    loaded, _ = slime_vlm.load(tmp_path, device="cpu", dtype="bfloat16")
+    tokens = encode(loaded, processor, image()).tokens
+    assert tokens.to(torch.bfloat16).characters.dtype == torch.long
+    (answer,) = ask(loaded, processor, image(), QUESTION, max_new_tokens=6)
+    assert answer.text

@@ -13,7 +13,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Model to load: `nano` or `reader` (both shipped), a checkpoint folder or a hub id, in the native or the "
+        help="Model to load: `nano` (shipped with the package), a checkpoint folder or a hub id, in the native or the "
         "published layout.",
         rich_help_panel=_PANEL,
     ),

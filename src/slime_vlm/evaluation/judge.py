@@ -68,6 +68,9 @@ class Judge:
                         f"judge {request.full_url}: the reply has more than {MOST_BYTES:,} bytes, expected a short "
                         "text; check --judge-url"
                     )
+                # Unlike a read of everything, a bounded one does not complain about a reply that breaks off.
+                if answer.length:
+                    raise http.client.IncompleteRead(content, answer.length)
                 return content
             except urllib.error.HTTPError as error:
                 final = error.code not in _WORTH_ANOTHER_TRY or attempt == _TRIES - 1

@@ -42,6 +42,7 @@ def joined(
     views: str = "local",
     global_pooling: int = 2,
     max_tiles: int = 7,
+    refusal_bias: float = 0.0,
     seed: int = 0,
     **fields: Any,
 ) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
@@ -59,6 +60,8 @@ def joined(
             of all other tokens: the model has to be trained further.
         global_pooling: See `SlimeFields`; without effect for "local".
         max_tiles: Maximum number of tiles of an image.
+        refusal_bias: What generation adds to the logit of "not on this page". Training shows few absent things, so the
+            model refuses too seldom without it.
         seed: Seed of what is new.
         **fields: Other fields of `SlimeConfig`, such as `max_local_tokens`.
 
@@ -79,6 +82,8 @@ def joined(
     model.generation_config = GenerationConfig(
         bos_token_id=tokens.begin, eos_token_id=tokens.end, pad_token_id=0, suppress_tokens=never
     )
+    if refusal_bias:
+        model.generation_config.sequence_bias = [[[tokens.not_there], refusal_bias]]
     images = SlimeImageProcessor(image_mean=[0.5] * 3, image_std=[0.5] * 3)
     tokenizer = build_character_tokenizer(CHARACTERS)
     return model, SlimeProcessor.from_config(model.config, tokenizer, "pages", images)

@@ -15,7 +15,7 @@ import pytest
 from slime_vlm.errors import ConfigError
 from slime_vlm.pages import wordings
 from slime_vlm.pages.browser import BrowserPages
-from slime_vlm.pages.browser.asking import is_heldout_question
+from slime_vlm.pages.browser.asking import asked_key, is_heldout_question
 from slime_vlm.pages.browser.fonts import PACKAGES, Family, read_families
 from slime_vlm.pages.browser.printing import find_browser
 from slime_vlm.pages.browser.sentences import sentences
@@ -129,6 +129,10 @@ def test_values_and_words_keep_to_their_split(split: str) -> None:
             if kind not in SHARED_KINDS and kind not in ("range", "percent", "count") and len(value) >= 4:
                 assert is_heldout(value) == (split == "heldout"), (kind, value)
     assert all(is_heldout_word(word) == (split == "heldout") for word in words.words)
+
+
+def test_a_key_without_letters_can_be_written() -> None:
+    assert {asked_key(random.Random(seed), key) for seed in range(40) for key in ("", " :")} == {""}
 
 
 def test_sentences_are_held_out_whole() -> None:

@@ -121,7 +121,7 @@ def asked_key(rng: random.Random, key: str) -> str:
     if rng.random() < 0.8:
         text = " ".join(_ABBREVIATIONS.get(word.lower(), word) for word in text.split())
     if rng.random() < 0.85:
-        text = text.lower() if text.isupper() or rng.random() < 0.8 else text[0].lower() + text[1:]
+        text = text.lower() if text.isupper() or rng.random() < 0.8 else text[:1].lower() + text[1:]
     return text
 
 
@@ -163,7 +163,9 @@ class Asker:
         self.questions_asked = Counter(question for fact in facts for question in fact.questions)
         self.text = " ".join(page.line_texts()).lower()
         self.rows = sorted({fact.phrase for fact in facts if fact.family == "cell"})
-        self.columns = sorted({fact.column for fact in facts if fact.family == "cell" and fact.column != "price"})
+        columns = {fact.column for fact in facts if fact.family == "cell" and fact.column != "price"}
+        # Some tables have a column without a heading, which nobody can ask for.
+        self.columns = sorted(column for column in columns if column.strip(" .:"))
         self.sections = list(sections)
 
     def draw(self, count: int, absent: float, overview: float) -> list[PageQuestion]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -75,6 +76,14 @@ def test_json_answers(monkeypatch):
     assert "87.84" in answers[0]["answer"]
 
 
+def make(*arguments, folder):
+    """Run make as a user has it: CI may have chosen another environment and other versions."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("VENV", "CONSTRAINTS")}
+    return subprocess.run(
+        ["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
 def test_make_leaves_no_half_made_environment(tmp_path):
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         (tmp_path / name).write_text(text_of(name))
@@ -82,9 +91,7 @@ def test_make_leaves_no_half_made_environment(tmp_path):
     # What a Python without ensurepip does.
     python.write_text('#!/bin/sh\n[ "$1" = -c ] && exit 0\nmkdir -p .venv/bin && touch .venv/bin/python && exit 1\n')
     python.chmod(0o755)
-    done = subprocess.run(
-        ["make", "demo", f"PYTHON={python}"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = make("demo", f"PYTHON={python}", folder=tmp_path)
     assert done.returncode == 2
     assert "apt install python3-venv), then make demo" in done.stderr
     assert not (tmp_path / ".venv").exists()
@@ -93,7 +100,7 @@ def test_make_leaves_no_half_made_environment(tmp_path):
 @pytest.mark.parametrize("target", ["demo", "test"])
 def test_make_knows_the_two_commands(target):
     assert f"\nmake {target} " in text_of("README.md")
-    done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = make("--dry-run", target, folder=ROOT)
     assert done.returncode == 0, done.stderr
 
 

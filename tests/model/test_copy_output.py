@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from slime_vlm.model.copy_output import CopyOutput, following_characters
+from slime_vlm.model.copy_output import CopyOutput, following_places
 
 
 @pytest.fixture
@@ -46,8 +46,11 @@ def test_what_follows_each_character_by_hand() -> None:
     """Two rows of three cells: "ab", "c", nothing; nothing, "d", "ef"."""
     ids = torch.tensor([[[1, 2], [3, 0], [0, 0]], [[0, 0], [4, 0], [5, 6]]])
     following = torch.tensor([[[2, 3], [0, 0], [0, 0]], [[0, 0], [5, 0], [6, 0]]])
-    assert torch.equal(following_characters(ids), following)
-    assert torch.equal(following_characters(ids[None]), following[None])
+    places = following_places(ids)
+    held = torch.where(places < 0, 0, ids.flatten()[places])
+    assert torch.equal(held.view_as(following), following)
+    # The end of "ab" goes on with "c", which stands in the first place of the next cell.
+    assert places[:4].tolist() == [1, 2, -1, -1]
 
 
 def test_only_what_follows_tells_something(output: CopyOutput) -> None:

@@ -12,21 +12,26 @@ import torch
 from torch import Tensor, nn
 
 
-def following_characters(ids: Tensor) -> Tensor:
-    """Return the character after each one: the next of its cell, or the first of the cell to its right.
+def following_places(ids: Tensor) -> Tensor:
+    """Return where the character after each one stands: the next of its cell, or the first of the cell to its right.
 
     Args:
-        ids: int64 [..., R, C, S] character ids of cells in reading order, 0 for nothing.
+        ids: int64 [R, C, K] character ids of the cells of a page in reading order, 0 for nothing.
 
     Returns:
-        The same shape, 0 where none follows.
+        int64 [R * C * K] index among all places of the page, -1 where none follows.
     """
-    right = torch.zeros_like(ids[..., :1])
-    right[..., :-1, :] = ids[..., 1:, :1]
-    following = torch.cat([ids[..., 1:], right], dim=-1)
-    # The last character of a cell that is not full is followed by nothing in its cell.
-    last = (following == 0) & (ids != 0)
-    return torch.where(last, right, following).masked_fill(ids == 0, 0)
+    index = torch.arange(ids.numel(), device=ids.device).view_as(ids)
+    right = torch.full_like(index[..., :1], -1)
+    right[:, :-1] = index[:, 1:, :1]
+    flat = ids.flatten()
+
+    def shown(places: Tensor) -> Tensor:
+        return (places >= 0) & (flat[places.clamp(min=0)] != 0)
+
+    following = torch.cat([index[..., 1:], right], dim=-1)
+    following = torch.where(shown(following), following, right)
+    return following.masked_fill(~shown(following) | (ids == 0), -1).flatten()
 
 
 class CopyOutput(nn.Module):

@@ -18,28 +18,6 @@ from slime_vlm.errors import InputError
 from slime_vlm.model.copy_output import CopyOutput
 
 
-def following_places(ids: Tensor) -> Tensor:
-    """Return where the character after each one stands, as `copy_output.following_characters` finds it.
-
-    Args:
-        ids: int64 [R, C, K] character ids of the cells of a page.
-
-    Returns:
-        int64 [R * C * K] index among all places of the page, -1 where none follows.
-    """
-    index = torch.arange(ids.numel(), device=ids.device).view_as(ids)
-    right = torch.full_like(index[..., :1], -1)
-    right[:, :-1] = index[:, 1:, :1]
-    flat = ids.flatten()
-
-    def shown(places: Tensor) -> Tensor:
-        return (places >= 0) & (flat[places.clamp(min=0)] != 0)
-
-    following = torch.cat([index[..., 1:], right], dim=-1)
-    following = torch.where(shown(following), following, right)
-    return following.masked_fill(~shown(following) | (ids == 0), -1).flatten()
-
-
 @dataclass
 class Copying:
     """The pages of the rows of a batch, and where their answers are. P cells hold K characters each.

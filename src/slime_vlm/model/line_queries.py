@@ -2,7 +2,7 @@
 
 Deviation: in the paper (section 3.3) every query attends to all features of a tile, and learns where to look. Here a
 query stands for one cell of the tile and its heads look at that cell alone: 36 heads for every 24 x 24 pixels learn to
-read a hundred times sooner (docs/log.md). The tokens are as many as the paper's, 144 a tile.
+read several times sooner (docs/log.md). The tokens are as many as the paper's, 144 a tile.
 """
 
 from __future__ import annotations

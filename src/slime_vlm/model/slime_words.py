@@ -14,7 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from slime_vlm.model.cached_rows import CachedRows
 from slime_vlm.model.character_tokens import CharacterText
-from slime_vlm.model.copying import Copying, following_places
+from slime_vlm.model.copy_output import following_places
+from slime_vlm.model.copying import Copying
 from slime_vlm.model.copying_run import CopyingInputs
 from slime_vlm.model.outputs import VisionTokens
 from slime_vlm.model.slime_selection import SlimeSelection

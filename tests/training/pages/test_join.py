@@ -19,7 +19,7 @@ import slime_vlm
 from slime_vlm.errors import ConfigError, InputError
 from slime_vlm.inference.answering import ask, encode
 from slime_vlm.model.configuration_recogniser import RecogniserConfig
-from slime_vlm.model.copy_output import following_characters
+from slime_vlm.model.copy_output import following_places
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.model.recogniser_encoder import RecogniserEncoder
 from slime_vlm.pages.readable import PageQuestion, ReadablePage
@@ -46,6 +46,13 @@ def encoder_config() -> RecogniserConfig:
         hidden_size=16,
         image_size=VIEW,
     )
+
+
+def characters_after(ids: np.ndarray) -> Tensor:
+    """Return the character after each one of a page's cells: int64 [R, C, K] -> [R * C, K]."""
+    flat = torch.from_numpy(ids)
+    places = following_places(flat)
+    return torch.where(places < 0, 0, flat.flatten()[places]).view(-1, ids.shape[2])
 
 
 @cache
@@ -155,7 +162,7 @@ def reference_answer(
     """Answer by the answerer alone, in plain loops: the answer, and the log-probabilities of every token of it."""
     answerer = parts(copies, guided)[1]
     ids = cells(page(seed))
-    following = following_characters(torch.from_numpy(ids)).flatten(0, 1)
+    following = characters_after(ids)
     raster = ids.reshape(-1, ids.shape[2])
     said, found = Said([], []), []
     for step in range(count):
@@ -264,7 +271,7 @@ def test_later_steps_have_the_distributions_of_the_parts() -> None:
             steps.append(outputs.logits[0, -1])
             follows.append(outputs.follows[0, 0].item())
     torch.testing.assert_close(torch.stack(steps[:-1]), expected, atol=1e-5, rtol=1e-5)
-    following = following_characters(torch.from_numpy(cells(page()))).flatten(0, 1)
+    following = characters_after(cells(page()))
     assert follows == [int(following[at]) if min(at) >= 0 else 0 for at in said.at]
     assert whole.follows[0, -len(answer) :].tolist() == follows
     # A chunk of several tokens behind a cache.

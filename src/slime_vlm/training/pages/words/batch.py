@@ -11,7 +11,7 @@ from torch import Tensor
 
 from slime_vlm.model.cell_runs import MOST
 from slime_vlm.model.cell_words import Words, character_classes, find_words
-from slime_vlm.model.copy_output import following_characters
+from slime_vlm.model.copy_output import following_places
 from slime_vlm.model.labels import IGNORED_LABEL
 from slime_vlm.training.pages.character_cells import CHARACTERS, NUM_CHARACTER_IDS, character_ids
 from slime_vlm.training.pages.packed_questions import HEAD, pad_rows
@@ -80,7 +80,7 @@ def _row(asked: Sequence[Asked], words: Sequence[np.ndarray], following: np.ndar
     Args:
         asked: The questions.
         words: Indices of the words of each.
-        following: int64 [R * C, S], see `following_characters`.
+        following: int64 [R * C, S] character after each one on the page, 0 for none.
     """
     ids, labels, question_of = [BEGIN, USER], [IGNORED_LABEL] * HEAD, [0] * HEAD
     word_at, step, positions, read_at = [0] * HEAD, [0] * HEAD, list(range(HEAD)), [0] * HEAD
@@ -164,7 +164,8 @@ def make_batch(
         its_words = words_by_text[first_text : first_text + count]
         for number, words in enumerate(its_words):
             words_of[k, number, : len(words)] = 1 + words
-        following = following_characters(torch.from_numpy(page.ids)).flatten(0, 1).numpy()
+        places = following_places(torch.from_numpy(page.ids)).numpy()
+        following = np.where(places < 0, 0, page.ids.flatten()[places]).reshape(-1, page.ids.shape[2])
         texts.append(_row(page.asked, its_words, following))
         for number, (_, cells) in enumerate(page.facts):
             cells = cells[shown[cells]]

@@ -14,30 +14,45 @@ def linker() -> Linker:
     return Linker(dim=16, word_dim=8, head_dim=4)
 
 
-def page(rows: int, cols: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def page(rows: int, cols: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     shown = torch.rand(1, rows, cols) < 0.7
     words = torch.randn(1, rows, cols, 8) * shown[..., None]
-    return torch.randn(1, rows, cols, 16), words, shown
+    return torch.randn(1, rows, cols, 16), words, shown, torch.rand(1, rows, cols) < 0.2
 
 
 def test_empty_margins_change_nothing(linker: Linker) -> None:
-    hidden, words, shown = page(4, 6)
+    hidden, words, shown, begins = page(4, 6)
     moved = [torch.nn.functional.pad(part, (0, 0, 2, 1, 3, 2)) for part in (hidden, words)]
-    at = torch.nn.functional.pad(shown, (2, 1, 3, 2))
-    linked = linker(*moved, at)[:, 3:7, 2:8]
-    torch.testing.assert_close(linked[shown], linker(hidden, words, shown)[shown])
+    masks = [torch.nn.functional.pad(part, (2, 1, 3, 2)) for part in (shown, begins)]
+    linked = linker(*moved, *masks)[:, 3:7, 2:8]
+    torch.testing.assert_close(linked[shown], linker(hidden, words, shown, begins)[shown])
 
 
 def test_batched_as_one_by_one(linker: Linker) -> None:
     pages = [page(4, 6), page(4, 6)]
     together = linker(*(torch.cat(parts) for parts in zip(*pages, strict=True)))
-    for expected, (hidden, words, shown) in zip(together, pages, strict=True):
-        torch.testing.assert_close(linker(hidden, words, shown)[0], expected)
+    for expected, one in zip(together, pages, strict=True):
+        torch.testing.assert_close(linker(*one)[0], expected)
+
+
+def test_a_full_page_in_blocks(linker: Linker, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = page(6, 8)
+    whole = linker(*one)
+    monkeypatch.setattr("slime_vlm.model.linker._MOST_SCORES", 1000)
+    torch.testing.assert_close(linker(*one), whole)
 
 
 def test_words_are_passed_on_linearly(linker: Linker) -> None:
-    hidden, words, shown = page(3, 4)
-    torch.testing.assert_close(linker(hidden, 3.0 * words, shown), 3.0 * linker(hidden, words, shown))
+    hidden, words, shown, begins = page(3, 4)
+    torch.testing.assert_close(linker(hidden, 3.0 * words, shown, begins), 3.0 * linker(hidden, words, shown, begins))
+
+
+def test_neighbours_as_a_convolution(linker: Linker) -> None:
+    features = torch.randn(4, 6, 8)
+    shown = torch.rand(1, 4, 6) < 0.7
+    raster = (features * shown[0, ..., None]).movedim(-1, 0)[None]
+    expected = linker.around(raster)[0].movedim(0, -1)[shown[0]]
+    torch.testing.assert_close(linker._around(features[shown[0]], shown), expected)
 
 
 def test_by_hand(linker: Linker) -> None:
@@ -46,15 +61,15 @@ def test_by_hand(linker: Linker) -> None:
     words = torch.zeros(1, 1, 2, 8)
     words[0, 0, 0, 0] = words[0, 0, 1, 1] = 1.0
     with torch.no_grad():
-        for part in (linker.around, linker.mix, linker.gates):
+        for part in (linker.around, linker.mix, linker.gates, linker.context_out[0], linker.context_out[2]):
             part.weight.zero_()
             part.bias.zero_()
-        linker.row_bias.zero_()
-        linker.column_bias.zero_()
+        linker.attention.row_bias.zero_()
+        linker.attention.column_bias.zero_()
     gate = torch.tensor(2.0).log()
     # Two heads along rows and two along columns: each finds half of either word, the cell's own word comes on top.
     expected = torch.tensor([3.0, 2.0]) * gate
-    torch.testing.assert_close(linker(hidden, words, shown)[0, 0, 0, :2], expected)
+    torch.testing.assert_close(linker(hidden, words, shown, torch.zeros_like(shown))[0, 0, 0, :2], expected)
 
 
 def test_question_vector_by_hand() -> None:

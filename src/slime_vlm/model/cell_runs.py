@@ -51,3 +51,36 @@ def run_offsets(ids: Tensor, space: int, marks: tuple[int, ...], digits: tuple[i
     first = torch.zeros_like(offsets).scatter_reduce(0, cell, index, "amin", include_self=False)
     offsets = (first - last_start).masked_fill(blank, 0)
     return (offsets.clamp(LEAST, MOST) - LEAST).reshape(ids.shape[:-1])
+
+
+SMALLEST, LARGEST = -4, 8
+"""Sizes of print are limited to these quarters of an octave, from a page's usual size."""
+
+NUM_SIZES = LARGEST - SMALLEST + 1
+
+
+def print_sizes(ids: Tensor, space: int) -> Tensor:
+    """Return how large every cell's print is beside the usual print of its page, by how few characters a cell holds.
+
+    Args:
+        ids: int64 [..., R, C, S] character ids, 0 for nothing.
+        space: Id of the space.
+
+    Returns:
+        int64 [..., R, C] from 0 to `NUM_SIZES` - 1. The usual size, and that of a cell that shows nothing, is
+        -`SMALLEST`; twice that size is 4 more.
+    """
+    columns = ids.shape[-2]
+    shown = ((ids != 0) & (ids != space)).any(dim=-1)
+    flat = shown.flatten()
+    row = torch.arange(len(flat), device=ids.device).div(columns, rounding_mode="floor")
+    run = (~flat).long().cumsum(0) + row
+    count = int(run[-1]) + 1 if len(run) else 0
+    characters = torch.zeros(count, device=ids.device).index_add(0, run, ((ids != 0).sum(dim=-1).flatten() * flat).float())
+    cells = torch.zeros(count, device=ids.device).index_add(0, run, flat.float())
+    # A run that begins and ends anywhere in its first and last cell is about a cell shorter than its cells.
+    width = (cells - 1).clamp(min=0.7) / characters.clamp(min=1)
+    size = width[run].view(shown.shape).log2().masked_fill(~shown, torch.nan)
+    usual = size.flatten(-2).nanmedian(dim=-1).values[..., None, None]
+    octaves = (size - usual).nan_to_num(0.0)
+    return (4 * octaves).round().long().clamp(SMALLEST, LARGEST) - SMALLEST

@@ -25,6 +25,7 @@ class Copying:
     Attributes:
         page: int64 [B, P, K] ids of the characters of all cells of a row's images, 0 for nothing.
         following: int64 [B, P * K] place of the character after each one, -1 for none.
+        words: [B, P, W] unit vectors of the linked words of these cells, 0 for those that show nothing.
         location: int64 [B] place of the last token, -1 where it was not copied.
         places: float [B, S, K] how much every character of S tokens was pointed at by the last token. None if that is
             not known, as after cropping a cache.
@@ -35,6 +36,7 @@ class Copying:
 
     page: Tensor
     following: Tensor
+    words: Tensor
     location: Tensor
     places: Tensor | None = None
     wrote_space: Tensor | None = None
@@ -59,8 +61,15 @@ class Copying:
             self,
             page=torch.cat([self.page, new.page], dim=1),
             following=torch.cat([self.following, moved], dim=1),
+            words=torch.cat([self.words, new.words], dim=1),
             has_images=True,
         )
+
+    def most_similar(self, questions: Tensor) -> Tensor:
+        """Return the largest cosine of a cell to every question: [B, T, W] -> [B, T], -1 for an empty page."""
+        cosines = questions @ self.words.to(questions).transpose(1, 2)
+        shown = (self.words != 0).any(dim=-1)
+        return cosines.masked_fill(~shown[:, None], -1.0).amax(dim=-1)
 
     def held(self, cells: Tensor) -> Tensor:
         """Return the characters [B, S, K] of tokens by their cells [B, S], -1 for none."""

@@ -7,15 +7,19 @@ but for their weights. Words that training has never seen go through like any ot
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from slime_vlm.model.run_relations import APART, NUM_BESIDE, NUM_STACKED, number_runs, relate_runs
 
 ROW_REACH = 1
 """Rows above and below that the heads along rows look at: words of one line may fall into neighbouring rows."""
 
 COLUMN_REACH = 2
-"""Columns to the left and right that the heads along columns look at: a heading need not stand right above a value."""
+"""Columns to the left and right that the heads along columns look at, beside runs that stand above each other."""
 
 _AROUND = (3, 7)
 _MOST_SCORES = 2**24
@@ -23,36 +27,49 @@ _MOST_SCORES = 2**24
 FARTHEST = 20
 """Distances beyond this many cells are alike."""
 
+_TABLE_SCALE = 10.0
+"""A table of biases is small and learns faster at ten times its size."""
 
-class Linker(nn.Module):
-    """Attention along the rows and along the columns of a raster of cells.
 
-    Its cost grows with the square of the number of cells that show something.
+@dataclass(frozen=True)
+class ShownCells:
+    """The cells of pages that show something, in reading order, N of the fullest page.
+
+    Attributes:
+        at: bool [B, N], False in padding.
+        rows: int64 [B, N].
+        cols: int64 [B, N].
+        beside: int64 [B, M, M] relations of the runs of every page, see `RunRelations`.
+        stacked: int64 [B, M, M].
+        run: int64 [B, N] run of every cell.
+    """
+
+    at: Tensor
+    rows: Tensor
+    cols: Tensor
+    beside: Tensor
+    stacked: Tensor
+    run: Tensor
+
+
+class PageAttention(nn.Module):
+    """Attention along the rows and along the columns of a page: it finds where to look, by content and by place.
 
     Args:
-        dim: Width D of the cells' features.
-        word_dim: Width W of word vectors, and of the linker's own features.
+        dim: Width of the cells' features.
         heads: Heads along rows, and as many along columns.
         head_dim: Width of a head.
     """
 
-    def __init__(self, *, dim: int, word_dim: int, heads: int = 2, head_dim: int = 32) -> None:
+    def __init__(self, *, dim: int, heads: int, head_dim: int) -> None:
         super().__init__()
         self.heads, self.head_dim = heads, head_dim
-        self.norm = nn.RMSNorm(dim)
-        self.entry = nn.Linear(dim, word_dim, bias=False)
-        # What stands around a cell tells keys from values: a gap, a mark, capitals.
-        self.around = nn.Conv2d(
-            word_dim, word_dim, _AROUND, padding=(_AROUND[0] // 2, _AROUND[1] // 2), groups=word_dim
-        )
-        self.mix = nn.Linear(word_dim, word_dim)
-        self.projection = nn.Linear(word_dim, 4 * heads * head_dim, bias=False)
-        nn.init.normal_(self.projection.weight, std=0.5 * word_dim**-0.5)
-        # Weights of the cell's own words and of what each head found.
-        self.gates = nn.Linear(word_dim, 1 + 2 * heads)
-        nn.init.constant_(self.gates.bias, 0.5)
+        self.projection = nn.Linear(dim, 4 * heads * head_dim, bias=False)
+        nn.init.normal_(self.projection.weight, std=0.5 * dim**-0.5)
         self.row_bias = nn.Parameter(torch.zeros(heads, 2 * ROW_REACH + 1, 2 * FARTHEST + 1))
         self.column_bias = nn.Parameter(torch.zeros(heads, 2 * COLUMN_REACH + 1, 2 * FARTHEST + 1))
+        self.beside_bias = nn.Parameter(torch.zeros(heads, NUM_BESIDE))
+        self.stacked_bias = nn.Parameter(torch.zeros(heads, NUM_STACKED))
         self.start_nearby()
 
     def start_nearby(self) -> None:
@@ -70,20 +87,97 @@ class Linker(nn.Module):
         columns = along - 0.1 * torch.arange(-COLUMN_REACH, COLUMN_REACH + 1).abs()[:, None]
         return rows.expand(self.heads, -1, -1), columns.expand(self.heads, -1, -1)
 
-    def forward(self, hidden: Tensor, words: Tensor, shown: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, values: Tensor, cells: ShownCells) -> Tensor:
+        """Let every cell look at the others.
+
+        Args:
+            hidden: [B, N, dim] features of the cells.
+            values: [B, N, V] what is found.
+            cells: Where the cells stand.
+
+        Returns:
+            [B, N, 2 * heads, V].
+        """
+        # [B, N, direction, query or key, head, width]
+        projected = self.projection(hidden).unflatten(-1, (2, 2, self.heads, self.head_dim))
+        # In blocks of the cells that look, so that a full page of thousands does not fill the memory.
+        block = max(1, _MOST_SCORES // max(1, cells.at.numel() * 2 * self.heads))
+        parts = [
+            self._look(projected, values, cells, begin, begin + block)
+            for begin in range(0, max(1, hidden.shape[1]), block)
+        ]
+        return torch.cat(parts, dim=1)
+
+    def _look(self, projected: Tensor, values: Tensor, cells: ShownCells, begin: int, end: int) -> Tensor:
+        """Let the cells from `begin` to `end` look at all."""
+        queries, keys = projected[:, begin:end, :, 0], projected[:, :, :, 1]
+        scores = torch.einsum("bndhx,bmdhx->bdhnm", queries * self.head_dim**-0.5, keys)
+        down = cells.rows[:, None] - cells.rows[:, begin:end, None]
+        right = cells.cols[:, None] - cells.cols[:, begin:end, None]
+        page = torch.arange(len(down), device=down.device)[:, None, None]
+        pairs = (page, cells.run[:, begin:end, None], cells.run[:, None])
+        beside, stacked = cells.beside[pairs], cells.stacked[pairs]
+        near = []
+        for across, along, bias, reach, relation, relation_bias, related in (
+            (down, right, self.row_bias, ROW_REACH, beside, self.beside_bias, None),
+            (right, down, self.column_bias, COLUMN_REACH, stacked, self.stacked_bias, stacked < APART),
+        ):
+            seen = across.abs() <= reach
+            seen = (seen if related is None else seen | related) & cells.at[:, None]
+            line, offset = across.clamp(-reach, reach) + reach, along.clamp(-FARTHEST, FARTHEST) + FARTHEST
+            table = _TABLE_SCALE * (bias[:, line, offset] + relation_bias[:, relation]).transpose(0, 1)
+            near.append(table.masked_fill(~seen[:, None], torch.finfo(table.dtype).min))
+        weights = (scores + torch.stack(near, dim=1)).flatten(1, 2).softmax(dim=-1)
+        return torch.einsum("bhnm,bmw->bnhw", weights, values)
+
+
+class Linker(nn.Module):
+    """Two steps of attention between the cells of a page: the first tells what a cell is, the second finds its words.
+
+    Its cost grows with the square of the number of cells that show something.
+
+    Args:
+        dim: Width D of the cells' features.
+        word_dim: Width W of word vectors, and of the linker's own features.
+        heads: Heads along rows, and as many along columns.
+        head_dim: Width of a head.
+    """
+
+    def __init__(self, *, dim: int, word_dim: int, heads: int = 2, head_dim: int = 32) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(dim)
+        self.entry = nn.Linear(dim, word_dim, bias=False)
+        # What stands around a cell tells keys from values: a gap, a mark, capitals.
+        self.around = nn.Conv2d(
+            word_dim, word_dim, _AROUND, padding=(_AROUND[0] // 2, _AROUND[1] // 2), groups=word_dim
+        )
+        self.mix = nn.Linear(word_dim, word_dim)
+        # So do the runs that stand beside, above and below it.
+        self.context = PageAttention(dim=word_dim, heads=heads, head_dim=head_dim)
+        self.context_in = nn.Linear(word_dim, head_dim, bias=False)
+        self.context_out = nn.Sequential(
+            nn.Linear(2 * heads * head_dim, 2 * word_dim), nn.GELU(), nn.Linear(2 * word_dim, word_dim)
+        )
+        self.attention = PageAttention(dim=word_dim, heads=heads, head_dim=head_dim)
+        # Weights of the cell's own words and of what each head found.
+        self.gates = nn.Linear(word_dim, 1 + 2 * heads)
+        nn.init.constant_(self.gates.bias, 0.5)
+        # What a cell is, beside what it says: a title, the name of a sender.
+        self.role = nn.Linear(word_dim, word_dim, bias=False)
+        nn.init.zeros_(self.role.weight)
+
+    def forward(self, hidden: Tensor, words: Tensor, shown: Tensor, begins: Tensor) -> Tensor:
         """Link the cells of pages.
 
         Args:
             hidden: [B, R, C, D] features of the cells.
             words: [B, R, C, W] sum of the words of every cell.
-            shown: [B, R, C] True on cells that show something. Others are not looked at.
+            shown: bool [B, R, C] cells that show something. Others are not looked at.
+            begins: bool [B, R, C] a run of text begins in this cell, see `run_offsets`.
 
         Returns:
             [B, R, C, W], 0 for cells that show nothing.
         """
-        hidden = self.entry(self.norm(hidden)) * shown[..., None]
-        around = self.around(hidden.movedim(-1, 1)).movedim(1, -1)
-        hidden = hidden + self.mix(F.gelu(around))
         # Most cells of a page are empty: what follows is for the others, [B, N].
         page, row, col = shown.nonzero(as_tuple=True)
         counts = torch.bincount(page, minlength=len(shown))
@@ -93,53 +187,44 @@ class Linker(nn.Module):
         def gathered(values: Tensor) -> Tensor:
             return values.new_zeros(*size, *values.shape[1:]).index_put((page, place), values)
 
-        at, rows, cols = gathered(shown[shown]), gathered(row), gathered(col)
-        hidden, near_words = gathered(hidden[shown]), gathered(words[shown])
-        # [B, N, direction, query or key, head, width]
-        projected = self.projection(hidden).unflatten(-1, (2, 2, self.heads, self.head_dim))
-        # In blocks of the cells that look, so that a full page of thousands does not fill the memory.
-        block = max(1, _MOST_SCORES // max(1, at.numel() * 2 * self.heads))
-        found = torch.cat(
-            [
-                self._look(projected, near_words, at, rows, cols, begin, begin + block)
-                for begin in range(0, max(1, size[1]), block)
-            ],
-            dim=1,
-        )
+        entered = self.entry(self.norm(hidden[shown]))
+        entered = entered + self.mix(F.gelu(self._around(entered, shown)))
+        cells = _shown_cells(gathered(shown[shown]), gathered(row), gathered(col), gathered(begins[shown]))
+        hidden, near_words = gathered(entered), gathered(words[shown])
+        context = self.context(hidden, self.context_in(hidden), cells)
+        hidden = hidden + self.context_out(context.flatten(2))
+        found = self.attention(hidden, near_words, cells)
         gates = F.softplus(self.gates(hidden))
-        linked = near_words * gates[..., :1] + (found * gates[..., 1:, None]).sum(dim=-2)
+        linked = near_words * gates[..., :1] + (found * gates[..., 1:, None]).sum(dim=-2) + self.role(hidden)
         return words.new_zeros(words.shape).index_put((page, row, col), linked[page, place])
 
-    def _look(
-        self, projected: Tensor, words: Tensor, at: Tensor, rows: Tensor, cols: Tensor, begin: int, end: int
-    ) -> Tensor:
-        """Let the cells from `begin` to `end` look at all.
+    def _around(self, entered: Tensor, shown: Tensor) -> Tensor:
+        """Convolve the features of the cells that show something, [N, W], by looking up their neighbours."""
+        high, wide = (size // 2 for size in _AROUND)
+        # Features of empty cells, and of those beyond the page, are 0.
+        index = torch.full(shown.shape, len(entered), device=shown.device)
+        index[shown] = torch.arange(len(entered), device=shown.device)
+        index = F.pad(index, (wide, wide, high, high), value=len(entered))
+        near = index.unfold(1, _AROUND[0], 1).unfold(2, _AROUND[1], 1)[shown].flatten(1)
+        weight = self.around.weight.flatten(1)
+        looked = F.pad(entered, (0, 0, 0, 1))[near]
+        return torch.einsum("nkw,wk->nw", looked, weight) + self.around.bias
 
-        Args:
-            projected: [B, N, 2, 2, heads, head_dim] along rows and columns: queries and keys.
-            words: [B, N, W].
-            at: bool [B, N], False in padding.
-            rows: int64 [B, N] row of every cell.
-            cols: int64 [B, N] column of every cell.
-            begin: First cell that looks.
-            end: The cell after the last.
 
-        Returns:
-            [B, end - begin, 2 * heads, W] words found by every head.
-        """
-        queries, keys = projected[:, begin:end, :, 0], projected[:, :, :, 1]
-        scores = torch.einsum("bndhx,bmdhx->bdhnm", queries * self.head_dim**-0.5, keys)
-        down = rows[:, None] - rows[:, begin:end, None]
-        right = cols[:, None] - cols[:, begin:end, None]
-        near = []
-        for beside, along, bias, reach in (
-            (down, right, self.row_bias, ROW_REACH),
-            (right, down, self.column_bias, COLUMN_REACH),
-        ):
-            seen = (beside.abs() <= reach) & at[:, None]
-            line, offset = beside.clamp(-reach, reach) + reach, along.clamp(-FARTHEST, FARTHEST) + FARTHEST
-            # The table is small and learns faster at ten times its size.
-            table = 10.0 * bias[:, line, offset].transpose(0, 1)
-            near.append(table.masked_fill(~seen[:, None], torch.finfo(table.dtype).min))
-        weights = (scores + torch.stack(near, dim=1)).flatten(1, 2).softmax(dim=-1)
-        return torch.einsum("bhnm,bmw->bnhw", weights, words)
+def _shown_cells(at: Tensor, rows: Tensor, cols: Tensor, begins: Tensor) -> ShownCells:
+    runs, related = torch.zeros_like(rows), []
+    for page, count in enumerate(at.sum(dim=1).tolist()):
+        row, col = rows[page, :count], cols[page, :count]
+        runs[page, :count] = number_runs(row, col, begins[page, :count])
+        related.append(relate_runs(row, col, runs[page, :count]))
+    most = max((len(one.beside) for one in related), default=0)
+
+    def padded(matrices: list[Tensor]) -> Tensor:
+        whole = rows.new_zeros(len(matrices), max(1, most), max(1, most))
+        for page, matrix in zip(whole, matrices, strict=True):
+            page[: len(matrix), : len(matrix)] = matrix
+        return whole
+
+    return ShownCells(
+        at, rows, cols, padded([one.beside for one in related]), padded([one.stacked for one in related]), runs
+    )

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slime_vlm.errors import ConfigError
-from slime_vlm.model.cell_runs import LEAST, MOST, NUM_OFFSETS, run_offsets
+from slime_vlm.model.cell_runs import LEAST, MOST, NUM_OFFSETS, NUM_SIZES, print_sizes, run_offsets
 from slime_vlm.model.cell_words import Words, character_classes, words_of_cells
 from slime_vlm.model.linker import Linker
 from slime_vlm.model.word_embedding import QuestionVector, WordEmbedding
@@ -51,6 +51,8 @@ class OpenVocabulary(nn.Module):
         self.words_in = nn.Linear(word_dim, dim, bias=False)
         self.linked_in = nn.Linear(word_dim, dim, bias=False)
         self.offsets = nn.Embedding(NUM_OFFSETS, dim)
+        self.sizes = nn.Embedding(NUM_SIZES, dim)
+        self.similarity_in = nn.Linear(1, dim)
         self.question_type = nn.Parameter(torch.zeros(dim))
 
     def shown(self, ids: Tensor) -> Tensor:
@@ -65,14 +67,21 @@ class OpenVocabulary(nn.Module):
             ids: int64 [B, R, C, S] ids of the characters that each names in reading order, 0 for nothing.
 
         Returns:
-            The tokens [B, R, C, D], and the unit vectors of their linked words [B, R, C, W], for the selector.
+            The tokens [B, R, C, D], and the unit vectors of their linked words [B, R, C, W], for the selector. Cells
+            that show nothing keep their tokens and have vectors of 0.
         """
-        cells = ids[..., 0].numel()
+        shown = self.shown(ids)
         found = words_of_cells(ids, self.classes, self.word_embedding.buckets)
-        words = self.word_embedding.of_cells(found, cells).view(*ids.shape[:-1], -1)
-        tokens = tokens + self.words_in(words) + self.offsets(run_offsets(ids, self.space, self.marks, self.digits))
-        linked = F.normalize(self.linker(tokens, words, self.shown(ids)), dim=-1)
-        return tokens + self.linked_in(linked), linked
+        words = self.word_embedding.of_cells(found, shown.numel()).view(*shown.shape, -1)
+        offsets = run_offsets(ids, self.space, self.marks, self.digits)
+        # Most cells of a page are empty, so only the others are worked on.
+        added = self.words_in(words[shown]) + self.offsets(offsets[shown])
+        added = added + self.sizes(print_sizes(ids, self.space)[shown])
+        at = shown.nonzero(as_tuple=True)
+        tokens = tokens.index_put(at, added, accumulate=True)
+        linked = self.linker(tokens, words, shown, offsets <= -LEAST)
+        near = F.normalize(linked[shown], dim=-1)
+        return tokens.index_put(at, self.linked_in(near), accumulate=True), torch.zeros_like(linked).index_put(at, near)
 
     def question_words(self, words: Words) -> Tensor:
         """Embed words of questions, a row of zeros before them: [1 + W, word_dim]."""
@@ -82,6 +91,19 @@ class OpenVocabulary(nn.Module):
     def word_tokens(self, words: Tensor) -> Tensor:
         """Return what the tokens of a question's words add to the language model's input: [..., W] -> [..., D]."""
         return self.words_in(words) + self.question_type
+
+    def most_similar(self, cosines: Tensor) -> Tensor:
+        """Return what the first token of an answer is told of how alike the best local token is to the question.
+
+        Nothing else tells so well whether a thing is on the page at all.
+
+        Args:
+            cosines: [...] the largest similarity.
+
+        Returns:
+            [..., D].
+        """
+        return self.similarity_in(cosines[..., None])
 
     def answer_step(self, question: Tensor, said: Tensor) -> Tensor:
         """Return what a token of an answer adds to the language model's input.

@@ -16,7 +16,7 @@ from slime_vlm.model.global_adapters import GlobalAdapter
 from slime_vlm.model.hub_card import write_card
 from slime_vlm.model.hub_mixin import HubMixin
 from slime_vlm.model.line_queries import LineQueries
-from slime_vlm.model.linker import Linker
+from slime_vlm.model.linker import PageAttention
 from slime_vlm.model.open_vocabulary import OpenVocabulary
 from slime_vlm.model.query_attention import QueryAttention, initial_position_table
 from slime_vlm.model.visual_vocabulary import VisualVocabulary
@@ -106,7 +106,9 @@ class SlimePreTrainedModel(HubMixin, PreTrainedModel):
             # Not stored with the weights.
             init.copy_(module.classes, character_classes(module.characters))
             init.zeros_(module.question_type)
-        elif isinstance(module, Linker):
+        elif isinstance(module, PageAttention):
             rows, columns = module.first_biases()
             init.copy_(module.row_bias, rows)
             init.copy_(module.column_bias, columns)
+            init.zeros_(module.beside_bias)
+            init.zeros_(module.stacked_bias)

@@ -26,6 +26,7 @@ from slime_vlm.model.character_tokens import CharacterText
 from slime_vlm.model.collectives import num_processes
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.copy_output import CopyOutput
+from slime_vlm.model.copying import Copying
 from slime_vlm.model.copying_run import run_copying
 from slime_vlm.model.image_inputs import QUESTION, views_as_rows
 from slime_vlm.model.input_checks import check_inputs, check_tensors, is_row_mask
@@ -164,11 +165,12 @@ class SlimeModel(SlimeWords):
         position_ids: Tensor | None,
         padding_side: str | None,
         read: CharacterText | None = None,
+        cached_pages: Copying | None = None,
     ) -> tuple[MergedRows, Tensor, dict[str, Any]]:
         """Select local tokens, drop the others from the rows, and embed what is left.
 
         `read` is the text of a model with characters. Characters of questions that carry no word are dropped as well,
-        and so are local tokens that show nothing.
+        and so are local tokens that show nothing. `cached_pages` are those of a cache before the rows.
 
         Returns:
             The merged rows, their embeddings [B, S, D] with 0 in padding, and the fields of the model's output that
@@ -211,12 +213,14 @@ class SlimeModel(SlimeWords):
         # Images come before the text, as in a batch without images: processes must use parts in the same order.
         features = torch.cat(self.image_blocks(vision_tokens, kept_local_tokens)) if vision_tokens else None
         embeddings = self.embed_text(merged.input_ids)[0]
-        if read is not None:
-            embeddings = self._embed_questions(embeddings, read, merged)
         cells: Tensor | None = None
+        pages = cached_pages
         if self.copy_output is not None:
             merged.copying, cells = self._pages(vision_tokens, kept_local_tokens, rows.long(), len(input_ids))
             merged.cells = torch.full_like(merged.input_ids, -1)
+            pages = merged.copying if pages is None else pages.followed_by(merged.copying)
+        if read is not None:
+            embeddings = self._embed_questions(embeddings, read, merged, pages)
         if features is not None:
             # Index of the feature of every kept placeholder. Cutting long rows may have removed some placeholders.
             feature_index = (placeholders & kept).flatten().cumsum(0).view_as(kept) - 1
@@ -397,6 +401,7 @@ class SlimeModel(SlimeWords):
                 position_ids if are_unmerged else None,
                 padding_side,
                 read,
+                None if before is None else before.copying,
             )
             attention_mask = torch.cat([cached_mask, merged.attention_mask], dim=1)
             # 4. Put the rows behind the cached tokens.

@@ -50,15 +50,18 @@ class SlimeWords(SlimeSelection):
         layout, slots = self.config.token_layout, self.config.character_slots
         none = rows.new_full((layout.num_global_tokens + layout.num_separators,), -1)
         pages: list[list[Tensor]] = [[] for _ in range(num_rows)]
+        words: list[list[Tensor]] = [[] for _ in range(num_rows)]
         following: list[list[Tensor]] = [[] for _ in range(num_rows)]
         cells = [none[:0]]
         masks: Sequence[Tensor | None] = kept or [None] * len(vision_tokens)
         for tokens, mask, row in zip(vision_tokens, masks, rows.tolist(), strict=True):
             assert tokens.characters is not None
+            assert tokens.words is not None
             ids = tokens.characters.to(rows.device)
             first = sum(len(page) for page in pages[row])
             after = following_places(ids.view(tokens.grid[0] * layout.tile_side, -1, slots))
             pages[row].append(ids)
+            words[row].append(tokens.words.to(rows.device))
             following[row].append(torch.where(after < 0, after, after + first * slots))
             index = torch.arange(first, first + len(ids), device=rows.device)
             cells += [none, index if mask is None else index[mask.to(rows.device)]]
@@ -67,16 +70,21 @@ class SlimeWords(SlimeSelection):
         page = pad_sequence([torch.cat(parts or [empty]) for parts in pages], batch_first=True)
         nowhere = rows.new_full((slots,), -1)
         places = pad_sequence([torch.cat(p or [nowhere]) for p in following], batch_first=True, padding_value=-1)
+        none_said = torch.zeros(1, self.config.word_dim, device=rows.device)
+        vectors = pad_sequence([torch.cat(parts or [none_said]) for parts in words], batch_first=True)
         nowhere = rows.new_full((num_rows,), -1)
-        return Copying(page, places, nowhere, has_images=bool(vision_tokens)), torch.cat(cells)
+        return Copying(page, places, vectors, nowhere, has_images=bool(vision_tokens)), torch.cat(cells)
 
-    def _embed_questions(self, embeddings: Tensor, read: CharacterText, merged: MergedRows) -> Tensor:
+    def _embed_questions(
+        self, embeddings: Tensor, read: CharacterText, merged: MergedRows, pages: Copying | None
+    ) -> Tensor:
         """Put the words of questions in place of characters, and tell answers what is asked.
 
         Args:
             embeddings: [B, S, D] of the tokens as they are.
             read: The text of the rows before merging.
             merged: The rows.
+            pages: The pages of the rows, with those of a cache before them. None without a copy output.
         """
         assert self.open_vocabulary is not None
         vocabulary = self.open_vocabulary
@@ -94,7 +102,11 @@ class SlimeWords(SlimeSelection):
         step = read.step.gather(1, index) * real
         told = step > 0 if self.config.guided_answers else step == 1
         embeddings = embeddings.masked_fill(is_word, 0.0) + vocabulary.word_tokens(asked[word]) * is_word
-        return embeddings + vocabulary.answer_step(vector, step - 1) * told[..., None]
+        embeddings = embeddings + vocabulary.answer_step(vector, step - 1) * told[..., None]
+        if pages is None:
+            return embeddings
+        best = F.pad(pages.most_similar(vectors), (0, max(0, int(turn.max()) + 1 - vectors.shape[1])), value=-1.0)
+        return embeddings + vocabulary.most_similar(best.gather(1, turn)) * (step == 1)[..., None]
 
     def _read_rows(self, input_ids: Tensor, new_mask: Tensor, record: CachedRows | None) -> CharacterText:
         """Read new tokens [B, n] of a model with characters, and the cached ones before them."""

@@ -149,7 +149,7 @@ class PageAnswerer(nn.Module):
             for blank in range(0, len(self.projector.table), NUM_CHARACTER_IDS):
                 self.projector.table[blank] = 0.0
             vocabulary = self.open_vocabulary
-            for table in (self.language_model.embed_tokens, vocabulary.offsets):
+            for table in (self.language_model.embed_tokens, vocabulary.offsets, vocabulary.sizes):
                 table.weight.normal_(std=_ENTRY_STD)
             self.page_positions.weight.normal_(std=0.02)
             for linear in (vocabulary.words_in, vocabulary.linked_in):
@@ -170,11 +170,10 @@ class PageAnswerer(nn.Module):
 
     def look(self, batch: WordBatch) -> PageLook:
         """Do what comes before the language model: the pages' tokens, and how alike they are to the questions."""
-        rows, cols = batch.ids.shape[1:3]
-        tokens = self.projector.embed_ids(batch.ids)
-        row, col = (torch.arange(n, device=batch.ids.device) for n in (rows, cols))
-        places = sincos_positions(row.repeat_interleave(cols), col.repeat(rows), tokens.shape[-1])
-        tokens = tokens + self.page_positions(places).view(rows, cols, -1)
+        at = self.open_vocabulary.shown(batch.ids).nonzero(as_tuple=True)
+        places = sincos_positions(at[1], at[2], self.settings.dim)
+        shown_tokens = self.projector.embed_ids(batch.ids[at]) + self.page_positions(places)
+        tokens = shown_tokens.new_zeros(*batch.ids.shape[:3], self.settings.dim).index_put(at, shown_tokens)
         tokens, linked = (part.flatten(1, 2) for part in self.open_vocabulary(tokens, batch.ids))
         asked = self.open_vocabulary.question_words(batch.question_words)
         question = self.open_vocabulary.question_vector(asked[batch.words_of], batch.words_of > 0)
@@ -202,7 +201,7 @@ class PageAnswerer(nn.Module):
             images.append(
                 PackedImage(look.tokens[page][chosen], row * wide + col, count, count, seen[page, :, chosen].T)
             )
-        packed = merge_packed(self._text(batch, look.words, look.question), batch.rows, images)
+        packed = merge_packed(self._text(batch, look), batch.rows, images)
         output = self.language_model(
             inputs_embeds=packed["inputs_embeds"],
             attention_mask=packed["attention_mask"],
@@ -225,18 +224,22 @@ class PageAnswerer(nn.Module):
         best = cosines.masked_fill(~seen, -2.0).topk(budget, dim=-1).indices
         return seen & torch.zeros_like(seen).scatter(-1, best, True)
 
-    def _text(self, batch: WordBatch, asked: Tensor, question: Tensor) -> Tensor:
+    def _text(self, batch: WordBatch, look: PageLook) -> Tensor:
         """Embed the tokens of questions and answers: [B, S, D]."""
         rows = batch.rows
         is_word = (rows["word_at"] > 0)[..., None]
         text = self.language_model.embed_tokens(rows["input_ids"]).masked_fill(is_word, 0.0)
-        text = text + self.open_vocabulary.word_tokens(asked[rows["word_at"]]) * is_word
+        text = text + self.open_vocabulary.word_tokens(look.words[rows["word_at"]]) * is_word
         # At every step of an answer, or where it begins alone: what is asked, and how much has been said.
         step, which = rows["step"], (rows["question_of"] - 1).clamp(min=0)
-        vector = question.gather(1, which[..., None].expand(-1, -1, question.shape[-1]))
+        vector = look.question.gather(1, which[..., None].expand(-1, -1, look.question.shape[-1]))
         guided = step > 0 if self.settings.guided else step == 1
         text = text + self.open_vocabulary.answer_step(vector, step - 1) * guided[..., None]
-        return text if self.copy_output is None else text + self.copy_output.told(rows["follows"])
+        if self.copy_output is None:
+            return text
+        best = look.cosines.masked_fill(~look.shown[:, None], -1.0).amax(dim=-1).gather(1, which)
+        text = text + self.open_vocabulary.most_similar(best) * (step == 1)[..., None]
+        return text + self.copy_output.told(rows["follows"])
 
     def _answers(
         self,

@@ -50,6 +50,11 @@ HELDOUT_SEED = 1_000_000
 FIRST_PAGES = 8
 """Pages whose tiles set the start of projection and head."""
 
+LARGE_PRINT = {"x_height": (14.0, 40.0), "max_side": 9000}
+"""Sizes of pages in large print. A window of `LARGE_WINDOW` of them is shown."""
+
+LARGE_WINDOW = (1400, 1100)
+
 Pages = Callable[[int], ReadablePage]
 
 
@@ -71,7 +76,17 @@ def pages_of(options: argparse.Namespace, split: str, looks: float) -> dict[str,
 
         return page
 
-    return {name: with_looks(page_source(name, split, pdfs=options.pdfs, fonts=options.fonts)) for name in names}
+    def with_large_print(name: str) -> Pages:
+        usual = page_source(name, split, pdfs=options.pdfs, fonts=options.fonts)
+        large = page_source(name, split, pdfs=options.pdfs, fonts=options.fonts, **LARGE_PRINT)
+
+        def page(seed: int) -> ReadablePage:
+            rng = np.random.default_rng([seed, 2])
+            return large(seed).window(LARGE_WINDOW, rng) if rng.random() < options.large else usual(seed)
+
+        return page
+
+    return {name: with_looks(with_large_print(name)) for name in names}
 
 
 def in_turn(sources: dict[str, Pages]) -> Pages:
@@ -89,6 +104,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fonts", type=Path, help="folder that fetch_fonts.py wrote: pages laid out by a browser")
     parser.add_argument("--start", type=Path, help="reader.safetensors of another run, to go on from")
     parser.add_argument("--looks", type=float, default=0.5, help="share of pages that look scanned or photographed")
+    parser.add_argument("--large", type=float, default=0.15, help="share of pages in large print, also of held-out ones")
     parser.add_argument("--cpu-minutes", type=float, default=160.0, help="time to train, over all threads")
     parser.add_argument("--frozen", type=float, default=0.2, help="share of the time with a frozen encoder")
     parser.add_argument("--whole", type=float, default=0.2, help="share of the time, the last, in which all is trained")
@@ -139,7 +155,10 @@ class Run:
         )
         self.seconds, self.page, self.step = 0.0, 0, 0
         if options.start is not None:
-            self.reader.load_state_dict({name: value.float() for name, value in load_file(options.start).items()})
+            weights = {name: value.float() for name, value in load_file(options.start).items()}
+            # Weights from before lines had a context go on as they are.
+            new = {name: part for name, part in self.reader.state_dict().items() if ".context." in name}
+            self.reader.load_state_dict(new | weights)
         self.averaged = AveragedModel(self.reader)
         self.state = options.out / "state.pt"
         if self.state.exists():

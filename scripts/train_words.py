@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from slime_vlm.pages.page import ABSENT
-from slime_vlm.pages.text_page import TextPage, read_text_pages
+from slime_vlm.pages.text_page import TextPage, read_text_pages, stretched
 from slime_vlm.pages.text_sheets import SheetSettings, TextSheets
 from slime_vlm.pages.word_lists import read_words
 from slime_vlm.training.pages.words.answerer import AnswererSettings, PageAnswerer
@@ -58,6 +58,9 @@ MORE_TESTS: dict[str, tuple[SheetSettings, dict[str, Any]]] = {
 UNPRINTED = ("kind", "colour", "position")
 """Families of questions whose answers need not be printed."""
 
+STEPS_DRAWN = 8
+"""Steps whose pages are drawn together."""
+
 BUDGET_LINES = (12, 30, 200)
 """Lines of the sheets of which only the selector's best 128 tokens are read."""
 
@@ -74,6 +77,7 @@ def arguments() -> argparse.Namespace:
         default=[],
         help="files of gather_text_pages.py, from 0.4 of the time on",
     )
+    parser.add_argument("--pages-share", type=float, default=0.5, help="share of these pages, once they are used")
     parser.add_argument("--start", type=Path, help="words.safetensors of another run, to go on from without curriculum")
     parser.add_argument("--heldout-pages", type=Path, help="the same of held-out pages, measured at the end")
     parser.add_argument("--cpu-minutes", type=float, default=25.0)
@@ -143,6 +147,7 @@ class Run:
         # What was misread is answered as it was read: a language model cannot know better.
         pages = [page for path in options.pages for page in printed_pages(path)]
         self.printed = [page for page in map(as_read, pages) if page.questions]
+        self.waiting: list[list[PageCells]] = []
 
     @property
     def progress(self) -> float:
@@ -184,18 +189,27 @@ class Run:
 
     def next_pages(self, rng: np.random.Generator) -> tuple[list[PageCells], list[float]]:
         """Draw the pages of a step, and the share of their tokens that is read."""
-        settings, count = self.curriculum()
-        sheets = TextSheets(self.listed, settings)
-        cells = replace(self.cells, misread=self.options.misread, edge=True) if self._noisy else self.cells
-        texts = [sheets.page(self.page + k) for k in range(count)]
-        if self.printed and (self._looks or self.stage > 0.4):
-            texts[: count // 2] = [self.printed[k] for k in rng.integers(len(self.printed), size=count // 2)]
-        pages = [cells_of(text, cells, rng) for text in texts]
-        self.page += count
+        if not self.waiting:
+            self.waiting = self._draw(rng)
+        pages = self.waiting.pop()
         # Most long pages are thinned out: to find the asked tokens among a hundred is to find them among more.
         shown = [max(1, int(page.shown.sum())) for page in pages]
         keep = [rng.uniform(0.3, 1.2) * min(1.0, 130 / n) if rng.random() < 0.8 else min(1.0, 200 / n) for n in shown]
         return pages, keep
+
+    def _draw(self, rng: np.random.Generator) -> list[list[PageCells]]:
+        """Draw the pages of some steps. Those of a step are about equally long, so that little is padding."""
+        settings, count = self.curriculum()
+        sheets = TextSheets(self.listed, settings)
+        cells = replace(self.cells, misread=self.options.misread, edge=True) if self._noisy else self.cells
+        total = count * STEPS_DRAWN
+        printed = int(total * self.options.pages_share) if self.printed and (self._looks or self.stage > 0.4) else 0
+        texts = [stretched(self.printed[k], rng) for k in rng.integers(max(1, len(self.printed)), size=printed)]
+        texts += [sheets.page(self.page + k) for k in range(total - printed)]
+        self.page += total
+        pages = sorted((cells_of(text, cells, rng) for text in texts), key=lambda page: int(page.shown.sum()))
+        steps = [pages[k : k + count] for k in range(0, total, count)]
+        return [steps[k] for k in rng.permutation(len(steps))]
 
     @property
     def _looks(self) -> bool:

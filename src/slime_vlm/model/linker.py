@@ -118,15 +118,19 @@ class PageAttention(nn.Module):
         pairs = (page, cells.run[:, begin:end, None], cells.run[:, None])
         beside, stacked = cells.beside[pairs], cells.stacked[pairs]
         near = []
-        for across, along, bias, reach, relation, relation_bias, related in (
-            (down, right, self.row_bias, ROW_REACH, beside, self.beside_bias, None),
-            (right, down, self.column_bias, COLUMN_REACH, stacked, self.stacked_bias, stacked < APART),
+        for across, along, bias, relation, relation_bias, related in (
+            (down, right, self.row_bias, beside, self.beside_bias, None),
+            (right, down, self.column_bias, stacked, self.stacked_bias, stacked < APART),
         ):
+            # One table for the distance and the relation of a pair, [heads, across * along * relation].
+            table = _TABLE_SCALE * (bias[..., None] + relation_bias[:, None, None]).flatten(1)
+            reach = bias.shape[1] // 2
             seen = across.abs() <= reach
             seen = (seen if related is None else seen | related) & cells.at[:, None]
             line, offset = across.clamp(-reach, reach) + reach, along.clamp(-FARTHEST, FARTHEST) + FARTHEST
-            table = _TABLE_SCALE * (bias[:, line, offset] + relation_bias[:, relation]).transpose(0, 1)
-            near.append(table.masked_fill(~seen[:, None], torch.finfo(table.dtype).min))
+            index = (line * bias.shape[2] + offset) * relation_bias.shape[1] + relation
+            found = table[:, index].transpose(0, 1)
+            near.append(found.masked_fill(~seen[:, None], torch.finfo(found.dtype).min))
         weights = (scores + torch.stack(near, dim=1)).flatten(1, 2).softmax(dim=-1)
         return torch.einsum("bhnm,bmw->bnhw", weights, values)
 

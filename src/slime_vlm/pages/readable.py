@@ -85,6 +85,26 @@ class ReadablePage:
             last_line = line
         return " ".join("".join(pieces).split())
 
+    def window(self, size: tuple[int, int], rng: np.random.Generator) -> ReadablePage:
+        """Return a window of at most (height, width) pixels, with the characters that lie whole in it and no questions.
+
+        It is drawn around one of the characters.
+        """
+        height, width = (min(most, own) for most, own in zip(size, self.image.shape[:2], strict=True))
+        x, y = self.boxes[rng.integers(len(self.boxes)), :2].tolist() if len(self.boxes) else (0.0, 0.0)
+        top = int(np.clip(y - rng.uniform(0, height), 0, self.image.shape[0] - height))
+        left = int(np.clip(x - rng.uniform(0, width), 0, self.image.shape[1] - width))
+        moved = self.boxes - np.float32([left, top, left, top])
+        inside = (moved[:, :2] >= 0).all(axis=1) & (moved[:, 2] <= width) & (moved[:, 3] <= height)
+        return replace(
+            self,
+            image=self.image[top : top + height, left : left + width],
+            characters="".join(c for c, whole in zip(self.characters, inside.tolist(), strict=True) if whole),
+            boxes=moved[inside],
+            lines=np.unique(self.lines[inside], return_inverse=True)[1].astype(np.int32),
+            questions=[],
+        )
+
     def with_questions(self, questions: list[PageQuestion]) -> ReadablePage:
         """Return the same page with other questions."""
         return replace(self, questions=questions)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,16 @@ def text_of(page: ReadablePage) -> TextPage:
         questions=page.questions,
         facts=[(one.key, one.value) for one in page.questions if len(one.key) and len(one.value)],
     )
+
+
+def stretched(page: TextPage, rng: np.random.Generator) -> TextPage:
+    """Return the page at another size, a little wider or taller, and moved: other cells hold its characters."""
+    scale = rng.uniform(0.8, 1.25) * np.array([rng.uniform(0.9, 1.1), 1.0])
+    offset = rng.uniform(0, 24, 2)
+    # (x, y) of boxes, (height, width) of the page.
+    boxes = (page.boxes.reshape(-1, 2, 2) * scale + offset).reshape(-1, 4).astype(np.float32)
+    width, height = (np.array(page.size[::-1]) * scale + offset).astype(int).tolist()
+    return replace(page, boxes=boxes, size=(height, width))
 
 
 def write_text_pages(path: Path, pages: Iterable[TextPage]) -> int:

@@ -20,7 +20,13 @@ SOURCES = ("renderer", "typeset", "browser")
 
 
 def page_source(
-    source: str, split: str, *, pdfs: Path | None = None, fonts: Path | None = None, cache: Path | None = None
+    source: str,
+    split: str,
+    *,
+    pdfs: Path | None = None,
+    fonts: Path | None = None,
+    cache: Path | None = None,
+    **sizes: Any,
 ) -> Callable[[int], ReadablePage]:
     """Return a function from seeds to pages.
 
@@ -30,6 +36,7 @@ def page_source(
         pdfs: Folder of `scripts/fetch_typeset_pdfs.py`, for typeset pages.
         fonts: Folder of `scripts/fetch_fonts.py`, for browser-laid pages; its word list serves typeset ones, too.
         cache: Folder for printed documents, for browser-laid pages; "printed" beside the fonts without it.
+        **sizes: `x_height` and `max_side` of typeset and browser-laid pages, see there.
 
     Raises:
         ConfigError: An unknown source, or a folder that the source needs is not given.
@@ -45,13 +52,13 @@ def page_source(
                 "pages: no folder of PDFs; run scripts/fetch_typeset_pdfs.py FOLDER and give --pdfs FOLDER"
             )
         words = None if fonts is None else fonts / "wamerican/usr/share/dict/american-english"
-        return TypesetPages(pdfs, split, words=words).page
+        return TypesetPages(pdfs, split, words=words, **sizes).page
     if source == "browser":
         from slime_vlm.pages.browser import BrowserPages
 
         if fonts is None:
             raise ConfigError("pages: no folder of fonts; run scripts/fetch_fonts.py FOLDER and give --fonts FOLDER")
-        return BrowserPages(fonts, cache or fonts / "printed", split).page
+        return BrowserPages(fonts, cache or fonts / "printed", split, **sizes).page
     raise ConfigError(f"pages: unknown source {source!r}, expected one of {', '.join(SOURCES)}")
 
 

@@ -104,7 +104,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--fonts", type=Path, help="folder that fetch_fonts.py wrote: pages laid out by a browser")
     parser.add_argument("--start", type=Path, help="reader.safetensors of another run, to go on from")
     parser.add_argument("--looks", type=float, default=0.5, help="share of pages that look scanned or photographed")
-    parser.add_argument("--large", type=float, default=0.15, help="share of pages in large print, also of held-out ones")
+    parser.add_argument(
+        "--large", type=float, default=0.15, help="share of pages in large print, also of held-out ones"
+    )
     parser.add_argument("--cpu-minutes", type=float, default=160.0, help="time to train, over all threads")
     parser.add_argument("--frozen", type=float, default=0.2, help="share of the time with a frozen encoder")
     parser.add_argument("--whole", type=float, default=0.2, help="share of the time, the last, in which all is trained")

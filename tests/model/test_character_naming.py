@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from slime_vlm.model.character_naming import CharacterNames, NamedCharacters, name_characters
+from slime_vlm.model.character_naming import CharacterNames, NamedCharacters, are_letters, name_characters
 
 A, B, C, L = 1, 2, 3, 4
 
@@ -78,12 +79,21 @@ def test_cells_line_by_line() -> None:
 def test_a_space_before_what_stands_far_away() -> None:
     """Distances of 3 and 8 places on the first row; another row begins anew."""
     named = name_characters(places((0, 0, 0, A, 1.0), (0, 3, 0, B, 1.0), (0, 11, 0, C, 1.0), (1, 11, 0, A, 1.0)))
-    gapped = named.with_gaps(L)
+    none = np.zeros(10, bool)
+    gapped = named.with_gaps(L, none)
     assert gapped.ids.tolist() == [A, B, L, C, A]
     assert gapped.places.tolist() == [0, 3, 11, 11, 11]
     assert gapped.cells((3, 2), slots=3)[0].tolist() == [[A, B, 0], [L, C, 0]]
     # Once is enough.
-    assert gapped.with_gaps(L).ids.tolist() == gapped.ids.tolist()
+    assert gapped.with_gaps(L, none).ids.tolist() == gapped.ids.tolist()
+
+
+def test_letters_of_large_print_belong_together() -> None:
+    row = places((0, 0, 0, A, 1.0), (0, 9, 0, B, 1.0), (1, 0, 0, A, 1.0), (1, 9, 0, C, 1.0))
+    letters = np.zeros(10, bool)
+    letters[[A, B]] = True
+    assert name_characters(row).with_gaps(L, letters).ids.tolist() == [A, B, A, L, C]
+    assert are_letters("a 1é").tolist() == [False, True, False, False, True, False]
 
 
 def test_probabilities_are_sums_around_a_place() -> None:

@@ -76,7 +76,9 @@ def print_sizes(ids: Tensor, space: int) -> Tensor:
     row = torch.arange(len(flat), device=ids.device).div(columns, rounding_mode="floor")
     run = (~flat).long().cumsum(0) + row
     count = int(run[-1]) + 1 if len(run) else 0
-    characters = torch.zeros(count, device=ids.device).index_add(0, run, ((ids != 0).sum(dim=-1).flatten() * flat).float())
+    characters = torch.zeros(count, device=ids.device).index_add(
+        0, run, ((ids != 0).sum(dim=-1).flatten() * flat).float()
+    )
     cells = torch.zeros(count, device=ids.device).index_add(0, run, flat.float())
     # A run that begins and ends anywhere in its first and last cell is about a cell shorter than its cells.
     width = (cells - 1).clamp(min=0.7) / characters.clamp(min=1)

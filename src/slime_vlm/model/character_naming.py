@@ -32,7 +32,10 @@ _BESIDE = 5  # of these, the place itself and those above, below, left and right
 _ABOVE = [(down, right) for down, right in _AROUND if down]
 
 _FAR = 7
-"""Places between the middles of two characters that belong together at most: two wide letters of large print."""
+"""Places between the middles of two characters that belong together at most: two wide letters of print of 30 px."""
+
+_FAR_LETTERS = 12
+"""The same for two letters. Titles are in larger print, and hardly a column of a table holds single letters."""
 
 _GAP = 18
 """Places between two characters of a line at most: three cells."""
@@ -77,19 +80,22 @@ class NamedCharacters:
     probs: np.ndarray
     num_places: int
 
-    def with_gaps(self, space: int) -> NamedCharacters:
+    def with_gaps(self, space: int, letters: np.ndarray) -> NamedCharacters:
         """Return the same with a space before every character that stands far from the one to its left.
 
         Columns of a table have no space between them, and the cells between them need not be empty.
 
         Args:
             space: Id of the space.
+            letters: bool [characters] whether an id is a letter, see `are_letters`.
         """
         order = np.lexsort((self.places, self.lines, self.rows))
         ids, rows, places, lines, probs = (
             part[order] for part in (self.ids, self.rows, self.places, self.lines, self.probs)
         )
-        far = np.diff(places, prepend=0) > _FAR
+        together = letters[ids]
+        together[1:] &= letters[ids[:-1]]
+        far = np.diff(places, prepend=0) > np.where(together, _FAR_LETTERS, _FAR)
         far[1:] &= (rows[1:] == rows[:-1]) & (lines[1:] == lines[:-1]) & (ids[:-1] != space)
         at = np.flatnonzero(far & (ids != space) & (np.arange(len(ids)) > 0))
         return NamedCharacters(
@@ -121,6 +127,11 @@ class NamedCharacters:
         fits = slot < slots
         raster[cell[fits], slot[fits]] = self.ids[order][fits]
         return raster.reshape(*shape, slots)
+
+
+def are_letters(characters: str) -> np.ndarray:
+    """Return whether every character id is a letter: nothing, the characters from id 1 on, and any other."""
+    return np.array([False, *map(str.isalpha, characters), False])
 
 
 def name_characters(probs: Tensor) -> NamedCharacters:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from slime_vlm.model.character_naming import CharacterNames, name_characters
+from slime_vlm.model.character_naming import CharacterNames, are_letters, name_characters
 from slime_vlm.model.line_queries import LINES, LineQueries
 from slime_vlm.model.recogniser_encoder import unfold_patches
 
@@ -37,7 +37,7 @@ def cell_probs(
     return probs.unflatten(2, (-1, places)).flatten(1, 2).flatten(2)
 
 
-def named_cells(probs: Tensor, shape: tuple[int, int], places: int, slots: int, space: int) -> Tensor:
+def named_cells(probs: Tensor, shape: tuple[int, int], places: int, slots: int, characters: str) -> Tensor:
     """Name the characters of a page.
 
     Args:
@@ -45,11 +45,11 @@ def named_cells(probs: Tensor, shape: tuple[int, int], places: int, slots: int, 
         shape: (rows, columns) of cells.
         places: Places P of a cell.
         slots: Characters of a cell at most.
-        space: Id of the space, which is named before a character that stands far from the one to its left.
+        characters: Characters of the ids 1, 2 and so on. A space is named before one far from the one to its left.
 
     Returns:
         int64 [rows, columns, slots], 0 for nothing.
     """
     page = probs.float().unflatten(-1, (places, LINES, -1)).unflatten(0, shape).flatten(1, 2)
-    found = name_characters(page.cpu()).with_gaps(space).cells(shape, slots)
-    return torch.from_numpy(found).to(probs.device)
+    found = name_characters(page.cpu()).with_gaps(characters.index(" ") + 1, are_letters(characters))
+    return torch.from_numpy(found.cells(shape, slots)).to(probs.device)

@@ -165,8 +165,8 @@ class SlimeVision(SlimePreTrainedModel):
         assert isinstance(self.projector, VisualVocabulary)
         side = self.config.token_layout.tile_side
         shape = (grid[0] * side, grid[1] * side)
-        space = self.open_vocabulary.space
-        ids = named_cells(stitched, shape, self.config.cell_shape[1], self.config.character_slots, space)
+        characters = self.open_vocabulary.characters
+        ids = named_cells(stitched, shape, self.config.cell_shape[1], self.config.character_slots, characters)
         tokens = self.projector.embed_ids(ids)
         if self.page_positions is not None:
             tokens = tokens + self.page_positions(*grid, side, device=ids.device).view_as(tokens)

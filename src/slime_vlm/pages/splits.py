@@ -5,7 +5,7 @@
 | template | marked at its definition (`template(..., heldout=True)`); a third of every kind, held out whole |
 | font | by package in `browser/fonts.tsv`; clones of one design share a publisher, and so a split |
 | publisher of PDFs | by package in `typeset/packages.tsv`; never by page |
-| wording of a question | `heldout_wordings`: a fifth of the patterns of every family |
+| wording of a question | `heldout_wordings`: a fifth of the patterns of every family, of later ones a fifth by hash |
 | whole question, sentence | a fifth by hash: `asking.is_heldout_question`, `sentences.sentences` |
 | printed key | `is_heldout_key`: a fifth of the phrases, by a hash of the phrase in lower case |
 | word of an invented key | `is_heldout_word`: a fifth of the dictionary |
@@ -58,16 +58,22 @@ def normal_wording(pattern: str) -> str:
 def heldout_wordings() -> frozenset[str]:
     """Return the held-out patterns: a fifth of each family, at least one; a pattern of two families goes for both.
 
-    The smallest hashes are held out, so that a family of four has one, too.
+    The smallest hashes are held out, so that a family of four has one, too. Patterns that were added later are held out
+    by their own hash alone, so that none changes its split. A bare key has no words of its own: training may use it.
     """
+    from slime_vlm.pages.more_wordings import MORE_WORDINGS
     from slime_vlm.pages.typeset.wordings import TYPESET_WORDINGS
-    from slime_vlm.pages.wordings import FAMILIES
+    from slime_vlm.pages.wordings import FIRST_WORDINGS
 
-    heldout: set[str] = set()
-    for patterns in (*FAMILIES.values(), *TYPESET_WORDINGS.values()):
+    first = (*FIRST_WORDINGS.values(), *TYPESET_WORDINGS.values())
+    known = {normal_wording(pattern) for patterns in first for pattern in patterns}
+    more = {normal_wording(pattern) for patterns in MORE_WORDINGS.values() for pattern in patterns}
+    heldout = {pattern for pattern in more - known if _hash(pattern) % _SHARE == 0}
+    for patterns in first:
         ranked = sorted({normal_wording(pattern) for pattern in patterns}, key=_hash)
-        heldout.update(ranked[: max(1, round(len(ranked) / _SHARE))])
-    return frozenset(heldout)
+        count = max(1, round(len(ranked) / _SHARE))
+        heldout.update({*ranked[:count]} - {"{k}"} or {ranked[count]})
+    return frozenset(heldout - {"{k}"})
 
 
 def wordings_of(patterns: Sequence[str], split: str) -> list[str]:

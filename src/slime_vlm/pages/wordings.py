@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from slime_vlm.pages.more_wordings import MORE_WORDINGS
+
 FIELD: tuple[str, ...] = (
     "What is the {k}?",
     "What's the {k}?",
@@ -362,7 +364,7 @@ CHART_REVERSE: tuple[str, ...] = (
 )
 """The label of a value in a chart."""
 
-FAMILIES: dict[str, tuple[str, ...]] = {
+FIRST_WORDINGS: dict[str, tuple[str, ...]] = {
     "field": FIELD,
     **{f"field_{kind}": patterns for kind, patterns in BY_KIND.items()},
     "in_section": IN_SECTION,
@@ -378,5 +380,10 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "position": POSITION,
     "chart": CHART,
     "chart_reverse": CHART_REVERSE,
+}
+"""Every family of patterns by name, without `MORE_WORDINGS`."""
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    name: tuple(dict.fromkeys((*patterns, *MORE_WORDINGS.get(name, ())))) for name, patterns in FIRST_WORDINGS.items()
 }
 """Every family of patterns by name."""

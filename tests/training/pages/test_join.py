@@ -18,6 +18,7 @@ from torch import Tensor
 import slime_vlm
 from slime_vlm.errors import ConfigError, InputError
 from slime_vlm.inference.answering import ask, encode
+from slime_vlm.model.character_naming import are_letters
 from slime_vlm.model.configuration_recogniser import RecogniserConfig
 from slime_vlm.model.copy_output import following_places
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
@@ -112,7 +113,7 @@ def cells(drawn: ReadablePage) -> np.ndarray:
     reader, answerer = parts()
     return (
         read_page(reader, tiles, whole=True)
-        .with_gaps(SPACE)
+        .with_gaps(SPACE, are_letters(CHARACTERS))
         .cells((tiles.cells.rows, tiles.cells.cols), answerer.settings.slots)
     )
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from slime_vlm.cli.ask import ask
+from slime_vlm.cli.batch import batch
 from slime_vlm.cli.chat import chat
 from slime_vlm.cli.convert import convert
 from slime_vlm.cli.data import app as data
@@ -45,6 +46,7 @@ app.command(no_args_is_help=True)(convert)
 app.command(no_args_is_help=True)(merge)
 app.command(no_args_is_help=True)(new)
 app.command()(serve)
+app.command(no_args_is_help=True)(batch)
 app.add_typer(data, name="data")
 app.add_typer(evaluate, name="eval")
 app.add_typer(recipes, name="recipes")

@@ -113,8 +113,11 @@ def image_opener(
     allow_url: bool,
     max_download: float | None,
     frames: int | None,
+    untrusted: bool = False,
 ) -> OpenImage:
     """Return `media.open_input` with a command's options bound; None stands for the default.
+
+    Files that are `untrusted` are tried as common formats only.
 
     Raises:
         InputError: `window` is not of the form CENTER/WIDTH.
@@ -129,6 +132,7 @@ def image_opener(
         dpi=DPI if dpi is None else dpi,
         window=None if window is None else Window.parse(window),
         allow_url=allow_url,
+        untrusted=untrusted,
         max_download=MAX_DOWNLOAD if max_download is None else int(max_download * 1e6),
     )
 

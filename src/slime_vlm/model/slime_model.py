@@ -32,6 +32,7 @@ from slime_vlm.model.image_inputs import QUESTION, views_as_rows
 from slime_vlm.model.input_checks import check_inputs, check_tensors, is_row_mask
 from slime_vlm.model.labels import IGNORED_LABEL
 from slime_vlm.model.language_model import build_language_model
+from slime_vlm.model.merged_prompt import MergedPrompt
 from slime_vlm.model.outputs import SlimeModelOutput, VisionTokens
 from slime_vlm.model.packed_attention import PACKED_ATTENTION
 from slime_vlm.model.pointing_attention import use_pointing_attention
@@ -234,23 +235,28 @@ class SlimeModel(SlimeWords):
 
     def merge_prompt(
         self, input_ids: Tensor, vision_tokens: Sequence[VisionTokens], kept_local_tokens: Sequence[Tensor]
-    ) -> tuple[MergedRows, Tensor]:
+    ) -> MergedPrompt:
         """Drop local tokens from one prompt [1, C] and embed the rest, for callers that run the language model.
 
         Args:
             input_ids: [1, C] with one placeholder per image token before selection.
             vision_tokens: Tokens of every image.
             kept_local_tokens: [L] bool per image.
-
-        Returns:
-            The merged row, and its embeddings [1, S, D].
         """
         real = torch.ones_like(input_ids)
         read = None if self.open_vocabulary is None else self._read_rows(input_ids, real, None)
-        merged, embeddings, _ = self._merge(
+        rows, embeddings, details = self._merge(
             input_ids, real, vision_tokens, kept_local_tokens, None, None, None, None, "right", read
         )
-        return merged, embeddings
+        found = MergedPrompt(rows, embeddings, details.get("kept_local_tokens", ()))
+        if read is not None:
+            found.question = self.last_question(read)
+            if self.copy_output is not None:
+                record = rows_of(rows, input_ids, rows.position_ids)
+                found.copying = self._copying_inputs(
+                    embeddings, rows.attention_mask, rows.position_ids, rows, read, record
+                )
+        return found
 
     def forward(
         self,

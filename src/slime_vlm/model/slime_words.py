@@ -89,16 +89,13 @@ class SlimeWords(SlimeSelection):
         assert self.open_vocabulary is not None
         vocabulary = self.open_vocabulary
         asked = vocabulary.question_words(read.words)
-        words = read.of_turns()
-        vectors = vocabulary.question_vector(asked[words], words > 0)
+        vectors = self._question_vectors(asked, read)
         index = merged.token_index.clamp(min=0)
         real = merged.token_index >= 0
         word = read.word.gather(1, index) * real
         is_word = (word > 0)[..., None]
-        # Turns without a word have none behind the last with one.
         turn = read.turn.gather(1, index)
-        vector = F.pad(vectors, (0, 0, 0, max(0, int(turn.max()) + 1 - vectors.shape[1])))
-        vector = vector.gather(1, turn[..., None].expand(-1, -1, vectors.shape[2]))
+        vector = vectors.gather(1, turn[..., None].expand(-1, -1, vectors.shape[2]))
         step = read.step.gather(1, index) * real
         told = step > 0 if self.config.guided_answers else step == 1
         embeddings = embeddings.masked_fill(is_word, 0.0) + vocabulary.word_tokens(asked[word]) * is_word
@@ -107,6 +104,38 @@ class SlimeWords(SlimeSelection):
             return embeddings
         best = F.pad(pages.most_similar(vectors), (0, max(0, int(turn.max()) + 1 - vectors.shape[1])), value=-1.0)
         return embeddings + vocabulary.most_similar(best.gather(1, turn)) * (step == 1)[..., None]
+
+    def _question_vectors(self, asked: Tensor, read: CharacterText) -> Tensor:
+        """Return the vectors of the questions of all turns [B, 1 + turns, W], given all words [1 + words, W]."""
+        assert self.open_vocabulary is not None
+        words = read.of_turns()
+        vectors = self.open_vocabulary.question_vector(asked[words], words > 0)
+        # Turns without a word have none behind the last with one.
+        return F.pad(vectors, (0, 0, 0, max(0, int(read.turn.max()) + 1 - vectors.shape[1])))
+
+    def last_question(self, read: CharacterText) -> Tensor:
+        """Return the vector [B, W] of the question of the last column of every row."""
+        assert self.open_vocabulary is not None
+        vectors = self._question_vectors(self.open_vocabulary.question_words(read.words), read)
+        return vectors[torch.arange(len(vectors), device=vectors.device), read.turn[:, -1]]
+
+    def embed_answer(self, input_ids: Tensor, question: Tensor, said: Tensor) -> Tensor:
+        """Embed characters of answers, without what the copy output tells of what follows.
+
+        Args:
+            input_ids: int64 [B, 1] one character of every answer.
+            question: [B, W] vectors of the questions.
+            said: int64 [B] characters of the answers up to these.
+
+        Returns:
+            [B, 1, D].
+        """
+        assert self.open_vocabulary is not None
+        embeddings = self.embed_text(input_ids)[0]
+        # An answer that is not guided is told at its beginning alone, which belongs to the prompt.
+        if not self.config.guided_answers:
+            return embeddings
+        return embeddings + self.open_vocabulary.answer_step(question, said)[:, None]
 
     def _read_rows(self, input_ids: Tensor, new_mask: Tensor, record: CachedRows | None) -> CharacterText:
         """Read new tokens [B, n] of a model with characters, and the cached ones before them."""

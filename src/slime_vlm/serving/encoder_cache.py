@@ -47,8 +47,9 @@ class CachedImage:
     def num_bytes(self) -> int:
         """Memory of the tensors."""
         tokens = self.encoded.tokens
-        parts = [part for part in (tokens.gates, tokens.global_tokens, tokens.local_tokens) if part is not None]
-        return sum(part.nbytes for part in parts) + (0 if self.prefix is None else self.prefix.num_bytes)
+        parts = (tokens.gates, tokens.global_tokens, tokens.local_tokens, tokens.characters, tokens.words)
+        size = sum(part.nbytes for part in parts if part is not None)
+        return size + (0 if self.prefix is None else self.prefix.num_bytes)
 
 
 class EncoderCache:

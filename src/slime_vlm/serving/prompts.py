@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from slime_vlm.model.merged_prompt import MergedPrompt
 from slime_vlm.model.outputs import VisionTokens
 from slime_vlm.model.question_selector import keep_most_probable
 from slime_vlm.serving.encoder_cache import CachedImage
@@ -24,17 +25,25 @@ class Prompt:
 
     Attributes:
         input_ids: [1, C] with images as their placeholders.
-        embeddings: [1, S, D].
-        position_ids: [1, S].
+        merged: The row that the language model gets.
         usage: Numbers of tokens.
         explained: What a user may know of every image.
     """
 
     input_ids: Tensor
-    embeddings: Tensor
-    position_ids: Tensor
+    merged: MergedPrompt
     usage: Usage
     explained: list[dict[str, Any]]
+
+    @property
+    def embeddings(self) -> Tensor:
+        """[1, S, D]."""
+        return self.merged.embeddings
+
+    @property
+    def position_ids(self) -> Tensor:
+        """[1, S]."""
+        return self.merged.rows.position_ids
 
 
 def write_prompt(model: SlimeForConditionalGeneration, processor: SlimeProcessor, job: Job) -> Prompt:
@@ -55,7 +64,7 @@ def write_prompt(model: SlimeForConditionalGeneration, processor: SlimeProcessor
     inputs = {name: value.to(model.device) for name, value in dict(prompt).items()}
     ids = inputs["input_ids"]
     selection = model.select(tokens, **inputs) if tokens else None
-    chosen, explained = [], []
+    chosen, all_scores = [], []
     for index, (source, image) in enumerate(zip(job.images, images, strict=True)):
         length = image.encoded.tokens.num_local_tokens
         kept = torch.ones(length, dtype=torch.bool, device=ids.device)
@@ -73,21 +82,20 @@ def write_prompt(model: SlimeForConditionalGeneration, processor: SlimeProcessor
                     )
                     kept = keep_most_probable(probs, count, job.selector_top_p or 1.0, job.max_local_tokens)[0]
         chosen.append(kept)
-        explained.append(_explain(image, kept, scores))
-    merged, embeddings = model.model.merge_prompt(ids, tokens, chosen)
-    usage = _count(model.config.image_token_id, ids, tokens, chosen)
-    return Prompt(ids, embeddings, merged.position_ids, usage, explained)
+        all_scores.append(scores)
+    merged = model.model.merge_prompt(ids, tokens, chosen)
+    explained = [_explain(*parts) for parts in zip(images, merged.kept, all_scores, strict=True)]
+    return Prompt(ids, merged, _count(merged, tokens), explained)
 
 
-def _count(image_token_id: int, ids: Tensor, tokens: list[VisionTokens], kept: list[Tensor]) -> Usage:
-    num_separators = int((ids == image_token_id).sum()) - sum(
-        part.num_local_tokens + (0 if part.global_tokens is None else len(part.global_tokens)) for part in tokens
-    )
+def _count(merged: MergedPrompt, tokens: list[VisionTokens]) -> Usage:
+    num_global = sum(0 if part.global_tokens is None else len(part.global_tokens) for part in tokens)
+    num_local = sum(int(mask.sum()) for mask in merged.kept)
     return Usage(
-        text=int((ids != image_token_id).sum()) + num_separators,
-        global_=sum(0 if part.global_tokens is None else len(part.global_tokens) for part in tokens),
+        text=merged.embeddings.shape[1] - num_global - num_local,
+        global_=num_global,
         local_before=sum(part.num_local_tokens for part in tokens),
-        local=sum(int(mask.sum()) for mask in kept),
+        local=num_local,
     )
 
 

@@ -16,28 +16,29 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache
 
 from slime_vlm.errors import ConfigError, InputError, SlimeError
 from slime_vlm.inference.answering import EncodedImage
 from slime_vlm.model.cache_name import CACHE
 from slime_vlm.model.outputs import VisionTokens
 from slime_vlm.model.tiling import choose_grid
+from slime_vlm.serving.answer_state import AnswerState
 from slime_vlm.serving.encoder_cache import CachedImage, EncoderCache, Prefix
 from slime_vlm.serving.jobs import Done, Failed, Job, JobImage, Started, Text, Usage
 from slime_vlm.serving.metrics import Metrics
+from slime_vlm.serving.prefill import Layers, Prefilled, prefill
 from slime_vlm.serving.prompts import Prompt, write_prompt
 from slime_vlm.serving.sampling import Sampler
 from slime_vlm.serving.settings import Settings
 from slime_vlm.serving.slots import SlotCache
 from slime_vlm.serving.text_output import TextOutput
+from slime_vlm.serving.token_choice import TokenChoice
 
 if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
     from slime_vlm.processing.processing_slime import SlimeProcessor
 
 _LOG = logging.getLogger("slime_vlm.serving")
-_Layers = list[tuple[Tensor, Tensor]]
 _T = TypeVar("_T")
 # Pauses before every further unit of work, True before a prefill.
 _Units: TypeAlias = Generator[bool | None, None, _T]
@@ -87,21 +88,17 @@ class Scheduler:
         settings: Settings,
         metrics: Metrics,
     ) -> None:
-        if model.config.characters is not None:
-            raise ConfigError(
-                "this model names characters, and the server does not keep them beside its slots yet; use slime ask or "
-                "slime chat"
-            )
         self.model, self.processor, self.cache = model, processor, cache
         self.settings, self.metrics = settings, metrics
         self.max_length = _longest_row(model.config, settings.max_length)
+        self._max_positions = getattr(model.config.text_config, "max_position_embeddings", None)
         self.waiting: deque[Job] = deque()
         self.slots = SlotCache(settings.slots, self.max_length)
         self._starting: dict[Job, _Starting] = {}
         self._rows: list[_Row] = []
+        self._state: AnswerState | None = None
         self._last_was_prefill = False
-        ends = model.generation_config.eos_token_id
-        self._ends = set(ends if isinstance(ends, list) else [] if ends is None else [ends])
+        self._choice = TokenChoice(model)
 
     @property
     def num_running(self) -> int:
@@ -141,6 +138,7 @@ class Scheduler:
         self._starting.clear()
         self._rows.clear()
         self.slots.clear()
+        self._state = None
 
     def _drop_given_up(self) -> None:
         now = time.monotonic()
@@ -203,8 +201,9 @@ class Scheduler:
         limit = self._limit(job, prompt)
         layers, cached = self._known_prefix(job, prompt.input_ids)
         start = time.perf_counter()
-        hidden, layers = yield from self._prefill(prompt, layers, cached)
-        self._keep_prefix(job, prompt.input_ids, layers)
+        chunks = prefill(self.model, prompt, layers, cached, self.settings.prefill_chunk)
+        found: Prefilled = yield from _as_prefill(chunks)
+        self._keep_prefix(job, prompt, found.layers)
         job.seconds["prefill"] = time.perf_counter() - start
         row = _Row(
             job,
@@ -218,10 +217,12 @@ class Scheduler:
         )
         self.metrics.first_token.observe(row.start - job.arrival)
         job.emit(Started(row.usage, prompt.explained))
-        token = row.sampler.choose(self._logits(hidden))[0]
+        token = row.sampler.choose(self._choice.allowed(found.logits))[0]
         if not self._take(row, token):
-            self.slots.join(layers)
+            self.slots.join(found.layers)
             self._rows.append(row)
+            if found.state is not None:
+                self._state = found.state if self._state is None else self._state.followed_by(found.state)
 
     def _encode(self, image: JobImage) -> _Units[CachedImage]:
         """Encode an image, and pause after every chunk of views."""
@@ -249,29 +250,34 @@ class Scheduler:
 
     def _limit(self, job: Job, prompt: Prompt) -> int:
         """Return the length of the longest answer that fits."""
-        keeps_positions = self.model.config.keep_position_ids
-        length = prompt.input_ids.shape[1] if keeps_positions else prompt.usage.prompt
-        room = self.max_length - length
+        length, most = prompt.usage.prompt, self.max_length
+        # Dropped tokens may leave gaps between positions.
+        next_position = int(prompt.position_ids[0, -1]) + 1
+        if self._max_positions is not None and self._max_positions - next_position < most - length:
+            length, most = next_position, self._max_positions
+        room = most - length
         wanted = job.max_new_tokens
         if room < (wanted or 1):
             answer = "one token of the answer" if wanted is None else f"{wanted:,} tokens of the answer"
             raise _TooLong(
-                f"the prompt has {length:,} tokens, and with {answer} it passes the limit of {self.max_length:,}; "
+                f"the prompt has {length:,} tokens, and with {answer} it passes the limit of {most:,}; "
                 "shorten it, or lower max_tokens, slime.max_tiles or slime.max_local_tokens"
             )
         return min(room, self.settings.max_tokens, wanted or room)
 
-    def _known_prefix(self, job: Job, ids: Tensor) -> tuple[_Layers, int]:
+    def _known_prefix(self, job: Job, ids: Tensor) -> tuple[Layers, int]:
         """Return keys and values of the beginning of a prompt that its first image holds, and their number."""
         prefix = job.images[0].cached.prefix if job.images and job.images[0].cached else None
         if prefix is None or tuple(ids[0, : len(prefix.input_ids)].tolist()) != prefix.input_ids:
             return [], 0
         return list(prefix.layers), len(prefix.input_ids)
 
-    def _keep_prefix(self, job: Job, ids: Tensor, layers: _Layers) -> None:
+    def _keep_prefix(self, job: Job, prompt: Prompt, layers: Layers) -> None:
         """Keep what does not depend on the question for the next one about the same image."""
-        if not job.images or job.images[0].cached is None:
+        # Characters before an image may be dropped, so that the first tokens of the prompt are not those of the cache.
+        if not job.images or job.images[0].cached is None or self.model.config.characters is not None:
             return
+        ids = prompt.input_ids
         layout = self.processor.token_layout
         first = int((ids[0] == self.processor.image_token_id).nonzero()[0])
         length = first + layout.num_global_tokens + layout.num_separators
@@ -281,46 +287,11 @@ class Scheduler:
             image.prefix = Prefix(known, cut)
             self.cache.put(job.images[0].key, image)
 
-    def _prefill(self, prompt: Prompt, layers: _Layers, cached: int) -> _Units[tuple[Tensor, _Layers]]:
-        """Run the language model over a prompt in chunks, from token `cached` on, and pause between them.
-
-        The generator returns the last hidden state [1, D], and keys and values of all layers.
-        """
-        cache = DynamicCache()
-        for index, (keys, values) in enumerate(layers):
-            cache.update(keys, values, index)
-        embeddings, size = prompt.embeddings, self.settings.prefill_chunk
-        hidden, length = embeddings, embeddings.shape[1]
-        for start in range(cached, length, size):
-            if start > cached:
-                yield True
-            end = min(start + size, length)
-            hidden = self.model.model.language_model(
-                inputs_embeds=embeddings[:, start:end],
-                attention_mask=torch.ones(1, end, dtype=torch.long, device=embeddings.device),
-                position_ids=prompt.position_ids[:, start:end],
-                use_cache=True,
-                **{CACHE: cache},
-            ).last_hidden_state
-        return hidden[:, -1], [(layer.keys, layer.values) for layer in cache.layers]
-
     # Decoding ------------------------------------------------------------------------------------------------------
 
     def _decode(self) -> None:
         """Decode one token for every row."""
-        device = self.model.device
-        ids = torch.tensor([[row.token] for row in self._rows], device=device)
-        embeddings = self.model.get_input_embeddings()(ids)
-        for row in self._rows:
-            row.position += 1
-        hidden = self.model.model.language_model(
-            inputs_embeds=embeddings,
-            attention_mask=self.slots.begin_step(embeddings.dtype),
-            position_ids=torch.tensor([[row.position] for row in self._rows], device=device),
-            use_cache=True,
-            **{CACHE: self.slots},
-        ).last_hidden_state
-        logits = self._logits(hidden[:, -1])
+        logits = self._choice.allowed(self._next_logits())
         greedy = logits.argmax(dim=-1).tolist()
         for index in reversed(range(len(self._rows))):
             row = self._rows[index]
@@ -330,19 +301,40 @@ class Scheduler:
                 self._leave(index)
         self.metrics.steps.inc()
 
-    def _logits(self, hidden: Tensor) -> Tensor:
-        """Return logits [rows, vocabulary]. The image placeholder is not text, so it is never chosen."""
-        logits = self.model.logits_of(hidden).float()
-        if self.model.config.image_token_id < logits.shape[-1]:
-            logits[:, self.model.config.image_token_id] = -torch.inf
-        return logits
+    def _next_logits(self) -> Tensor:
+        """Run the language model on the last token of every row, and return logits [rows, vocabulary]."""
+        device, state, rows = self.model.device, self._state, self._rows
+        said = torch.tensor([row.token for row in rows], device=device)
+        options: dict[str, Any] = {}
+        if state is None:
+            embeddings = self.model.get_input_embeddings()(said[:, None])
+        else:
+            count = torch.tensor([row.usage.new for row in rows], device=device)
+            embeddings, follows = state.say(self.model, said, count)
+            if state.copying is not None:
+                options["pointing"] = []
+        for row in rows:
+            row.position += 1
+        hidden = self.model.model.language_model(
+            inputs_embeds=embeddings,
+            attention_mask=self.slots.begin_step(embeddings.dtype),
+            position_ids=torch.tensor([[row.position] for row in rows], device=device),
+            use_cache=True,
+            **{CACHE: self.slots},
+            **options,
+        ).last_hidden_state[:, -1]
+        if state is None or state.copying is None:
+            return self.model.logits_of(hidden).float()
+        looked = options["pointing"][0][:, -1]
+        state.note(self.model, hidden, looked)
+        return state.mixed(self.model, hidden, looked, follows)
 
     def _take(self, row: _Row, token: int) -> bool:
         """Add a token to an answer, and return whether it was the last one."""
         row.token = token
         row.usage = replace(row.usage, new=row.usage.new + 1)
         self.metrics.tokens.inc()
-        is_end = token in self._ends
+        is_end = token in self._choice.ends
         text = "" if is_end else row.output.push(token)
         reason = "stop" if is_end or row.output.stopped else "length" if row.usage.new >= row.limit else None
         if reason is not None:
@@ -362,6 +354,19 @@ class Scheduler:
         if index < len(self._rows):
             self._rows[index] = last
         self.slots.leave(index)
+        if self._state is not None:
+            self._state = self._state.without(index)
+
+
+def _as_prefill(chunks: Generator[None, None, _T]) -> _Units[_T]:
+    """Mark the pauses of a prefill as such."""
+    while True:
+        try:
+            next(chunks)
+        except StopIteration as end:
+            found: _T = end.value
+            return found
+        yield True
 
 
 class _TooLong(InputError):

@@ -34,6 +34,10 @@ def following_places(ids: Tensor) -> Tensor:
     return following.masked_fill(~shown(following) | (ids == 0), -1).flatten()
 
 
+_LIKENESS_SCALE = 10.0
+"""The weights of likenesses learn faster at a tenth of their size."""
+
+
 class CopyOutput(nn.Module):
     """Mix the language model's distribution with the characters that it points at, and with the one that follows.
 
@@ -48,6 +52,7 @@ class CopyOutput(nn.Module):
         self.gate = nn.Linear(dim, 3)
         self.slot = nn.Linear(dim, slots)
         self.following = nn.Embedding(characters, dim)
+        self.likeness = nn.Parameter(torch.tensor([0.8, 0.8]))
         with torch.no_grad():
             # What follows is right nearly always, but for the end.
             self.gate.bias.copy_(torch.tensor([0.0, 0.0, 2.0]))
@@ -55,6 +60,25 @@ class CopyOutput(nn.Module):
     def told(self, follows: Tensor) -> Tensor:
         """Return what the language model's input gains by knowing what follows: int64 [...] -> [..., D], 0 for none."""
         return self.following(follows) * (follows > 0)[..., None]
+
+    def liken(self, attention: Tensor, linked: Tensor, own: Tensor, local: Tensor) -> Tensor:
+        """Point more at local tokens that belong to what is asked, and less at those that say it: a key is no value.
+
+        Heads learn this layout by layout. Said of the words themselves it holds for layouts that they have not seen.
+
+        Args:
+            attention: [..., L].
+            linked: [..., L] cosine of every token's linked words to the question.
+            own: [..., L] the same of the words that it touches.
+            local: bool [..., L] which tokens are local. All of these together are pointed at as much as before.
+
+        Returns:
+            [..., L].
+        """
+        weights = _LIKENESS_SCALE * self.likeness
+        weighted = attention * (weights[0] * linked - weights[1] * own).exp() * local
+        share = (attention * local).sum(dim=-1, keepdim=True) / weighted.sum(dim=-1, keepdim=True).clamp(min=1e-12)
+        return torch.where(local, weighted * share, attention)
 
     def forward(self, hidden: Tensor, logits: Tensor, attention: Tensor, ids: Tensor, follows: Tensor) -> Tensor:
         """Return log-probabilities [N, V].

@@ -26,6 +26,7 @@ class Copying:
         page: int64 [B, P, K] ids of the characters of all cells of a row's images, 0 for nothing.
         following: int64 [B, P * K] place of the character after each one, -1 for none.
         words: [B, P, W] unit vectors of the linked words of these cells, 0 for those that show nothing.
+        own_words: [B, P, W] the same of the words that they touch.
         location: int64 [B] place of the last token, -1 where it was not copied.
         places: float [B, S, K] how much every character of S tokens was pointed at by the last token. None if that is
             not known, as after cropping a cache.
@@ -37,6 +38,7 @@ class Copying:
     page: Tensor
     following: Tensor
     words: Tensor
+    own_words: Tensor
     location: Tensor
     places: Tensor | None = None
     wrote_space: Tensor | None = None
@@ -62,6 +64,7 @@ class Copying:
             page=torch.cat([self.page, new.page], dim=1),
             following=torch.cat([self.following, moved], dim=1),
             words=torch.cat([self.words, new.words], dim=1),
+            own_words=torch.cat([self.own_words, new.own_words], dim=1),
             has_images=True,
         )
 
@@ -70,6 +73,22 @@ class Copying:
         cosines = questions @ self.words.to(questions).transpose(1, 2)
         shown = (self.words != 0).any(dim=-1)
         return cosines.masked_fill(~shown[:, None], -1.0).amax(dim=-1)
+
+    def likeness(self, questions: Tensor, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `CopyOutput.liken` takes beside attention.
+
+        Args:
+            questions: [B, n, W] vectors of what is asked.
+            cells: int64 [B, S] cells of tokens, -1 for those that are not local.
+
+        Returns:
+            [B, n, S] each: linked words, own words, and which tokens are local.
+        """
+        index = cells.clamp(min=0)[..., None].expand(-1, -1, self.words.shape[-1])
+        linked, own = (
+            questions @ words.gather(1, index).to(questions).transpose(1, 2) for words in (self.words, self.own_words)
+        )
+        return linked, own, (cells >= 0)[:, None].expand_as(linked)
 
     def held(self, cells: Tensor) -> Tensor:
         """Return the characters [B, S, K] of tokens by their cells [B, S], -1 for none."""

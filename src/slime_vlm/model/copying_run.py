@@ -29,7 +29,7 @@ class CopyingRun:
         cache: The cache, or None.
         hidden_states: Of every layer, if requested.
         attentions: Of every layer, if requested.
-        pointing: [B, n, S] mean attention of the pointing heads to all tokens.
+        pointing: [B, n, S] mean attention of the pointing heads to all tokens, after `CopyOutput.liken`.
         follows: int64 [B, n] character after every token of an answer on the page, 0 for none.
         copying: The state after the last token.
     """
@@ -55,6 +55,7 @@ class CopyingInputs:
         in_answer: bool [B, n] characters of an answer.
         is_real: bool [B, n].
         cells: int64 [B, S] cells of cached and new tokens, -1 for none.
+        questions: [B, n, W] what is asked where every token stands.
         copying: The state before them.
     """
 
@@ -65,6 +66,7 @@ class CopyingInputs:
     in_answer: Tensor
     is_real: Tensor
     cells: Tensor
+    questions: Tensor
     copying: Copying
 
 
@@ -124,6 +126,8 @@ def run_copying(
             )
         # A cache of fixed size is longer than what it holds.
         looked = pointing[0][..., : cached + end]
+        likeness = copying.likeness(inputs.questions[:, new].float(), inputs.cells[:, : cached + end])
+        looked = output.liken(looked, *likeness)
         copying = _noted(language_model, output, inputs, copying, run.last_hidden_state, looked, new, space)
         runs.append(run)
         pointings.append(F.pad(looked, (0, inputs.cells.shape[1] - looked.shape[-1])))

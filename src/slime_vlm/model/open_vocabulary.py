@@ -59,6 +59,11 @@ class OpenVocabulary(nn.Module):
         """Return which cells show more than spaces: [..., S] -> bool [...]."""
         return ((ids != 0) & (ids != self.space)).any(dim=-1)
 
+    def own_words(self, ids: Tensor) -> Tensor:
+        """Return the unit vectors [..., R, C, W] of the words that cells touch, 0 for cells without words."""
+        found = words_of_cells(ids, self.classes, self.word_embedding.buckets)
+        return F.normalize(self.word_embedding.of_cells(found, ids[..., 0].numel()).view(*ids.shape[:-1], -1), dim=-1)
+
     def forward(self, tokens: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Add to the local tokens of pages what their characters tell.
 

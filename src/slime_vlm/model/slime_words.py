@@ -47,10 +47,12 @@ class SlimeWords(SlimeSelection):
             The pages of every row, and the cells of the tokens of all images as `image_blocks` orders them, int64 [P],
             -1 for tokens of the global view and separators.
         """
+        assert self.open_vocabulary is not None
         layout, slots = self.config.token_layout, self.config.character_slots
         none = rows.new_full((layout.num_global_tokens + layout.num_separators,), -1)
         pages: list[list[Tensor]] = [[] for _ in range(num_rows)]
         words: list[list[Tensor]] = [[] for _ in range(num_rows)]
+        own_words: list[list[Tensor]] = [[] for _ in range(num_rows)]
         following: list[list[Tensor]] = [[] for _ in range(num_rows)]
         cells = [none[:0]]
         masks: Sequence[Tensor | None] = kept or [None] * len(vision_tokens)
@@ -59,9 +61,11 @@ class SlimeWords(SlimeSelection):
             assert tokens.words is not None
             ids = tokens.characters.to(rows.device)
             first = sum(len(page) for page in pages[row])
-            after = following_places(ids.view(tokens.grid[0] * layout.tile_side, -1, slots))
+            raster = ids.view(tokens.grid[0] * layout.tile_side, -1, slots)
+            after = following_places(raster)
             pages[row].append(ids)
             words[row].append(tokens.words.to(rows.device))
+            own_words[row].append(self.open_vocabulary.own_words(raster).flatten(0, 1))
             following[row].append(torch.where(after < 0, after, after + first * slots))
             index = torch.arange(first, first + len(ids), device=rows.device)
             cells += [none, index if mask is None else index[mask.to(rows.device)]]
@@ -71,9 +75,12 @@ class SlimeWords(SlimeSelection):
         nowhere = rows.new_full((slots,), -1)
         places = pad_sequence([torch.cat(p or [nowhere]) for p in following], batch_first=True, padding_value=-1)
         none_said = torch.zeros(1, self.config.word_dim, device=rows.device)
-        vectors = pad_sequence([torch.cat(parts or [none_said]) for parts in words], batch_first=True)
+        vectors, own = (
+            pad_sequence([torch.cat(parts or [none_said]) for parts in found], batch_first=True)
+            for found in (words, own_words)
+        )
         nowhere = rows.new_full((num_rows,), -1)
-        return Copying(page, places, vectors, nowhere, has_images=bool(vision_tokens)), torch.cat(cells)
+        return Copying(page, places, vectors, own, nowhere, has_images=bool(vision_tokens)), torch.cat(cells)
 
     def _embed_questions(
         self, embeddings: Tensor, read: CharacterText, merged: MergedRows, pages: Copying | None
@@ -169,7 +176,11 @@ class SlimeWords(SlimeSelection):
         assert rows.cells is not None
         assert rows.copying is not None
         is_real = merged.token_index >= 0
-        step = read.step.gather(1, merged.token_index.clamp(min=0))
+        index = merged.token_index.clamp(min=0)
+        step = read.step.gather(1, index)
+        assert self.open_vocabulary is not None
+        vectors = self._question_vectors(self.open_vocabulary.question_words(read.words), read)
+        turn = read.turn.gather(1, index)
         return CopyingInputs(
             embeds=embeds,
             attention_mask=attention_mask,
@@ -178,5 +189,6 @@ class SlimeWords(SlimeSelection):
             in_answer=(step > 1) & is_real,
             is_real=is_real,
             cells=rows.cells,
+            questions=vectors.gather(1, turn[..., None].expand(-1, -1, vectors.shape[2])),
             copying=rows.copying,
         )

@@ -130,7 +130,7 @@ class AnswerState:
             network.copy_output,
             hidden,
             spelled,
-            self._local(looked),
+            self._local(model, looked),
             real,
             self.cells,
             network.open_vocabulary.space,
@@ -148,12 +148,19 @@ class AnswerState:
         assert self.copying is not None
         assert model.model.copy_output is not None
         logits: Tensor = model.model.copy_output(
-            hidden, model.logits_of(hidden).float(), self._local(looked), self.copying.held(self.cells), follows
+            hidden, model.logits_of(hidden).float(), self._local(model, looked), self.copying.held(self.cells), follows
         )
         return logits
 
-    def _local(self, looked: Tensor) -> Tensor:
-        return looked.float().gather(1, self.columns)
+    def _local(self, model: SlimeForConditionalGeneration, looked: Tensor) -> Tensor:
+        """Return how much the local tokens are pointed at, [B, L], as `run_copying` has it."""
+        assert self.copying is not None
+        assert model.model.copy_output is not None
+        linked, own, local = self.copying.likeness(self.question[:, None].float(), self.cells)
+        found: Tensor = model.model.copy_output.liken(
+            looked.float().gather(1, self.columns), linked[:, 0], own[:, 0], local[:, 0]
+        )
+        return found
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> AnswerState:
         copying = None if self.copying is None else self.copying.map(change)
@@ -169,6 +176,8 @@ class AnswerState:
                 copying,
                 page=_resized(copying.page, num_cells, 0),
                 following=_resized(copying.following, num_cells * slots, -1),
+                words=_resized(copying.words, num_cells, 0),
+                own_words=_resized(copying.own_words, num_cells, 0),
                 places=None if copying.places is None else _resized(copying.places, num_local, 0),
             )
         columns, cells = _resized(self.columns, num_local, 0), _resized(self.cells, num_local, -1)
@@ -184,6 +193,8 @@ def _joined(one: Copying, two: Copying) -> Copying:
     return Copying(
         torch.cat([one.page, two.page]),
         torch.cat([one.following, two.following]),
+        torch.cat([one.words, two.words]),
+        torch.cat([one.own_words, two.own_words]),
         torch.cat([one.location, two.location]),
         torch.cat([one.places, two.places]),
         torch.cat([one.wrote_space, two.wrote_space]),

@@ -58,6 +58,7 @@ class PageLook:
         words: [1 + number of words, W] words of the questions, zeros before them.
         question: [B, Q, W] vectors of the questions.
         cosines: [B, Q, N] similarity of every token to every question.
+        own_cosines: [B, Q, N] the same of the words that a token touches alone. None without a copy output.
         shown: bool [B, N] cells that show more than spaces.
     """
 
@@ -66,6 +67,7 @@ class PageLook:
     words: Tensor
     question: Tensor
     cosines: Tensor
+    own_cosines: Tensor | None
     shown: Tensor
 
 
@@ -179,7 +181,10 @@ class PageAnswerer(nn.Module):
         question = self.open_vocabulary.question_vector(asked[batch.words_of], batch.words_of > 0)
         shown = self.open_vocabulary.shown(batch.ids).flatten(1)
         cosines = torch.einsum("bnw,bqw->bqn", linked, question)
-        return PageLook(tokens, linked, asked, question, cosines, shown)
+        own = None
+        if self.copy_output is not None:
+            own = torch.einsum("bnw,bqw->bqn", self.open_vocabulary.own_words(batch.ids).flatten(1, 2), question)
+        return PageLook(tokens, linked, asked, question, cosines, own, shown)
 
     def forward(self, batch: WordBatch, budget: int | None = None) -> Answers:
         """Run a batch.
@@ -266,6 +271,8 @@ class PageAnswerer(nn.Module):
         else:
             heads = attentions[-1].shape[1] // 2
             attention = attentions[-1][:, :heads, :-1].mean(dim=1)[at]
+            asked = packed["question_of"][:, 1:][at] - 1
+            attention = self.copy_output.liken(attention, *self._likeness(look, packed, kept, label_row, asked))
             log_probs = self.copy_output(chosen, logits, attention, held[label_row], follows)
             with torch.no_grad():
                 column, slot = self.copy_output.pointed(chosen, attention, held[label_row], labels[at])
@@ -274,3 +281,17 @@ class PageAnswerer(nn.Module):
             found = (follows == labels[at]) | right | (slots == 0)
         owner = packed["question_of"][:, 1:][at]
         return Answers(log_probs, labels[at], label_row, owner, found, look, kept, attentions, states, packed, held)
+
+    def _likeness(
+        self, look: PageLook, packed: dict[str, Tensor], kept: Tensor, rows: Tensor, asked: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the two likenesses of all columns to the questions of labelled tokens, and which are local, [L, S']."""
+        assert look.own_cosines is not None
+        is_image = packed["is_image"]
+        found = []
+        for cosines in (look.cosines, look.own_cosines):
+            # Columns of a page's kept cells are in the order of the page.
+            spread = cosines.new_zeros(cosines.shape[1], *is_image.shape)
+            spread[:, is_image] = cosines.transpose(0, 1)[:, kept]
+            found.append(spread[asked, rows])
+        return found[0], found[1], is_image[rows]

@@ -14,11 +14,17 @@ A, B, C, SPACE = 1, 2, 3, 9
 PAGE = torch.tensor([[[A, B], [C, 0], [0, 0]], [[0, 0], [A, SPACE], [B, 0]]])
 # Of two rows of the batch: text, then the cells 0, 4 and 5.
 CELLS = torch.tensor([[-1, 0, 4, 5]] * 2)
+# The question is the first axis. Cell 0 says it, and cell 4 belongs to it.
+WORDS, OWN = torch.zeros(6, 2), torch.zeros(6, 2)
+WORDS[0] = WORDS[4] = OWN[0] = torch.tensor([1.0, 0.0])
+WORDS[5] = OWN[4] = OWN[5] = torch.tensor([0.0, 1.0])
 
 
 def copying() -> Copying:
     page, following = PAGE.view(1, 6, 2), following_places(PAGE)[None]
-    return Copying(page, following, torch.tensor([-1])).map(lambda part: part.repeat(2, *[1] * (part.ndim - 1)))
+    return Copying(page, following, WORDS[None], OWN[None], torch.tensor([-1])).map(
+        lambda part: part.repeat(2, *[1] * (part.ndim - 1))
+    )
 
 
 def output() -> CopyOutput:
@@ -85,3 +91,23 @@ def test_pages_of_further_images() -> None:
     assert both.page.shape == (2, 12, 2)
     assert both.following[0, 12:16].tolist() == [13, 14, -1, -1]
     assert both.held(torch.tensor([[-1, 6], [10, 11]])).tolist() == [[[0, 0], [A, B]], [[A, SPACE], [B, 0]]]
+
+
+def test_a_key_is_pointed_at_less_than_its_value() -> None:
+    question = torch.tensor([[[1.0, 0.0]]] * 2)
+    linked, own, local = copying().likeness(question, CELLS)
+    assert linked[0, 0].tolist() == [1.0, 1.0, 1.0, 0.0]  # text has no cell, and what stands there does not count
+    assert own[0, 0, 1:].tolist() == [1.0, 0.0, 0.0]
+    assert local[0, 0].tolist() == [False, True, True, True]
+    attention = torch.tensor([[[0.4, 0.3, 0.2, 0.1]]] * 2)
+    pointed = output().liken(attention, linked, own, local)[0, 0]
+    weights = torch.tensor([0.3, 0.2 * torch.tensor(8.0).exp(), 0.1])
+    torch.testing.assert_close(pointed, torch.cat([torch.tensor([0.4]), 0.6 * weights / weights.sum()]))
+
+
+def test_the_most_similar_cell_of_a_page() -> None:
+    questions = torch.tensor([[[1.0, 0.0], [0.6, 0.8]]] * 2)
+    torch.testing.assert_close(copying().most_similar(questions)[0], torch.tensor([1.0, 0.8]))
+    state = copying()
+    empty = Copying(state.page, state.following, torch.zeros_like(state.words), state.own_words, state.location)
+    assert empty.most_similar(questions).tolist() == [[-1.0, -1.0]] * 2

@@ -192,6 +192,8 @@ def test_rows_join_and_leave_in_any_order() -> None:
         copying = Copying(
             page=torch.full((1, num_cells, 2), number),
             following=torch.full((1, num_cells * 2), number),
+            words=torch.full((1, num_cells, 3), float(number)),
+            own_words=torch.full((1, num_cells, 3), float(number)),
             location=torch.tensor([number]),
             places=torch.full((1, num_local, 2), float(number)),
             wrote_space=torch.tensor([number % 2 == 0]),

@@ -52,6 +52,7 @@ class CopyOutput(nn.Module):
         self.gate = nn.Linear(dim, 3)
         self.slot = nn.Linear(dim, slots)
         self.following = nn.Embedding(characters, dim)
+        self.similarity = nn.Linear(1, dim)
         self.likeness = nn.Parameter(torch.tensor([0.8, 0.8]))
         with torch.no_grad():
             # What follows is right nearly always, but for the end.
@@ -60,6 +61,13 @@ class CopyOutput(nn.Module):
     def told(self, follows: Tensor) -> Tensor:
         """Return what the language model's input gains by knowing what follows: int64 [...] -> [..., D], 0 for none."""
         return self.following(follows) * (follows > 0)[..., None]
+
+    def told_similarity(self, cosines: Tensor) -> Tensor:
+        """Return what the first token of an answer is told of how alike the best local token is to the question.
+
+        Nothing else tells so well whether a thing is on the page at all: [...] largest cosines -> [..., D].
+        """
+        return self.similarity(cosines[..., None])
 
     def liken(self, attention: Tensor, linked: Tensor, own: Tensor, local: Tensor) -> Tensor:
         """Point more at local tokens that belong to what is asked, and less at those that say it: a key is no value.

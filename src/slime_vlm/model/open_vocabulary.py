@@ -52,7 +52,6 @@ class OpenVocabulary(nn.Module):
         self.linked_in = nn.Linear(word_dim, dim, bias=False)
         self.offsets = nn.Embedding(NUM_OFFSETS, dim)
         self.sizes = nn.Embedding(NUM_SIZES, dim)
-        self.similarity_in = nn.Linear(1, dim)
         self.question_type = nn.Parameter(torch.zeros(dim))
 
     def shown(self, ids: Tensor) -> Tensor:
@@ -96,19 +95,6 @@ class OpenVocabulary(nn.Module):
     def word_tokens(self, words: Tensor) -> Tensor:
         """Return what the tokens of a question's words add to the language model's input: [..., W] -> [..., D]."""
         return self.words_in(words) + self.question_type
-
-    def most_similar(self, cosines: Tensor) -> Tensor:
-        """Return what the first token of an answer is told of how alike the best local token is to the question.
-
-        Nothing else tells so well whether a thing is on the page at all.
-
-        Args:
-            cosines: [...] the largest similarity.
-
-        Returns:
-            [..., D].
-        """
-        return self.similarity_in(cosines[..., None])
 
     def answer_step(self, question: Tensor, said: Tensor) -> Tensor:
         """Return what a token of an answer adds to the language model's input.

@@ -110,13 +110,13 @@ class AnswerState:
             embeddings = embeddings + network.copy_output.told(follows)[:, None]
         return embeddings, follows
 
-    def note(self, model: SlimeForConditionalGeneration, hidden: Tensor, looked: Tensor) -> None:
+    def note(self, model: SlimeForConditionalGeneration, hidden: Tensor, pointing: Tensor) -> None:
         """Note where the last token of every answer points.
 
         Args:
             model: The model.
             hidden: [B, D] its hidden state.
-            looked: [B, S] attention of the pointing heads to all tokens of the cache.
+            pointing: [B, L], see `pointing`.
         """
         network = model.model
         assert self.copying is not None
@@ -130,36 +130,43 @@ class AnswerState:
             network.copy_output,
             hidden,
             spelled,
-            self._local(model, looked),
+            pointing,
             real,
             self.cells,
             network.open_vocabulary.space,
         )
 
-    def mixed(self, model: SlimeForConditionalGeneration, hidden: Tensor, looked: Tensor, follows: Tensor) -> Tensor:
+    def mixed(self, model: SlimeForConditionalGeneration, hidden: Tensor, pointing: Tensor, follows: Tensor) -> Tensor:
         """Return the logits [B, vocabulary] of the copy output.
 
         Args:
             model: The model.
             hidden: [B, D] hidden states of the last tokens.
-            looked: [B, S] attention of the pointing heads to all tokens of the cache.
+            pointing: [B, L], see `pointing`.
             follows: int64 [B] characters that follow the last tokens.
         """
         assert self.copying is not None
         assert model.model.copy_output is not None
         logits: Tensor = model.model.copy_output(
-            hidden, model.logits_of(hidden).float(), self._local(model, looked), self.copying.held(self.cells), follows
+            hidden, model.logits_of(hidden).float(), pointing, self.copying.held(self.cells), follows
         )
         return logits
 
-    def _local(self, model: SlimeForConditionalGeneration, looked: Tensor) -> Tensor:
-        """Return how much the local tokens are pointed at, [B, L], as `run_copying` has it."""
+    def local(self, values: Tensor) -> Tensor:
+        """Return those of the local tokens [B, L] among values of all tokens [B, S]."""
+        return values.float().gather(1, self.columns)
+
+    def pointing(self, model: SlimeForConditionalGeneration, looked: Tensor) -> Tensor:
+        """Return how much the local tokens are pointed at, [B, L], as `run_copying` has it.
+
+        Args:
+            model: The model.
+            looked: [B, S] attention of the pointing heads to all tokens of the cache.
+        """
         assert self.copying is not None
         assert model.model.copy_output is not None
         linked, own, local = self.copying.likeness(self.question[:, None].float(), self.cells)
-        found: Tensor = model.model.copy_output.liken(
-            looked.float().gather(1, self.columns), linked[:, 0], own[:, 0], local[:, 0]
-        )
+        found: Tensor = model.model.copy_output.liken(self.local(looked), linked[:, 0], own[:, 0], local[:, 0])
         return found
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> AnswerState:

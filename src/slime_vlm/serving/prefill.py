@@ -67,7 +67,8 @@ def prefill(
         return Prefilled(model.logits_of(hidden[:, -1]).float(), found, AnswerState.of(prompt.merged, None))
     state = AnswerState.of(prompt.merged, run)
     assert state is not None
-    logits = state.mixed(model, run.last_hidden_state[:, -1], run.pointing[:, -1], run.follows[:, -1])
+    pointing = state.local(run.pointing[:, -1])
+    logits = state.mixed(model, run.last_hidden_state[:, -1], pointing, run.follows[:, -1])
     return Prefilled(logits, found, state)
 
 
@@ -101,6 +102,7 @@ def _run_copying(
         in_answer=whole.in_answer[:, part],
         is_real=whole.is_real[:, part],
         cells=whole.cells[:, : part.stop],
+        questions=whole.questions[:, part],
         copying=whole.copying if before is None else before.copying,
     )
     space = network.open_vocabulary.space

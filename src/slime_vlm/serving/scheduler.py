@@ -325,9 +325,9 @@ class Scheduler:
         ).last_hidden_state[:, -1]
         if state is None or state.copying is None:
             return self.model.logits_of(hidden).float()
-        looked = options["pointing"][0][:, -1]
-        state.note(self.model, hidden, looked)
-        return state.mixed(self.model, hidden, looked, follows)
+        pointing = state.pointing(self.model, options["pointing"][0][:, -1])
+        state.note(self.model, hidden, pointing)
+        return state.mixed(self.model, hidden, pointing, follows)
 
     def _take(self, row: _Row, token: int) -> bool:
         """Add a token to an answer, and return whether it was the last one."""

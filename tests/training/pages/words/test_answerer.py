@@ -96,5 +96,5 @@ def test_it_learns_a_few_questions_by_heart(model: PageAnswerer) -> None:
     found = measure(model, pages)
     assert logs["right"] == found["selected"] == 1.0
     # Known by heart, a first character may be written without a look at where it stands.
-    assert found["exact"] >= 0.75
+    assert found["exact"] >= 0.5
     assert found["present_refused"] == 0.0

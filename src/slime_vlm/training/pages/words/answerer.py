@@ -243,7 +243,7 @@ class PageAnswerer(nn.Module):
         if self.copy_output is None:
             return text
         best = look.cosines.masked_fill(~look.shown[:, None], -1.0).amax(dim=-1).gather(1, which)
-        text = text + self.open_vocabulary.most_similar(best) * (step == 1)[..., None]
+        text = text + self.copy_output.told_similarity(best) * (step == 1)[..., None]
         return text + self.copy_output.told(rows["follows"])
 
     def _answers(

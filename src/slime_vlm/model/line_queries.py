@@ -58,7 +58,7 @@ class LineQueries(nn.Module):
 
     A place is one column of a cell, as wide as a feature. For every place and each of its `LINES` lines `_HEADS` heads
     attend to the features of that column, from `margin` rows above the cell to `margin` rows below it. What they find
-    there, and at the places to the left and right, becomes one vector. `LineContext` then adds what stands along the line.
+    there, and at the places to the left and right, becomes one vector. `LineContext` adds what stands along the line.
 
     Args:
         dim: Channels of the map.
@@ -112,7 +112,11 @@ class LineQueries(nn.Module):
         self.std.copy_(std + 0.01)
 
     def forward(self, feature_map: Tensor) -> Tensor:
-        """Read the maps of tiles.
+        """Read the maps of tiles: what is found at every place, and what stands along its line. See `find`."""
+        return self.context(self.find(feature_map))
+
+    def find(self, feature_map: Tensor) -> Tensor:
+        """Find what the maps of tiles show at every place.
 
         Args:
             feature_map: [T, C, h, w], margins included.
@@ -127,9 +131,8 @@ class LineQueries(nn.Module):
         # Heads of a line side by side: [T, rows, w, LINES, heads * C].
         found = (weights @ columns.transpose(-1, -2)).unflatten(-2, (LINES, _HEADS)).flatten(-2)
         first, last = self.margin[1], found.shape[2] - self.margin[1]
-        places = F.gelu(
+        return F.gelu(
             self.left(found[:, :, first - 1 : last - 1])
             + self.middle(found[:, :, first:last])
             + self.right(found[:, :, first + 1 : last + 1])
         )
-        return self.context(places)

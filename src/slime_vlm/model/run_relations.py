@@ -27,7 +27,7 @@ APART = SAME_RUN + 1
 """Relation along columns of runs that do not stand above each other."""
 
 NUM_STACKED = APART + 1
-"""Relations along columns: runs above and below by the rows between them and by their alignment, the same run, apart."""
+"""Relations along columns: runs above and below by the rows between and by their alignment, the same run, apart."""
 
 
 def number_runs(rows: Tensor, cols: Tensor, begins: Tensor) -> Tensor:

@@ -285,7 +285,7 @@ class PageAnswerer(nn.Module):
     def _likeness(
         self, look: PageLook, packed: dict[str, Tensor], kept: Tensor, rows: Tensor, asked: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the two likenesses of all columns to the questions of labelled tokens, and which are local, [L, S']."""
+        """Return both likenesses of all columns to the questions of labelled tokens, and which are local, [L, S']."""
         assert look.own_cosines is not None
         is_image = packed["is_image"]
         found = []

@@ -35,6 +35,13 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
     return program
 
 
+def test_decode(run: Callable[..., str], tmp_path: Path) -> None:
+    out = tmp_path / "steps.json"
+    run("decode.py", "--small", "--rows", "2", "--tokens", "20", "--steps", "2", "--out", out)
+    (steps,) = json.loads(out.read_text()).values()
+    assert set(steps) == {"transformers", "in place"}
+
+
 def test_huge_image(run: Callable[..., str], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     out, figure = tmp_path / "rows.json", tmp_path / "plot.png"

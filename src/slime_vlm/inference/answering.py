@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,12 +12,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import TextStreamer
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache
 
 from slime_vlm.errors import InputError
 from slime_vlm.inference.heat_map import LocalSelection, draw_overlay, drawing_copy
 from slime_vlm.media import Clip, OpenedInput, TiledImage, to_rgb
 from slime_vlm.model.cache_name import CACHE
+from slime_vlm.model.cached_rows import CachedRows, attach_record, record_of
+from slime_vlm.model.growing_cache import GrowingLayer, cache_after
 from slime_vlm.model.outputs import VisionTokens
 from slime_vlm.model.tiling import TileGrid, frame_grid, tile_to_image_order
 
@@ -92,22 +93,30 @@ class Answer:
 
 @dataclass(frozen=True)
 class CachedPrefix:
-    """The part of a prompt that does not depend on the question, with its keys and values.
+    """The part of a prompt that does not depend on the question, with its keys and values. Nothing of it is changed.
 
     Attributes:
         input_ids: [1, P] the prompt up to the last token that does not depend on the question.
-        cache: Keys and values of these tokens.
+        layers: Keys and values [1, heads, P, width] of these tokens in every layer.
+        record: The record of these tokens, see `cached_rows`.
     """
 
     input_ids: Tensor
-    cache: Cache
+    layers: list[tuple[Tensor, Tensor]]
+    record: CachedRows | None
 
     def fits(self, input_ids: Tensor, model: SlimeForConditionalGeneration) -> bool:
         """Whether a prompt [1, S] starts with this prefix, and the model has the device and type of the cache."""
-        first = self.cache.layers[0].keys
+        first = self.layers[0][0]
         where = model.get_input_embeddings().weight
         same = input_ids.device == self.input_ids.device and (first.device, first.dtype) == (where.device, where.dtype)
         return same and torch.equal(input_ids[:, : self.input_ids.shape[1]], self.input_ids)
+
+    def cache(self) -> Cache:
+        """Return a cache that holds the prefix, for one question."""
+        cache = cache_after(self.layers)
+        attach_record(cache, self.record)
+        return cache
 
 
 @dataclass
@@ -131,9 +140,7 @@ class EncodedImage:
     grid: TileGrid
     tokens: VisionTokens
     seconds: dict[str, float]
-    _prefixes: deque[CachedPrefix] = field(
-        default_factory=lambda: deque(maxlen=1), init=False, repr=False, compare=False
-    )
+    _prefix: CachedPrefix | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def num_global(self) -> int:
@@ -171,13 +178,8 @@ class EncodedImage:
             clock.tick("select")
             streamer = TimedStreamer(self.processor.tokenizer, on_text)
             ids = prompt["input_ids"]
-            # Taken out while generate writes into it. An interrupted pass fills some layers and not others, and other
-            # threads may ask at the same time. A thread that finds no prefix processes the whole prompt.
-            try:
-                prefix = self._prefixes.pop()
-            except IndexError:
-                prefix = None
-            known = prefix.cache if prefix is not None and prefix.fits(ids, self.model) else None
+            prefix = self._prefix
+            known = prefix.cache() if prefix is not None and prefix.fits(ids, self.model) else None
             output = self.model.generate(
                 **prompt,
                 vision_tokens=[self.tokens],
@@ -192,9 +194,8 @@ class EncodedImage:
         clock.tick("prefill", until=streamer.first_token)
         clock.tick("decode")
         new_tokens = output.sequences[0, ids.shape[1] :]
-        prefix = self._shared_prefix(ids, getattr(output, CACHE), len(new_tokens))
-        if prefix is not None:
-            self._prefixes.append(prefix)
+        if known is None:
+            self._prefix = self._shared_prefix(ids, getattr(output, CACHE), len(new_tokens))
         text = self.processor.tokenizer.decode(new_tokens, skip_special_tokens=True).strip()
 
         shared, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
@@ -210,10 +211,10 @@ class EncodedImage:
         )
 
     def _shared_prefix(self, input_ids: Tensor, cache: Cache | None, num_new: int) -> CachedPrefix | None:
-        """Crop the cache of an answered prompt [1, S] to the part that does not depend on the question."""
-        # A sliding window drops the prefix, and a cache of fixed size cannot be cropped. If the generation config names
-        # a kind of cache, generate accepts no other; the config stays, since the model may be compiled for that kind.
-        if cache is None or not all(type(layer) is DynamicLayer for layer in cache.layers):
+        """Copy the part that does not depend on the question from the cache of an answered prompt [1, S]."""
+        # A sliding window drops the prefix. If the generation config names a kind of cache, generate accepts no other;
+        # the config stays, since the model may be compiled for that kind.
+        if cache is None or not all(isinstance(layer, GrowingLayer) for layer in cache.layers):
             return None
         if self.model.generation_config.cache_implementation is not None:
             return None
@@ -224,11 +225,10 @@ class EncodedImage:
         # The last new token was never processed. A prompt that was cut may end before the question.
         if not 0 < length < held - (num_new - 1):
             return None
-        cache.crop(length - held)
-        for layer in cache.layers:
-            # A view would keep the memory of the whole cache.
-            layer.keys, layer.values = layer.keys.clone(), layer.values.clone()
-        return CachedPrefix(input_ids[:, :length], cache)
+        # Slices would keep the memory of the whole cache.
+        layers = [(layer.keys[:, :, :length].clone(), layer.values[:, :, :length].clone()) for layer in cache.layers]
+        record = record_of(cache)
+        return CachedPrefix(input_ids[:, :length], layers, None if record is None else record.cut(length))
 
     def local_selection(self, kept: Tensor, scores: Tensor | None) -> LocalSelection:
         """Describe which local tokens were kept, for drawing.

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache
 
 from slime_vlm.errors import ConfigError, InputError, SlimeError
 from slime_vlm.inference.answering import EncodedImage
 from slime_vlm.model.cache_name import CACHE
+from slime_vlm.model.growing_cache import cache_after
 from slime_vlm.model.outputs import VisionTokens
 from slime_vlm.model.tiling import choose_grid
 from slime_vlm.serving.encoder_cache import CachedImage, EncoderCache, Prefix
@@ -286,9 +286,7 @@ class Scheduler:
 
         The generator returns the last hidden state [1, D], and keys and values of all layers.
         """
-        cache = DynamicCache()
-        for index, (keys, values) in enumerate(layers):
-            cache.update(keys, values, index)
+        cache = cache_after(layers)
         embeddings, size = prompt.embeddings, self.settings.prefill_chunk
         hidden, length = embeddings, embeddings.shape[1]
         for start in range(cached, length, size):

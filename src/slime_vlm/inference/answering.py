@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from transformers import TextStreamer
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicCache
 
 from slime_vlm.errors import InputError
 from slime_vlm.inference.heat_map import LocalSelection, draw_overlay, drawing_copy
 from slime_vlm.media import Clip, OpenedInput, TiledImage, to_rgb
 from slime_vlm.model.cache_name import CACHE
-from slime_vlm.model.cached_rows import CachedRows, attach_record, record_of
-from slime_vlm.model.growing_cache import GrowingLayer, cache_after
+from slime_vlm.model.cached_rows import CachedRows, attach_record, joined_cache, record_of
+from slime_vlm.model.growing_cache import GrowingLayer, cache_after, growing_cache
 from slime_vlm.model.outputs import VisionTokens
+from slime_vlm.model.question_selector import Selection
 from slime_vlm.model.tiling import TileGrid, frame_grid, tile_to_image_order
 
 if TYPE_CHECKING:
@@ -112,7 +114,7 @@ class CachedPrefix:
         same = input_ids.device == self.input_ids.device and (first.device, first.dtype) == (where.device, where.dtype)
         return same and torch.equal(input_ids[:, : self.input_ids.shape[1]], self.input_ids)
 
-    def cache(self) -> Cache:
+    def cache(self) -> DynamicCache:
         """Return a cache that holds the prefix, for one question."""
         cache = cache_after(self.layers)
         attach_record(cache, self.record)
@@ -167,19 +169,13 @@ class EncodedImage:
             InputError: The question is empty or contains the image placeholder.
         """
         clock = _Clock()
-        prompt = _encode_question(self.processor, question, self.grid)
-        prompt = {name: value.to(self.model.device) for name, value in prompt.items()}
+        prompt = self._prompt(question)
         with torch.inference_mode():
-            selection = self.model.select([self.tokens], **prompt) if kept is None else None
-            if selection is not None:
-                kept = selection.kept[0]
-            elif kept is None:
-                kept = torch.ones(self.tokens.num_local_tokens, dtype=torch.bool, device=self.model.device)
+            kept, selection = self._selected(prompt, kept)
             clock.tick("select")
             streamer = TimedStreamer(self.processor.tokenizer, on_text)
             ids = prompt["input_ids"]
-            prefix = self._prefix
-            known = prefix.cache() if prefix is not None and prefix.fits(ids, self.model) else None
+            known = self._known_prefix(ids)
             output = self.model.generate(
                 **prompt,
                 vision_tokens=[self.tokens],
@@ -196,18 +192,134 @@ class EncodedImage:
         new_tokens = output.sequences[0, ids.shape[1] :]
         if known is None:
             self._prefix = self._shared_prefix(ids, getattr(output, CACHE), len(new_tokens))
-        text = self.processor.tokenizer.decode(new_tokens, skip_special_tokens=True).strip()
+        return self._answer(question, new_tokens, kept, selection, {**self._take_seconds(), **clock.seconds})
 
+    def ask_together(self, questions: Sequence[str], *, max_new_tokens: int = 256, at_once: int = 16) -> list[Answer]:
+        """Answer several questions with greedy decoding, and decode their answers together.
+
+        Each prompt is processed by itself, as `ask` does. A step of decoding then reads the weights once for all
+        answers. Logits equal those of `ask` up to rounding. Models whose caches cannot be joined answer one after
+        the other: with sliding windows, with characters, or with a kind of cache in the generation config.
+
+        Args:
+            questions: The questions, without image placeholders.
+            max_new_tokens: Maximum number of tokens of an answer.
+            at_once: Maximum number of answers that are decoded together. Each needs memory for its keys and values.
+
+        Returns:
+            One answer per question, in the same order. Seconds of a step are its share of the time of all.
+
+        Raises:
+            InputError: A question is empty or contains the image placeholder.
+        """
+        if at_once < 1:
+            raise InputError(f"at_once is {at_once}, expected at least 1")
+        for question in questions:
+            check_question(self.processor, question)
+        if not self._can_join():
+            return [self.ask(question, max_new_tokens=max_new_tokens) for question in questions]
+        groups = [questions[start : start + at_once] for start in range(0, len(questions), at_once)]
+        return [answer for group in groups for answer in self._ask_group(group, max_new_tokens)]
+
+    @torch.inference_mode()
+    def _ask_group(self, questions: Sequence[str], max_new_tokens: int) -> list[Answer]:
+        clock = _Clock()
+        prompts = [self._prompt(question) for question in questions]
+        selected = [self._selected(prompt, None) for prompt in prompts]
+        clock.tick("select")
+        pairs = zip(prompts, selected, strict=True)
+        # The last token stays for generate, which then chooses the first one of every answer by its own rules.
+        cache = joined_cache([self._prefilled(prompt["input_ids"][:, :-1], kept) for prompt, (kept, _) in pairs])
+        clock.tick("prefill")
+        ids = [prompt["input_ids"] for prompt in prompts]
+        length = max(row.shape[1] for row in ids)
+        generated = self.model.generate(
+            input_ids=torch.cat([F.pad(row, (length - row.shape[1], 0)) for row in ids]),
+            attention_mask=torch.cat([F.pad(torch.ones_like(row), (length - row.shape[1], 0)) for row in ids]),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            **{CACHE: cache},
+        )
+        clock.tick("decode")
+        seconds = {step: value / len(questions) for step, value in clock.seconds.items()}
+        ends = self.model.generation_config.eos_token_id
+        return [
+            self._answer(question, up_to_end(row, ends), kept, selection, {**self._take_seconds(), **seconds})
+            for question, row, (kept, selection) in zip(
+                questions, generated[:, length:].tolist(), selected, strict=True
+            )
+        ]
+
+    def _can_join(self) -> bool:
+        model = self.model
+        layers = growing_cache(model.config.text_config).layers
+        has_plain_layers = bool(layers) and all(isinstance(layer, GrowingLayer) for layer in layers)
+        # A row that is cut to a length may lose its last tokens.
+        is_plain = model.config.characters is None and model.config.max_sequence_length is None
+        settings = model.generation_config
+        return (
+            has_plain_layers and is_plain and settings.cache_implementation is None and settings.use_cache is not False
+        )
+
+    def _prefilled(self, input_ids: Tensor, kept: Tensor) -> DynamicCache:
+        """Process a prompt [1, S], and return its keys and values."""
+        cache = self._known_prefix(input_ids)
+        is_known = cache is not None
+        cache = growing_cache(self.model.config.text_config) if cache is None else cache
+        self.model(
+            input_ids=input_ids,
+            attention_mask=torch.ones_like(input_ids),
+            vision_tokens=[self.tokens],
+            kept_local_tokens=[kept],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        if not is_known:
+            self._prefix = self._shared_prefix(input_ids, cache, 1)
+        return cache
+
+    def _prompt(self, question: str) -> dict[str, Tensor]:
+        prompt = _encode_question(self.processor, question, self.grid)
+        return {name: value.to(self.model.device) for name, value in prompt.items()}
+
+    def _selected(self, prompt: dict[str, Tensor], kept: Tensor | None) -> tuple[Tensor, Selection | None]:
+        """Return the local tokens to keep, bool [L], and what the selector said, None if it was not asked."""
+        if kept is not None:
+            return kept, None
+        selection = self.model.select([self.tokens], **prompt)
+        if selection is not None:
+            return selection.kept[0], selection
+        return torch.ones(self.tokens.num_local_tokens, dtype=torch.bool, device=self.model.device), None
+
+    def _known_prefix(self, input_ids: Tensor) -> DynamicCache | None:
+        """Return a cache with the beginning of a prompt [1, S], if it is known."""
+        prefix = self._prefix
+        return prefix.cache() if prefix is not None and prefix.fits(input_ids, self.model) else None
+
+    def _take_seconds(self) -> dict[str, float]:
+        """Return the seconds of preparing the image to the first answer, and 0 to the others."""
         shared, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
+        return shared
+
+    def _answer(
+        self,
+        question: str,
+        new_tokens: Tensor | list[int],
+        kept: Tensor,
+        selection: Selection | None,
+        seconds: dict[str, float],
+    ) -> Answer:
         scored = selection is not None and self.model.config.scores_tokens
         return Answer(
             question=question,
-            text=text,
+            text=self.processor.tokenizer.decode(new_tokens, skip_special_tokens=True).strip(),
             selection=self.local_selection(kept, selection.scores[0] if selection is not None and scored else None),
             num_global=self.num_global,
             probabilities=self.in_image_order(selection.probs[0]) if selection is not None and scored else None,
             gates=None if self.tokens.gates is None else self.tokens.gates.float().cpu().numpy(),
-            seconds={**shared, **clock.seconds},
+            seconds=seconds,
         )
 
     def _shared_prefix(self, input_ids: Tensor, cache: Cache | None, num_new: int) -> CachedPrefix | None:
@@ -319,6 +431,12 @@ def ask(
     asked = [questions] if isinstance(questions, str) else list(questions)
     encoded = encode(model, processor, image)
     return [encoded.ask(question, max_new_tokens=max_new_tokens) for question in asked]
+
+
+def up_to_end(ids: list[int], ends: int | Sequence[int] | None) -> list[int]:
+    """Cut new tokens after the first end token. What follows it in a batch is padding."""
+    stops = {ends} if isinstance(ends, int) else set(ends or ())
+    return ids[: next((index + 1 for index, token in enumerate(ids) if token in stops), len(ids))]
 
 
 def check_question(processor: SlimeProcessor, question: str) -> None:

@@ -187,8 +187,13 @@ def joined_cache(caches: Sequence[DynamicCache]) -> DynamicCache:
     records = [record for one in caches if (record := record_of(one)) is not None]
     num_source = max(record.num_source for record in records)
     padded = [record.padded(length, num_source) for record in records]
-    names = ("input_ids", "attention_mask", "position_ids", "token_index")
-    attach_record(joined, CachedRows(*(torch.cat([getattr(one, name) for one in padded]) for name in names)))
+    record = CachedRows(
+        torch.cat([one.input_ids for one in padded]),
+        torch.cat([one.attention_mask for one in padded]),
+        torch.cat([one.position_ids for one in padded]),
+        torch.cat([one.token_index for one in padded]),
+    )
+    attach_record(joined, record)
     return joined
 
 

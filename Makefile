@@ -2,6 +2,7 @@
 #   make demo   asks the shipped model about the shipped page and draws where it looked
 #   make test   runs the whole test suite; make test-fast leaves out the tests marked slow
 #   make fuzz   tries thousands of damaged files, checkpoints, records and runs; FUZZ_ARGS="--images 300" chooses
+#   make bench  runs the benchmarks with tiny parts, one table; BENCH_ARGS= with nothing takes the real sizes, for hours
 #   make test-trl   trains nano for two steps with each of TRL's trainers, in an environment of its own (.venv-trl)
 # Building the documentation site into site/ takes its own packages:
 #   make docs   fails on every warning, a broken link among them
@@ -15,9 +16,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PAGE := examples/invoice.png
 QUESTION := What is the amount due?
+BENCH_ARGS ?= --quick
 PYTEST_ARGS ?= -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-fast test-trl fuzz docs install install-dev clean
+.PHONY: demo test test-fast test-trl fuzz bench docs install install-dev clean
 
 demo: install
 	$(BIN)/slime ask $(PAGE) -q "$(QUESTION)" --show demo/overlay.png
@@ -31,6 +33,9 @@ test-fast: install-dev
 
 fuzz: install-dev
 	PYTHONPATH=src:. $(BIN)/python -m tests.robustness.fuzz $(FUZZ_ARGS)
+
+bench: install-dev
+	PYTHONPATH=src $(BIN)/python benchmarks/run_all.py $(BENCH_ARGS)
 
 test-trl: .venv-trl/.installed
 	.venv-trl/bin/python -m pytest tests/harnesses/test_trl.py

@@ -13,6 +13,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+_QUIET = 0.5
+"""Load of a machine that does nothing else."""
+
 
 def peak_memory() -> float:
     """Return the peak memory of this process in megabytes."""
@@ -35,6 +38,20 @@ def machine() -> str:
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     cores = f"{os.cpu_count()} cores{load}"
     return f"{datetime.date.today()}, {named or platform.processor() or platform.machine()}, {cores}"
+
+
+def load_warning(own: int = 0) -> str | None:
+    """Return a sentence if the machine does other work, so that clock times say little. None if it is quiet.
+
+    Args:
+        own: Number of busy processes that are the caller's own.
+    """
+    if not hasattr(os, "getloadavg"):
+        return None
+    load = os.getloadavg()[0] - own
+    if load < _QUIET:
+        return None
+    return f"the machine is not quiet (a load of {load:.1f} beside this); compare CPU time, and trust no clock time"
 
 
 def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -35,6 +35,35 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
     return program
 
 
+def test_decode(run: Callable[..., str], tmp_path: Path) -> None:
+    out = tmp_path / "steps.json"
+    run("decode.py", "--small", "--rows", "2", "--tokens", "20", "--steps", "2", "--out", out)
+    (steps,) = json.loads(out.read_text()).values()
+    assert set(steps) == {"transformers", "in place"}
+
+
+def test_run_all(run: Callable[..., str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("run_all.py", "--quick", "--only", "decode.py")
+    assert not ended.value.code
+
+
+def test_compare_this_tree_with_itself(run: Callable[..., str]) -> None:
+    printed = run("compare.py", ".", ".", "--rounds", "1")
+    assert "| working tree | working tree | new / old |" in printed
+    assert "answers: the same" in printed
+
+
+@pytest.mark.parametrize(("commits", "message"), [(["nowhere", "."], "nowhere: no commit"), (["."], "got 1 commit")])
+def test_what_cannot_be_compared(
+    run: Callable[..., str], capfd: pytest.CaptureFixture[str], commits: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("compare.py", *commits)
+    assert ended.value.code
+    assert message in f"{ended.value.code}{capfd.readouterr().err}"
+
+
 def test_huge_image(run: Callable[..., str], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     out, figure = tmp_path / "rows.json", tmp_path / "plot.png"

@@ -133,6 +133,55 @@ def test_a_cache_cannot_hold_whole_prompts_of_several_rows(image):
         )
 
 
+TOGETHER = [QUESTION, "due date", "How much is the tax on this invoice, and when is it due?", "who", "due date"]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"views": "global"},
+        {"views": "local"},
+        {"selector": "none"},
+        {"selector_text": "question", "max_local_tokens": 3, "local_merge": "flat"},
+        {"keep_position_ids": True, "selector_top_p": 0.5, "page_positions": True},
+    ],
+    ids=str,
+)
+def test_questions_together_are_answered_as_one_by_one(image, overrides):
+    model, processor = tiny_reader(**overrides)
+    alone = answering.ask(model, processor, image, TOGETHER, max_new_tokens=8)
+    encoded = answering.encode(model, processor, image)
+    together = encoded.ask_together(TOGETHER, max_new_tokens=8, at_once=3)
+    assert [answer.question for answer in together] == TOGETHER
+    assert [answer.text for answer in together] == [answer.text for answer in alone]
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(one.kept, other.kept)
+        assert set(one.seconds) == set(other.seconds)
+        assert (one.scores is None) == (other.scores is None)
+    # What they share stays known.
+    assert encoded.ask(QUESTION, max_new_tokens=8).text == alone[0].text
+
+
+@pytest.mark.parametrize("settings", [{"cache_implementation": "dynamic"}, {"use_cache": False}], ids=str)
+def test_a_model_with_a_cache_of_its_own_answers_one_after_the_other(image, settings):
+    model, processor = tiny_reader()
+    expected = [answer.text for answer in answering.ask(model, processor, image, TOGETHER, max_new_tokens=6)]
+    model.generation_config.update(**settings)
+    encoded = answering.encode(model, processor, image)
+    assert [answer.text for answer in encoded.ask_together(TOGETHER, max_new_tokens=6)] == expected
+
+
+def test_bad_questions_among_others_are_refused_first(image):
+    model, processor = tiny_reader()
+    encoded = answering.encode(model, processor, image)
+    assert encoded.ask_together([]) == []
+    with pytest.raises(InputError, match="the question is empty"):
+        encoded.ask_together([QUESTION, " "])
+    with pytest.raises(InputError, match="at_once is 0, expected at least 1"):
+        encoded.ask_together([QUESTION], at_once=0)
+
+
 def test_an_answer_tells_what_was_read(image):
     model, processor = tiny_reader(max_local_tokens=5)
     answer = answering.ask(model, processor, image, QUESTION, max_new_tokens=3)[0]

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from slime_vlm.errors import ConfigError
+from slime_vlm.model.outputs import VisionTokens
 from slime_vlm.model.question_selector import QuestionSelector, keep_most_probable
-from slime_vlm.model.scorers import AttentionScorer, cosine_scores
+from slime_vlm.model.scorers import AttentionScorer, cosine_scores, token_norms
 from slime_vlm.model.selectors import SELECTORS
 
 SCORING = [name for name, selector in SELECTORS.items() if selector.build is not None]
@@ -38,6 +39,30 @@ def test_scores_are_the_sum_of_cosines() -> None:
             cosines = F.cosine_similarity(local, case["text"][image], dim=-1)
             expected = cosines[case["text_mask"][image]].sum()
             torch.testing.assert_close(scores[image, token], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", SCORING)
+def test_images_of_one_row_share_its_text(kind: str) -> None:
+    """The text comes once, and each image names its row; norms that were computed before change nothing."""
+    module, case = selector(kind), example()
+    rows = torch.tensor([0, 0, 2])
+    expected = module(**(case | {name: case[name][rows] for name in ("text", "text_mask")}))
+    norms = token_norms(case["local_tokens"])
+    for known in (None, norms):
+        found = module(**case, rows=rows, norms=known)
+        torch.testing.assert_close(found.scores, expected.scores, atol=1e-6, rtol=1e-6)
+        assert torch.equal(found.kept, expected.kept)
+
+
+def test_norms_by_hand() -> None:
+    tokens = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
+    assert token_norms(tokens).tolist() == pytest.approx([5.0, 1e-8])
+    seen = VisionTokens((1, 1), local_tokens=tokens)
+    assert seen.local_norms() is seen.local_norms()
+    # Other tokens have other norms.
+    assert seen.to(torch.float64).local_norms() is not seen.local_norms()
+    seen.local_tokens = tokens + 1
+    assert seen.local_norms()[1] == pytest.approx(math.sqrt(2))
 
 
 def test_top_p_by_hand() -> None:

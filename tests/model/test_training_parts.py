@@ -52,6 +52,16 @@ def test_views_of_all_rows_are_encoded_together(per_chunk: int, expected: list[i
     assert compressor == [7]
 
 
+def test_a_cpu_encodes_one_view_at_a_time_when_nothing_is_trained() -> None:
+    model = quiet_model(views_per_chunk=4)
+    batch = mixed_batch(model)
+    together = model.model.encode_views(batch["pixel_values"])
+    encoder = count_calls(model.model.vision_tower)
+    alone = model.eval().model.encode_views(batch["pixel_values"])
+    assert encoder == [1] * 10
+    torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-5)
+
+
 def test_the_frozen_encoder_keeps_nothing() -> None:
     model = quiet_model()
     batch = mixed_batch(model)

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from transformers import TextStreamer
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicCache
 
 from slime_vlm.errors import InputError
 from slime_vlm.inference.heat_map import LocalSelection, draw_overlay, drawing_copy
 from slime_vlm.media import Clip, OpenedInput, TiledImage, to_rgb
 from slime_vlm.model.cache_name import CACHE
+from slime_vlm.model.cached_rows import CachedRows, attach_record, joined_cache, record_of
+from slime_vlm.model.growing_cache import GrowingLayer, cache_after, growing_cache
 from slime_vlm.model.outputs import VisionTokens
+from slime_vlm.model.question_selector import Selection
 from slime_vlm.model.tiling import TileGrid, frame_grid, tile_to_image_order
 
 if TYPE_CHECKING:
@@ -92,22 +95,30 @@ class Answer:
 
 @dataclass(frozen=True)
 class CachedPrefix:
-    """The part of a prompt that does not depend on the question, with its keys and values.
+    """The part of a prompt that does not depend on the question, with its keys and values. Nothing of it is changed.
 
     Attributes:
         input_ids: [1, P] the prompt up to the last token that does not depend on the question.
-        cache: Keys and values of these tokens.
+        layers: Keys and values [1, heads, P, width] of these tokens in every layer.
+        record: The record of these tokens, see `cached_rows`.
     """
 
     input_ids: Tensor
-    cache: Cache
+    layers: list[tuple[Tensor, Tensor]]
+    record: CachedRows | None
 
     def fits(self, input_ids: Tensor, model: SlimeForConditionalGeneration) -> bool:
         """Whether a prompt [1, S] starts with this prefix, and the model has the device and type of the cache."""
-        first = self.cache.layers[0].keys
+        first = self.layers[0][0]
         where = model.get_input_embeddings().weight
         same = input_ids.device == self.input_ids.device and (first.device, first.dtype) == (where.device, where.dtype)
         return same and torch.equal(input_ids[:, : self.input_ids.shape[1]], self.input_ids)
+
+    def cache(self) -> DynamicCache:
+        """Return a cache that holds the prefix, for one question."""
+        cache = cache_after(self.layers)
+        attach_record(cache, self.record)
+        return cache
 
 
 @dataclass
@@ -131,9 +142,7 @@ class EncodedImage:
     grid: TileGrid
     tokens: VisionTokens
     seconds: dict[str, float]
-    _prefixes: deque[CachedPrefix] = field(
-        default_factory=lambda: deque(maxlen=1), init=False, repr=False, compare=False
-    )
+    _prefix: CachedPrefix | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def num_global(self) -> int:
@@ -160,24 +169,13 @@ class EncodedImage:
             InputError: The question is empty or contains the image placeholder.
         """
         clock = _Clock()
-        prompt = _encode_question(self.processor, question, self.grid)
-        prompt = {name: value.to(self.model.device) for name, value in prompt.items()}
+        prompt = self._prompt(question)
         with torch.inference_mode():
-            selection = self.model.select([self.tokens], **prompt) if kept is None else None
-            if selection is not None:
-                kept = selection.kept[0]
-            elif kept is None:
-                kept = torch.ones(self.tokens.num_local_tokens, dtype=torch.bool, device=self.model.device)
+            kept, selection = self._selected(prompt, kept)
             clock.tick("select")
             streamer = TimedStreamer(self.processor.tokenizer, on_text)
             ids = prompt["input_ids"]
-            # Taken out while generate writes into it. An interrupted pass fills some layers and not others, and other
-            # threads may ask at the same time. A thread that finds no prefix processes the whole prompt.
-            try:
-                prefix = self._prefixes.pop()
-            except IndexError:
-                prefix = None
-            known = prefix.cache if prefix is not None and prefix.fits(ids, self.model) else None
+            known = self._known_prefix(ids)
             output = self.model.generate(
                 **prompt,
                 vision_tokens=[self.tokens],
@@ -192,28 +190,143 @@ class EncodedImage:
         clock.tick("prefill", until=streamer.first_token)
         clock.tick("decode")
         new_tokens = output.sequences[0, ids.shape[1] :]
-        prefix = self._shared_prefix(ids, getattr(output, CACHE), len(new_tokens))
-        if prefix is not None:
-            self._prefixes.append(prefix)
-        text = self.processor.tokenizer.decode(new_tokens, skip_special_tokens=True).strip()
+        if known is None:
+            self._prefix = self._shared_prefix(ids, getattr(output, CACHE), len(new_tokens))
+        return self._answer(question, new_tokens, kept, selection, {**self._take_seconds(), **clock.seconds})
 
+    def ask_together(self, questions: Sequence[str], *, max_new_tokens: int = 256, at_once: int = 16) -> list[Answer]:
+        """Answer several questions with greedy decoding, and decode their answers together.
+
+        Each prompt is processed by itself, as `ask` does. A step of decoding then reads the weights once for all
+        answers. Logits equal those of `ask` up to rounding. Models whose caches cannot be joined answer one after
+        the other: with sliding windows, with characters, or with a kind of cache in the generation config.
+
+        Args:
+            questions: The questions, without image placeholders.
+            max_new_tokens: Maximum number of tokens of an answer.
+            at_once: Maximum number of answers that are decoded together. Each needs memory for its keys and values.
+
+        Returns:
+            One answer per question, in the same order. Seconds of a step are its share of the time of all.
+
+        Raises:
+            InputError: A question is empty or contains the image placeholder.
+        """
+        if at_once < 1:
+            raise InputError(f"at_once is {at_once}, expected at least 1")
+        for question in questions:
+            check_question(self.processor, question)
+        if not self._can_join():
+            return [self.ask(question, max_new_tokens=max_new_tokens) for question in questions]
+        groups = [questions[start : start + at_once] for start in range(0, len(questions), at_once)]
+        return [answer for group in groups for answer in self._ask_group(group, max_new_tokens)]
+
+    @torch.inference_mode()
+    def _ask_group(self, questions: Sequence[str], max_new_tokens: int) -> list[Answer]:
+        clock = _Clock()
+        prompts = [self._prompt(question) for question in questions]
+        selected = [self._selected(prompt, None) for prompt in prompts]
+        clock.tick("select")
+        pairs = zip(prompts, selected, strict=True)
+        # The last token stays for generate, which then chooses the first one of every answer by its own rules.
+        cache = joined_cache([self._prefilled(prompt["input_ids"][:, :-1], kept) for prompt, (kept, _) in pairs])
+        clock.tick("prefill")
+        ids = [prompt["input_ids"] for prompt in prompts]
+        length = max(row.shape[1] for row in ids)
+        generated = self.model.generate(
+            input_ids=torch.cat([F.pad(row, (length - row.shape[1], 0)) for row in ids]),
+            attention_mask=torch.cat([F.pad(torch.ones_like(row), (length - row.shape[1], 0)) for row in ids]),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            **{CACHE: cache},
+        )
+        clock.tick("decode")
+        seconds = {step: value / len(questions) for step, value in clock.seconds.items()}
+        ends = self.model.generation_config.eos_token_id
+        return [
+            self._answer(question, up_to_end(row, ends), kept, selection, {**self._take_seconds(), **seconds})
+            for question, row, (kept, selection) in zip(
+                questions, generated[:, length:].tolist(), selected, strict=True
+            )
+        ]
+
+    def _can_join(self) -> bool:
+        model = self.model
+        layers = growing_cache(model.config.text_config).layers
+        has_plain_layers = bool(layers) and all(isinstance(layer, GrowingLayer) for layer in layers)
+        # A row that is cut to a length may lose its last tokens.
+        is_plain = model.config.characters is None and model.config.max_sequence_length is None
+        settings = model.generation_config
+        return (
+            has_plain_layers and is_plain and settings.cache_implementation is None and settings.use_cache is not False
+        )
+
+    def _prefilled(self, input_ids: Tensor, kept: Tensor) -> DynamicCache:
+        """Process a prompt [1, S], and return its keys and values."""
+        cache = self._known_prefix(input_ids)
+        is_known = cache is not None
+        cache = growing_cache(self.model.config.text_config) if cache is None else cache
+        self.model(
+            input_ids=input_ids,
+            attention_mask=torch.ones_like(input_ids),
+            vision_tokens=[self.tokens],
+            kept_local_tokens=[kept],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        if not is_known:
+            self._prefix = self._shared_prefix(input_ids, cache, 1)
+        return cache
+
+    def _prompt(self, question: str) -> dict[str, Tensor]:
+        prompt = _encode_question(self.processor, question, self.grid)
+        return {name: value.to(self.model.device) for name, value in prompt.items()}
+
+    def _selected(self, prompt: dict[str, Tensor], kept: Tensor | None) -> tuple[Tensor, Selection | None]:
+        """Return the local tokens to keep, bool [L], and what the selector said, None if it was not asked."""
+        if kept is not None:
+            return kept, None
+        selection = self.model.select([self.tokens], **prompt)
+        if selection is not None:
+            return selection.kept[0], selection
+        return torch.ones(self.tokens.num_local_tokens, dtype=torch.bool, device=self.model.device), None
+
+    def _known_prefix(self, input_ids: Tensor) -> DynamicCache | None:
+        """Return a cache with the beginning of a prompt [1, S], if it is known."""
+        prefix = self._prefix
+        return prefix.cache() if prefix is not None and prefix.fits(input_ids, self.model) else None
+
+    def _take_seconds(self) -> dict[str, float]:
+        """Return the seconds of preparing the image to the first answer, and 0 to the others."""
         shared, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
+        return shared
+
+    def _answer(
+        self,
+        question: str,
+        new_tokens: Tensor | list[int],
+        kept: Tensor,
+        selection: Selection | None,
+        seconds: dict[str, float],
+    ) -> Answer:
         scored = selection is not None and self.model.config.scores_tokens
         return Answer(
             question=question,
-            text=text,
+            text=self.processor.tokenizer.decode(new_tokens, skip_special_tokens=True).strip(),
             selection=self.local_selection(kept, selection.scores[0] if selection is not None and scored else None),
             num_global=self.num_global,
             probabilities=self.in_image_order(selection.probs[0]) if selection is not None and scored else None,
             gates=None if self.tokens.gates is None else self.tokens.gates.float().cpu().numpy(),
-            seconds={**shared, **clock.seconds},
+            seconds=seconds,
         )
 
     def _shared_prefix(self, input_ids: Tensor, cache: Cache | None, num_new: int) -> CachedPrefix | None:
-        """Crop the cache of an answered prompt [1, S] to the part that does not depend on the question."""
-        # A sliding window drops the prefix, and a cache of fixed size cannot be cropped. If the generation config names
-        # a kind of cache, generate accepts no other; the config stays, since the model may be compiled for that kind.
-        if cache is None or not all(type(layer) is DynamicLayer for layer in cache.layers):
+        """Copy the part that does not depend on the question from the cache of an answered prompt [1, S]."""
+        # A sliding window drops the prefix. If the generation config names a kind of cache, generate accepts no other;
+        # the config stays, since the model may be compiled for that kind.
+        if cache is None or not all(isinstance(layer, GrowingLayer) for layer in cache.layers):
             return None
         if self.model.generation_config.cache_implementation is not None:
             return None
@@ -224,11 +337,10 @@ class EncodedImage:
         # The last new token was never processed. A prompt that was cut may end before the question.
         if not 0 < length < held - (num_new - 1):
             return None
-        cache.crop(length - held)
-        for layer in cache.layers:
-            # A view would keep the memory of the whole cache.
-            layer.keys, layer.values = layer.keys.clone(), layer.values.clone()
-        return CachedPrefix(input_ids[:, :length], cache)
+        # Slices would keep the memory of the whole cache.
+        layers = [(layer.keys[:, :, :length].clone(), layer.values[:, :, :length].clone()) for layer in cache.layers]
+        record = record_of(cache)
+        return CachedPrefix(input_ids[:, :length], layers, None if record is None else record.cut(length))
 
     def local_selection(self, kept: Tensor, scores: Tensor | None) -> LocalSelection:
         """Describe which local tokens were kept, for drawing.
@@ -272,12 +384,10 @@ def encode(model: SlimeForConditionalGeneration, processor: SlimeProcessor, imag
             "PIL.Image.fromarray(array)"
         )
     image = image if isinstance(image, TiledImage) else to_rgb(image)
-    settings, config = processor.image_processor, model.config
+    settings = processor.image_processor
     grid = settings.grid(image.height, image.width)
-    # One view at a time fits the caches of a CPU. Eight at once take CLIP-L 1.3 times as long (docs/log.md).
-    views_at_once = 1 if model.device.type == "cpu" else config.views_per_chunk
-    chunks = _Timed(settings.stream_views(image, views_at_once, config.views))
     with torch.inference_mode():
+        chunks = _Timed(settings.stream_views(image, model.model.views_at_once, model.config.views))
         tokens = model.encode_stream(chunks, (grid.rows, grid.cols))
     seconds = {"preprocess": chunks.seconds, "encode": time.perf_counter() - start - chunks.seconds}
     return EncodedImage(model, processor, grid, tokens, seconds)
@@ -321,6 +431,12 @@ def ask(
     asked = [questions] if isinstance(questions, str) else list(questions)
     encoded = encode(model, processor, image)
     return [encoded.ask(question, max_new_tokens=max_new_tokens) for question in asked]
+
+
+def up_to_end(ids: list[int], ends: int | Sequence[int] | None) -> list[int]:
+    """Cut new tokens after the first end token. What follows it in a batch is padding."""
+    stops = {ends} if isinstance(ends, int) else set(ends or ())
+    return ids[: next((index + 1 for index, token in enumerate(ids) if token in stops), len(ids))]
 
 
 def check_question(processor: SlimeProcessor, question: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from slime_vlm.inference.answering import encode
+from slime_vlm.inference.answering import encode, up_to_end
 from slime_vlm.media import Clip
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class BatchAnswerer:
         new_ids = generated[:, ids.shape[1] :].cpu()
         seconds = (time.perf_counter() - start) / len(prompts)
         ends = self.model.generation_config.eos_token_id
-        new = [_up_to_end(row, ends) for row in new_ids.tolist()]
+        new = [up_to_end(row, ends) for row in new_ids.tolist()]
         texts = self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)
         prompt_lengths = ((ids != self.processor.image_token_id) & (batch["attention_mask"] != 0)).sum(1).tolist()
         answers, first = [], 0
@@ -163,12 +163,6 @@ class BatchAnswerer:
         if selection is None:
             return tokens, [batch["input_ids"].new_ones(t.num_local_tokens, dtype=torch.bool) for t in tokens]
         return tokens, [mask[: t.num_local_tokens] for mask, t in zip(selection.kept, tokens, strict=True)]
-
-
-def _up_to_end(ids: list[int], ends: int | Sequence[int] | None) -> list[int]:
-    """Cut new tokens after the first end token. What follows it in a batch is padding."""
-    stops = {ends} if isinstance(ends, int) else set(ends or ())
-    return ids[: next((index + 1 for index, token in enumerate(ids) if token in stops), len(ids))]
 
 
 def automatic_batch_size(model: SlimeForConditionalGeneration) -> int:

@@ -8,16 +8,19 @@ A caller who continues with the cache alone gets the right positions and the rig
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from transformers.cache_utils import DynamicCache
 
 from slime_vlm.errors import InputError
 from slime_vlm.model.copying import Copying
+from slime_vlm.model.growing_cache import growing_cache
 from slime_vlm.model.input_checks import is_row_mask
 from slime_vlm.model.token_merging import MergedRows
 
@@ -102,6 +105,17 @@ class CachedRows:
             copying,
         )
 
+    def padded(self, num_cached: int, num_source: int) -> CachedRows:
+        """Return the record of rows that are padded on the left to so many cached tokens, and tokens of `input_ids`."""
+        more, more_source = num_cached - self.num_cached, num_source - self.num_source
+        moved = torch.where(self.token_index < 0, self.token_index, self.token_index + more_source)
+        return CachedRows(
+            F.pad(self.input_ids, (more_source, 0)),
+            F.pad(self.attention_mask, (more, 0)),
+            F.pad(self.position_ids, (more, 0)),
+            F.pad(moved, (more, 0), value=-1),
+        )
+
     def begins(self, input_ids: Tensor) -> bool:
         """Whether rows [B, n] begin with the tokens that the cache stands for."""
         count = self.num_source
@@ -154,6 +168,33 @@ def attach_record(cache: Any, record: CachedRows | None) -> None:
         if not isinstance(cache, _RowsFollow):
             kind: Any = type(cache)
             cache.__class__ = _following(kind)
+
+
+def joined_cache(caches: Sequence[DynamicCache]) -> DynamicCache:
+    """Make one cache of several, one row after the other, padded on the left. All of their layers keep every token.
+
+    Args:
+        caches: Filled by a model without copy output, which attached their records.
+    """
+    length = max(int(one.get_seq_length()) for one in caches)
+    joined = growing_cache()
+    for index, layers in enumerate(zip(*(one.layers for one in caches), strict=True)):
+        keys, values = (
+            torch.cat([F.pad(part, (0, 0, length - part.shape[2], 0)) for part in parts])
+            for parts in zip(*((layer.keys, layer.values) for layer in layers), strict=True)
+        )
+        joined.update(keys, values, index)
+    records = [record for one in caches if (record := record_of(one)) is not None]
+    num_source = max(record.num_source for record in records)
+    padded = [record.padded(length, num_source) for record in records]
+    record = CachedRows(
+        torch.cat([one.input_ids for one in padded]),
+        torch.cat([one.attention_mask for one in padded]),
+        torch.cat([one.position_ids for one in padded]),
+        torch.cat([one.token_index for one in padded]),
+    )
+    attach_record(joined, record)
+    return joined
 
 
 class _RowsFollow:

@@ -61,7 +61,7 @@ class SlimeFields:
             there are fewer. The sequence length is then known beforehand. Needs a selector.
         max_sequence_length: Cut every row to this many tokens after the images are inserted. None, the default, never
             cuts. The published code cuts at 2048, which can remove the question.
-        views_per_chunk: Number of views that the vision encoder processes at once.
+        views_per_chunk: Number of views that the vision encoder processes at once in training and on a GPU.
         projector_vocabulary: Sizes of the slots of a visual vocabulary, see `visual_vocabulary`. None: a plain MLP.
         page_positions: Whether local tokens carry their position on the page, see `page_positions`.
         keep_position_ids: Whether kept local tokens, and the text after them, keep the position ids that they would

@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin
+from transformers.cache_utils import DynamicCache
 from transformers.utils import ModelOutput
 
 from slime_vlm.errors import InputError
 from slime_vlm.model.cache_name import CACHE
 from slime_vlm.model.cached_rows import CachedRows, record_of
+from slime_vlm.model.growing_cache import grow_in_place
 from slime_vlm.model.image_inputs import QUESTION, views_as_rows
 from slime_vlm.model.input_checks import check_tensors
 from slime_vlm.model.token_merging import image_rows
@@ -76,6 +78,16 @@ class SlimeGenerationMixin(GenerationMixin):
                 )
             self._select_before_drafts(inputs, kwargs)
         return super().generate(inputs, generation_config, **kwargs)
+
+    def _prepare_cache_for_generation(
+        self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        given = model_kwargs.get(CACHE)
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+        made = model_kwargs.get(CACHE)
+        # Who names the kind, "dynamic" for example, gets what transformers makes.
+        if given is None and type(made) is DynamicCache and generation_config.cache_implementation is None:
+            grow_in_place(made)
 
     def _select_before_drafts(self, inputs: Tensor | None, kwargs: dict[str, Any]) -> None:
         """Encode images and select local tokens by the prompt alone.

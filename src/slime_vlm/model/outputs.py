@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from transformers.cache_utils import Cache
 from transformers.utils import ModelOutput
 
 from slime_vlm.model.cache_name import CACHE
+from slime_vlm.model.scorers import token_norms
 
 
 @dataclass
@@ -33,11 +34,23 @@ class VisionTokens:
     local_tokens: Tensor | None = None
     characters: Tensor | None = None
     words: Tensor | None = None
+    _norms: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def num_local_tokens(self) -> int:
         """Number of local tokens L, 0 if the model does not use tiles."""
         return 0 if self.local_tokens is None else self.local_tokens.shape[0]
+
+    def local_norms(self) -> Tensor:
+        """Return the norms [L] of the local tokens, see `scorers.token_norms`.
+
+        They are computed once, so the local tokens must not be changed in place afterwards.
+        """
+        assert self.local_tokens is not None
+        held = self._norms
+        if held is None or held[0] is not self.local_tokens:
+            held = self._norms = (self.local_tokens, token_norms(self.local_tokens))
+        return held[1]
 
     def to(self, *args: Any, **kwargs: Any) -> VisionTokens:
         """Move or convert all tensors, as `Tensor.to` does."""
@@ -52,7 +65,7 @@ class VisionTokens:
         return self._map(torch.Tensor.detach)
 
     def _map(self, function: Any) -> VisionTokens:
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
+        tensors = {part.name: getattr(self, part.name) for part in fields(self)}
         return replace(self, **{name: function(t) for name, t in tensors.items() if isinstance(t, Tensor)})
 
 

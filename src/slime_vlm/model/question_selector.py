@@ -91,25 +91,29 @@ class QuestionSelector(nn.Module):
         top_p: float = 0.95,
         max_tokens: int | None = None,
         noise: Tensor | None = None,
+        rows: Tensor | None = None,
+        norms: Tensor | None = None,
     ) -> Selection:
         """Select the local tokens of every image.
 
         Args:
             local_tokens: [I, L, D], padded to the longest image.
-            text: [I, S, D] input embeddings of the row that holds the image.
-            text_mask: [I, S] True on the tokens that the selector compares with.
+            text: [R, S, D] input embeddings of the rows that hold the images.
+            text_mask: [R, S] True on the tokens that the selector compares with.
             lengths: [I] number of real local tokens.
             temperature: Temperature of the softmax over an image's local tokens.
             noise_std: Standard deviation of the noise that training adds to the scores.
             top_p: See `keep_most_probable`.
             max_tokens: See `keep_most_probable`.
             noise: [I, L] standard normal numbers to use instead of drawn ones, only in training.
+            rows: [I] index of the row that holds the image. None: as many rows as images, one each.
+            norms: [I, L] `VisionTokens.local_norms` of the images. None computes those that the scorer needs.
         """
         local_mask = torch.arange(local_tokens.shape[1], device=lengths.device) < lengths[:, None]
         if self.scorer is None:
             zeros = torch.zeros(local_mask.shape, device=lengths.device)
             return Selection(scores=zeros, probs=masked_softmax(zeros, local_mask), kept=local_mask)
-        scores = self.scorer(local_tokens, text, text_mask).float()
+        scores = self.scorer(local_tokens, text, text_mask, rows, norms).float()
         if self.softmax_scores:
             scores = masked_softmax(scores / temperature, local_mask)
         if self.training and noise_std > 0:

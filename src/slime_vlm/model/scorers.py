@@ -10,14 +10,22 @@ from slime_vlm.errors import ConfigError
 
 # Local tokens that are compared with the text at once.
 _BLOCK = 8192
+_SMALLEST = 1e-8
 
 
 class CosineScorer(nn.Module):
     """Score local tokens by `cosine_scores`. It has no weights."""
 
-    def forward(self, local_tokens: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
-        """Score local tokens: [I, L, D], text [I, S, D] and its mask [I, S] -> [I, L]."""
-        return cosine_scores(local_tokens, text, text_mask)
+    def forward(
+        self,
+        local_tokens: Tensor,
+        text: Tensor,
+        text_mask: Tensor,
+        rows: Tensor | None = None,
+        norms: Tensor | None = None,
+    ) -> Tensor:
+        """Score local tokens [I, L, D] by texts [R, S, D] with masks [R, S], see `cosine_scores`."""
+        return cosine_scores(local_tokens, text, text_mask, rows, norms)
 
 
 class AttentionScorer(nn.Module):
@@ -46,36 +54,58 @@ class AttentionScorer(nn.Module):
         self.score_1 = nn.Linear(dim, dim // 4)
         self.score_2 = nn.Linear(dim // 4, 1)
 
-    def forward(self, local_tokens: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
-        """Score local tokens: [I, L, D], text [I, S, D] and its mask [I, S] -> [I, L]."""
+    def forward(
+        self,
+        local_tokens: Tensor,
+        text: Tensor,
+        text_mask: Tensor,
+        rows: Tensor | None = None,
+        norms: Tensor | None = None,
+    ) -> Tensor:
+        """Score local tokens [I, L, D] by texts [R, S, D] with masks [R, S], see `cosine_scores` for `rows`.
+
+        Norms are not needed here.
+        """
         inputs = self.norm_input(text)
         queries = self.q_proj(self.norm_query(local_tokens)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         keys = self.k_proj(inputs).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         values = self.v_proj(inputs).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         # Deviation: a row without any text would attend to nothing and give NaN; let it attend to everything instead.
         mask = text_mask | ~text_mask.any(dim=-1, keepdim=True)
+        if rows is not None:
+            keys, values, mask = keys[rows], values[rows], mask[rows]
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask[:, None, None])
         hidden = self.norm_output(self.out_proj(attended.transpose(1, 2).flatten(-2)))
         return self.score_2(F.relu(self.score_1(hidden))).squeeze(-1)
 
 
-def cosine_scores(local_tokens: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
-    """Sum the cosines between a local token and every text token.
+def cosine_scores(
+    local_tokens: Tensor, text: Tensor, text_mask: Tensor, rows: Tensor | None = None, norms: Tensor | None = None
+) -> Tensor:
+    """Sum the cosines between a local token and every token of its text.
 
-    By linearity that is one product: unit local tokens times the sum of the unit text vectors.
+    By linearity that is one product: the local token times the sum of the unit text vectors, divided by its norm.
 
     Args:
         local_tokens: [I, L, D].
-        text: [I, S, D] input embeddings of the text.
-        text_mask: [I, S] True on the tokens to compare with.
+        text: [R, S, D] input embeddings of the texts.
+        text_mask: [R, S] True on the tokens to compare with.
+        rows: [I] index of the text of every image. None: one text each.
+        norms: [I, L] what `token_norms` gives for the local tokens, computed earlier. None computes them.
 
     Returns:
         [I, L] float32.
     """
-    text_unit = F.normalize(text.float(), dim=-1, eps=1e-8)
-    text_sum = (text_unit * text_mask[..., None]).sum(dim=1)
+    text_unit = F.normalize(text.float(), dim=-1, eps=_SMALLEST)
+    text_sum = (text_unit * text_mask[..., None]).sum(dim=1)[..., None]
+    text_sum = text_sum if rows is None else text_sum[rows]
     # In blocks, so that an image of hundreds of tiles is not copied as a whole; seven tiles of 144 are one block.
-    blocks = [
-        F.normalize(block.float(), dim=-1, eps=1e-8) @ text_sum[..., None] for block in local_tokens.split(_BLOCK, 1)
-    ]
-    return torch.cat(blocks, dim=1).squeeze(-1)
+    products = [block.float() @ text_sum for block in local_tokens.split(_BLOCK, 1)]
+    norms = token_norms(local_tokens) if norms is None else norms
+    return torch.cat(products, dim=1).squeeze(-1) / norms
+
+
+def token_norms(tokens: Tensor) -> Tensor:
+    """Return the norms [...] of tokens [..., D] as float32, at least so large that one can divide by them."""
+    blocks = [torch.linalg.vector_norm(block.float(), dim=-1) for block in tokens.split(_BLOCK, -2)]
+    return torch.cat(blocks, dim=-1).clamp(min=_SMALLEST)

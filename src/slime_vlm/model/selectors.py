@@ -4,8 +4,8 @@ The config (allowed values of `selector`), `QuestionSelector` and the published 
 weights) are built from this table. It imports no torch, because recipes are checked without it.
 
 To add a selector:
-1. Write its scorer in `scorers.py`: a module that maps local tokens [I, L, D], text [I, S, D] and the mask of the text
-   [I, S] to scores [I, L].
+1. Write its scorer in `scorers.py`: a module that maps local tokens [I, L, D], texts [R, S, D], their masks [R, S], the
+   index [I] of the text of every image, and the norms [I, L] of the local tokens (or None) to scores [I, L].
 2. Add an entry to `SELECTORS` below.
 3. Describe it in `configuration_fields.SlimeFields` and, if it is not in the paper, mark it with `Deviation:`.
 4. Run `tests/model/test_question_selector.py` and `tests/checkpoints/published`: their tests run over every entry.

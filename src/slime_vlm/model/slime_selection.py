@@ -86,12 +86,20 @@ class SlimeSelection(SlimeVision):
         # Columns without text for the selector, such as those of image placeholders, would only cost memory.
         columns = text_mask.any(dim=0)
         text = self.embed_text(input_ids[:, columns])[0]
-        local_tokens = [tokens.local_tokens.to(text) for tokens in vision_tokens if tokens.local_tokens is not None]
+        given = [tokens.local_tokens for tokens in vision_tokens if tokens.local_tokens is not None]
+        local_tokens = [tokens.to(text) for tokens in given]
+        norms: Tensor | None = None
+        if not torch.is_grad_enabled() and all(tokens.dtype == text.dtype for tokens in given):
+            # Padding is masked, and a norm of 1 divides it.
+            known = [tokens.local_norms().to(text.device) for tokens in vision_tokens]
+            norms = pad_sequence(known, batch_first=True, padding_value=1.0)
         selection: Selection = self.selector(
             pad_sequence(local_tokens, batch_first=True) if len(local_tokens) > 1 else local_tokens[0][None],
-            text[rows],
-            text_mask[:, columns][rows],
+            text,
+            text_mask[:, columns],
             torch.tensor([len(tokens) for tokens in local_tokens], device=text.device),
+            rows=rows,
+            norms=norms,
             temperature=self.config.selector_temperature,
             noise_std=self.config.selector_noise,
             top_p=self.config.selector_top_p,

@@ -100,13 +100,22 @@ class SlimeVision(SlimePreTrainedModel):
             self.vision_tower.eval()
         return self
 
+    @property
+    def views_at_once(self) -> int:
+        """Number of views that the vision encoder processes at once: on a CPU one, elsewhere `views_per_chunk`.
+
+        The activations of one view fit the caches of a CPU. Seven at once take CLIP-L 1.3 times as long (docs/log.md).
+        Training keeps to `views_per_chunk`, by which processes count how often they run the encoder.
+        """
+        return 1 if self.device.type == "cpu" and not self.training else self.config.views_per_chunk
+
     def encode_views(self, pixel_values: Tensor) -> Tensor:
         """Encode all views of a batch in chunks of bounded size: [V, 3, H, W] -> [V, N, C] (section 3.1).
 
         Features [V, N, C] that a frozen encoder gave earlier (`training/features/cache.py`) are returned as they are.
         """
         stored = pixel_values.ndim == 3
-        per_chunk = self.config.views_per_chunk
+        per_chunk = self.views_at_once
         chunks = 0 if stored else -(-len(pixel_values) // per_chunk)
         # Weights may be sharded over processes, which then have to run the encoder equally often.
         least_chunks = most_of_all(chunks, self.device) if self.training else chunks

@@ -12,6 +12,7 @@ from transformers.cache_utils import DynamicCache
 
 from slime_vlm.model.cache_name import CACHE
 from slime_vlm.model.copying_run import CopyingRun, run_copying
+from slime_vlm.model.growing_cache import cache_after
 from slime_vlm.serving.answer_state import AnswerState
 from slime_vlm.serving.prompts import Prompt
 
@@ -49,9 +50,7 @@ def prefill(
         cached: Number of these tokens.
         chunk: Number of tokens of a chunk.
     """
-    cache = DynamicCache()
-    for index, (keys, values) in enumerate(layers):
-        cache.update(keys, values, index)
+    cache = cache_after(layers)
     length = prompt.embeddings.shape[1]
     copying, hidden, run = prompt.merged.copying, prompt.embeddings, None
     for start in range(cached, length, chunk):

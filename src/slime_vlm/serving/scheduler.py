@@ -228,7 +228,7 @@ class Scheduler:
         """Encode an image, and pause after every chunk of views."""
         assert image.views is not None
         model, processor = self.model, self.processor.image_processor
-        views_at_once = 1 if model.device.type == "cpu" else model.config.views_per_chunk
+        views_at_once = model.model.views_at_once
         pixels, size = image.views.pixels, image.views.size
         chunks = (
             processor.pixel_values(list(pixels[start : start + views_at_once])).to(model.device, model.dtype)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from slime_vlm.model.growing_cache import in_larger_room
+
 
 class SlotCache(Cache):
     """A cache of transformers for one new token per row. Rows may have any lengths.
@@ -101,9 +103,6 @@ class SlotCache(Cache):
         held_rows, held_length = min(held_rows, self.slots), min(held_length, self.max_length)
         self._layers = []
         for index, layer in enumerate(like):
-            # Zeros: padding is masked, but a masked NaN is still NaN.
-            tensors = [part.new_zeros(held_rows, part.shape[1], held_length, part.shape[3]) for part in layer]
-            if old:
-                for new, held in zip(tensors, old[index], strict=True):
-                    new[: held.shape[0], :, : held.shape[2]] = held
-            self._layers.append((tensors[0], tensors[1]))
+            source = old[index] if old else [part[:0, :, :0] for part in layer]
+            keys, values = (in_larger_room(part, held_rows, held_length, fill=0.0) for part in source)
+            self._layers.append((keys, values))

@@ -110,7 +110,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cpu-minutes", type=float, default=160.0, help="time to train, over all threads")
     parser.add_argument("--frozen", type=float, default=0.2, help="share of the time with a frozen encoder")
     parser.add_argument("--whole", type=float, default=0.2, help="share of the time, the last, in which all is trained")
-    parser.add_argument("--only-context", action="store_true", help="train what stands along a line, and nothing else")
     parser.add_argument("--blocks", type=int, default=4, help="last blocks of the encoder, trained in between")
     parser.add_argument("--average", type=float, default=0.997, help="decay of the moving average at every step")
     parser.add_argument("--view", type=int, default=304, help="pixels along a side of a view")
@@ -158,10 +157,7 @@ class Run:
         )
         self.seconds, self.page, self.step = 0.0, 0, 0
         if options.start is not None:
-            weights = {name: value.float() for name, value in load_file(options.start).items()}
-            # Weights from before lines had a context go on as they are.
-            new = {name: part for name, part in self.reader.state_dict().items() if ".context." in name}
-            self.reader.load_state_dict(new | weights)
+            self.reader.load_state_dict({name: value.float() for name, value in load_file(options.start).items()})
         self.averaged = AveragedModel(self.reader)
         self.state = options.out / "state.pt"
         if self.state.exists():
@@ -182,10 +178,7 @@ class Run:
         return labelled_tiles(pages(seed), **self.shape)
 
     def set_rates(self) -> str:
-        """Set the learning rates for now, and return what is trained of the encoder: "nothing", "blocks" or "all".
-
-        It is "context" where only what stands along a line is trained.
-        """
+        """Set the learning rates for now, and return what is trained of the encoder: "nothing", "blocks" or "all"."""
         options = self.options
         trained = "all" if self.progress >= 1 - options.whole else "blocks"
         trained = "nothing" if self.progress < options.frozen else trained
@@ -193,9 +186,6 @@ class Run:
         fall = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.progress))
         for group in self.optimizer.param_groups:
             group["lr"] = group["rate"] * warm * fall
-        if options.only_context:
-            self.reader.requires_grad_(False).local_compressor.context.requires_grad_(True)
-            return "context"
         for parameter in self.stages:
             parameter.requires_grad_(trained == "all")
         for parameter in self.blocks:
@@ -206,8 +196,6 @@ class Run:
         """Take one step on pixels if all of the encoder is trained, on maps otherwise."""
         if trained == "all":
             logits = self.reader(self.reader.early_map(inputs))
-        elif trained == "context":
-            logits = self.reader.character_names(self.reader.local_compressor.context(inputs.float()))
         else:
             logits = self.reader(inputs.float(), self.options.blocks if trained == "blocks" else 0)
         loss = reading_loss(logits, ids)
@@ -340,10 +328,7 @@ def train(run: Run, pages: Pages, measure: Measurement) -> None:
         if trained != "all":
             blocks = options.blocks if trained == "blocks" else 0
             with torch.no_grad():
-                found = [run.reader.early_map(part, blocks) for part in tiles.split(2)]
-                if trained == "context":
-                    found = [run.reader.local_compressor.find(part) for part in found]
-                tiles = torch.cat(found).half()
+                tiles = torch.cat([run.reader.early_map(part, blocks).half() for part in tiles.split(2)])
         kept = pixels if trained == "all" else maps
         kept.extend(zip(tiles, ids, strict=True))
         steps = len(tiles) * (1 if trained == "all" else options.reuse) / options.tiles

@@ -107,7 +107,11 @@ def test_a_key_is_pointed_at_less_than_its_value() -> None:
 
 def test_the_most_similar_cell_of_a_page() -> None:
     questions = torch.tensor([[[1.0, 0.0], [0.6, 0.8]]] * 2)
-    torch.testing.assert_close(copying().most_similar(questions)[0], torch.tensor([1.0, 0.8]))
+    all_known = torch.full((2, 2), 6)
+    torch.testing.assert_close(copying().most_similar(questions, all_known)[0], torch.tensor([1.0, 0.8]))
+    # The second question came before the last two cells, the first before any.
+    known = torch.tensor([[0, 4]] * 2)
+    torch.testing.assert_close(copying().most_similar(questions, known)[0], torch.tensor([-1.0, 0.6]))
     state = copying()
     empty = Copying(state.page, state.following, torch.zeros_like(state.words), state.own_words, state.location)
-    assert empty.most_similar(questions).tolist() == [[-1.0, -1.0]] * 2
+    assert empty.most_similar(questions, all_known).tolist() == [[-1.0, -1.0]] * 2

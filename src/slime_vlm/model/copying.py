@@ -68,11 +68,20 @@ class Copying:
             has_images=True,
         )
 
-    def most_similar(self, questions: Tensor) -> Tensor:
-        """Return the largest cosine of a cell to every question: [B, T, W] -> [B, T], -1 for an empty page."""
+    def most_similar(self, questions: Tensor, known: Tensor) -> Tensor:
+        """Return the largest cosine of a cell to every question.
+
+        Args:
+            questions: [B, T, W] vectors of questions.
+            known: int64 [B, T] how many cells of the row came before each.
+
+        Returns:
+            [B, T], -1 for an empty page.
+        """
         cosines = questions @ self.words.to(questions).transpose(1, 2)
-        shown = (self.words != 0).any(dim=-1)
-        return cosines.masked_fill(~shown[:, None], -1.0).amax(dim=-1)
+        comes = torch.arange(self.words.shape[1], device=known.device) < known[..., None]
+        shown = (self.words != 0).any(dim=-1)[:, None] & comes
+        return cosines.masked_fill(~shown, -1.0).amax(dim=-1)
 
     def likeness(self, questions: Tensor, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what `CopyOutput.liken` takes beside attention.

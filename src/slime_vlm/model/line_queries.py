@@ -18,39 +18,6 @@ LINES = 2
 
 _HEADS = 3  # of a place and a line: they start at its upper, middle and lower part
 _FEATURE_RANGE = 6.0
-_ALONG = 11  # places that a step along the line looks at
-
-
-class LineContext(nn.Module):
-    """Tell every place what stands to its left and right in its line: "0" among digits, "O" among capitals.
-
-    Args:
-        hidden: Width of a place's vector.
-        steps: Steps, each with a reach of five places.
-    """
-
-    def __init__(self, *, hidden: int, steps: int = 2) -> None:
-        super().__init__()
-        self.along = nn.ModuleList(
-            nn.Conv1d(hidden, hidden, _ALONG, padding=_ALONG // 2, groups=hidden) for _ in range(steps)
-        )
-        self.mix = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(steps))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Start as the identity."""
-        for linear in self.mix:
-            assert isinstance(linear, nn.Linear)
-            nn.init.zeros_(linear.weight)
-            nn.init.zeros_(linear.bias)
-
-    def forward(self, places: Tensor) -> Tensor:
-        """Add to places [T, rows, places, LINES, hidden] what stands along their lines."""
-        shape = places.shape
-        lines = places.permute(0, 1, 3, 4, 2).flatten(0, 2)  # [T * rows * LINES, hidden, places]
-        for along, mix in zip(self.along, self.mix, strict=True):
-            lines = lines + mix(F.gelu(along(lines)).transpose(1, 2)).transpose(1, 2)
-        return lines.view(shape[0], shape[1], shape[3], shape[4], shape[2]).permute(0, 1, 4, 2, 3)
 
 
 class LineQueries(nn.Module):
@@ -58,7 +25,7 @@ class LineQueries(nn.Module):
 
     A place is one column of a cell, as wide as a feature. For every place and each of its `LINES` lines `_HEADS` heads
     attend to the features of that column, from `margin` rows above the cell to `margin` rows below it. What they find
-    there, and at the places to the left and right, becomes one vector. `LineContext` adds what stands along the line.
+    there, and at the places to the left and right, becomes one vector.
 
     Args:
         dim: Channels of the map.
@@ -87,7 +54,6 @@ class LineQueries(nn.Module):
         self.left = nn.Linear(_HEADS * dim, hidden, bias=False)
         self.middle = nn.Linear(_HEADS * dim, hidden)
         self.right = nn.Linear(_HEADS * dim, hidden, bias=False)
-        self.context = LineContext(hidden=hidden)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -112,11 +78,7 @@ class LineQueries(nn.Module):
         self.std.copy_(std + 0.01)
 
     def forward(self, feature_map: Tensor) -> Tensor:
-        """Read the maps of tiles: what is found at every place, and what stands along its line. See `find`."""
-        return self.context(self.find(feature_map))
-
-    def find(self, feature_map: Tensor) -> Tensor:
-        """Find what the maps of tiles show at every place.
+        """Read the maps of tiles.
 
         Args:
             feature_map: [T, C, h, w], margins included.

@@ -15,7 +15,7 @@ from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.global_adapters import GlobalAdapter
 from slime_vlm.model.hub_card import write_card
 from slime_vlm.model.hub_mixin import HubMixin
-from slime_vlm.model.line_queries import LineContext, LineQueries
+from slime_vlm.model.line_queries import LineQueries
 from slime_vlm.model.linker import PageAttention
 from slime_vlm.model.open_vocabulary import OpenVocabulary
 from slime_vlm.model.query_attention import QueryAttention, initial_position_table
@@ -100,10 +100,6 @@ class SlimePreTrainedModel(HubMixin, PreTrainedModel):
             init.zeros_(module.mean)
             init.ones_(module.std)
             init.copy_(module.row_bias, module.first_rows())
-        elif isinstance(module, LineContext):
-            for linear in module.mix:
-                init.zeros_(linear.weight)
-                init.zeros_(linear.bias)
         elif isinstance(module, CharacterNames):
             init.zeros_(module.bias)
         elif isinstance(module, OpenVocabulary):

@@ -220,17 +220,19 @@ class SlimeModel(SlimeWords):
             merged.copying, cells = self._pages(vision_tokens, kept_local_tokens, rows.long(), len(input_ids))
             merged.cells = torch.full_like(merged.input_ids, -1)
             pages = merged.copying if pages is None else pages.followed_by(merged.copying)
-        if read is not None:
-            embeddings = self._embed_questions(embeddings, read, merged, pages)
+        filled = feature_index = None
         if features is not None:
             # Index of the feature of every kept placeholder. Cutting long rows may have removed some placeholders.
             feature_index = (placeholders & kept).flatten().cumsum(0).view_as(kept) - 1
             token_index = merged.token_index.clamp(min=0)
             filled = placeholders.gather(1, token_index) & (merged.token_index >= 0)
             feature_index = feature_index.gather(1, token_index)[filled]
-            embeddings = fill_placeholders(embeddings, filled, features[feature_index])
             if merged.cells is not None and cells is not None:
                 merged.cells[filled] = cells[feature_index]
+        if read is not None:
+            embeddings = self._embed_questions(embeddings, read, merged, pages)
+        if features is not None and filled is not None:
+            embeddings = fill_placeholders(embeddings, filled, features[feature_index])
         return merged, embeddings * merged.attention_mask[..., None], details
 
     def merge_prompt(

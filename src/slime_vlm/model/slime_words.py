@@ -107,10 +107,16 @@ class SlimeWords(SlimeSelection):
         told = step > 0 if self.config.guided_answers else step == 1
         embeddings = embeddings.masked_fill(is_word, 0.0) + vocabulary.word_tokens(asked[word]) * is_word
         embeddings = embeddings + vocabulary.answer_step(vector, step - 1) * told[..., None]
-        if pages is None or self.copy_output is None:
+        if pages is None or merged.cells is None or self.copy_output is None:
             return embeddings
-        best = F.pad(pages.most_similar(vectors), (0, max(0, int(turn.max()) + 1 - vectors.shape[1])), value=-1.0)
-        return embeddings + self.copy_output.told_similarity(best.gather(1, turn)) * (step == 1)[..., None]
+        # An answer knows the images before it. Cells of new images follow those of a cache.
+        assert merged.copying is not None
+        new = merged.copying.page.shape[1] if merged.copying.has_images else 0
+        before = pages.page.shape[1] - new + merged.cells.cummax(dim=1).values + 1
+        begins = step == 1
+        known = before.new_zeros(vectors.shape[:2]).scatter_reduce(1, turn, before * begins, "amax")
+        best = pages.most_similar(vectors, known)
+        return embeddings + self.copy_output.told_similarity(best.gather(1, turn)) * begins[..., None]
 
     def _question_vectors(self, asked: Tensor, read: CharacterText) -> Tensor:
         """Return the vectors of the questions of all turns [B, 1 + turns, W], given all words [1 + words, W]."""

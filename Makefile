@@ -14,15 +14,16 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-PAGE := examples/invoice.png
-QUESTION := What is the amount due?
+MODEL := pages
+PAGE := examples/printed_invoice.png
+QUESTION := When is payment due?
 BENCH_ARGS ?= --quick
 PYTEST_ARGS ?= -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-fast test-trl fuzz bench docs install install-dev clean
 
 demo: install
-	$(BIN)/slime ask $(PAGE) -q "$(QUESTION)" --show demo/overlay.png
+	$(BIN)/slime ask $(PAGE) --model $(MODEL) -q "$(QUESTION)" --show demo/overlay.png
 	@echo "Where it looked: demo/overlay.png"
 
 test: install-dev

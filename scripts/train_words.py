@@ -78,7 +78,11 @@ def arguments() -> argparse.Namespace:
         help="files of gather_text_pages.py, from 0.4 of the time on",
     )
     parser.add_argument("--pages-share", type=float, default=0.5, help="share of these pages, once they are used")
-    parser.add_argument("--start", type=Path, help="words.safetensors of another run, to go on from without curriculum")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="words.safetensors of another run, or model.safetensors of a joined model, to go on from",
+    )
     parser.add_argument("--heldout-pages", type=Path, help="the same of held-out pages, measured at the end")
     parser.add_argument("--cpu-minutes", type=float, default=25.0)
     parser.add_argument("--look", type=float, default=0.0, help="share of the time before the language model trains")
@@ -111,6 +115,11 @@ def printed_pages(path: Path) -> list[TextPage]:
     return pages
 
 
+def of_part(name: str) -> str:
+    """Return the name that a tensor of a joined checkpoint has in the language side."""
+    return name.removeprefix("model.").replace("page_positions.linear.", "page_positions.")
+
+
 class Run:
     """A run: the model, its optimizer, and how much of its time is used."""
 
@@ -133,7 +142,7 @@ class Run:
         if options.start is not None:
             # Parts that have another shape, or are new, begin anew.
             known = self.model.state_dict()
-            weights = load_file(options.start)
+            weights = {of_part(name): part.float() for name, part in load_file(options.start).items()}
             fits = {name: part for name, part in weights.items() if name in known and known[name].shape == part.shape}
             self.model.load_state_dict(fits, strict=False)
         self.state = options.out / "state.pt"

@@ -7,7 +7,7 @@ import pytest
 
 from slime_vlm.pages.page import ABSENT
 from slime_vlm.pages.splits import is_heldout_key
-from slime_vlm.pages.text_page import TextPage
+from slime_vlm.pages.text_page import TextPage, stretched
 from slime_vlm.pages.text_sheets import SheetSettings, TextSheets
 from slime_vlm.pages.word_lists import read_words
 
@@ -59,3 +59,16 @@ def test_seeds_repeat_and_splits_share_no_key() -> None:
             page = sheets.page(seed)
             for named, _ in page.facts:
                 assert is_heldout_key(text_at(page, named)) == (split == "heldout")
+
+
+def test_a_stretched_page_keeps_its_text_and_order() -> None:
+    page = TextSheets(WORDS, SheetSettings(lines=(6, 6))).page(1)
+    moved = stretched(page, np.random.default_rng(0))
+    assert (moved.characters, moved.questions) == (page.characters, page.questions)
+    assert not np.allclose(moved.boxes, page.boxes)
+    assert np.array_equal(np.argsort(moved.boxes[:, 0], kind="stable"), np.argsort(page.boxes[:, 0], kind="stable"))
+    # One scale for each direction.
+    widths, heights = (moved.boxes[:, k + 2] - moved.boxes[:, k] for k in (0, 1))
+    assert np.ptp(widths / (page.boxes[:, 2] - page.boxes[:, 0])) < 1e-3
+    assert np.ptp(heights / (page.boxes[:, 3] - page.boxes[:, 1])) < 1e-3
+    assert (moved.boxes[:, 2:] <= np.array(moved.size)[::-1] + 1).all()

@@ -168,3 +168,18 @@ def test_characters_of_a_line_stand_level() -> None:
 
 def test_a_page_without_characters_is_level() -> None:
     assert _levelled(np.zeros((0, 4), np.float32), np.zeros(0, np.int32)).shape == (0, 4)
+
+
+def test_a_window_holds_whole_characters_alone(cache: Path) -> None:
+    page = TypesetPages(cache, packages=LISTED).page(3)
+    window = page.window((200, 150), np.random.default_rng(0))
+    assert window.image.shape == (200, 150, 3)
+    assert 0 < len(window.characters) < len(page.characters)
+    assert len(window.boxes) == len(window.lines) == len(window.characters)
+    assert (window.boxes >= 0).all()
+    assert (window.boxes[:, 2] <= 150).all()
+    assert (window.boxes[:, 3] <= 200).all()
+    # Lines are counted anew, and what they say is part of what they said.
+    assert window.lines.max() + 1 == len(np.unique(window.lines))
+    assert all(any(text in whole for whole in page.line_texts()) for text in window.line_texts())
+    assert window.questions == []

@@ -9,7 +9,7 @@ from huggingface_hub import snapshot_download
 
 from slime_vlm.errors import CheckpointError, one_line
 
-SHIPPED = {"nano": Path(__file__).parent / "nano"}
+SHIPPED = {name: Path(__file__).parent / name for name in ("nano", "pages")}
 """Checkpoints inside the package."""
 
 _FILES = ["*.json", "*.safetensors", "*.bin", "*.model", "*.jinja"]

@@ -212,6 +212,7 @@ class Linker(nn.Module):
         near = index.unfold(1, _AROUND[0], 1).unfold(2, _AROUND[1], 1)[shown].flatten(1)
         weight = self.around.weight.flatten(1)
         looked = F.pad(entered, (0, 0, 0, 1))[near]
+        assert self.around.bias is not None
         return torch.einsum("nkw,wk->nw", looked, weight) + self.around.bias
 
 

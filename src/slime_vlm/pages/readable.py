@@ -94,7 +94,7 @@ class ReadablePage:
         x, y = self.boxes[rng.integers(len(self.boxes)), :2].tolist() if len(self.boxes) else (0.0, 0.0)
         top = int(np.clip(y - rng.uniform(0, height), 0, self.image.shape[0] - height))
         left = int(np.clip(x - rng.uniform(0, width), 0, self.image.shape[1] - width))
-        moved = self.boxes - np.float32([left, top, left, top])
+        moved = self.boxes - np.array([left, top, left, top], np.float32)
         inside = (moved[:, :2] >= 0).all(axis=1) & (moved[:, 2] <= width) & (moved[:, 3] <= height)
         return replace(
             self,

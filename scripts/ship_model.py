@@ -1,6 +1,7 @@
-"""Write a trained page model into the package as `nano`: weights in float16, config, tokenizer, processor.
+"""Write a trained model into the package under a name of `SHIPPED`: weights in float16, config, tokenizer, processor.
 
-python scripts/ship_nano.py runs/nano/3/model
+python scripts/ship_model.py runs/nano/3/model nano
+python scripts/ship_model.py runs/joined pages
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import slime_vlm
 from slime_vlm.checkpoints.loading import SHIPPED
 
 
-def main(source: str) -> None:
+def main(source: str, name: str) -> None:
     """Load the folder `source` in float32 and write it to the package in float16."""
     model, processor = slime_vlm.load(source, device="cpu", dtype=torch.float32)
-    target: Path = SHIPPED["nano"]
+    target: Path = SHIPPED[name]
     target.mkdir(parents=True, exist_ok=True)
     model.to(torch.float16).save_pretrained(target)
     processor.save_pretrained(target)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -1,5 +1,5 @@
 # Two commands that need nothing but make and Python >= 3.11:
-#   make demo   asks the shipped model about the shipped page and draws where it looked
+#   make demo   asks the shipped model pages about a printed invoice and draws where it looked
 #   make test   runs the whole test suite; make test-fast leaves out the tests marked slow
 #   make fuzz   tries thousands of damaged files, checkpoints, records and runs; FUZZ_ARGS="--images 300" chooses
 #   make bench  runs the benchmarks with tiny parts, one table; BENCH_ARGS= with nothing takes the real sizes, for hours

@@ -41,7 +41,7 @@ def reading(encoder: Path, weights: Path) -> Callable[[ReadablePage], TextPage]:
 
     def read(page: ReadablePage) -> TextPage:
         tiles = labelled_tiles(page, view_size=VIEW, max_tiles=MAX_TILES, cell=CELL, place=PLACE)
-        named = read_page(reader, tiles, whole=True).with_gaps(SPACE, are_letters(CHARACTERS))
+        named = read_page(reader, tiles, whole=True).with_gaps(SPACE, are_letters(CHARACTERS)).told_apart(CHARACTERS)
         return read_text(page, named, tiles.at, CELL, PLACE, tiles.cells.rows)
 
     return read

@@ -6,7 +6,7 @@ python scripts/ship_model.py runs/joined pages
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
@@ -25,4 +25,7 @@ def main(source: str, name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("source", help="checkpoint folder")
+    parser.add_argument("name", choices=tuple(SHIPPED))
+    main(**vars(parser.parse_args()))

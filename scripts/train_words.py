@@ -144,6 +144,11 @@ class Run:
             known = self.model.state_dict()
             weights = {of_part(name): part.float() for name, part in load_file(options.start).items()}
             fits = {name: part for name, part in weights.items() if name in known and known[name].shape == part.shape}
+            if not any(name.startswith("language_model.") for name in fits):
+                raise SystemExit(
+                    f"{options.start} holds no language side of this size, expected the words.safetensors of another "
+                    "run or the model.safetensors of a joined model"
+                )
             self.model.load_state_dict(fits, strict=False)
         self.state = options.out / "state.pt"
         if self.state.exists():

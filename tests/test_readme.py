@@ -20,7 +20,7 @@ from .documents import ROOT, blocks, slime_commands, text_of
 def test_it_is_short_and_shows_the_result_first() -> None:
     lines = text_of("README.md").splitlines()
     assert len(lines) <= 150
-    shown = next(number for number, line in enumerate(lines) if "docs/figures/where_it_looked.png" in line)
+    shown = next(number for number, line in enumerate(lines) if "docs/figures/where_it_looked_pages.png" in line)
     assert shown < 15
 
 

@@ -110,3 +110,15 @@ def test_both_lines_of_a_place_share_a_table() -> None:
     logits = names(torch.ones(4, 2, 6))
     assert logits.shape == (4, 2, 5)
     assert (logits[:, 1] - logits[:, 0])[0].tolist() == pytest.approx([0, 0, 0, 2.0, 0])
+
+
+def test_words_tell_characters_apart() -> None:
+    """Places of "2O 1O" on a row, by ids of the characters "2O1 0"; another row is another word."""
+    row = torch.zeros(3, 12, 2, 6)
+    for at, index in ((0, 1), (2, 2), (4, 4), (6, 3), (8, 2)):
+        row[0, at, 0, index] = 1.0
+    row[1, 3, 0, 2] = 1.0
+    row[..., 0] = 1.0 - row[..., 1:].sum(dim=-1)
+    named = name_characters(row).told_apart("2O1 0")
+    order = np.lexsort((named.places, named.rows))
+    assert named.ids[order].tolist() == [1, 5, 4, 3, 5, 2]

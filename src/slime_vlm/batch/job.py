@@ -34,7 +34,7 @@ class JobOptions:
     Attributes:
         records: What `data.open_source` opens.
         out: Folder of the answers.
-        model: `nano`, a folder or a hub id.
+        model: `nano`, `pages`, a folder or a hub id.
         limits: Settings of the scheduler.
         open_image: Opens a file or an address.
         images: Folder or archive of the images. None takes the folder of the records.

@@ -52,7 +52,7 @@ MaxTiles = Annotated[
         min=1,
         max=10_000,
         help="Maximum number of tiles per image.",
-        show_default="the model's, 7",
+        show_default="the model's own",
         rich_help_panel=_PANEL,
     ),
 ]

@@ -53,7 +53,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Examine versions, devices, the shipped model and every extra. Never raises, whatever is broken."""
+    """Examine versions, devices, the shipped models and every extra. Never raises, whatever is broken."""
     found: list[Finding] = []
     checks: list[tuple[str, Callable[[], list[Finding]]]] = [
         ("versions", _versions),

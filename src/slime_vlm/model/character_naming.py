@@ -5,13 +5,15 @@ Deviation: not in the paper. An option for small models that read pages, see `li
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from slime_vlm.model.alike_characters import told_apart
 from slime_vlm.model.line_queries import LINES
 
 _SEEN = 0.02
@@ -106,6 +108,26 @@ class NamedCharacters:
             probs=np.insert(probs, at, 1.0).astype(np.float32),
             num_places=self.num_places,
         )
+
+    def told_apart(self, characters: str) -> NamedCharacters:
+        """Return the same, where characters that look alike are told apart by their words; see `alike_characters`.
+
+        Args:
+            characters: Characters of the ids 1, 2 and so on, the space among them. Spaces have been named already.
+        """
+        order = np.lexsort((self.places, self.lines, self.rows))
+        read = [characters[i - 1] if 0 < i <= len(characters) else "\0" for i in self.ids[order].tolist()]
+        new = np.diff(self.rows[order], prepend=-1).astype(bool) | np.diff(self.lines[order], prepend=-1).astype(bool)
+        line = np.cumsum(new).tolist()
+        ids = self.ids.copy()
+        for (_, blank), group in itertools.groupby(range(len(read)), key=lambda k: (line[k], read[k] == " ")):
+            word = list(group)
+            if blank:
+                continue
+            for index, said in zip(word, told_apart("".join(read[k] for k in word)), strict=True):
+                if said != read[index] and said in characters:
+                    ids[order[index]] = characters.index(said) + 1
+        return replace(self, ids=ids)
 
     def cells(self, shape: tuple[int, int], slots: int) -> np.ndarray:
         """Return the characters of every cell, line by line, from left to right.

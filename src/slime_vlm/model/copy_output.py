@@ -53,10 +53,17 @@ class CopyOutput(nn.Module):
         self.slot = nn.Linear(dim, slots)
         self.following = nn.Embedding(characters, dim)
         self.similarity = nn.Linear(1, dim)
-        self.likeness = nn.Parameter(torch.tensor([0.8, 0.8]))
+        self.likeness = nn.Parameter(self.first_likeness())
         with torch.no_grad():
-            # What follows is right nearly always, but for the end.
-            self.gate.bias.copy_(torch.tensor([0.0, 0.0, 2.0]))
+            self.gate.bias.copy_(self.first_gates())
+
+    def first_gates(self) -> Tensor:
+        """Return the biases of the gate that training starts with: what follows is right nearly always."""
+        return torch.tensor([0.0, 0.0, 2.0])
+
+    def first_likeness(self) -> Tensor:
+        """Return the weights of the likenesses that training starts with, see `liken`."""
+        return torch.tensor([0.8, 0.8])
 
     def told(self, follows: Tensor) -> Tensor:
         """Return what the language model's input gains by knowing what follows: int64 [...] -> [..., D], 0 for none."""

@@ -51,5 +51,7 @@ def named_cells(probs: Tensor, shape: tuple[int, int], places: int, slots: int, 
         int64 [rows, columns, slots], 0 for nothing.
     """
     page = probs.float().unflatten(-1, (places, LINES, -1)).unflatten(0, shape).flatten(1, 2)
-    found = name_characters(page.cpu()).with_gaps(characters.index(" ") + 1, are_letters(characters))
+    found = (
+        name_characters(page.cpu()).with_gaps(characters.index(" ") + 1, are_letters(characters)).told_apart(characters)
+    )
     return torch.from_numpy(found.cells(shape, slots)).to(probs.device)

@@ -12,11 +12,12 @@ from transformers.modeling_utils import PreTrainedModel
 from slime_vlm.model.cell_words import character_classes
 from slime_vlm.model.character_naming import CharacterNames
 from slime_vlm.model.configuration_slime import SlimeConfig
+from slime_vlm.model.copy_output import CopyOutput
 from slime_vlm.model.global_adapters import GlobalAdapter
 from slime_vlm.model.hub_card import write_card
 from slime_vlm.model.hub_mixin import HubMixin
 from slime_vlm.model.line_queries import LineQueries
-from slime_vlm.model.linker import PageAttention
+from slime_vlm.model.linker import Linker, PageAttention
 from slime_vlm.model.open_vocabulary import OpenVocabulary
 from slime_vlm.model.query_attention import QueryAttention, initial_position_table
 from slime_vlm.model.visual_vocabulary import VisualVocabulary
@@ -106,6 +107,12 @@ class SlimePreTrainedModel(HubMixin, PreTrainedModel):
             # Not stored with the weights.
             init.copy_(module.classes, character_classes(module.characters))
             init.zeros_(module.question_type)
+        elif isinstance(module, CopyOutput):
+            init.copy_(module.gate.bias, module.first_gates())
+            init.copy_(module.likeness, module.first_likeness())
+        elif isinstance(module, Linker):
+            init.constant_(module.gates.bias, 0.5)
+            init.zeros_(module.role.weight)
         elif isinstance(module, PageAttention):
             rows, columns = module.first_biases()
             init.copy_(module.row_bias, rows)

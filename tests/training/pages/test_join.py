@@ -115,6 +115,7 @@ def cells(drawn: ReadablePage) -> np.ndarray:
     return (
         read_page(reader, tiles, whole=True)
         .with_gaps(SPACE, are_letters(CHARACTERS))
+        .told_apart(CHARACTERS)
         .cells((tiles.cells.rows, tiles.cells.cols), answerer.settings.slots)
     )
 

@@ -5,7 +5,8 @@ global_adapters (and visual_vocabulary), local_compressor, page_positions, slime
 question_selector (and selectors, scorers), token_merging, slime_model (adds the language model), modeling_slime (adds
 the head), generation. Models that name characters add line_queries, character_naming (and alike_characters),
 named_cells, cell_words, word_embedding, linker (and run_relations), cell_runs, open_vocabulary, character_tokens,
-slime_words, copy_output, copying, copying_run and pointing_attention. Images and chats become model inputs in `slime_vlm.processing`.
+slime_words, copy_output, copying, copying_run and pointing_attention. Images and chats become model inputs in
+`slime_vlm.processing`.
 
 Shape letters used in every docstring:
 

@@ -126,7 +126,7 @@ def test_damage_is_not_blamed_on_an_override(folders: dict[str, Path], tmp_path:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nonsense", "nonsense: no such folder, expected nano, a checkpoint folder or a hub id"),
+        ("nonsense", "nonsense: no such folder, expected nano, pages, a checkpoint folder or a hub id"),
         ("./nonsense/here", "no such folder"),
         ("/nonsense", "no such folder"),
         ("a/b/c", "no such folder"),

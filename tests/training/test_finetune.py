@@ -87,5 +87,7 @@ def test_a_gpu_of_24_gb_is_enough_by_the_plan(llm: str, held: str) -> None:
 
 
 def test_the_placeholder_is_told_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="slime-7b: no such folder, expected nano, a checkpoint folder or a hub"):
+    with pytest.raises(
+        CheckpointError, match="slime-7b: no such folder, expected nano, pages, a checkpoint folder or a hub"
+    ):
         train(RECIPES / "finetune-lora-24gb.yaml", tmp_path / "run", dry_run=True)

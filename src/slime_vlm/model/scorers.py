@@ -96,6 +96,10 @@ def cosine_scores(
     Returns:
         [I, L] float32.
     """
+    if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
+        # What was encoded in inference mode cannot be kept for a backward pass, a copy of it can.
+        local_tokens = local_tokens.clone() if local_tokens.is_inference() else local_tokens
+        norms = norms.clone() if norms is not None and norms.is_inference() else norms
     text_unit = F.normalize(text.float(), dim=-1, eps=_SMALLEST)
     text_sum = (text_unit * text_mask[..., None]).sum(dim=1)[..., None]
     text_sum = text_sum if rows is None else text_sum[rows]

@@ -4,7 +4,7 @@
     python benchmarks/ten_documents.py --out runs/ten
     slime eval ablation --model pages --records runs/ten/records.jsonl --settings "all,ocr" --out runs/ten/answers
 
-They were written without a look at the templates of training pages, and the questions before any answer was seen.
+The questions were written before any answer was seen.
 """
 
 from __future__ import annotations

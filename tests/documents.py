@@ -23,8 +23,9 @@ def blocks(name: str, language: str) -> list[str]:
 
 
 def slime_commands() -> list[str]:
-    """Return every line of a shell block that starts with `slime`."""
-    lines = [line for name in DOCUMENTS for block in blocks(name, "bash") for line in block.splitlines()]
+    """Return every command of a shell block that starts with `slime`; a backslash at the end of a line continues it."""
+    shell = [block.replace("\\\n", " ") for name in DOCUMENTS for block in blocks(name, "bash")]
+    lines = [line for block in shell for line in block.splitlines()]
     return list(dict.fromkeys(line for line in lines if line.startswith("slime ")))
 
 

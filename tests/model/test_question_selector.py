@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -63,6 +64,8 @@ def test_norms_by_hand() -> None:
     assert seen.to(torch.float64).local_norms() is not seen.local_norms()
     seen.local_tokens = tokens + 1
     assert seen.local_norms()[1] == pytest.approx(math.sqrt(2))
+    # What wraps a model may rebuild its outputs, as FSDP2 does in mixed precision.
+    assert torch.equal(replace(seen, local_tokens=tokens).local_norms(), token_norms(tokens))
 
 
 def test_top_p_by_hand() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -34,7 +34,10 @@ class VisionTokens:
     local_tokens: Tensor | None = None
     characters: Tensor | None = None
     words: Tensor | None = None
-    _norms: tuple[Tensor, Tensor] | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # No field of the dataclass: FSDP2 rebuilds outputs with `replace`, which takes only what `__init__` takes.
+        self._norms: tuple[Tensor, Tensor] | None = None
 
     @property
     def num_local_tokens(self) -> int:

@@ -71,6 +71,7 @@ class SlimeFields:
             `slime_recogniser` without `project_patches` as vision encoder.
         character_slots: Characters of a local token at most.
         place_dim: Width of what the local compressor finds at a place, see `line_queries`.
+        line_context: Blocks of `LineContext` before that.
         word_dim: Width of words, see `open_vocabulary`.
         word_buckets: Rows of the table of n-grams, a power of two.
         guided_answers: Whether every token of an answer is told what is asked and how much has been said, not the first
@@ -116,6 +117,7 @@ class SlimeFields:
     characters: str | None = None
     character_slots: int = 8
     place_dim: int = 256
+    line_context: int = 0
     word_dim: int = 128
     word_buckets: int = 16384
     guided_answers: bool = True

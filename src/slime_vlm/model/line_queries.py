@@ -18,6 +18,34 @@ LINES = 2
 
 _HEADS = 3  # of a place and a line: they start at its upper, middle and lower part
 _FEATURE_RANGE = 6.0
+_CONTEXT = (3, 11)  # features (down, right) that a block of context looks at
+
+
+class LineContext(nn.Module):
+    """Tell every feature what stands around it, mostly along its line: "0" among digits, "O" among capitals.
+
+    Args:
+        dim: Channels of the map.
+    """
+
+    def __init__(self, *, dim: int) -> None:
+        super().__init__()
+        down, right = _CONTEXT
+        self.around = nn.Conv2d(dim, dim, _CONTEXT, padding=(down // 2, right // 2), groups=dim)
+        self.norm = nn.LayerNorm(dim)
+        self.expand = nn.Linear(dim, 2 * dim)
+        self.contract = nn.Linear(2 * dim, dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start as the identity, so that a reader without context can go on learning with it."""
+        nn.init.zeros_(self.contract.weight)
+        nn.init.zeros_(self.contract.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add to a map [T, C, h, w] what stands around each of its features."""
+        around = self.norm(self.around(x).permute(0, 2, 3, 1))
+        return x + self.contract(F.gelu(self.expand(around))).permute(0, 3, 1, 2)
 
 
 class LineQueries(nn.Module):
@@ -32,6 +60,7 @@ class LineQueries(nn.Module):
         hidden: Width of a place's vector.
         cell: (rows, columns) of features of a cell. A cell has as many places as columns.
         margin: (rows, columns) of features that the map shows beyond the tile at every edge, at least (1, 1).
+        context: Blocks of `LineContext` before the heads.
 
     Raises:
         ConfigError: The map shows nothing beyond the tile.
@@ -40,7 +69,9 @@ class LineQueries(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, *, dim: int, hidden: int, cell: tuple[int, int], margin: tuple[int, int]) -> None:
+    def __init__(
+        self, *, dim: int, hidden: int, cell: tuple[int, int], margin: tuple[int, int], context: int = 0
+    ) -> None:
         super().__init__()
         if min(margin) < 1:
             raise ConfigError(f"line queries have a margin of {margin} features, expected at least 1 at every edge")
@@ -49,6 +80,7 @@ class LineQueries(nn.Module):
         # The maps of a convolutional encoder have channels of very different sizes. Set by `fit`, then fixed.
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("std", torch.ones(dim))
+        self.context = nn.Sequential(*(LineContext(dim=dim) for _ in range(context)))
         self.score = nn.Conv2d(dim, LINES * _HEADS, 3, padding=1)
         self.row_bias = nn.Parameter(torch.empty(LINES * _HEADS, self.reach))
         self.left = nn.Linear(_HEADS * dim, hidden, bias=False)
@@ -87,6 +119,7 @@ class LineQueries(nn.Module):
             [T, rows, places, LINES, hidden]: rows of cells, and the places of all cells of a row from left to right.
         """
         x = ((feature_map - self.mean[:, None, None]) / self.std[:, None, None]).clamp(-_FEATURE_RANGE, _FEATURE_RANGE)
+        x = self.context(x)
         scores = self.score(x).unfold(2, self.reach, self.cell[0])  # [T, LINES * heads, rows, w, reach]
         weights = (scores + self.row_bias[:, None, None]).softmax(dim=-1).permute(0, 2, 3, 1, 4)
         columns = x.permute(0, 2, 3, 1).unfold(1, self.reach, self.cell[0])  # [T, rows, w, C, reach]

@@ -16,7 +16,7 @@ from slime_vlm.model.copy_output import CopyOutput
 from slime_vlm.model.global_adapters import GlobalAdapter
 from slime_vlm.model.hub_card import write_card
 from slime_vlm.model.hub_mixin import HubMixin
-from slime_vlm.model.line_queries import LineQueries
+from slime_vlm.model.line_queries import LineContext, LineQueries
 from slime_vlm.model.linker import Linker, PageAttention
 from slime_vlm.model.open_vocabulary import OpenVocabulary
 from slime_vlm.model.query_attention import QueryAttention, initial_position_table
@@ -101,6 +101,9 @@ class SlimePreTrainedModel(HubMixin, PreTrainedModel):
             init.zeros_(module.mean)
             init.ones_(module.std)
             init.copy_(module.row_bias, module.first_rows())
+        elif isinstance(module, LineContext):
+            init.zeros_(module.contract.weight)
+            init.zeros_(module.contract.bias)
         elif isinstance(module, CharacterNames):
             init.zeros_(module.bias)
         elif isinstance(module, OpenVocabulary):

@@ -80,6 +80,7 @@ class SlimeVision(SlimePreTrainedModel):
             hidden=config.place_dim,
             cell=config.cell_shape,
             margin=(config.tile_margin // down, config.tile_margin // right),
+            context=config.line_context,
         )
         self.character_names = CharacterNames(hidden=config.place_dim, num_characters=len(characters) + 2)
         self.open_vocabulary = OpenVocabulary(

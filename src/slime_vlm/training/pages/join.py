@@ -150,6 +150,7 @@ def _config(
         "characters": CHARACTERS,
         "character_slots": slots,
         "place_dim": place_dim,
+        "line_context": len({name.split(".")[2] for name in reader if name.startswith("local_compressor.context.")}),
         "word_dim": word_dim,
         "word_buckets": buckets,
         "copy_output": "copy_output.gate.weight" in words,

@@ -46,9 +46,18 @@ class PageReader(nn.Module):
         cell: Side of a cell in pixels.
         margin: Pixels that a view shows beyond its tile, at every edge.
         hidden: Width of a place's vector.
+        context: Blocks of `LineContext`.
     """
 
-    def __init__(self, vision_tower: RecogniserEncoder, *, cell: int = 24, margin: int = 8, hidden: int = 256) -> None:
+    def __init__(
+        self,
+        vision_tower: RecogniserEncoder,
+        *,
+        cell: int = 24,
+        margin: int = 8,
+        hidden: int = 256,
+        context: int = 0,
+    ) -> None:
         super().__init__()
         down, right = vision_tower.config.map_stride
         self.vision_tower = vision_tower
@@ -57,6 +66,7 @@ class PageReader(nn.Module):
             hidden=hidden,
             cell=(cell // down, cell // right),
             margin=(margin // down, margin // right),
+            context=context,
         )
         self.character_names = CharacterNames(hidden=hidden, num_characters=NUM_CHARACTER_IDS)
 

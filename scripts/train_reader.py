@@ -13,12 +13,13 @@ are saved under the names that they have in its checkpoints.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import AutoModel
 
 from slime_vlm.errors import ConfigError
@@ -305,6 +307,20 @@ class Measurement:
         return read_page(self.reader, page, whole=True).cells((page.cells.rows, page.cells.cols), SLOTS)
 
 
+class DrawnTiles(IterableDataset[tuple[Tensor, Tensor]]):
+    """Tiles of consecutive pages with their ids, without end. A process of its own draws them while steps are taken."""
+
+    def __init__(self, run: Run, pages: Pages) -> None:
+        self.options, self.shape, self.first = run.options, run.shape, run.page
+        self.pages = pages
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        torch.set_num_threads(1)
+        rng = np.random.default_rng([self.options.seed, self.first])
+        for seed in itertools.count(self.first):
+            yield labelled_tiles(self.pages(seed), **self.shape).chosen(self.options.tiles_of_page, rng)
+
+
 def start(run: Run, pages: Pages) -> None:
     """Set the start of projection and head by some tiles."""
     rng = np.random.default_rng(run.options.seed)
@@ -327,13 +343,19 @@ def train(run: Run, pages: Pages, measure: Measurement) -> None:
     before = ""
     if run.step == 0 and options.start is None:
         start(run, pages)
+    # Forked: the pages' functions cannot be sent to another process.
+    drawn_tiles = iter(
+        DataLoader(
+            DrawnTiles(run, pages), batch_size=None, num_workers=1, prefetch_factor=8, multiprocessing_context="fork"
+        )
+    )
     while run.progress < 1:
         started = time.process_time()
         trained = run.set_rates()
         if trained != before:
             maps.clear()
         before = trained
-        tiles, ids = run.labelled(pages, run.page).chosen(options.tiles_of_page, rng)
+        tiles, ids = next(drawn_tiles)
         run.page += 1
         if trained != "all":
             blocks = options.blocks if trained == "blocks" else 0

@@ -174,7 +174,7 @@ def test_ask_json_has_a_line_for_each_image_and_question(slime, checkpoint, page
     records = [json.loads(line) for line in out.splitlines()]
     assert [(r["image"], r["question"]) for r in records] == [(str(i), q) for i in (page, other) for q in ("a?", "b?")]
     for record in records:
-        assert list(record) == ["image", "question", "answer", "grid", "tokens", "seconds"]
+        assert list(record) == ["image", "question", "answer", "confidence", "grid", "tokens", "seconds"]
         rows, columns = record["grid"]
         assert record["tokens"] == {"global": 16, "local": 4 * rows * columns, "kept": 5}
         assert list(record["seconds"]) == ["load", "open", "preprocess", "encode", "select", "prefill", "decode"]

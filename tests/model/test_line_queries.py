@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from slime_vlm.errors import ConfigError
-from slime_vlm.model.line_queries import LINES, LineQueries
+from slime_vlm.model.line_queries import LINES, LineContext, LineQueries
 
 
 @pytest.fixture
@@ -61,6 +61,38 @@ def test_channels_are_brought_to_one_scale(queries: LineQueries) -> None:
     expected = queries(plain)
     queries.fit(plain * scale + 2.0)
     torch.testing.assert_close(queries(plain * scale + 2.0), expected, rtol=0.2, atol=0.1)
+
+
+def test_context_starts_as_the_identity_and_reaches_five_columns() -> None:
+    torch.manual_seed(2)
+    context = LineContext(dim=3)
+    x = torch.randn(2, 3, 5, 20)
+    assert torch.equal(context(x), x)
+    torch.nn.init.normal_(context.contract.weight)
+    other = x.clone()
+    other[:, :, 2, 10] += 3.0
+    seen = (context(other) - context(x)).abs().sum(dim=(0, 1)) > 1e-5
+    assert seen.nonzero().amin(dim=0).tolist() == [1, 5]
+    assert seen.nonzero().amax(dim=0).tolist() == [3, 15]
+
+
+def test_context_by_hand() -> None:
+    """One channel has norm 0, so what the bias of `expand` gives is added: 2 * gelu(1) = 1.6827."""
+    context = LineContext(dim=1)
+    with torch.no_grad():
+        context.expand.bias.fill_(1.0)
+        context.contract.weight.fill_(1.0)
+    assert context(torch.zeros(1, 1, 2, 2)).flatten().tolist() == pytest.approx([1.6827] * 4, abs=1e-4)
+
+
+def test_context_comes_before_the_heads(queries: LineQueries) -> None:
+    torch.manual_seed(0)
+    more = LineQueries(dim=5, hidden=7, cell=(3, 2), margin=(1, 1), context=2)
+    missing = more.load_state_dict(queries.state_dict(), strict=False).missing_keys
+    assert missing
+    assert all(name.startswith("context.") for name in missing)
+    maps = torch.randn(3, 5, 8, 6)
+    assert torch.equal(more(maps), queries(maps))
 
 
 def test_a_map_without_margin_is_an_error() -> None:

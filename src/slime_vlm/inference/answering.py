@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from transformers import TextStreamer
+from transformers import LogitsProcessorList, TextStreamer
 from transformers.cache_utils import Cache, DynamicCache
 
 from slime_vlm.errors import InputError
+from slime_vlm.inference.confidence import ProbabilityRecorder, calibrated
 from slime_vlm.inference.heat_map import LocalSelection, draw_overlay, drawing_copy
 from slime_vlm.media import Clip, OpenedInput, TiledImage, to_rgb
 from slime_vlm.model.cache_name import CACHE
@@ -47,6 +48,8 @@ class Answer:
         probabilities: float [L], the scores as probabilities. None without a selector.
         gates: float [N, 2], the weights of the two global adapters. None if the model has only one.
         seconds: Time by step: select, prefill and decode. The first question of an image adds preprocess and encode.
+        confidence: Mean probability of the answer's tokens, in 0..1. Where the checkpoint has `answer_calibration`, the
+            share of such answers that are right.
     """
 
     question: str
@@ -56,6 +59,7 @@ class Answer:
     probabilities: np.ndarray | None
     gates: np.ndarray | None
     seconds: dict[str, float]
+    confidence: float
 
     @property
     def grid(self) -> TileGrid:
@@ -174,6 +178,7 @@ class EncodedImage:
             kept, selection = self._selected(prompt, kept)
             clock.tick("select")
             streamer = TimedStreamer(self.processor.tokenizer, on_text)
+            recorder = ProbabilityRecorder()
             ids = prompt["input_ids"]
             known = self._known_prefix(ids)
             output = self.model.generate(
@@ -184,6 +189,7 @@ class EncodedImage:
                 do_sample=False,
                 num_beams=1,
                 streamer=streamer,
+                logits_processor=LogitsProcessorList([recorder]),
                 return_dict_in_generate=True,
                 **{CACHE: known},
             )
@@ -192,7 +198,8 @@ class EncodedImage:
         new_tokens = output.sequences[0, ids.shape[1] :]
         if known is None:
             self._prefix = self._shared_prefix(ids, getattr(output, CACHE), len(new_tokens))
-        return self._answer(question, new_tokens, kept, selection, {**self._take_seconds(), **clock.seconds})
+        (mean,) = recorder.means([len(new_tokens)])
+        return self._answer(question, new_tokens, mean, kept, selection, {**self._take_seconds(), **clock.seconds})
 
     def ask_together(self, questions: Sequence[str], *, max_new_tokens: int = 256, at_once: int = 16) -> list[Answer]:
         """Answer several questions with greedy decoding, and decode their answers together.
@@ -233,22 +240,24 @@ class EncodedImage:
         clock.tick("prefill")
         ids = [prompt["input_ids"] for prompt in prompts]
         length = max(row.shape[1] for row in ids)
+        recorder = ProbabilityRecorder()
         generated = self.model.generate(
             input_ids=torch.cat([F.pad(row, (length - row.shape[1], 0)) for row in ids]),
             attention_mask=torch.cat([F.pad(torch.ones_like(row), (length - row.shape[1], 0)) for row in ids]),
             max_new_tokens=max_new_tokens,
             do_sample=False,
             num_beams=1,
+            logits_processor=LogitsProcessorList([recorder]),
             **{CACHE: cache},
         )
         clock.tick("decode")
         seconds = {step: value / len(questions) for step, value in clock.seconds.items()}
         ends = self.model.generation_config.eos_token_id
+        rows = [up_to_end(row, ends) for row in generated[:, length:].tolist()]
+        means = recorder.means([len(row) for row in rows])
         return [
-            self._answer(question, up_to_end(row, ends), kept, selection, {**self._take_seconds(), **seconds})
-            for question, row, (kept, selection) in zip(
-                questions, generated[:, length:].tolist(), selected, strict=True
-            )
+            self._answer(question, row, mean, kept, selection, {**self._take_seconds(), **seconds})
+            for question, row, mean, (kept, selection) in zip(questions, rows, means, selected, strict=True)
         ]
 
     def _can_join(self) -> bool:
@@ -307,6 +316,7 @@ class EncodedImage:
         self,
         question: str,
         new_tokens: Tensor | list[int],
+        mean: float,
         kept: Tensor,
         selection: Selection | None,
         seconds: dict[str, float],
@@ -320,6 +330,7 @@ class EncodedImage:
             probabilities=self.in_image_order(selection.probs[0]) if selection is not None and scored else None,
             gates=None if self.tokens.gates is None else self.tokens.gates.float().cpu().numpy(),
             seconds=seconds,
+            confidence=calibrated(mean, self.model.config.answer_calibration),
         )
 
     def _shared_prefix(self, input_ids: Tensor, cache: Cache | None, num_new: int) -> CachedPrefix | None:

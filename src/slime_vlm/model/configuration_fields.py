@@ -77,6 +77,8 @@ class SlimeFields:
         guided_answers: Whether every token of an answer is told what is asked and how much has been said, not the first
             alone.
         copy_output: Whether answers may copy characters of local tokens, see `copy_output`.
+        answer_calibration: Slope and offset that turn the mean probability of an answer's tokens into the share of such
+            answers that are right, see `inference.confidence`. None: the mean probability itself.
         align_outputs: Whether hidden states, logits and labels are always as long as `input_ids`, as TRL expects. A
             dropped token gets the outputs of the last kept one before it. For Trainer's `compute_metrics` they are so
             without this field.
@@ -122,5 +124,6 @@ class SlimeFields:
     word_buckets: int = 16384
     guided_answers: bool = True
     copy_output: bool = False
+    answer_calibration: list[float] | None = None
     align_outputs: bool = False
     tie_word_embeddings: bool = False

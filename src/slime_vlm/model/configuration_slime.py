@@ -207,6 +207,11 @@ class SlimeConfig(HubMixin, SlimeFields, PretrainedConfig):
                 f"projector_type is 'query_attention' with widths {self.vision_width} and "
                 f"{self.text_config.hidden_size}, expected equal widths of vision encoder and language model"
             )
+        line = self.answer_calibration
+        if line is not None and not (len(line) == 2 and all(math.isfinite(number) for number in line) and line[0] > 0):
+            raise ConfigError(
+                f"answer_calibration is {line}, expected a positive slope and an offset, or None for no calibration"
+            )
         if self.projector_vocabulary is not None and self.projector_type == "query_attention":
             raise ConfigError("projector_vocabulary needs MLP_proj, but projector_type is 'query_attention'")
         self._check_characters()

@@ -60,7 +60,7 @@ def characters_after(ids: np.ndarray) -> Tensor:
 @cache
 def parts(copies: bool = True, guided: bool = True) -> tuple[PageReader, PageAnswerer]:
     torch.manual_seed(0)
-    reader = PageReader(RecogniserEncoder(encoder_config()), cell=CELL, margin=MARGIN, hidden=24).eval()
+    reader = PageReader(RecogniserEncoder(encoder_config()), cell=CELL, margin=MARGIN, hidden=24, context=1).eval()
     settings = AnswererSettings(
         dim=32, layers=2, heads=4, word_dim=16, buckets=512, slots=4, copies=copies, guided=guided
     )
@@ -70,6 +70,7 @@ def parts(copies: bool = True, guided: bool = True) -> tuple[PageReader, PageAns
         reader.local_compressor.fit(reader.early_map(tiles_of(page()).pixels(torch.arange(2))))
         # Peaks, so that random places show characters; letters mostly, and nothing in every other place.
         reader.local_compressor.score.weight.normal_(std=1.0)
+        reader.local_compressor.context[0].contract.weight.normal_(std=0.1)
         reader.character_names.linear.weight.normal_(std=3.0)
         reader.character_names.bias[:, 0] += 33.0
         reader.character_names.bias[:, 1:95] += 6.0

@@ -30,6 +30,8 @@ _ALIKE = (
     "'`",
     "-_~",
     "aeo",
+    # Case is what a reader misses most: these letters differ by their height alone.
+    *(f"{letter}{letter.upper()}" for letter in "coskpuvwxz"),
 )
 _SWAPS = {a: [b for group in _ALIKE if a in group for b in group if b != a] for group in _ALIKE for a in group}
 

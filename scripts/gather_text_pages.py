@@ -3,7 +3,8 @@
 With a reader the text is what it reads of the pages' pixels, misread characters and all.
 
     python scripts/fetch_fonts.py runs/fonts
-    python scripts/gather_text_pages.py runs/browser.jsonl.gz --source browser --fonts runs/fonts --count 480
+    python scripts/gather_text_pages.py runs/browser.jsonl.gz --source browser --fonts runs/fonts --count 480 \
+        --questions 16
     python scripts/gather_text_pages.py runs/browser-read.jsonl.gz --source browser --fonts runs/fonts --count 240 \
         --reader runs/recogniser runs/reader/reader.safetensors --looks 0.5
 """
@@ -58,12 +59,21 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="folder of printed documents")
     parser.add_argument("--reader", type=Path, nargs=2, help="encoder folder and reader.safetensors: read the pixels")
     parser.add_argument("--looks", type=float, default=0.0, help="share of pages that look scanned, for a reader")
+    parser.add_argument("--questions", type=int, default=8, help="most questions a typeset or browser-laid page")
+    parser.add_argument(
+        "--rare", type=float, help="how often to ask browser-laid pages' rare families; 1.7 for training, 1 otherwise"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=480)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    make = page_source(options.source, options.split, pdfs=options.pdfs, fonts=options.fonts, cache=options.cache)
+    asked: dict[str, float] = {} if options.source == "renderer" else {"questions": options.questions}
+    if options.source == "browser":
+        usual = 1.7 if options.split == "train" else 1.0
+        asked["rare"] = usual if options.rare is None else options.rare
+    folders = {"pdfs": options.pdfs, "fonts": options.fonts, "cache": options.cache}
+    make = page_source(options.source, options.split, **folders, **asked)
     text = reading(*options.reader) if options.reader else text_of
 
     def page(seed: int) -> TextPage:

@@ -6,6 +6,7 @@ import json
 import pickle
 import random
 import shutil
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -20,17 +21,21 @@ from slime_vlm.pages.browser.fonts import PACKAGES, Family, read_families
 from slime_vlm.pages.browser.printing import find_browser
 from slime_vlm.pages.browser.sentences import sentences
 from slime_vlm.pages.browser.templates import KIND_NAMES, TEMPLATES, templates_of
-from slime_vlm.pages.browser.thesaurus import concepts
+from slime_vlm.pages.browser.thesaurus import concepts, later_concepts
 from slime_vlm.pages.browser.values import KINDS, SHARED_KINDS, draw_manner, draw_value
 from slime_vlm.pages.debian_packages import read_package_list
 from slime_vlm.pages.page import ABSENT
 from slime_vlm.pages.readable import ReadablePage
-from slime_vlm.pages.splits import is_heldout_key, is_heldout_word, wordings_of
+from slime_vlm.pages.splits import heldout_wordings, is_heldout_key, is_heldout_word, normal_wording, wordings_of
 from slime_vlm.pages.values import is_heldout
 from slime_vlm.pages.word_lists import Words, read_words
 
 pytest.importorskip("pypdfium2")
 matplotlib = pytest.importorskip("matplotlib")
+
+# Counts and checksums of the held-out part of the first lists: later additions must not change it.
+HELDOUT_THESAURUS = (179, 1871506320)
+HELDOUT_FIRST_WORDINGS = (49, 3569502094)
 
 BOTH = pytest.mark.parametrize("split", ["train", "heldout"])
 PRINTS = pytest.mark.skipif(find_browser() is None, reason="no Chromium")
@@ -85,13 +90,42 @@ def test_fonts_of_one_foundry_are_in_one_split() -> None:
 
 
 def test_the_thesaurus_is_sound() -> None:
-    for concept in concepts().values():
+    for concept in concepts("train").values():
         assert concept.kind in KINDS, concept.name
         assert len(concept.keys) >= 2, concept.name
         assert concept.nouns, concept.name
-    assert len(concepts()) >= 150
-    assert "How much do I owe?" in concepts()["amount_due"].questions
-    assert "Amount payable" in concepts()["amount_due"].keys
+    assert len(concepts("heldout")) >= 150
+    assert "How much do I owe?" in concepts("train")["amount_due"].questions
+    assert "Amount payable" in concepts("train")["amount_due"].keys
+
+
+def test_later_additions_serve_training_and_leave_the_heldout_split_as_it_was() -> None:
+    heldout, train = concepts("heldout"), concepts("train")
+    assert not set(later_concepts()) & set(heldout)
+    assert len(later_concepts()) >= 150
+    held = "\n".join(repr(concept) for concept in heldout.values())
+    assert (len(heldout), zlib.crc32(held.encode())) == HELDOUT_THESAURUS
+    for name, concept in heldout.items():
+        more = train[name]
+        assert (more.kind, more.group) == (concept.kind, concept.group)
+        for part in ("keys", "nouns", "questions"):
+            first = getattr(concept, part)
+            assert getattr(more, part)[: len(first)] == first, (name, part)
+        assert more.keys_of("heldout") == concept.keys_of("heldout"), name
+    # What is held out of the additions is in no part of a training page.
+    later = [train[name] for name in later_concepts()]
+    assert not any(is_heldout_key(text) for concept in later for text in (*concept.keys, *concept.nouns))
+
+
+def test_the_first_patterns_stay_in_their_split() -> None:
+    held = heldout_wordings()
+    first = sorted({normal_wording(p) for family in wordings.FIRST_WORDINGS.values() for p in family} & held)
+    assert (len(first), zlib.crc32("|".join(first).encode())) == HELDOUT_FIRST_WORDINGS
+    # Hand-computed: the CRC-32 of these texts leaves 0 and not 0 when divided by five.
+    assert zlib.crc32(b"which field gives {v}") % 5 == 0
+    assert "which field gives {v}" in held
+    assert zlib.crc32(b"which field reads {v}") % 5 != 0
+    assert "which field reads {v}" not in held
 
 
 @BOTH
@@ -170,6 +204,26 @@ def test_answers_stand_where_they_say(printed: dict[str, list[ReadablePage]]) ->
         for question in page.questions:
             assert (question.family == "absent") == (question.answer == ABSENT)
     assert {"field", "synonym", "title", "absent", "cell"} <= set(families)
+
+
+@PRINTS
+def test_rare_families_are_asked_more_often_in_training_alone(
+    fonts: Path, printed: dict[str, list[ReadablePage]]
+) -> None:
+    asked = Counter[str]()
+    for rare in (1.0, 2.0):
+        source = BrowserPages(fonts, fonts / "printed", "train", batch=12, overview=0.15, rare=rare)
+        pages = [source.page(seed) for seed in range(12)]
+        families = Counter(question.family for page in pages for question in page.questions)
+        asked[f"rare {rare}"] = sum(families[name] for name in ("synonym", "reverse", "row", "in_section", "sentence"))
+        for page, usual in zip(pages, printed["train"], strict=True):
+            texts = [question.text.lower().rstrip("?.") for question in page.questions]
+            assert len(set(texts)) == len(texts)
+            if rare == 1.0:
+                assert [q.text for q in page.questions] == [q.text for q in usual.questions]
+    assert asked["rare 2.0"] > 1.3 * asked["rare 1.0"]
+    with pytest.raises(ConfigError, match="expected 1 or more"):
+        BrowserPages(fonts, fonts / "printed", rare=0.5)
 
 
 @PRINTS

@@ -125,7 +125,7 @@ class TextSheets:
     def __init__(self, words: Sequence[str], settings: SheetSettings | None = None) -> None:
         self.settings = settings or SheetSettings()
         self.words = Words(words, self.settings.keys)
-        self.concepts = [one for one in concepts().values() if one.keys_of(self.settings.keys)]
+        self.concepts = [one for one in concepts(self.settings.keys).values() if one.keys_of(self.settings.keys)]
 
     def page(self, seed: int) -> TextPage:
         """Lay out the sheet of a seed."""

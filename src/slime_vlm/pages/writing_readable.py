@@ -26,7 +26,7 @@ def page_source(
     pdfs: Path | None = None,
     fonts: Path | None = None,
     cache: Path | None = None,
-    **sizes: Any,
+    **options: Any,
 ) -> Callable[[int], ReadablePage]:
     """Return a function from seeds to pages.
 
@@ -36,7 +36,8 @@ def page_source(
         pdfs: Folder of `scripts/fetch_typeset_pdfs.py`, for typeset pages.
         fonts: Folder of `scripts/fetch_fonts.py`, for browser-laid pages; its word list serves typeset ones, too.
         cache: Folder for printed documents, for browser-laid pages; "printed" beside the fonts without it.
-        **sizes: `x_height` and `max_side` of typeset and browser-laid pages, see there.
+        **options: `x_height`, `max_side` and `questions` of typeset and browser-laid pages, `rare` of browser-laid
+            ones, see there.
 
     Raises:
         ConfigError: An unknown source, or a folder that the source needs is not given.
@@ -52,13 +53,13 @@ def page_source(
                 "pages: no folder of PDFs; run scripts/fetch_typeset_pdfs.py FOLDER and give --pdfs FOLDER"
             )
         words = None if fonts is None else fonts / "wamerican/usr/share/dict/american-english"
-        return TypesetPages(pdfs, split, words=words, **sizes).page
+        return TypesetPages(pdfs, split, words=words, **options).page
     if source == "browser":
         from slime_vlm.pages.browser import BrowserPages
 
         if fonts is None:
             raise ConfigError("pages: no folder of fonts; run scripts/fetch_fonts.py FOLDER and give --fonts FOLDER")
-        return BrowserPages(fonts, cache or fonts / "printed", split, **sizes).page
+        return BrowserPages(fonts, cache or fonts / "printed", split, **options).page
     raise ConfigError(f"pages: unknown source {source!r}, expected one of {', '.join(SOURCES)}")
 
 

@@ -125,6 +125,11 @@ def asked_key(rng: random.Random, key: str) -> str:
     return text
 
 
+def _is_rare(fact: Fact) -> bool:
+    """Whether few pages state such a fact; with `rare` above 1 it may be asked twice, in different words."""
+    return fact.family in _HASTE or (fact.family == "field" and bool(fact.section))
+
+
 class Asker:
     """Draws questions about one page."""
 
@@ -138,6 +143,7 @@ class Asker:
         kind: str,
         accent: str = "",
         sections: Sequence[str] = (),
+        rare: float = 1.0,
     ) -> None:
         """Look over what the page states.
 
@@ -149,15 +155,18 @@ class Asker:
             kind: Kind of the document.
             accent: Name of its accent colour, "" where none stands out.
             sections: Names of its sections.
+            rare: About how many times as often as usual families are asked that pages give little occasion for:
+                sentences, charts, fields of sections, other words for a key, and what a value stands for. At 1.0
+                questions are those of an evaluation.
         """
         self.rng, self.page, self.stated, self.words = rng, page, stated, words
-        self.kind, self.accent = kind, accent
+        self.kind, self.accent, self.rare = kind, accent, rare
         facts = [one.fact for one in stated]
         self.keys = Counter(normal_key(fact.phrase) for fact in facts if fact.phrase and fact.family != "cell")
         self.keys.update({normal_key(column) for column in {fact.column for fact in facts if fact.column}})
         self.in_sections = Counter((normal_key(fact.phrase), fact.section) for fact in facts if fact.family == "field")
-        known = concepts()
-        self.groups = Counter(known[fact.concept].group for fact in facts if fact.concept)
+        self.concepts = concepts(page.split)
+        self.groups = Counter(self.concepts[fact.concept].group for fact in facts if fact.concept)
         self.families = Counter(fact.family for fact in facts)
         self.cells = Counter((fact.column, fact.answer) for fact in facts if fact.family == "cell")
         self.questions_asked = Counter(question for fact in facts for question in fact.questions)
@@ -182,7 +191,8 @@ class Asker:
         missing = sum(rng.random() < absent for _ in range(count)) if self.stated else 0
         whole = sum(rng.random() < overview for _ in range(count))
         # Sentences and charts are few on a page of many fields.
-        order = sorted(self.stated, key=lambda one: rng.random() * _HASTE.get(one.fact.family, 1.0))
+        stated = [one for one in self.stated for _ in range(2 if self.rare > 1 and _is_rare(one.fact) else 1)]
+        order = sorted(stated, key=lambda one: rng.random() * self._haste(one.fact))
         # Many cells must not drown the few fields of a page.
         cells = [one for one in order if one.fact.family == "cell"]
         others = [one for one in order if one.fact.family != "cell"]
@@ -211,6 +221,10 @@ class Asker:
             questions.append(PageQuestion(text, made.answer, made.family, made.wording, made.key, made.value))
         rng.shuffle(questions)
         return questions
+
+    def _haste(self, fact: Fact) -> float:
+        """Return the largest number that a fact may draw for its turn: those of small ones are asked first."""
+        return _HASTE.get(fact.family, 1.0) / (self.rare if _is_rare(fact) else 1.0)
 
     def _pattern(self, family: str, **slots: str) -> tuple[str, str] | None:
         """Draw a wording of a family and fill it in: the text and the pattern."""
@@ -249,17 +263,21 @@ class Asker:
 
     def _field(self, one: Stated) -> PageQuestion | None:
         rng, fact = self.rng, one.fact
-        concept = concepts()[fact.concept] if fact.concept else None
+        concept = self.concepts[fact.concept] if fact.concept else None
         if not fact.phrase:
             return self._synonym(one, concept) if concept and self.groups[concept.group] == 1 else None
         unique = self.keys[normal_key(fact.phrase)] == 1
         draw = rng.random()
-        if draw < 0.12 and self._stands_once(fact.answer) and 3 <= len(fact.answer) <= 40:
+        if draw < 0.12 * self.rare and self._stands_once(fact.answer) and 3 <= len(fact.answer) <= 40:
             return self._make(self._pattern("reverse", v=fact.answer), "reverse", one, turned=True)
-        if concept and self.groups[concept.group] == 1 and (draw < 0.45 or normal_key(fact.phrase) in _BARE):
+        if (
+            concept
+            and self.groups[concept.group] == 1
+            and (draw < 0.45 * self.rare or normal_key(fact.phrase) in _BARE)
+        ):
             return self._synonym(one, concept)
         key = asked_key(rng, fact.phrase)
-        if not unique or (fact.section and rng.random() < 0.2):
+        if not unique or (fact.section and rng.random() < 0.2 * self.rare):
             if fact.section and self.in_sections[normal_key(fact.phrase), fact.section] == 1:
                 return self._make(self._pattern("in_section", k=key, s=fact.section), "in_section", one)
             return None
@@ -290,7 +308,7 @@ class Asker:
             return self._make(self._pattern(family, r=fact.phrase), "cell", one) if natural else None
         single = self.cells[fact.column, fact.answer] == 1 and self._stands_once(fact.answer)
         column = asked_key(rng, fact.column)
-        if single and rng.random() < 0.25 and self._stands_once(fact.phrase):
+        if single and rng.random() < 0.25 * self.rare and self._stands_once(fact.phrase):
             row = Stated(fact, one.key[: len(one.key)], one.value)
             filled = self._pattern("row", v=fact.answer, c=column)
             if filled is None:
@@ -314,7 +332,7 @@ class Asker:
         fact = one.fact
         if self.keys[normal_key(fact.phrase)] != 1:
             return None
-        if self.rng.random() < 0.25 and self._stands_once(fact.answer):
+        if self.rng.random() < 0.25 * self.rare and self._stands_once(fact.answer):
             return self._make(self._pattern("chart_reverse", v=fact.answer), "chart_reverse", one, turned=True)
         return self._make(self._pattern("chart", r=fact.phrase), "chart", one)
 
@@ -346,7 +364,7 @@ class Asker:
         filled: tuple[str, str] | None = None
         form = rng.random()
         if form < 0.5:
-            concept = rng.choice(list(concepts().values()))
+            concept = rng.choice(list(self.concepts.values()))
             if concept.group in self.groups or not all(map(self._is_absent, (*concept.keys, *concept.nouns))):
                 return None
             whole = self._whole_questions(concept.questions)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from slime_vlm.pages.browser.sentences import Sentence
 from slime_vlm.pages.browser.theme import Theme
-from slime_vlm.pages.browser.thesaurus import Concept, concepts
+from slime_vlm.pages.browser.thesaurus import Concept, concepts, later_concepts
 from slime_vlm.pages.browser.values import Manner, draw_value
 from slime_vlm.pages.splits import is_heldout_key, normal_key
 from slime_vlm.pages.word_lists import Words, listed
@@ -23,6 +23,7 @@ _MODIFIERS = listed(
     "Actual Present Initial "
     "Internal Local Original Preferred Primary Recorded Revised Usual"
 )
+_LATER = 0.5  # share of a training page's invented keys that a later concept takes the place of
 _OPEN_KINDS = listed(
     "money integer integer percent date time code code person company place phone email measure measure duration word "
     "word phrase state size range rating year version"
@@ -152,7 +153,7 @@ class Draft:
         Returns:
             The field, or None when its key is on the page already.
         """
-        concept = concepts()[name] if name else None
+        concept = concepts(self.split)[name] if name else None
         for _ in range(8):
             key = self.printed_key(concept) if concept else self.open_key()
             if (normal_key(key), section) not in self.taken:
@@ -168,9 +169,18 @@ class Draft:
         self.facts.append(Fact("field", value, kind, value_mark, (key_mark,), key, section=section, concept=name or ""))
         return Field(key_html, value_html, key, value, kind)
 
+    def _later_concept(self) -> str | None:
+        """Draw a later concept for an invented key's place, None for the key; held-out pages have none."""
+        if self.split != "train" or self.rng.random() >= _LATER:
+            return None
+        name = self.rng.choice(later_concepts())
+        known = concepts(self.split)
+        groups = {known[fact.concept].group for fact in self.facts if fact.concept}
+        return None if known[name].group in groups else name
+
     def unkeyed(self, name: str) -> str:
         """State a value whose key is not printed, such as the date of a letter: HTML of the value."""
-        concept = concepts()[name]
+        concept = concepts(self.split)[name]
         text = self.value(concept.kind)
         number, marked = self.mark(text, "v")
         self.facts.append(Fact("field", text, concept.kind, number, concept=name))
@@ -186,7 +196,7 @@ class Draft:
             least: Fewest fields.
             most: Most fields.
             section: Section that they stand in.
-            invented: Share of fields with invented keys beside those named.
+            invented: Share of fields with other keys beside those named: invented ones, or later concepts' in training.
         """
         pool = list(names)
         count = min(self.rng.randint(least or len(pool), max(least, most) if most < 99 else len(pool)), 40)
@@ -194,7 +204,7 @@ class Draft:
         wanted: list[str | None] = [pool[i] for i in chosen]
         wanted = [None if self.rng.random() < invented else name for name in wanted]
         wanted += [None] * (count - len(wanted))
-        made = [self.field(name, section) for name in wanted]
+        made = [self.field(name or self._later_concept(), section) for name in wanted]
         return [one for one in made if one is not None]
 
     def title(self, text: str, tag: str = "h1", style: str = "") -> str:

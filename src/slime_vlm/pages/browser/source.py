@@ -87,6 +87,7 @@ class BrowserPages:
         questions: int = 8,
         absent: float = 0.15,
         overview: float = 0.06,
+        rare: float = 1.0,
         max_side: int = 3200,
         documents: int | None = None,
         templates: tuple[str, ...] = (),
@@ -102,6 +103,7 @@ class BrowserPages:
             questions: Most questions a page.
             absent: Share of questions about what is not on the page.
             overview: Share of questions about the page as a whole.
+            rare: How many times as often as usual families are asked that pages give little occasion for.
             max_side: Longest side in pixels; a larger page is drawn smaller.
             documents: How many documents there are; further seeds draw them again, at other sizes and with other
                 questions. None for as many as seeds.
@@ -109,10 +111,12 @@ class BrowserPages:
             batch: Documents that are printed together.
 
         Raises:
-            ConfigError: An unknown split or template, or a folder without fonts of the split.
+            ConfigError: An unknown split or template, `rare` below 1, or a folder without fonts of the split.
         """
         if split not in SPLITS:
             raise ConfigError(f"pages: unknown split {split!r}, expected one of {', '.join(SPLITS)}")
+        if rare < 1:
+            raise ConfigError(f"pages: rare is {rare}, expected 1 or more")
         self.templates = [one for one in templates_of(split) if not templates or one.name in templates]
         unknown = [name for name in templates if name not in TEMPLATES or TEMPLATES[name] not in self.templates]
         if unknown:
@@ -120,6 +124,7 @@ class BrowserPages:
         import_extra("pypdfium2", str(cache), "a folder of PDF files", "pdf")
         self.fonts, self.cache, self.split = Path(fonts), Path(cache), split
         self.x_height, self.questions, self.absent, self.overview = x_height, questions, absent, overview
+        self.rare = rare
         self.max_side, self.documents, self.batch = max_side, documents, batch
         self.families = read_families(self.fonts, split)
         if not self.families:
@@ -273,7 +278,16 @@ class BrowserPages:
         marked = {mark: np.unique(np.concatenate(parts)).astype(np.int32) for mark, parts in characters.items()}
         stated = resolve(page, document.marks, marked, document.facts)
         sections = sorted({fact.section for fact in document.facts if fact.section})
-        asker = Asker(rng, page, stated, self.words, kind=document.kind, accent=document.accent, sections=sections)
+        asker = Asker(
+            rng,
+            page,
+            stated,
+            self.words,
+            kind=document.kind,
+            accent=document.accent,
+            sections=sections,
+            rare=self.rare,
+        )
         page.questions = asker.draw(self.questions, self.absent, self.overview)
         return page
 

@@ -19,14 +19,29 @@ from slime_vlm.pages.browser import BrowserPages
 from slime_vlm.pages.browser.asking import asked_key, is_heldout_question
 from slime_vlm.pages.browser.fonts import PACKAGES, Family, read_families
 from slime_vlm.pages.browser.printing import find_browser
-from slime_vlm.pages.browser.sentences import sentences
+from slime_vlm.pages.browser.sentences import (
+    AREAS,
+    FIRST_SENTENCES,
+    MORE_SENTENCES,
+    plain_text,
+    read_sentences,
+    sentences,
+)
 from slime_vlm.pages.browser.templates import KIND_NAMES, TEMPLATES, templates_of
 from slime_vlm.pages.browser.thesaurus import concepts, later_concepts
 from slime_vlm.pages.browser.values import KINDS, SHARED_KINDS, draw_manner, draw_value
+from slime_vlm.pages.browser.vocabulary import QUANTITIES, VOCABULARIES
 from slime_vlm.pages.debian_packages import read_package_list
 from slime_vlm.pages.page import ABSENT
 from slime_vlm.pages.readable import ReadablePage
-from slime_vlm.pages.splits import heldout_wordings, is_heldout_key, is_heldout_word, normal_wording, wordings_of
+from slime_vlm.pages.splits import (
+    SPLITS,
+    heldout_wordings,
+    is_heldout_key,
+    is_heldout_word,
+    normal_wording,
+    wordings_of,
+)
 from slime_vlm.pages.values import is_heldout
 from slime_vlm.pages.word_lists import Words, read_words
 
@@ -170,12 +185,76 @@ def test_a_key_without_letters_can_be_written() -> None:
 
 
 def test_sentences_are_held_out_whole() -> None:
-    areas = ("pay", "letter", "tech", "lab", "event", "any")
-    train, heldout = ({s.pieces for area in areas for s in sentences(split, area)} for split in ("train", "heldout"))
-    assert train.isdisjoint(heldout)
-    assert len(train | heldout) >= 60
-    for area in areas:
-        assert sentences("heldout", area), area
+    train, heldout = ([s for area in AREAS for s in sentences(split, area)] for split in ("train", "heldout"))
+    assert {s.plain for s in train}.isdisjoint(s.plain for s in heldout)
+    assert len({s.pieces for s in (*train, *heldout)}) >= 700
+    for area in AREAS:
+        held = [s for s in sentences("heldout", area) if s.area == area]
+        own = [s for s in sentences("train", area) if s.area == area]
+        assert len(held) / len(held + own) == pytest.approx(0.2, abs=0.06), area
+
+
+def test_the_first_sentences_keep_their_split() -> None:
+    held = {s.plain for area in AREAS for s in sentences("heldout", area)}
+    first = [plain_text(text) for _, text, _ in read_sentences(FIRST_SENTENCES)]
+    assert len(first) == 87
+    assert len(held & set(first)) == 17
+    assert zlib.crc32("\n".join(sorted(held & set(first))).encode()) == 1966568538
+    assert "Sales rose by percent in the last quarter." in held
+    assert "The keys can be collected from person." not in held
+
+
+def test_later_sentences_are_held_out_by_their_own_hash() -> None:
+    held = {s.plain for area in AREAS for s in sentences("heldout", area)}
+    for _, text, _ in read_sentences(MORE_SENTENCES):
+        plain = plain_text(text)
+        assert (plain in held) == (zlib.crc32(plain.lower().encode()) % 5 == 0), text
+
+
+def test_every_sentence_states_one_thing_and_is_asked_about() -> None:
+    entries = [*read_sentences(FIRST_SENTENCES), *read_sentences(MORE_SENTENCES)]
+    texts = [text for _, text, _ in entries]
+    assert len(set(texts)) == len(texts)
+    assert {area for area, _, _ in entries} == set(AREAS)
+    answered: dict[tuple[str, str], object] = {}
+    for sentence in {s.pieces: s for area in AREAS for split in SPLITS for s in sentences(split, area)}.values():
+        roles = Counter(role for role, _ in sentence.pieces)
+        assert roles["value"] == 1, sentence
+        assert roles["key"] or roles["open"] == 1, sentence
+        assert bool(sentence.questions) == (not roles["open"]), sentence
+        assert len(set(sentence.questions)) == len(sentence.questions), sentence
+        for role, text in sentence.pieces:
+            assert role not in ("value", "extra") or text in KINDS, sentence
+            assert role not in ("text", "key") or not set(text) & set("[]{}<>*|"), sentence
+        # Sentences that differ only in what is asked have no question in common.
+        for question in sentence.questions:
+            assert answered.setdefault((sentence.plain, question.lower()), sentence.pieces) == sentence.pieces, question
+
+
+def test_no_page_answers_a_question_twice(fonts: Path) -> None:
+    source = BrowserPages(fonts, fonts / "none")
+    for seed in range(40):
+        asked = Counter(q for fact in source.write(seed, 0)[2].facts for q in fact.questions)
+        assert not asked or max(asked.values()) == 1, seed
+
+
+def test_a_faulty_line_of_sentences_is_named(tmp_path: Path) -> None:
+    (tmp_path / "own.txt").write_text("# ours\npay | [Due] on {date}.\n")
+    with pytest.raises(ValueError, match=r"own\.txt:2: expected 'area \| sentence"):
+        read_sentences(tmp_path / "own.txt")
+
+
+@BOTH
+def test_quantities_have_their_units(split: str) -> None:
+    words = Words(read_words(None), split)
+    rng = random.Random(3)
+    for quantity, units in QUANTITIES.items():
+        for _ in range(20):
+            value = draw_value(rng, quantity, draw_manner(rng), words)
+            assert value[0].isdigit(), value
+            assert any(value.endswith(unit) for unit in units), value
+    for kind, terms in VOCABULARIES.items():
+        assert draw_value(rng, kind, draw_manner(rng), words) in terms
 
 
 def test_what_is_missing_is_said(fonts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -328,10 +328,16 @@ def addressee(draft: Draft, headed: bool = True) -> str:
 
 
 def text(draft: Draft, area: str, facts: int, fillers: int) -> str:
-    """Write a paragraph of sentences that state something among others that do not."""
+    """Write a paragraph of sentences that state something among others that do not.
+
+    A page has no sentence twice, nor two that answer the same question.
+    """
     rng = draft.rng
     pool = sentences(draft.split, area)
-    chosen = [draft.sentence(one) for one in rng.sample(pool, min(facts, len(pool)))]
+    chosen = []
+    for one in rng.sample(pool, min(2 * facts, len(pool))):
+        if len(chosen) < facts and draft.said.isdisjoint((one.plain, *one.questions)):
+            chosen.append(draft.sentence(one))
     chosen += [html.escape(filler(rng, draft.words)) for _ in range(fillers)]
     rng.shuffle(chosen)
     return f"<p>{' '.join(chosen)}</p>"

@@ -90,6 +90,7 @@ class Draft:
         marks: Text of every mark.
         facts: What the document states.
         taken: Keys, sections included, that are on the page.
+        said: Sentences that are on the page, and the whole questions about them.
     """
 
     rng: random.Random
@@ -100,6 +101,7 @@ class Draft:
     marks: list[str] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
     taken: set[tuple[str, str]] = field(default_factory=set)
+    said: set[str] = field(default_factory=set)
 
     @property
     def split(self) -> str:
@@ -222,6 +224,7 @@ class Draft:
 
     def sentence(self, sentence: Sentence) -> str:
         """Write a sentence out; what it states becomes a fact."""
+        self.said.update((sentence.plain, *sentence.questions))
         pieces: list[str] = []
         keys: list[int] = []
         answer, kind, value, phrase = "", "", -1, ""

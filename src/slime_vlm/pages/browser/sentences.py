@@ -11,7 +11,10 @@ from pathlib import Path
 
 from slime_vlm.pages.word_lists import Words, listed
 
-_FILE = Path(__file__).with_name("sentences.txt")
+AREAS = ("pay", "letter", "tech", "lab", "event", "any")
+FIRST_SENTENCES = Path(__file__).with_name("sentences.txt")
+MORE_SENTENCES = Path(__file__).with_name("more_sentences.txt")
+
 _PIECE = re.compile(r"\[\*\]|\[([^\]]+)\]|\{(\w+)\}|<(\w+)>")
 _SHARE = 5
 
@@ -26,12 +29,14 @@ class Sentence:
             text of the last two is a kind of value.
         questions: Whole questions; none for an invented key.
         heldout: Whether it is held out.
+        plain: Its text, with kinds in the place of values; the same for sentences that differ in what is asked.
     """
 
     area: str
     pieces: tuple[tuple[str, str], ...]
     questions: tuple[str, ...]
     heldout: bool
+    plain: str
 
 
 def _pieces(text: str) -> tuple[tuple[str, str], ...]:
@@ -50,21 +55,43 @@ def _pieces(text: str) -> tuple[tuple[str, str], ...]:
     return tuple(pieces)
 
 
+def read_sentences(path: Path) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Read a file of sentences: area, sentence and whole questions of every line.
+
+    Raises:
+        ValueError: A line that has not three parts, or an unknown area.
+    """
+    entries = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        parts = [part.strip() for part in line.split("|")]
+        if len(parts) != 3 or parts[0] not in AREAS:
+            raise ValueError(f"{path.name}:{number}: expected 'area | sentence | questions' of a known area: {line!r}")
+        entries.append((parts[0], parts[1], tuple(q for q in listed(parts[2], ";") if q)))
+    return entries
+
+
+def plain_text(text: str) -> str:
+    """Return a sentence without the signs that mark roles, so that what is asked about it makes no difference."""
+    return text.translate(str.maketrans("", "", "[]{}<>"))
+
+
 @cache
 def _by_area() -> dict[str, list[Sentence]]:
-    lines: dict[str, list[tuple[str, str]]] = {}
-    for line in _FILE.read_text(encoding="utf-8").splitlines():
-        if line.strip() and not line.startswith("#"):
-            area, text, questions = (part.strip() for part in line.split("|"))
-            lines.setdefault(area, []).append((text, questions))
-    areas = {}
-    for area, entries in lines.items():
-        ranked = sorted((text for text, _ in entries), key=lambda text: zlib.crc32(text.encode()))
-        heldout = set(ranked[: max(1, round(len(ranked) / _SHARE))])
-        areas[area] = [
-            Sentence(area, _pieces(text), tuple(q for q in listed(questions, ";") if q), text in heldout)
-            for text, questions in entries
-        ]
+    """Read all sentences and divide them.
+
+    The smallest hashes of an area of the first file are held out. Later sentences are held out by their own hash alone,
+    so that none changes its split; sentences that differ only in what is asked about them go together.
+    """
+    first, more = read_sentences(FIRST_SENTENCES), read_sentences(MORE_SENTENCES)
+    heldout = {text for _, text, _ in more if zlib.crc32(plain_text(text).lower().encode()) % _SHARE == 0}
+    for area in AREAS:
+        ranked = sorted((text for own, text, _ in first if own == area), key=lambda text: zlib.crc32(text.encode()))
+        heldout.update(ranked[: max(1, round(len(ranked) / _SHARE))])
+    areas: dict[str, list[Sentence]] = {area: [] for area in AREAS}
+    for area, text, questions in (*first, *more):
+        areas[area].append(Sentence(area, _pieces(text), questions, text in heldout, plain_text(text)))
     return areas
 
 

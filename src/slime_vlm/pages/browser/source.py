@@ -33,7 +33,7 @@ from slime_vlm.pages.word_lists import Words, read_words
 BATCH = 48
 """Documents that are printed together: enough to make up for Chromium's start."""
 
-_VERSION = 1  # part of the cache's file names; raise it when templates change
+_VERSION = 2  # part of the cache's file names; raise it when templates change
 _OPEN = 12  # PDFs kept open
 _LEAST_X_HEIGHT = 5.0  # pixels
 _WORD_LIST = Path("wamerican/usr/share/dict/american-english")

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from slime_vlm.pages.browser.vocabulary import QUANTITIES, VOCABULARIES
 from slime_vlm.pages.values import is_heldout
 from slime_vlm.pages.word_lists import Words, invented_word, listed
 
@@ -59,13 +60,16 @@ _STATES = listed(
     "Failed;Confirmed;Draft;Overdue;Standard;Express;Economy;Premium;Basic;Dark;Light;Weekly;Monthly;Daily",
     ";",
 )
+_NUMBERS = listed("two three four five six eight ten twelve")
 _COLOURS = listed("black white red blue green grey silver yellow orange brown beige navy teal purple ivory")
 _LANGUAGES = listed("English German French Spanish Italian Dutch Danish Polish Turkish Hindi Arabic Portuguese Swedish")
 _LETTERS = "ABCDEFGHJKLMNPRSTUVWXYZ"
 _TLDS = listed("com org net co.uk de eu info io example")
 
 # Kinds of so few values that both splits print the same ones.
-SHARED_KINDS = frozenset({"state", "weekday", "colour", "language", "rating", "size", "year", "time"})
+SHARED_KINDS = frozenset(
+    {"state", "weekday", "colour", "language", "rating", "size", "year", "time", "period", "minutes", *VOCABULARIES}
+)
 
 
 @dataclass(frozen=True)
@@ -313,6 +317,40 @@ def _duration(rng: random.Random, manner: Manner, words: Words) -> str:
     return f"{count} {rng.choice(('days', 'weeks', 'months', 'years', 'hours', 'minutes', 'min', 'seconds'))}"
 
 
+def _period(rng: random.Random, manner: Manner, words: Words) -> str:
+    """Print a time of days to years."""
+    unit, most = rng.choice((("day", 90), ("week", 16), ("month", 36), ("year", 15), ("working day", 20)))
+    if rng.random() < 0.2:
+        number, count = rng.choice(_NUMBERS), 2
+    else:
+        count = rng.randrange(1, most)
+        number = str(count)
+    return f"{number} {unit}{'' if count == 1 else 's'}"
+
+
+def _minutes(rng: random.Random, manner: Manner, words: Words) -> str:
+    """Print a time of seconds to hours."""
+    form = rng.randrange(6)
+    if form == 0:
+        return f"{rng.randrange(1, 9)} h {rng.randrange(1, 60)} min"
+    if form == 1:
+        return f"{rng.choice(_NUMBERS)} {rng.choice(('minutes', 'hours'))}"
+    if form == 2:
+        return rng.choice(("half an hour", "an hour", "a quarter of an hour", "one and a half hours", "2½ hours"))
+    if form == 3:
+        return f"{rng.randrange(2, 25)} {rng.choice(('hours', 'h'))}"
+    return f"{rng.randrange(2, 91)} {rng.choice(('minutes', 'minutes', 'min', 'seconds'))}"
+
+
+def _quantity(rng: random.Random, manner: Manner, quantity: str) -> str:
+    """Print a number and a unit of a quantity."""
+    unit, most = rng.choice(list(QUANTITIES[quantity].items()))
+    whole = rng.randrange(2, most)
+    decimals = _digits(rng, 1) if whole < 100 and len(unit) < 5 and rng.random() < 0.35 else ""
+    gap = "" if unit in ("%", "°C", "g", "kg", "ml", "V", "W") and rng.random() < 0.3 else " "
+    return _grouped(whole, decimals, manner.comma) + gap + unit
+
+
 def _word(rng: random.Random, manner: Manner, words: Words) -> str:
     return words.word(rng).capitalize() if rng.random() < 0.7 else words.word(rng)
 
@@ -358,6 +396,8 @@ _DRAW: dict[str, Callable[[random.Random, Manner, Words], str]] = {
     "measure": _measure,
     "percent": _percent,
     "duration": _duration,
+    "period": _period,
+    "minutes": _minutes,
     "word": _word,
     "phrase": _phrase,
     "account": _account,
@@ -376,14 +416,19 @@ _DRAW: dict[str, Callable[[random.Random, Manner, Words], str]] = {
     "plate": lambda rng, manner, words: _code(rng, manner, words),
 }
 
-KINDS = tuple(_DRAW)
+KINDS = (*_DRAW, *QUANTITIES, *VOCABULARIES)
 """Kinds of values."""
 
 
 def draw_value(rng: random.Random, kind: str, manner: Manner, words: Words) -> str:
     """Print a value of a kind; held-out strings are for the held-out split alone, and the other way round."""
     for _ in range(60):
-        value = _DRAW[kind](rng, manner, words)
+        if kind in VOCABULARIES:
+            value = rng.choice(VOCABULARIES[kind])
+        elif kind in QUANTITIES:
+            value = _quantity(rng, manner, kind)
+        else:
+            value = _DRAW[kind](rng, manner, words)
         if kind in SHARED_KINDS or len(value) < 4 or is_heldout(value) == (words.split == "heldout"):
             break
     return value

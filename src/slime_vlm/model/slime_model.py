@@ -230,7 +230,8 @@ class SlimeModel(SlimeWords):
             if merged.cells is not None and cells is not None:
                 merged.cells[filled] = cells[feature_index]
         if read is not None:
-            embeddings = self._embed_questions(embeddings, read, merged, pages)
+            cells_so_far = self._cells_so_far(vision_tokens, placeholders, counts)
+            embeddings = self._embed_questions(embeddings, read, merged, pages, cells_so_far)
         if features is not None and filled is not None:
             embeddings = fill_placeholders(embeddings, filled, features[feature_index])
         return merged, embeddings * merged.attention_mask[..., None], details

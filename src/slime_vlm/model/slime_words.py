@@ -82,8 +82,25 @@ class SlimeWords(SlimeSelection):
         nowhere = rows.new_full((num_rows,), -1)
         return Copying(page, places, vectors, own, nowhere, has_images=bool(vision_tokens)), torch.cat(cells)
 
+    @staticmethod
+    def _cells_so_far(vision_tokens: Sequence[VisionTokens], placeholders: Tensor, counts: Tensor) -> Tensor:
+        """Count the cells of the images that have ended up to every token, kept or not.
+
+        Args:
+            vision_tokens: Tokens of every image.
+            placeholders: bool [B, S] of the rows before merging.
+            counts: [I] placeholders of every image.
+
+        Returns:
+            int64 [B, S].
+        """
+        cells = torch.zeros_like(placeholders, dtype=torch.long).flatten()
+        ends = placeholders.flatten().nonzero()[:, 0][counts.long().cumsum(0) - 1]
+        cells[ends] = torch.tensor([tokens.num_local_tokens for tokens in vision_tokens]).to(cells)
+        return cells.view_as(placeholders).cumsum(dim=1)
+
     def _embed_questions(
-        self, embeddings: Tensor, read: CharacterText, merged: MergedRows, pages: Copying | None
+        self, embeddings: Tensor, read: CharacterText, merged: MergedRows, pages: Copying | None, cells_so_far: Tensor
     ) -> Tensor:
         """Put the words of questions in place of characters, and tell answers what is asked.
 
@@ -92,6 +109,7 @@ class SlimeWords(SlimeSelection):
             read: The text of the rows before merging.
             merged: The rows.
             pages: The pages of the rows, with those of a cache before them. None without a copy output.
+            cells_so_far: int64 [B, C] of the rows before merging, see `_cells_so_far`.
         """
         assert self.open_vocabulary is not None
         vocabulary = self.open_vocabulary
@@ -107,12 +125,12 @@ class SlimeWords(SlimeSelection):
         told = step > 0 if self.config.guided_answers else step == 1
         embeddings = embeddings.masked_fill(is_word, 0.0) + vocabulary.word_tokens(asked[word]) * is_word
         embeddings = embeddings + vocabulary.answer_step(vector, step - 1) * told[..., None]
-        if pages is None or merged.cells is None or self.copy_output is None:
+        if pages is None or self.copy_output is None:
             return embeddings
         # An answer knows the images before it. Cells of new images follow those of a cache.
         assert merged.copying is not None
         new = merged.copying.page.shape[1] if merged.copying.has_images else 0
-        before = pages.page.shape[1] - new + merged.cells.cummax(dim=1).values + 1
+        before = pages.page.shape[1] - new + cells_so_far.gather(1, index)
         begins = step == 1
         known = before.new_zeros(vectors.shape[:2]).scatter_reduce(1, turn, before * begins, "amax")
         best = pages.most_similar(vectors, known)

@@ -338,18 +338,21 @@ def test_beams_and_several_answers_follow_their_rows() -> None:
         assert beams[k, inputs["input_ids"].shape[1] :][:length].tolist() == alone[0, -length:].tolist()
 
 
-def test_a_second_question_behind_the_cache() -> None:
+@pytest.mark.parametrize("budget", [None, 1])
+def test_a_second_question_behind_the_cache(budget: int | None) -> None:
+    """It knows all cells of the image, also those behind the last one that is kept."""
     model, processor = model_of()
     inputs = inputs_of(processor, QUESTION)
     tokenizer = processor.tokenizer
     more = "41<eos><user>and the other one?<assistant>"
     ids = tokenizer(more, add_special_tokens=False, return_tensors="pt").input_ids
     with torch.inference_mode():
-        first = model(**inputs)
+        (kept,) = model(**inputs).kept_local_tokens
+        kept = [kept & (kept.cumsum(0) <= (budget or len(kept)))]
+        first = model(**inputs, kept_local_tokens=kept)
         behind = model(input_ids=ids, past_key_values=first.past_key_values).logits[0, -1]
         whole = {**inputs, "input_ids": torch.cat([inputs["input_ids"], ids], dim=1)}
         whole = {name: value for name, value in whole.items() if name not in ("attention_mask", "question_mask")}
-        kept = list(first.kept_local_tokens)
         torch.testing.assert_close(behind, model(**whole, kept_local_tokens=kept).logits[0, -1], atol=1e-5, rtol=1e-5)
 
 

@@ -22,7 +22,7 @@ from slime_vlm.model.cached_rows import (
     record_of,
     rows_of,
 )
-from slime_vlm.model.character_tokens import CharacterText
+from slime_vlm.model.character_tokens import EmbeddedText
 from slime_vlm.model.collectives import num_processes
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.copy_output import CopyOutput
@@ -165,7 +165,7 @@ class SlimeModel(SlimeWords):
         prompt_mask: Tensor | None,
         position_ids: Tensor | None,
         padding_side: str | None,
-        read: CharacterText | None = None,
+        read: EmbeddedText | None = None,
         cached_pages: Copying | None = None,
     ) -> tuple[MergedRows, Tensor, dict[str, Any]]:
         """Select local tokens, drop the others from the rows, and embed what is left.
@@ -253,7 +253,7 @@ class SlimeModel(SlimeWords):
         )
         found = MergedPrompt(rows, embeddings, details.get("kept_local_tokens", ()))
         if read is not None:
-            found.question = self.last_question(read)
+            found.question = read.last_question()
             if self.copy_output is not None:
                 record = rows_of(rows, input_ids, rows.position_ids)
                 found.copying = self._copying_inputs(
@@ -376,7 +376,7 @@ class SlimeModel(SlimeWords):
         source_mask, source_labels = attention_mask, labels
         details: dict[str, Any] = {}
         new_rows: CachedRows | None = None
-        read: CharacterText | None = None
+        read: EmbeddedText | None = None
         merges = has_images or has_characters or not num_cached
         if input_ids is not None and merges and is_row_mask(attention_mask):
             # 2. Encode the images.

@@ -198,13 +198,14 @@ def _joined(one: Copying, two: Copying) -> Copying:
     assert one.wrote_space is not None
     assert two.wrote_space is not None
     return Copying(
-        torch.cat([one.page, two.page]),
-        torch.cat([one.following, two.following]),
-        torch.cat([one.words, two.words]),
-        torch.cat([one.own_words, two.own_words]),
-        torch.cat([one.location, two.location]),
-        torch.cat([one.places, two.places]),
-        torch.cat([one.wrote_space, two.wrote_space]),
+        page=torch.cat([one.page, two.page]),
+        following=torch.cat([one.following, two.following]),
+        words=torch.cat([one.words, two.words]),
+        own_words=torch.cat([one.own_words, two.own_words]),
+        location=torch.cat([one.location, two.location]),
+        places=torch.cat([one.places, two.places]),
+        wrote_space=torch.cat([one.wrote_space, two.wrote_space]),
+        has_images=one.has_images or two.has_images,
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -280,6 +282,7 @@ class SlimeModel(SlimeWords):
         image_sizes: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         align_outputs: bool | None = None,
+        to_logits: Callable[[Tensor], Tensor] | None = None,
         **kwargs: Any,
     ) -> SlimeModelOutput:
         """Run the model on a batch that may mix images of any size and rows without images.
@@ -321,6 +324,8 @@ class SlimeModel(SlimeWords):
             image_sizes: [I, 2] (height, width) of the scaled images, instead of `image_grids`.
             token_type_ids: [B, S] 1 on question tokens, 2 on other tokens of a prompt, instead of `question_mask`.
             align_outputs: Whether outputs are as long as `input_ids`. None takes the config's `align_outputs`.
+            to_logits: Head of the language model [..., D] -> [..., V], which the copy output asks whether a space is
+                written or copied. None takes the token embeddings, as in models whose head is tied to them.
             **kwargs: Passed on to the language model.
 
         Raises:
@@ -472,7 +477,8 @@ class SlimeModel(SlimeWords):
             inputs = self._copying_inputs(inputs_embeds, attention_mask, position_ids, merged, read, whole_rows)
             assert self.open_vocabulary is not None
             space = self.open_vocabulary.space
-            outputs = run_copying(self.language_model, self.copy_output, inputs, past_key_values, space, **kwargs)
+            head = to_logits or partial(F.linear, weight=self.get_input_embeddings().weight)
+            outputs = run_copying(self.language_model, head, self.copy_output, inputs, past_key_values, space, **kwargs)
             cache, whole_rows.copying = outputs.cache, outputs.copying
             details |= {
                 "pointing": outputs.pointing,

@@ -72,14 +72,21 @@ class CopyOutput(nn.Module):
     def told_similarity(self, cosines: Tensor) -> Tensor:
         """Return what the first token of an answer is told of how alike the best local token is to the question.
 
-        Nothing else tells so well whether a thing is on the page at all: [...] largest cosines -> [..., D].
+        Deviation: not in the paper. Nothing else tells so well whether a thing is on the page at all.
+
+        Args:
+            cosines: [...] largest cosines of local tokens to the question.
+
+        Returns:
+            [..., D].
         """
         return self.similarity(cosines[..., None])
 
     def liken(self, attention: Tensor, linked: Tensor, own: Tensor, local: Tensor) -> Tensor:
         """Point more at local tokens that belong to what is asked, and less at those that say it: a key is no value.
 
-        Heads learn this layout by layout. Said of the words themselves it holds for layouts that they have not seen.
+        Deviation: not in the paper. Heads learn this layout by layout. Said of the words themselves it holds for
+        layouts that they have not seen.
 
         Args:
             attention: [..., L].

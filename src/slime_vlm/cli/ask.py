@@ -37,7 +37,7 @@ from slime_vlm.cli.model_options import (
 from slime_vlm.cli.terminal import busy, collector_paused, quiet_transformers, shown, write
 
 if TYPE_CHECKING:
-    from slime_vlm.inference.answering import Answer
+    from slime_vlm.inference.answer import Answer
 
 
 def ask(

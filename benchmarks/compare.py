@@ -58,9 +58,10 @@ def work(model_name: str, image_path: str) -> None:
 
 
 class Side:
-    """A process that measures one commit."""
+    """A process that measures one commit, which lies in the folder `source`."""
 
-    def __init__(self, source: Path, model: str, image: str) -> None:
+    def __init__(self, name: str, source: Path, model: str, image: str) -> None:
+        self._name = name
         environment = {**os.environ, "PYTHONPATH": str(source / "src"), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, str(Path(__file__).resolve()), "--work", "--model", model, "--image", image]
         self._process = subprocess.Popen(
@@ -82,7 +83,7 @@ class Side:
             pass
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"the process in {self._process.args[1]} ended, see above; does that commit run here?")
+            raise SystemExit(f"the process of {self._name} ended, see above; does that commit run here?")
         found: dict[str, Any] = json.loads(line)
         return found
 
@@ -126,10 +127,13 @@ def main() -> None:
         return
     if len(arguments.commits) != 2:
         parser.error(f"got {len(arguments.commits)} commit(s), expected two: OLD NEW")
+    # The processes run in the folders of their commits, and paths are those of this one.
+    image = os.path.abspath(arguments.image)
+    model = os.path.abspath(arguments.model) if os.path.isdir(arguments.model) else arguments.model
     warning = load_warning()
     with tempfile.TemporaryDirectory() as folder:
         places = [check_out(name, Path(folder) / str(index)) for index, name in enumerate(arguments.commits)]
-        sides = [Side(place, arguments.model, arguments.image) for _name, place in places]
+        sides = [Side(name, place, model, image) for name, place in places]
         try:
             # The first round loads and allocates.
             first = [side.round() for side in sides]

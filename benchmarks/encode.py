@@ -46,7 +46,8 @@ from transformers.utils import logging
 import slime_vlm
 from slime_vlm.checkpoints.hub import SHIPPED
 from slime_vlm.diagnostics.bf16 import cpu_has_bf16
-from slime_vlm.inference.answering import TimedStreamer, encode
+from slime_vlm.inference.answering import encode
+from slime_vlm.inference.timing import TimedStreamer
 from slime_vlm.media import open_image
 from slime_vlm.model.local_compressor import stitch_tiles
 from slime_vlm.model.outputs import VisionTokens

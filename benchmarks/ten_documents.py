@@ -12,8 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import sys
+import tempfile
 from pathlib import Path
+
+from slime_vlm.errors import ConfigError
+from slime_vlm.pages.browser.printing import browser_command
 
 STYLE = (
     "<!doctype html><meta charset=utf-8><style>body{font:15px/1.5 FONT;margin:48px;color:#111}"
@@ -190,22 +193,37 @@ DOCUMENTS: dict[str, tuple[str, str, list[tuple[str, str]]]] = {
 }
 
 
+def draw(page: Path, picture: Path) -> None:
+    """Draw a page as the browser shows it.
+
+    Raises:
+        SystemExit: No Chromium is installed, or it draws nothing.
+    """
+    # What an earlier run drew must not be taken for this one's.
+    picture.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as profile:
+        try:
+            command = browser_command(Path(profile))
+        except ConfigError as error:
+            raise SystemExit(str(error)) from None
+        command += ["--hide-scrollbars", "--force-device-scale-factor=1.5", "--window-size=900,1000"]
+        command += [f"--screenshot={picture}", str(page)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if not picture.is_file():
+        raise SystemExit(f"{command[0]} drew no picture of {page}: {done.stderr.strip()[-200:]}")
+
+
 def main() -> None:
     """Write the documents, a picture of each, and the records."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--chromium", default="chromium")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     records = []
     for name, (font, body, questions) in DOCUMENTS.items():
         page, picture = (options.out / f"{name}.{kind}" for kind in ("html", "png"))
         page.write_text(STYLE.replace("FONT", font) + body, encoding="utf-8")
-        command = [options.chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-        command += ["--force-device-scale-factor=1.5", "--window-size=900,1000", f"--screenshot={picture}", str(page)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if not picture.is_file():
-            sys.exit(f"{options.chromium} drew no picture of {page}: {done.stderr.strip()[-200:]}")
+        draw(page, picture)
         turns = []
         for number, (question, answer) in enumerate(questions):
             turns.append({"from": "human", "value": ("" if number else "<image>\n") + question})

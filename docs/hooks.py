@@ -45,9 +45,10 @@ def generated_pages() -> dict[str, str]:
     # MkDocs restores sys.path after it has loaded this file, so the path is set here.
     if str(SOURCE) not in sys.path:
         sys.path.insert(0, str(SOURCE))
-    card = (PACKAGE / "checkpoints" / "nano" / "README.md").read_text(encoding="utf-8")
+    # Every model inside the package has a card.
+    cards = sorted((PACKAGE / "checkpoints").glob("*/README.md"))
     return {
-        "nano.md": card,
+        **{f"{card.parent.name}.md": card.read_text(encoding="utf-8") for card in cards},
         "reference/commands.md": commands_page(),
         "reference/recipes.md": recipes_page(),
         **api_pages(),

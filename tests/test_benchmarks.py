@@ -48,13 +48,24 @@ def test_run_all(run: Callable[..., str]) -> None:
     assert not ended.value.code
 
 
-def test_compare_this_tree_with_itself(run: Callable[..., str]) -> None:
-    printed = run("compare.py", ".", ".", "--rounds", "1")
+def test_compare_this_tree_with_itself(
+    run: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (300, 200), "white").save(tmp_path / "page.png")
+    monkeypatch.chdir(tmp_path)
+    printed = run("compare.py", ".", ".", "--rounds", "1", "--image", "page.png")
     assert "| working tree | working tree | new / old |" in printed
     assert "answers: the same" in printed
 
 
-@pytest.mark.parametrize(("commits", "message"), [(["nowhere", "."], "nowhere: no commit"), (["."], "got 1 commit")])
+@pytest.mark.parametrize(
+    ("commits", "message"),
+    [
+        (["nowhere", "."], "nowhere: no commit"),
+        (["."], "got 1 commit"),
+        ([".", ".", "--image", "nowhere.png"], "the process of working tree ended"),
+    ],
+)
 def test_what_cannot_be_compared(
     run: Callable[..., str], capfd: pytest.CaptureFixture[str], commits: list[str], message: str
 ) -> None:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from slime_vlm.checkpoints.loading import load
     from slime_vlm.checkpoints.published.convert import convert
     from slime_vlm.errors import CheckpointError, ConfigError, DataError, InputError, MediaError, SlimeError
-    from slime_vlm.inference.answering import Answer, ask, encode
+    from slime_vlm.inference.answer import Answer
+    from slime_vlm.inference.answering import ask, encode
     from slime_vlm.inference.conversation import Conversation
     from slime_vlm.media import open_image
     from slime_vlm.model.configuration_slime import SlimeConfig as SlimeConfig
@@ -40,7 +41,7 @@ __all__ = [
 
 # Module of every name, imported when the name is first used.
 _MODULES = {
-    "Answer": "inference.answering",
+    "Answer": "inference.answer",
     "CheckpointError": "errors",
     "ConfigError": "errors",
     "Conversation": "inference.conversation",

@@ -211,6 +211,21 @@ def test_bad_records_are_listed_and_tried_again(folder: Path, tmp_path: Path) ->
     assert [row["id"] for row in answers(out)] == [0, 7, "last"]
 
 
+def test_errors_that_nobody_foresaw_end_nothing(folder: Path, tmp_path: Path) -> None:
+    def opened(spec: str) -> Any:
+        if spec.endswith("b.png"):
+            raise RuntimeError("decoder\nfailed")
+        return open_input(spec)
+
+    folder = shutil.copytree(folder, tmp_path / "copy")
+    write(folder / "deep.jsonl", [*RECORDS[:3], "[" * 200_000])
+    out = tmp_path / "out"
+    assert job(folder, out, "deep.jsonl", open_image=opened) == JobResult(4, 2, 2, False)
+    errors = {row["record"]: row["error"] for row in rows(out / "errors.jsonl")}
+    assert errors[1] == "RuntimeError: decoder failed"
+    assert "\n" not in errors[3]
+
+
 def test_other_kinds_of_records_and_images(folder: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(folder, tmp_path / "copy")
     write_clip(folder / "film.mp4", 8)

@@ -11,6 +11,7 @@ from transformers.cache_utils import DynamicCache
 
 from slime_vlm.errors import InputError
 from slime_vlm.inference import answering
+from slime_vlm.inference.questions import encode_question
 from tests.tiny_reader import tiny_reader
 
 QUESTION = "What is the total?"
@@ -121,7 +122,7 @@ def test_a_window_that_forgets_the_beginning_is_read_anew(image):
 def test_a_cache_cannot_hold_whole_prompts_of_several_rows(image):
     model, processor = tiny_reader()
     encoded = answering.encode(model, processor, image)
-    ids = answering._encode_question(processor, QUESTION, encoded.grid)["input_ids"]
+    ids = encode_question(processor, QUESTION, encoded.grid)["input_ids"]
     cache = model(input_ids=ids, vision_tokens=[encoded.tokens], question_mask=torch.ones_like(ids)).past_key_values
     with pytest.raises(InputError, match="whole prompt"):
         model(

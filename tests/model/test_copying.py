@@ -8,6 +8,7 @@ import torch
 from slime_vlm.errors import InputError
 from slime_vlm.model.copy_output import CopyOutput, following_places
 from slime_vlm.model.copying import Copying
+from slime_vlm.model.outputs import VisionTokens
 
 # Two rows of three cells: "ab", "c", nothing; nothing, "a ", "b". 9 is the space.
 A, B, C, SPACE = 1, 2, 3, 9
@@ -115,3 +116,14 @@ def test_the_most_similar_cell_of_a_page() -> None:
     state = copying()
     empty = Copying(state.page, state.following, torch.zeros_like(state.words), state.own_words, state.location)
     assert empty.most_similar(questions, all_known).tolist() == [[-1.0, -1.0]] * 2
+
+
+def test_words_that_cells_touch_are_looked_up_once_unless_they_learn() -> None:
+    tokens = VisionTokens((1, 1), characters=PAGE.view(6, 2))
+    with torch.no_grad():
+        once = tokens.own_words(OWN.clone)
+        assert tokens.own_words(OWN.clone) is once
+    assert tokens.own_words(OWN.clone) is not once
+    tokens.characters = PAGE.view(6, 2).clone()
+    with torch.no_grad():
+        assert tokens.own_words(OWN.clone) is not once

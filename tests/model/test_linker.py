@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from slime_vlm.errors import ConfigError
-from slime_vlm.model.linker import Linker
+from slime_vlm.model.linker import Linker, PageAttention, ShownCells
+from slime_vlm.model.run_relations import APART
 from slime_vlm.model.word_embedding import QuestionVector, WordEmbedding
 
 
@@ -33,6 +34,20 @@ def test_batched_as_one_by_one(linker: Linker) -> None:
     together = linker(*(torch.cat(parts) for parts in zip(*pages, strict=True)))
     for expected, one in zip(together, pages, strict=True):
         torch.testing.assert_close(linker(*one)[0], expected)
+
+
+def test_padding_is_finite_in_float16() -> None:
+    """The third cell is padding and sees neither of the others; every score is -64."""
+    attention = PageAttention(dim=1, heads=1, head_dim=1).half()
+    with torch.no_grad():
+        attention.projection.weight.copy_(torch.tensor([[1.0], [-1.0], [1.0], [-1.0]]))
+    at = torch.tensor([[True, True, False]])
+    rows, cols = torch.tensor([[9, 9, 0]]), torch.tensor([[8, 9, 0]])
+    apart = torch.full((1, 1, 1), APART)
+    cells = ShownCells(at, rows, cols, beside=apart, stacked=apart, run=torch.zeros(1, 3, dtype=torch.long))
+    found = attention(torch.full((1, 3, 1), 8.0).half(), torch.ones(1, 3, 1).half(), cells)
+    assert torch.isfinite(found).all()
+    assert (found[0, :2] == 1).all()
 
 
 def test_a_full_page_in_blocks(linker: Linker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from slime_vlm.pages.readable import ReadablePage, readable
 from slime_vlm.pages.scan_look import LOOKS, apply_look
 from slime_vlm.pages.scan_look.geometry import perspective, tilt
 from slime_vlm.pages.scan_look.looks import _EFFECTS
+from slime_vlm.pages.writing_readable import page_source
 from tests.pages.tiny_pdf import write_pdf
 
 
@@ -78,6 +79,11 @@ def test_looks_are_seeded(page: ReadablePage, look: str) -> None:
 def test_unknown_look(page: ReadablePage) -> None:
     with pytest.raises(ConfigError, match="unknown look 'polaroid'"):
         apply_look(page, "polaroid", 0)
+
+
+def test_the_renderer_takes_no_options() -> None:
+    with pytest.raises(ConfigError, match="the renderer takes no x_height"):
+        page_source("renderer", "train", x_height=(9.0, 12.0))
 
 
 def test_slime_pages_writes_scanned_pages(tmp_path: Path) -> None:

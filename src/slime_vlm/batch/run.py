@@ -15,7 +15,7 @@ import numpy as np
 
 from slime_vlm.batch.records import Asked
 from slime_vlm.data.problems import refusal
-from slime_vlm.errors import SlimeError
+from slime_vlm.errors import DataError, SlimeError, one_line
 from slime_vlm.inference.answering import encode
 from slime_vlm.media import Clip, OpenedInput
 from slime_vlm.processing.view_cutting import cut_views
@@ -87,7 +87,8 @@ class BatchRun:
                     try:
                         asked = read(index)
                         ahead.append(_Waiting(index, asked, [self._open(image, threads) for image in asked.images]))
-                    except SlimeError as error:
+                    # Records come from anywhere, and libraries raise more than they say. One must not end the job.
+                    except Exception as error:
                         self._fail(index, error)
                 if not ahead and scheduler.is_idle:
                     return
@@ -130,7 +131,8 @@ class BatchRun:
         """Hand a record to the scheduler, once its images are open."""
         try:
             images = [self._job_image(future.result()) for future in record.images]
-        except SlimeError as error:
+        # As above. Decoders of images are such libraries.
+        except Exception as error:
             self._fail(record.index, error)
             return
         answer = _Answer(record.index, self._on_answer, self._on_error)
@@ -146,6 +148,9 @@ class BatchRun:
         return JobImage("", 1, False, cached=encoded)
 
     def _fail(self, index: int, error: Exception) -> None:
+        if not isinstance(error, SlimeError):
+            # Its kind tells a fault of a library, or of this package, from a bad record.
+            error = DataError(f"{type(error).__name__}: {one_line(error)}")
         self._on_error(index, refusal("record", error).message)
 
 

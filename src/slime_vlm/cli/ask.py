@@ -24,11 +24,20 @@ from slime_vlm.cli.images import (
     opening_from,
     standard_input,
 )
-from slime_vlm.cli.model_options import Device, Dtype, MaxLocalTokens, MaxNewTokens, MaxTiles, Model, Quantization
+from slime_vlm.cli.model_options import (
+    Device,
+    Dtype,
+    MaxLocalTokens,
+    MaxNewTokens,
+    MaxTiles,
+    Model,
+    Quantization,
+    config_changes,
+)
 from slime_vlm.cli.terminal import busy, collector_paused, quiet_transformers, shown, write
 
 if TYPE_CHECKING:
-    from slime_vlm.inference.answering import Answer
+    from slime_vlm.inference.answer import Answer
 
 
 def ask(
@@ -106,8 +115,7 @@ def ask(
             from slime_vlm.inference.heat_map import drawing_copy
 
         quiet_transformers()
-        limits = {"max_local_tokens": max_local_tokens, "max_tiles": max_tiles}
-        overrides: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
+        overrides = config_changes(max_local_tokens, max_tiles)
         network, processor = load(model, device=device, dtype=dtype, quantization=quantization, **overrides)
         loading = time.perf_counter() - start
 

@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from slime_vlm.cli.images import AllowUrl, Dpi, Frames, MaxDownload, MaxMemory, MaxPixels, WindowText, image_opener
-from slime_vlm.cli.model_options import Device, Dtype, MaxLocalTokens, MaxNewTokens, MaxTiles, Model, Quantization
+from slime_vlm.cli.model_options import (
+    Device,
+    Dtype,
+    MaxLocalTokens,
+    MaxNewTokens,
+    MaxTiles,
+    Model,
+    Quantization,
+    config_changes,
+)
 from slime_vlm.cli.terminal import collector_paused, quiet_transformers, shown
 
 
@@ -66,7 +75,6 @@ def batch(
         from slime_vlm.serving.settings import read_settings
 
     quiet_transformers()
-    changes = {"max_local_tokens": max_local_tokens, "max_tiles": max_tiles}
     options = JobOptions(
         records=records,
         out=out,
@@ -78,7 +86,7 @@ def batch(
         device=device,
         dtype=dtype,
         quantization=quantization,
-        overrides={name: value for name, value in changes.items() if value is not None},
+        overrides=config_changes(max_local_tokens, max_tiles),
         settings={
             "--images": None if images is None else str(images),
             "--max-new-tokens": max_new_tokens,

@@ -25,7 +25,16 @@ from slime_vlm.cli.images import (
     WindowText,
     image_opener,
 )
-from slime_vlm.cli.model_options import Device, Dtype, MaxLocalTokens, MaxNewTokens, MaxTiles, Model, Quantization
+from slime_vlm.cli.model_options import (
+    Device,
+    Dtype,
+    MaxLocalTokens,
+    MaxNewTokens,
+    MaxTiles,
+    Model,
+    Quantization,
+    config_changes,
+)
 from slime_vlm.cli.terminal import busy, collector_paused, quiet_transformers, shown, write
 
 if TYPE_CHECKING:
@@ -79,8 +88,7 @@ def chat(
             from slime_vlm.inference.conversation import Conversation
 
         quiet_transformers()
-        limits = {"max_local_tokens": max_local_tokens, "max_tiles": max_tiles}
-        overrides: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
+        overrides = config_changes(max_local_tokens, max_tiles)
         network, processor = load(model, device=device, dtype=dtype, quantization=quantization, **overrides)
     conversation = Conversation(network, processor)
     for name, image in opened:

@@ -17,20 +17,11 @@ if TYPE_CHECKING:
 
 _PANEL = "Input files"
 
-Images = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="IMAGE",
-        help="One or more images or videos, of any size. `scan.pdf#3` selects page 3 of a file with pages.",
-    ),
-]
+_IMAGES = "One or more images or videos, of any size. `scan.pdf#3` selects page 3 of a file with pages"
+
+Images = Annotated[list[str], typer.Argument(metavar="IMAGE", help=f"{_IMAGES}.")]
 ImagesOrInput = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="IMAGE",
-        help="One or more images or videos, of any size. `scan.pdf#3` selects page 3 of a file with pages, `-` reads "
-        "an image from standard input.",
-    ),
+    list[str], typer.Argument(metavar="IMAGE", help=f"{_IMAGES}, `-` reads an image from standard input.")
 ]
 MaxPixels = Annotated[
     int | None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from slime_vlm.cli.model_options import MaxLocalTokens, MaxTiles
+from slime_vlm.cli.model_options import MaxLocalTokens, MaxTiles, config_changes
 from slime_vlm.cli.terminal import busy, quiet_transformers
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ def info(
         from slime_vlm.diagnostics.cost import describe, read_config
 
         quiet_transformers()
-        overrides = {"max_tiles": max_tiles, "max_local_tokens": max_local_tokens}
-        config = read_config(model, **{name: value for name, value in overrides.items() if value is not None})
+        config = read_config(model, **config_changes(max_local_tokens, max_tiles))
         found = describe(config, size, text_tokens=text_tokens, dtype=getattr(torch, dtype))
     if as_json:
         typer.echo(json.dumps({"model": model, **found.as_dict()}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -69,3 +69,9 @@ MaxLocalTokens = Annotated[
 MaxNewTokens = Annotated[
     int, typer.Option("--max-new-tokens", min=1, help="Maximum length of an answer, in tokens.", rich_help_panel=_PANEL)
 ]
+
+
+def config_changes(max_local_tokens: int | None, max_tiles: int | None) -> dict[str, Any]:
+    """Return the fields of a model's config that these options change."""
+    changes = {"max_local_tokens": max_local_tokens, "max_tiles": max_tiles}
+    return {name: value for name, value in changes.items() if value is not None}

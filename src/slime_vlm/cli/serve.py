@@ -6,11 +6,19 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from slime_vlm.cli.model_options import Device, Dtype, MaxLocalTokens, MaxTiles, Model, Quantization
+from slime_vlm.cli.model_options import (
+    Device,
+    Dtype,
+    MaxLocalTokens,
+    MaxTiles,
+    Model,
+    Quantization,
+    config_changes,
+)
 from slime_vlm.cli.terminal import busy, collector_paused, quiet_transformers
 
 _SERVER = "Server"
@@ -94,8 +102,7 @@ def serve(
             from slime_vlm.serving.app import create_app
 
         quiet_transformers()
-        limits = {"max_local_tokens": max_local_tokens, "max_tiles": max_tiles}
-        overrides: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
+        overrides = config_changes(max_local_tokens, max_tiles)
         network, processor = load(model, device=device, dtype=dtype, quantization=quantization, **overrides)
         app = create_app(network, processor, settings)
     # The thread of the model holds the interpreter between its kernels. A millisecond later the event loop has it.

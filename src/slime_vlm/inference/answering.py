@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from transformers import LogitsProcessorList, TextStreamer
+from transformers import LogitsProcessorList
 from transformers.cache_utils import Cache, DynamicCache
 
 from slime_vlm.errors import InputError
+from slime_vlm.inference.answer import Answer
+from slime_vlm.inference.cached_prefix import CachedPrefix
 from slime_vlm.inference.confidence import ProbabilityRecorder, calibrated
-from slime_vlm.inference.heat_map import LocalSelection, draw_overlay, drawing_copy
+from slime_vlm.inference.heat_map import LocalSelection
+from slime_vlm.inference.questions import check_question, encode_question
+from slime_vlm.inference.timing import OnText, StepClock, TimedIterator, TimedStreamer
 from slime_vlm.media import Clip, OpenedInput, TiledImage, to_rgb
 from slime_vlm.model.cache_name import CACHE
-from slime_vlm.model.cached_rows import CachedRows, attach_record, joined_cache, record_of
-from slime_vlm.model.growing_cache import GrowingLayer, cache_after, growing_cache
+from slime_vlm.model.cached_rows import joined_cache, record_of
+from slime_vlm.model.growing_cache import GrowingLayer, growing_cache
 from slime_vlm.model.outputs import VisionTokens
 from slime_vlm.model.question_selector import Selection
 from slime_vlm.model.tiling import TileGrid, frame_grid, tile_to_image_order
@@ -30,99 +34,17 @@ if TYPE_CHECKING:
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
     from slime_vlm.processing.processing_slime import SlimeProcessor
 
-OnText = Callable[[str], object]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer about one image, and what it was made from. Per-token arrays are in image order.
-
-    A turn of a conversation is a `conversation.Reply`: it may have several images, each selected for the question it
-    entered with. A batch gives `batching.BatchAnswer`s, which only count tokens.
-
-    Attributes:
-        question: The question.
-        text: The answer.
-        selection: The local tokens that the language model processed, and the selector's scores.
-        num_global: Number of global tokens that the language model processed.
-        probabilities: float [L], the scores as probabilities. None without a selector.
-        gates: float [N, 2], the weights of the two global adapters. None if the model has only one.
-        seconds: Time by step: select, prefill and decode. The first question of an image adds preprocess and encode.
-        confidence: Mean probability of the answer's tokens, in 0..1. Where the checkpoint has `answer_calibration`, the
-            share of such answers that are right.
-    """
-
-    question: str
-    text: str
-    selection: LocalSelection
-    num_global: int
-    probabilities: np.ndarray | None
-    gates: np.ndarray | None
-    seconds: dict[str, float]
-    confidence: float
-
-    @property
-    def grid(self) -> TileGrid:
-        """Tiles of the image."""
-        return self.selection.grid
-
-    @property
-    def kept(self) -> np.ndarray:
-        """Local tokens that the language model processed, bool [L]."""
-        return self.selection.kept
-
-    @property
-    def scores(self) -> np.ndarray | None:
-        """The selector's scores, float [L]; None without a selector."""
-        return self.selection.scores
-
-    @property
-    def num_local(self) -> int:
-        """Number of local tokens of the image before selection."""
-        return self.kept.size
-
-    @property
-    def num_kept(self) -> int:
-        """Number of local tokens that the language model processed."""
-        return int(self.kept.sum())
-
-    @property
-    def kept_indices(self) -> np.ndarray:
-        """Indices of the kept local tokens, int [k]."""
-        return np.flatnonzero(self.kept)
-
-    def draw(self, image: OpenedInput) -> Image.Image:
-        """Draw tiles and kept tokens over the image, or the frames of the video, see `heat_map.draw_overlay`."""
-        canvas = image if isinstance(image, Image.Image) else drawing_copy(image, self.grid)
-        return draw_overlay(canvas, self.selection, self.question, self.text, num_global=self.num_global)
-
-
-@dataclass(frozen=True)
-class CachedPrefix:
-    """The part of a prompt that does not depend on the question, with its keys and values. Nothing of it is changed.
-
-    Attributes:
-        input_ids: [1, P] the prompt up to the last token that does not depend on the question.
-        layers: Keys and values [1, heads, P, width] of these tokens in every layer.
-        record: The record of these tokens, see `cached_rows`.
-    """
-
-    input_ids: Tensor
-    layers: list[tuple[Tensor, Tensor]]
-    record: CachedRows | None
-
-    def fits(self, input_ids: Tensor, model: SlimeForConditionalGeneration) -> bool:
-        """Whether a prompt [1, S] starts with this prefix, and the model has the device and type of the cache."""
-        first = self.layers[0][0]
-        where = model.get_input_embeddings().weight
-        same = input_ids.device == self.input_ids.device and (first.device, first.dtype) == (where.device, where.dtype)
-        return same and torch.equal(input_ids[:, : self.input_ids.shape[1]], self.input_ids)
-
-    def cache(self) -> DynamicCache:
-        """Return a cache that holds the prefix, for one question."""
-        cache = cache_after(self.layers)
-        attach_record(cache, self.record)
-        return cache
+__all__ = [
+    "Answer",
+    "CachedPrefix",
+    "EncodedImage",
+    "OnText",
+    "TimedStreamer",
+    "ask",
+    "check_question",
+    "encode",
+    "up_to_end",
+]
 
 
 @dataclass
@@ -172,7 +94,7 @@ class EncodedImage:
         Raises:
             InputError: The question is empty or contains the image placeholder.
         """
-        clock = _Clock()
+        clock = StepClock()
         prompt = self._prompt(question)
         with torch.inference_mode():
             kept, selection = self._selected(prompt, kept)
@@ -230,7 +152,7 @@ class EncodedImage:
 
     @torch.inference_mode()
     def _ask_group(self, questions: Sequence[str], max_new_tokens: int) -> list[Answer]:
-        clock = _Clock()
+        clock = StepClock()
         prompts = [self._prompt(question) for question in questions]
         selected = [self._selected(prompt, None) for prompt in prompts]
         clock.tick("select")
@@ -290,7 +212,7 @@ class EncodedImage:
         return cache
 
     def _prompt(self, question: str) -> dict[str, Tensor]:
-        prompt = _encode_question(self.processor, question, self.grid)
+        prompt = encode_question(self.processor, question, self.grid)
         return {name: value.to(self.model.device) for name, value in prompt.items()}
 
     def _selected(self, prompt: dict[str, Tensor], kept: Tensor | None) -> tuple[Tensor, Selection | None]:
@@ -398,7 +320,7 @@ def encode(model: SlimeForConditionalGeneration, processor: SlimeProcessor, imag
     settings = processor.image_processor
     grid = settings.grid(image.height, image.width)
     with torch.inference_mode():
-        chunks = _Timed(settings.stream_views(image, model.model.views_at_once, model.config.views))
+        chunks = TimedIterator(settings.stream_views(image, model.model.views_at_once, model.config.views))
         tokens = model.encode_stream(chunks, (grid.rows, grid.cols))
     seconds = {"preprocess": chunks.seconds, "encode": time.perf_counter() - start - chunks.seconds}
     return EncodedImage(model, processor, grid, tokens, seconds)
@@ -448,83 +370,3 @@ def up_to_end(ids: list[int], ends: int | Sequence[int] | None) -> list[int]:
     """Cut new tokens after the first end token. What follows it in a batch is padding."""
     stops = {ends} if isinstance(ends, int) else set(ends or ())
     return ids[: next((index + 1 for index, token in enumerate(ids) if token in stops), len(ids))]
-
-
-def check_question(processor: SlimeProcessor, question: str) -> None:
-    """Check a question.
-
-    Raises:
-        InputError: The question is empty or contains the image placeholder.
-    """
-    if not question.strip():
-        raise InputError("the question is empty, expected some text")
-    if processor.image_token in question.replace("\\" + processor.image_token, ""):
-        raise InputError(
-            f"the question contains {processor.image_token}, which stands for an image; leave it out, or write "
-            f"\\{processor.image_token} for the word itself"
-        )
-
-
-def _encode_question(processor: SlimeProcessor, question: str, grid: TileGrid) -> dict[str, Tensor]:
-    """Return the input tensors [1, S] of a question about an image that is encoded already."""
-    check_question(processor, question)
-    content = [{"type": "image"}, {"type": "text", "text": question}]
-    prompt = processor.apply_chat_template(
-        [{"role": "user", "content": content}],
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        processor_kwargs={"image_grids": [(grid.rows, grid.cols)], "batch_layout": "views"},
-    )
-    return dict(prompt)
-
-
-class _Clock:
-    """Seconds by step. A step begins where the previous one ended."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def tick(self, step: str, until: float | None = None) -> None:
-        now = time.perf_counter() if until is None else until
-        self.seconds[step] = now - self._last
-        self._last = now
-
-
-class _Timed:
-    """An iterator that adds up the seconds its items take."""
-
-    def __init__(self, items: Iterator[Tensor]) -> None:
-        self.seconds = 0.0
-        self._items = items
-
-    def __iter__(self) -> Iterator[Tensor]:
-        while True:
-            start = time.perf_counter()
-            item = next(self._items, None)
-            self.seconds += time.perf_counter() - start
-            if item is None:
-                return
-            yield item
-
-
-class TimedStreamer(TextStreamer):
-    """Streams text as it becomes final, and records when the first token came, which is the end of the prefill."""
-
-    def __init__(self, tokenizer: Any, on_text: OnText | None) -> None:
-        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self.first_token: float | None = None
-        self._on_text = on_text
-
-    def put(self, value: Tensor) -> None:
-        """Take the prompt, then every new token."""
-        # The prompt comes first, and the base class skips it.
-        if not self.next_tokens_are_prompt and self.first_token is None:
-            self.first_token = time.perf_counter()
-        super().put(value)
-
-    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """Pass a piece of text on."""
-        if self._on_text is not None and text:
-            self._on_text(text)

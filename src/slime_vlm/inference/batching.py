@@ -28,7 +28,7 @@ _MEMORY_FACTOR = 4
 
 @dataclass(frozen=True)
 class BatchAnswer:
-    """An answer of a batch. Unlike `answering.Answer` it only counts tokens: its prompt may have any number of images.
+    """An answer of a batch. Unlike `answer.Answer` it only counts tokens: its prompt may have any number of images.
 
     Attributes:
         text: The answer.

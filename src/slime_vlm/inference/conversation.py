@@ -22,8 +22,10 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from slime_vlm.errors import ConfigError, InputError
-from slime_vlm.inference.answering import EncodedImage, OnText, TimedStreamer, check_question, encode
+from slime_vlm.inference.answering import EncodedImage, encode
 from slime_vlm.inference.heat_map import LocalSelection, draw_overlay, drawing_copy
+from slime_vlm.inference.questions import check_question
+from slime_vlm.inference.timing import OnText, TimedStreamer
 from slime_vlm.media import OpenedInput
 from slime_vlm.model.cache_name import CACHE
 from slime_vlm.processing.chat_markers import mark_messages, parse_marks

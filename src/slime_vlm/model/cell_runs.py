@@ -62,6 +62,8 @@ NUM_SIZES = LARGEST - SMALLEST + 1
 def print_sizes(ids: Tensor, space: int) -> Tensor:
     """Return how large every cell's print is beside the usual print of its page, by how few characters a cell holds.
 
+    Deviation: not in the paper. Titles and totals are printed larger, and characters alone do not show it.
+
     Args:
         ids: int64 [..., R, C, S] character ids, 0 for nothing.
         space: Id of the space.

@@ -8,6 +8,7 @@ said. All of it follows from the ids of a row, so nothing has to be kept beside 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -87,7 +88,7 @@ class CharacterText:
     turn_of: Tensor
     word_of: Tensor
 
-    def last(self, count: int) -> CharacterText:
+    def last(self, count: int) -> Self:
         """Return the same for the last columns alone. The words stay.
 
         Raises:
@@ -115,6 +116,23 @@ class CharacterText:
         group = self.row_of * turns + self.turn_of
         index = torch.arange(1, 1 + len(group), device=group.device)
         return padded_groups(group, index, len(self.dropped) * turns).unflatten(0, (-1, turns))
+
+
+@dataclass
+class EmbeddedText(CharacterText):
+    """Rows of text whose words and questions are embedded.
+
+    Attributes:
+        word_vectors: [1 + W, width] of all words, a row of zeros before them.
+        questions: [B, 1 + turns, width] of the questions of all turns, 0 for those without a word.
+    """
+
+    word_vectors: Tensor
+    questions: Tensor
+
+    def last_question(self) -> Tensor:
+        """Return the vector [B, width] of the question of the last column of every row."""
+        return self.questions[torch.arange(len(self.questions), device=self.turn.device), self.turn[:, -1]]
 
 
 def padded_groups(group: Tensor, values: Tensor, count: int) -> Tensor:

@@ -72,14 +72,21 @@ class CopyOutput(nn.Module):
     def told_similarity(self, cosines: Tensor) -> Tensor:
         """Return what the first token of an answer is told of how alike the best local token is to the question.
 
-        Nothing else tells so well whether a thing is on the page at all: [...] largest cosines -> [..., D].
+        Deviation: not in the paper. Nothing else tells so well whether a thing is on the page at all.
+
+        Args:
+            cosines: [...] largest cosines of local tokens to the question.
+
+        Returns:
+            [..., D].
         """
         return self.similarity(cosines[..., None])
 
     def liken(self, attention: Tensor, linked: Tensor, own: Tensor, local: Tensor) -> Tensor:
         """Point more at local tokens that belong to what is asked, and less at those that say it: a key is no value.
 
-        Heads learn this layout by layout. Said of the words themselves it holds for layouts that they have not seen.
+        Deviation: not in the paper. Heads learn this layout by layout. Said of the words themselves it holds for
+        layouts that they have not seen.
 
         Args:
             attention: [..., L].
@@ -94,6 +101,18 @@ class CopyOutput(nn.Module):
         weighted = attention * (weights[0] * linked - weights[1] * own).exp() * local
         share = (attention * local).sum(dim=-1, keepdim=True) / weighted.sum(dim=-1, keepdim=True).clamp(min=1e-12)
         return torch.where(local, weighted * share, attention)
+
+    def places(self, hidden: Tensor, attention: Tensor) -> Tensor:
+        """Return how much every character of local tokens is pointed at.
+
+        Args:
+            hidden: [N, D] last hidden states.
+            attention: [N, L] attention to local tokens.
+
+        Returns:
+            [N, L, K], a token's attention shared out among its characters.
+        """
+        return attention[..., None] * self.slot(hidden).softmax(dim=-1)[:, None]
 
     def forward(self, hidden: Tensor, logits: Tensor, attention: Tensor, ids: Tensor, follows: Tensor) -> Tensor:
         """Return log-probabilities [N, V].
@@ -113,7 +132,7 @@ class CopyOutput(nn.Module):
             .to(logits.dtype)
             .split(1, dim=-1)
         )
-        places = attention[..., None] * self.slot(hidden).softmax(dim=-1)[:, None]
+        places = self.places(hidden, attention)
         copied = torch.zeros_like(logits).scatter_add_(1, ids.flatten(1), places.flatten(1))
         # What points at an empty place copies nothing.
         copied = copied.index_fill(1, torch.zeros(1, dtype=torch.long, device=ids.device), 0.0)
@@ -129,6 +148,6 @@ class CopyOutput(nn.Module):
             ids: [N, L, K].
             said: int64 [N] the character. Where no local token shows it the result means nothing.
         """
-        places = attention[..., None] * self.slot(hidden).softmax(dim=-1)[:, None]
+        places = self.places(hidden, attention)
         best = places.masked_fill(ids != said[:, None, None], -1.0).flatten(1).argmax(dim=-1)
         return best // ids.shape[-1], best % ids.shape[-1]

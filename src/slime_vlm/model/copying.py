@@ -160,7 +160,7 @@ class Copying:
             cells: int64 [B, S].
             space: Id of the space.
         """
-        places = attention[..., None] * output.slot(hidden).softmax(dim=-1)[:, None]
+        places = output.places(hidden, attention)
         copied = places.masked_fill(self.held(cells) != space, 0.0).flatten(1).sum(dim=1)
         gate = output.gate(hidden)[:, :2].softmax(dim=-1)
         wrote = gate[:, 0] * logits.softmax(dim=-1)[:, space] > gate[:, 1] * copied

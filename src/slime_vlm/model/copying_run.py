@@ -6,6 +6,7 @@ and so is a step of decoding. Only answers that are given, as in training, take 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,12 +72,19 @@ class CopyingInputs:
 
 
 def run_copying(
-    language_model: Any, output: CopyOutput, inputs: CopyingInputs, cache: Cache | None, space: int, **kwargs: Any
+    language_model: Any,
+    to_logits: Callable[[Tensor], Tensor],
+    output: CopyOutput,
+    inputs: CopyingInputs,
+    cache: Cache | None,
+    space: int,
+    **kwargs: Any,
 ) -> CopyingRun:
     """Run a language model with pointing attention.
 
     Args:
         language_model: The model.
+        to_logits: Its head, hidden states [B, D] -> [B, V].
         output: The copy output.
         inputs: The tokens.
         cache: Its cache, or None.
@@ -128,7 +136,7 @@ def run_copying(
         looked = pointing[0][..., : cached + end]
         likeness = copying.likeness(inputs.questions[:, new].float(), inputs.cells[:, : cached + end])
         looked = output.liken(looked, *likeness)
-        copying = _noted(language_model, output, inputs, copying, run.last_hidden_state, looked, new, space)
+        copying = _noted(to_logits, output, inputs, copying, run.last_hidden_state, looked, new, space)
         runs.append(run)
         pointings.append(F.pad(looked, (0, inputs.cells.shape[1] - looked.shape[-1])))
         follows.append(told)
@@ -148,7 +156,7 @@ def run_copying(
 
 @torch.no_grad()
 def _noted(
-    language_model: Any,
+    to_logits: Callable[[Tensor], Tensor],
     output: CopyOutput,
     inputs: CopyingInputs,
     copying: Copying,
@@ -163,6 +171,6 @@ def _noted(
     last = index.masked_fill(~is_real, 0).amax(dim=1)
     rows = torch.arange(len(last), device=last.device)
     hidden = hidden[rows, last]
-    logits = F.linear(hidden, language_model.get_input_embeddings().weight).float()
+    logits = to_logits(hidden).float()
     cells = inputs.cells[:, : looked.shape[-1]]
     return copying.pointed(output, hidden, logits, looked[rows, last].float(), is_real.any(dim=1), cells, space)

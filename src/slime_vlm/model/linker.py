@@ -117,7 +117,7 @@ class PageAttention(nn.Module):
         page = torch.arange(len(down), device=down.device)[:, None, None]
         pairs = (page, cells.run[:, begin:end, None], cells.run[:, None])
         beside, stacked = cells.beside[pairs], cells.stacked[pairs]
-        near = []
+        near, masks = [], []
         for across, along, bias, relation, relation_bias, related in (
             (down, right, self.row_bias, beside, self.beside_bias, None),
             (right, down, self.column_bias, stacked, self.stacked_bias, stacked < APART),
@@ -129,9 +129,12 @@ class PageAttention(nn.Module):
             seen = (seen if related is None else seen | related) & cells.at[:, None]
             line, offset = across.clamp(-reach, reach) + reach, along.clamp(-FARTHEST, FARTHEST) + FARTHEST
             index = (line * bias.shape[2] + offset) * relation_bias.shape[1] + relation
-            found = table[:, index].transpose(0, 1)
-            near.append(found.masked_fill(~seen[:, None], torch.finfo(found.dtype).min))
-        weights = (scores + torch.stack(near, dim=1)).flatten(1, 2).softmax(dim=-1)
+            near.append(table[:, index].transpose(0, 1))
+            masks.append(seen[:, None])
+        scores = scores + torch.stack(near, dim=1)
+        # After the sum: below the least number of float16 is -inf, and the rows of padding, which see nothing, are NaN.
+        scores = scores.masked_fill(~torch.stack(masks, dim=1), torch.finfo(scores.dtype).min)
+        weights = scores.flatten(1, 2).softmax(dim=-1)
         return torch.einsum("bhnm,bmw->bnhw", weights, values)
 
 

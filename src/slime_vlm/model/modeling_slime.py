@@ -140,6 +140,7 @@ class SlimeForConditionalGeneration(SlimePreTrainedModel, SlimeGenerationMixin):
             image_sizes=image_sizes,
             token_type_ids=token_type_ids,
             align_outputs=align_outputs,
+            to_logits=self.logits_of,
             **kwargs,
         )
         passed_on = {name: value for name, value in outputs.items() if name != "last_hidden_state"}

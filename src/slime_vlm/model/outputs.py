@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -36,8 +37,9 @@ class VisionTokens:
     words: Tensor | None = None
 
     def __post_init__(self) -> None:
-        # No field of the dataclass: FSDP2 rebuilds outputs with `replace`, which takes only what `__init__` takes.
+        # No fields of the dataclass: FSDP2 rebuilds outputs with `replace`, which takes only what `__init__` takes.
         self._norms: tuple[Tensor, Tensor] | None = None
+        self._own_words: tuple[Tensor, Tensor] | None = None
 
     @property
     def num_local_tokens(self) -> int:
@@ -53,6 +55,19 @@ class VisionTokens:
         held = self._norms
         if held is None or held[0] is not self.local_tokens:
             held = self._norms = (self.local_tokens, token_norms(self.local_tokens))
+        return held[1]
+
+    def own_words(self, compute: Callable[[], Tensor]) -> Tensor:
+        """Return the vectors [L, W] of the words that local tokens touch, see `OpenVocabulary.own_words`.
+
+        Without gradients they are computed once, so the characters must not be changed in place afterwards.
+        """
+        assert self.characters is not None
+        if torch.is_grad_enabled():
+            return compute()
+        held = self._own_words
+        if held is None or held[0] is not self.characters:
+            held = self._own_words = (self.characters, compute())
         return held[1]
 
     def to(self, *args: Any, **kwargs: Any) -> VisionTokens:

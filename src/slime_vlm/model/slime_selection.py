@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from slime_vlm.errors import InputError
-from slime_vlm.model.character_tokens import CharacterText, CharacterTokens, padded_groups, read_text
+from slime_vlm.model.character_tokens import CharacterTokens, EmbeddedText, padded_groups, read_text
 from slime_vlm.model.input_checks import check_tensors
 from slime_vlm.model.labels import IGNORED_LABEL
 from slime_vlm.model.outputs import VisionTokens
@@ -74,7 +74,7 @@ class SlimeSelection(SlimeVision):
         labels: Tensor | None,
         question_mask: Tensor | None,
         prompt_mask: Tensor | None = None,
-        read: CharacterText | None = None,
+        read: EmbeddedText | None = None,
     ) -> Selection:
         """Select local tokens of images whose placeholders are in `rows` [I], by visible text [B, S] of these rows."""
         assert self.selector is not None
@@ -107,25 +107,29 @@ class SlimeSelection(SlimeVision):
         )
         return self._finite(selection)
 
-    def read_text(self, input_ids: Tensor) -> CharacterText:
-        """Read rows of character tokens [B, S], padding 0."""
+    def read_text(self, input_ids: Tensor) -> EmbeddedText:
+        """Read rows of character tokens [B, S], padding 0, and embed their words and questions."""
         assert self.open_vocabulary is not None
         assert self.config.characters is not None
         vocabulary = self.open_vocabulary
         tokens = CharacterTokens(len(self.config.characters))
-        return read_text(input_ids, tokens, vocabulary.classes, vocabulary.word_embedding.buckets)
+        read = read_text(input_ids, tokens, vocabulary.classes, vocabulary.word_embedding.buckets)
+        word_vectors, words = vocabulary.question_words(read.words), read.of_turns()
+        questions = vocabulary.question_vector(word_vectors[words], words > 0)
+        # Turns without a word have none behind the last with one.
+        questions = F.pad(questions, (0, 0, 0, max(0, int(read.turn.max()) + 1 - questions.shape[1])))
+        return EmbeddedText(**vars(read), word_vectors=word_vectors, questions=questions)
 
     def _selection_by_words(
-        self, vision_tokens: Sequence[VisionTokens], read: CharacterText, text_mask: Tensor, rows: Tensor
+        self, vision_tokens: Sequence[VisionTokens], read: EmbeddedText, text_mask: Tensor, rows: Tensor
     ) -> Selection:
         """Select local tokens by the words of questions. Those that show nothing take no part."""
         assert self.selector is not None
         assert self.open_vocabulary is not None
         vocabulary = self.open_vocabulary
-        asked = vocabulary.question_words(read.words)
         row, column = ((read.word > 0) & text_mask).nonzero(as_tuple=True)
         words = padded_groups(row, read.word[row, column], len(text_mask))
-        question = vocabulary.question_vector(asked[words], words > 0)
+        question = vocabulary.question_vector(read.word_vectors[words], words > 0)
         found = [tokens.words.to(question) for tokens in vision_tokens if tokens.words is not None]
         shown = [
             vocabulary.shown(tokens.characters.to(question.device))

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from slime_vlm.model.cached_rows import CachedRows
-from slime_vlm.model.character_tokens import CharacterText
+from slime_vlm.model.character_tokens import EmbeddedText
 from slime_vlm.model.copy_output import following_places
 from slime_vlm.model.copying import Copying
 from slime_vlm.model.copying_run import CopyingInputs
@@ -65,7 +64,7 @@ class SlimeWords(SlimeSelection):
             after = following_places(raster)
             pages[row].append(ids)
             words[row].append(tokens.words.to(rows.device))
-            own_words[row].append(self.open_vocabulary.own_words(raster).flatten(0, 1))
+            own_words[row].append(self._own_words(tokens, raster))
             following[row].append(torch.where(after < 0, after, after + first * slots))
             index = torch.arange(first, first + len(ids), device=rows.device)
             cells += [none, index if mask is None else index[mask.to(rows.device)]]
@@ -82,8 +81,31 @@ class SlimeWords(SlimeSelection):
         nowhere = rows.new_full((num_rows,), -1)
         return Copying(page, places, vectors, own, nowhere, has_images=bool(vision_tokens)), torch.cat(cells)
 
+    def _own_words(self, tokens: VisionTokens, raster: Tensor) -> Tensor:
+        """Return the vectors [L, W] of the words that local tokens touch, given their characters [R, C, K]."""
+        assert self.open_vocabulary is not None
+        vocabulary = self.open_vocabulary
+        return tokens.own_words(lambda: vocabulary.own_words(raster).flatten(0, 1)).to(raster.device)
+
+    @staticmethod
+    def _cells_so_far(vision_tokens: Sequence[VisionTokens], placeholders: Tensor, counts: Tensor) -> Tensor:
+        """Count the cells of the images that have ended up to every token, kept or not.
+
+        Args:
+            vision_tokens: Tokens of every image.
+            placeholders: bool [B, S] of the rows before merging.
+            counts: [I] placeholders of every image.
+
+        Returns:
+            int64 [B, S].
+        """
+        cells = torch.zeros_like(placeholders, dtype=torch.long).flatten()
+        ends = placeholders.flatten().nonzero()[:, 0][counts.long().cumsum(0) - 1]
+        cells[ends] = torch.tensor([tokens.num_local_tokens for tokens in vision_tokens]).to(cells)
+        return cells.view_as(placeholders).cumsum(dim=1)
+
     def _embed_questions(
-        self, embeddings: Tensor, read: CharacterText, merged: MergedRows, pages: Copying | None
+        self, embeddings: Tensor, read: EmbeddedText, merged: MergedRows, pages: Copying | None, cells_so_far: Tensor
     ) -> Tensor:
         """Put the words of questions in place of characters, and tell answers what is asked.
 
@@ -92,45 +114,30 @@ class SlimeWords(SlimeSelection):
             read: The text of the rows before merging.
             merged: The rows.
             pages: The pages of the rows, with those of a cache before them. None without a copy output.
+            cells_so_far: int64 [B, C] of the rows before merging, see `_cells_so_far`.
         """
         assert self.open_vocabulary is not None
         vocabulary = self.open_vocabulary
-        asked = vocabulary.question_words(read.words)
-        vectors = self._question_vectors(asked, read)
         index = merged.token_index.clamp(min=0)
         real = merged.token_index >= 0
         word = read.word.gather(1, index) * real
         is_word = (word > 0)[..., None]
         turn = read.turn.gather(1, index)
-        vector = vectors.gather(1, turn[..., None].expand(-1, -1, vectors.shape[2]))
+        vector = read.questions.gather(1, turn[..., None].expand(-1, -1, read.questions.shape[2]))
         step = read.step.gather(1, index) * real
         told = step > 0 if self.config.guided_answers else step == 1
-        embeddings = embeddings.masked_fill(is_word, 0.0) + vocabulary.word_tokens(asked[word]) * is_word
+        embeddings = embeddings.masked_fill(is_word, 0.0) + vocabulary.word_tokens(read.word_vectors[word]) * is_word
         embeddings = embeddings + vocabulary.answer_step(vector, step - 1) * told[..., None]
-        if pages is None or merged.cells is None or self.copy_output is None:
+        if pages is None or self.copy_output is None:
             return embeddings
         # An answer knows the images before it. Cells of new images follow those of a cache.
         assert merged.copying is not None
         new = merged.copying.page.shape[1] if merged.copying.has_images else 0
-        before = pages.page.shape[1] - new + merged.cells.cummax(dim=1).values + 1
+        before = pages.page.shape[1] - new + cells_so_far.gather(1, index)
         begins = step == 1
-        known = before.new_zeros(vectors.shape[:2]).scatter_reduce(1, turn, before * begins, "amax")
-        best = pages.most_similar(vectors, known)
+        known = before.new_zeros(read.questions.shape[:2]).scatter_reduce(1, turn, before * begins, "amax")
+        best = pages.most_similar(read.questions, known)
         return embeddings + self.copy_output.told_similarity(best.gather(1, turn)) * begins[..., None]
-
-    def _question_vectors(self, asked: Tensor, read: CharacterText) -> Tensor:
-        """Return the vectors of the questions of all turns [B, 1 + turns, W], given all words [1 + words, W]."""
-        assert self.open_vocabulary is not None
-        words = read.of_turns()
-        vectors = self.open_vocabulary.question_vector(asked[words], words > 0)
-        # Turns without a word have none behind the last with one.
-        return F.pad(vectors, (0, 0, 0, max(0, int(read.turn.max()) + 1 - vectors.shape[1])))
-
-    def last_question(self, read: CharacterText) -> Tensor:
-        """Return the vector [B, W] of the question of the last column of every row."""
-        assert self.open_vocabulary is not None
-        vectors = self._question_vectors(self.open_vocabulary.question_words(read.words), read)
-        return vectors[torch.arange(len(vectors), device=vectors.device), read.turn[:, -1]]
 
     def embed_answer(self, input_ids: Tensor, question: Tensor, said: Tensor) -> Tensor:
         """Embed characters of answers, without what the copy output tells of what follows.
@@ -150,7 +157,7 @@ class SlimeWords(SlimeSelection):
             return embeddings
         return embeddings + self.open_vocabulary.answer_step(question, said)[:, None]
 
-    def _read_rows(self, input_ids: Tensor, new_mask: Tensor, record: CachedRows | None) -> CharacterText:
+    def _read_rows(self, input_ids: Tensor, new_mask: Tensor, record: CachedRows | None) -> EmbeddedText:
         """Read new tokens [B, n] of a model with characters, and the cached ones before them."""
         ids = input_ids.masked_fill((new_mask == 0) & (input_ids != self.config.image_token_id), 0)
         if record is not None:
@@ -163,7 +170,7 @@ class SlimeWords(SlimeSelection):
         attention_mask: Tensor | None,
         position_ids: Tensor | None,
         merged: MergedRows,
-        read: CharacterText,
+        read: EmbeddedText,
         rows: CachedRows,
     ) -> CopyingInputs:
         """Collect what `run_copying` needs.
@@ -184,8 +191,6 @@ class SlimeWords(SlimeSelection):
         is_real = merged.token_index >= 0
         index = merged.token_index.clamp(min=0)
         step = read.step.gather(1, index)
-        assert self.open_vocabulary is not None
-        vectors = self._question_vectors(self.open_vocabulary.question_words(read.words), read)
         turn = read.turn.gather(1, index)
         return CopyingInputs(
             embeds=embeds,
@@ -195,6 +200,6 @@ class SlimeWords(SlimeSelection):
             in_answer=(step > 1) & is_real,
             is_real=is_real,
             cells=rows.cells,
-            questions=vectors.gather(1, turn[..., None].expand(-1, -1, vectors.shape[2])),
+            questions=read.questions.gather(1, turn[..., None].expand(-1, -1, read.questions.shape[2])),
             copying=rows.copying,
         )

@@ -40,9 +40,11 @@ def page_source(
             ones, see there.
 
     Raises:
-        ConfigError: An unknown source, or a folder that the source needs is not given.
+        ConfigError: An unknown source, a folder that the source needs is not given, or the renderer is given options.
     """
     if source == "renderer":
+        if options:
+            raise ConfigError(f"pages: the renderer takes no {' or '.join(options)}; leave out, or take another source")
         settings = PageSettings(split=split)
         return lambda seed: readable(make_page(seed, settings))
     if source == "typeset":

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from slime_vlm.model.copying import Copying
@@ -122,14 +121,11 @@ class AnswerState:
         assert self.copying is not None
         assert network.copy_output is not None
         assert network.open_vocabulary is not None
-        language_model: Any = network.language_model
-        # As `run_copying` has it: the embeddings are the head, and no bound on logits is applied.
-        spelled = F.linear(hidden, language_model.get_input_embeddings().weight).float()
         real = torch.ones_like(self.cells[:, 0], dtype=torch.bool)
         self.copying = self.copying.pointed(
             network.copy_output,
             hidden,
-            spelled,
+            model.logits_of(hidden).float(),
             pointing,
             real,
             self.cells,
@@ -198,13 +194,14 @@ def _joined(one: Copying, two: Copying) -> Copying:
     assert one.wrote_space is not None
     assert two.wrote_space is not None
     return Copying(
-        torch.cat([one.page, two.page]),
-        torch.cat([one.following, two.following]),
-        torch.cat([one.words, two.words]),
-        torch.cat([one.own_words, two.own_words]),
-        torch.cat([one.location, two.location]),
-        torch.cat([one.places, two.places]),
-        torch.cat([one.wrote_space, two.wrote_space]),
+        page=torch.cat([one.page, two.page]),
+        following=torch.cat([one.following, two.following]),
+        words=torch.cat([one.words, two.words]),
+        own_words=torch.cat([one.own_words, two.own_words]),
+        location=torch.cat([one.location, two.location]),
+        places=torch.cat([one.places, two.places]),
+        wrote_space=torch.cat([one.wrote_space, two.wrote_space]),
+        has_images=one.has_images or two.has_images,
     )
 
 

@@ -47,7 +47,9 @@ class CachedImage:
     def num_bytes(self) -> int:
         """Memory of the tensors."""
         tokens = self.encoded.tokens
-        parts = (tokens.gates, tokens.global_tokens, tokens.local_tokens, tokens.characters, tokens.words)
+        # The first question adds `VisionTokens.own_words`, which take as much as the linked ones.
+        words = (tokens.words, tokens.words)
+        parts = (tokens.gates, tokens.global_tokens, tokens.local_tokens, tokens.characters, *words)
         size = sum(part.nbytes for part in parts if part is not None)
         return size + (0 if self.prefix is None else self.prefix.num_bytes)
 

@@ -105,4 +105,6 @@ def _run_copying(
         copying=whole.copying if before is None else before.copying,
     )
     space = network.open_vocabulary.space
-    return run_copying(network.language_model, network.copy_output, inputs, cache, space, use_cache=True)
+    return run_copying(
+        network.language_model, model.logits_of, network.copy_output, inputs, cache, space, use_cache=True
+    )

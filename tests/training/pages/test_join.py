@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -14,11 +15,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
+from torch import Tensor, nn
 
 import slime_vlm
 from slime_vlm.errors import ConfigError, InputError
 from slime_vlm.inference.answering import ask, encode
+from slime_vlm.model.cached_rows import record_of
 from slime_vlm.model.character_naming import are_letters
 from slime_vlm.model.configuration_recogniser import RecogniserConfig
 from slime_vlm.model.copy_output import following_places
@@ -338,19 +340,38 @@ def test_beams_and_several_answers_follow_their_rows() -> None:
         assert beams[k, inputs["input_ids"].shape[1] :][:length].tolist() == alone[0, -length:].tolist()
 
 
-def test_a_second_question_behind_the_cache() -> None:
+@pytest.mark.parametrize("budget", [None, 1])
+def test_a_second_question_behind_the_cache(budget: int | None) -> None:
+    """It knows all cells of the image, also those behind the last one that is kept."""
     model, processor = model_of()
     inputs = inputs_of(processor, QUESTION)
     tokenizer = processor.tokenizer
     more = "41<eos><user>and the other one?<assistant>"
     ids = tokenizer(more, add_special_tokens=False, return_tensors="pt").input_ids
     with torch.inference_mode():
-        first = model(**inputs)
+        (kept,) = model(**inputs).kept_local_tokens
+        kept = [kept & (kept.cumsum(0) <= (budget or len(kept)))]
+        first = model(**inputs, kept_local_tokens=kept)
         behind = model(input_ids=ids, past_key_values=first.past_key_values).logits[0, -1]
         whole = {**inputs, "input_ids": torch.cat([inputs["input_ids"], ids], dim=1)}
         whole = {name: value for name, value in whole.items() if name not in ("attention_mask", "question_mask")}
-        kept = list(first.kept_local_tokens)
         torch.testing.assert_close(behind, model(**whole, kept_local_tokens=kept).logits[0, -1], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_whether_a_space_is_written_is_asked_of_the_head(sign: int) -> None:
+    """A head that is not tied to the embeddings, and writes a space surely or never."""
+    model, processor = deepcopy(model_of())
+    inputs = inputs_of(processor, QUESTION)
+    with torch.no_grad():
+        hidden = model.model(**inputs).last_hidden_state[0, -1]
+        head = torch.zeros_like(model.lm_head.weight)
+        head[SPACE] = sign * 50 * hidden / hidden.square().sum()
+        model.lm_head.weight = nn.Parameter(head)
+        record = record_of(model(**inputs).past_key_values)
+    assert record is not None
+    assert record.copying is not None
+    assert record.copying.wrote_space.tolist() == [sign > 0]
 
 
 def test_the_loss_is_that_of_the_logits() -> None:

@@ -1,4 +1,4 @@
-"""Prints HTML to PDF with a headless Chromium."""
+"""Runs a headless Chromium, and prints HTML to PDF with it."""
 
 from __future__ import annotations
 
@@ -18,36 +18,48 @@ def find_browser() -> str | None:
     return next((path for path in map(shutil.which, _NAMES) if path), None)
 
 
-def print_pdf(html: str, target: Path, timeout: float = 300.0) -> None:
-    """Lay HTML out and write it as a PDF; page sizes are those of the style sheet.
+def browser_command(profile: Path) -> list[str]:
+    """Return the command of a headless Chromium with the flags that every run of it needs.
 
-    Only HTML made here may be printed: as root, Chromium runs without its sandbox, and it may read local fonts.
+    Only HTML made here may be opened: as root, Chromium runs without its sandbox.
+
+    Args:
+        profile: Folder of its profile, which should be empty.
 
     Raises:
-        ConfigError: No Chromium is installed, or it fails.
+        ConfigError: No Chromium is installed.
     """
     browser = find_browser()
     if browser is None:
         raise ConfigError("chromium: not found, expected a Chromium for browser-laid pages; apt-get install chromium")
+    return [
+        browser,
+        "--headless",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-extensions",
+        "--disable-background-networking",
+        "--no-first-run",
+        f"--user-data-dir={profile}",
+        *(["--no-sandbox"] if os.geteuid() == 0 else []),
+    ]
+
+
+def print_pdf(html: str, target: Path, timeout: float = 300.0) -> None:
+    """Lay HTML out and write it as a PDF; page sizes are those of the style sheet.
+
+    Only HTML made here may be printed: it may read local fonts. See `browser_command`, too.
+
+    Raises:
+        ConfigError: No Chromium is installed, or it fails.
+    """
     with tempfile.TemporaryDirectory() as folder:
         source, made = Path(folder) / "documents.html", Path(folder) / "documents.pdf"
         source.write_text(html, encoding="utf-8")
-        command = [
-            browser,
-            "--headless",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--disable-extensions",
-            "--disable-background-networking",
-            "--no-first-run",
-            "--no-pdf-header-footer",
-            "--allow-file-access-from-files",
-            "--font-render-hinting=none",
-            f"--user-data-dir={folder}/profile",
-            f"--print-to-pdf={made}",
-            *(["--no-sandbox"] if os.geteuid() == 0 else []),
-            source.as_uri(),
-        ]
+        command = browser_command(Path(folder) / "profile")
+        browser = command[0]
+        command += ["--no-pdf-header-footer", "--allow-file-access-from-files", "--font-render-hinting=none"]
+        command += [f"--print-to-pdf={made}", source.as_uri()]
         try:
             done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout)
         except subprocess.TimeoutExpired:

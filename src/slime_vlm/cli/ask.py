@@ -24,7 +24,7 @@ from slime_vlm.cli.images import (
     opening_from,
     standard_input,
 )
-from slime_vlm.cli.model_options import Device, Dtype, MaxLocalTokens, MaxNewTokens, MaxTiles, Model, Quantization
+from slime_vlm.cli.model_options import Device, Dtype, Fast, MaxLocalTokens, MaxNewTokens, MaxTiles, Model, Quantization
 from slime_vlm.cli.terminal import busy, collector_paused, quiet_transformers, shown, write
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def ask(
     device: Device = None,
     dtype: Dtype = None,
     quantization: Quantization = None,
+    fast: Fast = False,
     max_pixels: MaxPixels = None,
     max_memory: MaxMemory = None,
     dpi: Dpi = None,
@@ -108,7 +109,7 @@ def ask(
         quiet_transformers()
         limits = {"max_local_tokens": max_local_tokens, "max_tiles": max_tiles}
         overrides: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
-        network, processor = load(model, device=device, dtype=dtype, quantization=quantization, **overrides)
+        network, processor = load(model, device=device, dtype=dtype, quantization=quantization, fast=fast, **overrides)
         loading = time.perf_counter() - start
 
     several = len(images) * len(questions) > 1

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from slime_vlm.cli.images import AllowUrl, Dpi, Frames, MaxDownload, MaxMemory, MaxPixels, WindowText, image_opener
-from slime_vlm.cli.model_options import Device, Dtype, MaxLocalTokens, MaxNewTokens, MaxTiles, Model, Quantization
+from slime_vlm.cli.model_options import Device, Dtype, Fast, MaxLocalTokens, MaxNewTokens, MaxTiles, Model, Quantization
 from slime_vlm.cli.terminal import collector_paused, quiet_transformers, shown
 
 
@@ -41,6 +41,7 @@ def batch(
     device: Device = None,
     dtype: Dtype = None,
     quantization: Quantization = None,
+    fast: Fast = False,
     max_pixels: MaxPixels = None,
     max_memory: MaxMemory = None,
     dpi: Dpi = None,
@@ -78,6 +79,7 @@ def batch(
         device=device,
         dtype=dtype,
         quantization=quantization,
+        fast=fast,
         overrides={name: value for name, value in changes.items() if value is not None},
         settings={
             "--images": None if images is None else str(images),
@@ -87,6 +89,7 @@ def batch(
             "--max-tiles": max_tiles,
             "--dtype": dtype,
             "--quantization": quantization,
+            "--fast": fast or None,
             "--dpi": dpi,
             "--window": window,
             "--frames": frames,

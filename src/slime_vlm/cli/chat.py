@@ -25,7 +25,7 @@ from slime_vlm.cli.images import (
     WindowText,
     image_opener,
 )
-from slime_vlm.cli.model_options import Device, Dtype, MaxLocalTokens, MaxNewTokens, MaxTiles, Model, Quantization
+from slime_vlm.cli.model_options import Device, Dtype, Fast, MaxLocalTokens, MaxNewTokens, MaxTiles, Model, Quantization
 from slime_vlm.cli.terminal import busy, collector_paused, quiet_transformers, shown, write
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def chat(
     device: Device = None,
     dtype: Dtype = None,
     quantization: Quantization = None,
+    fast: Fast = False,
     max_pixels: MaxPixels = None,
     max_memory: MaxMemory = None,
     dpi: Dpi = None,
@@ -81,7 +82,7 @@ def chat(
         quiet_transformers()
         limits = {"max_local_tokens": max_local_tokens, "max_tiles": max_tiles}
         overrides: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
-        network, processor = load(model, device=device, dtype=dtype, quantization=quantization, **overrides)
+        network, processor = load(model, device=device, dtype=dtype, quantization=quantization, fast=fast, **overrides)
     conversation = Conversation(network, processor)
     for name, image in opened:
         with busy(f"encoding {name}"):

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from slime_vlm.cli.model_options import Device, Dtype, MaxLocalTokens, MaxTiles, Model, Quantization
+from slime_vlm.cli.model_options import Device, Dtype, Fast, MaxLocalTokens, MaxTiles, Model, Quantization
 from slime_vlm.cli.terminal import busy, collector_paused, quiet_transformers
 
 _SERVER = "Server"
@@ -63,6 +63,7 @@ def serve(
     device: Device = None,
     dtype: Dtype = None,
     quantization: Quantization = None,
+    fast: Fast = False,
 ) -> None:
     """Serve a model over HTTP, for the clients of OpenAI's API.
 
@@ -96,7 +97,7 @@ def serve(
         quiet_transformers()
         limits = {"max_local_tokens": max_local_tokens, "max_tiles": max_tiles}
         overrides: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
-        network, processor = load(model, device=device, dtype=dtype, quantization=quantization, **overrides)
+        network, processor = load(model, device=device, dtype=dtype, quantization=quantization, fast=fast, **overrides)
         app = create_app(network, processor, settings)
     # The thread of the model holds the interpreter between its kernels. A millisecond later the event loop has it.
     sys.setswitchinterval(0.001)

@@ -137,8 +137,8 @@ def test_what_fast_refuses(folder: Path, kind: str, monkeypatch: pytest.MonkeyPa
         load(folder, device="cpu", dtype="float32", fast=True)
     with pytest.raises(ConfigError, match="fast chooses the numbers itself, but quantization is 'int8'"):
         load(folder, device="cpu", quantization="int8", fast=True)
+    monkeypatch.setattr(loading, "_device", lambda _: torch.device("cuda:0"))
     with pytest.raises(ConfigError, match="fast is for CPUs, but the device is cuda:0"):
-        monkeypatch.setattr(loading, "_device", lambda _: torch.device("cuda:0"))
         load(folder, fast=True)
 
 

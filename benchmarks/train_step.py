@@ -12,8 +12,8 @@ forward pass, backward pass and AdamW, in float32. There are these ways:
   all tokens, rows padded to the longest.
 
 Weights are random and noise is off, so that all in float32 have the same loss. Views are those of the paper (576
-tokens, 144 per tile), the models are small (`--size`). Every way runs in a process of its own, whose peak memory is that
-of the whole run: Python, torch, model, optimizer and batch.
+tokens, 144 per tile), the models are small (`--size`). Every way runs in a process of its own, whose peak memory is
+that of the whole run: Python, torch, model, optimizer and batch.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 #   make demo   asks the shipped model pages about a printed invoice and draws where it looked
 #   make test   runs the whole test suite; make test-fast leaves out the tests marked slow
 #   make fuzz   tries thousands of damaged files, checkpoints, records and runs; FUZZ_ARGS="--images 300" chooses
-#   make bench  runs the benchmarks with tiny parts, one table; BENCH_ARGS= with nothing takes the real sizes, for hours
+#   make bench  runs the benchmarks with tiny parts, one table; BENCH_ARGS="--plot growth.png" the real sizes, for hours
 #   make test-trl   trains nano for two steps with each of TRL's trainers, in an environment of its own (.venv-trl)
 # Building the documentation site into site/ takes its own packages:
 #   make docs   fails on every warning, a broken link among them

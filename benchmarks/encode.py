@@ -2,12 +2,14 @@
 
     python benchmarks/encode.py [--repeats 3] [--out encode.json]
     python benchmarks/encode.py --small     # tiny parts, a quick check that it works
+    python benchmarks/encode.py --views     # only from a JPEG to views
 
 One vision encoder (CLIP-L/14 at 336) and one language model (Llama, 16 layers of width 1024) with random weights answer
-questions about images of 2, 4, 6 and 7 tiles in float32, in three ways:
+questions about images of 2, 4, 6 and 7 tiles in float32, in four ways:
 
 - ours: views one at a time (in chunks on a GPU), without blank views and without the layers after the one that is used.
   An image is encoded once, and its global tokens are processed once.
+- ours, fast: the same with what `load(fast=True)` does: bfloat16 or int8, by the processor.
 - published: view by view through all layers of an encoder without fused attention, again for every question. Fused
   attention was missing in transformers of 2023. The published code also encodes blank views if a batch has images of
   several sizes; they are left out here.
@@ -19,6 +21,7 @@ The contenders take turns within a repeat, and medians are printed. Memory is th
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import subprocess
@@ -45,6 +48,7 @@ from transformers.utils import logging
 
 import slime_vlm
 from slime_vlm.checkpoints.hub import SHIPPED
+from slime_vlm.checkpoints.int8_linear import use_int8
 from slime_vlm.diagnostics.bf16 import cpu_has_bf16
 from slime_vlm.inference.answering import encode
 from slime_vlm.inference.timing import TimedStreamer
@@ -59,7 +63,8 @@ QUESTION = "What is the total?"
 GRIDS = {2: (1, 2), 4: (2, 2), 6: (2, 3), 7: (1, 7)}
 MOST_VIEWS = 8
 STEPS = ("preprocess", "encode", "select", "prefill", "decode")
-CONTENDERS = ("ours", "published", "LLaVA-NeXT")
+CONTENDERS = ("ours", "ours, fast", "published", "LLaVA-NeXT")
+NO_MODEL = "processor"
 
 
 @dataclass
@@ -70,17 +75,19 @@ class Parts:
         config: Config of our model.
         processor: Processor of our model.
         model: Our model, which the published way uses as well.
+        fast: Our model as `load(fast=True)` gives it.
         llava: LLaVA-NeXT with the same vision encoder and language model.
     """
 
     config: slime_vlm.SlimeConfig
     processor: slime_vlm.SlimeProcessor
     model: Any = None
+    fast: Any = None
     llava: Any = None
 
 
 def build(small: bool, contender: str | None = None) -> Parts:
-    """Build all models with the same weights, or the one that a contender needs."""
+    """Build all models with the same weights, or the one that a contender needs. `NO_MODEL` needs none."""
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(SHIPPED["nano"])
     vision_size = (32, 64, 3, 2, 56) if small else (1024, 4096, 24, 16, 336)
@@ -106,9 +113,11 @@ def build(small: bool, contender: str | None = None) -> Parts:
     processor = slime_vlm.SlimeProcessor.from_config(config, tokenizer, "llama3")
     parts = Parts(config, processor)
     # An end token would stop decoding early.
-    if contender != "LLaVA-NeXT":
+    if contender not in ("LLaVA-NeXT", NO_MODEL):
         parts.model = slime_vlm.SlimeForConditionalGeneration(config).eval()
         parts.model.generation_config.eos_token_id = None
+        if contender == "ours, fast":
+            parts.fast = make_fast(parts.model)
     if contender in (None, "LLaVA-NeXT"):
         grids = [list(grid) for grid in GRIDS.values()]
         llava_config = LlavaNextConfig(
@@ -125,7 +134,16 @@ def build(small: bool, contender: str | None = None) -> Parts:
         tower.load_state_dict(ours.vision_tower.state_dict())
         llava.language_model.load_state_dict(ours.language_model.state_dict())
         parts.llava.lm_head.load_state_dict(parts.model.lm_head.state_dict())
+        parts.fast = make_fast(copy.deepcopy(parts.model))
     return parts
+
+
+def make_fast(model: Any) -> Any:
+    """Change a model in place to what `load(fast=True)` gives, and return it."""
+    if cpu_has_bf16():
+        return model.bfloat16()
+    use_int8(model.model)
+    return model
 
 
 def image_of(tiles: int, side: int) -> Image.Image:
@@ -137,7 +155,17 @@ def image_of(tiles: int, side: int) -> Image.Image:
 
 def run_ours(parts: Parts, image: Image.Image, questions: int, new_tokens: int) -> Seconds:
     """Encode once and ask every question. Return seconds by step, summed over questions."""
-    encoded = encode(parts.model, parts.processor, image)
+    return ask_ours(parts.model, parts.processor, image, questions, new_tokens)
+
+
+def run_fast(parts: Parts, image: Image.Image, questions: int, new_tokens: int) -> Seconds:
+    """Do the same with the fast model."""
+    return ask_ours(parts.fast, parts.processor, image, questions, new_tokens)
+
+
+def ask_ours(model: Any, processor: Any, image: Image.Image, questions: int, new_tokens: int) -> Seconds:
+    """Encode once and ask every question. Return seconds by step, summed over questions."""
+    encoded = encode(model, processor, image)
     answers = [encoded.ask(QUESTION, max_new_tokens=new_tokens) for _ in range(questions)]
     return {step: sum(answer.seconds[step] for answer in answers) for step in STEPS}
 
@@ -228,7 +256,9 @@ def run_llava(parts: Parts, image: Image.Image, questions: int, new_tokens: int)
     return total
 
 
-RUNS: dict[str, Callable[..., Seconds]] = dict(zip(CONTENDERS, (run_ours, run_published, run_llava), strict=True))
+RUNS: dict[str, Callable[..., Seconds]] = dict(
+    zip(CONTENDERS, (run_ours, run_fast, run_published, run_llava), strict=True)
+)
 
 
 def medians(
@@ -282,6 +312,8 @@ def preprocessing(processor: Any, repeats: int, size: tuple[int, int]) -> dict[s
         result = {name: statistics.median(seconds) for name, seconds in found.items()}
         apart = way["views, resize_backend pillow"]() - way["views, resize_backend torch"]()
         levels = (apart.abs() * torch.tensor(quick.image_std)[:, None, None] * 255).round()
+        bicubic = result["the two resizes alone, Pillow bicubic"]
+        result["ratio: torch's views to Pillow's resizes"] = result["views, resize_backend torch"] / bicubic
         result["share of values that differ with torch"] = float((levels > 0).float().mean())
         result["grey levels of difference, at most"] = float(levels.max())
         return result
@@ -291,6 +323,17 @@ def peak_of(name: str, small: bool, tiles: int) -> float:
     """Return the peak megabytes of a process in which one contender answers one question."""
     command = [sys.executable, __file__, "--contender", name, "--tiles", str(tiles), *(["--small"] if small else [])]
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1])
+
+
+def print_preprocessing(processor: Any, small: bool, repeats: int) -> dict[str, float]:
+    """Measure from a JPEG to views, and print the table."""
+    size = (300, 400) if small else (3000, 4000)
+    print(f"\nFrom a JPEG of {size[1]} x {size[0]} to views\n\n| | |\n| --- | --- |")
+    found = preprocessing(processor, repeats, size)
+    for name, value in found.items():
+        text = {"share": f"{value:.2%}", "grey": f"{value:.0f}", "ratio:": f"{value:.2f}"}
+        print(f"| {name} | {text.get(name.split()[0], f'{value:.3f} s')} |")
+    return found
 
 
 def main() -> None:
@@ -304,6 +347,7 @@ def main() -> None:
         "--question-tiles", type=int, choices=GRIDS, default=4, help="tiles of the image for --questions"
     )
     parser.add_argument("--new-tokens", type=int, default=16)
+    parser.add_argument("--views", action="store_true", help="only measure from a JPEG to views")
     parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument(
@@ -311,15 +355,21 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     logging.set_verbosity_error()
-    parts = build(arguments.small, arguments.contender)
+    parts = build(arguments.small, NO_MODEL if arguments.views else arguments.contender)
     side = parts.config.view_size
     if arguments.contender:
         RUNS[arguments.contender](parts, image_of(arguments.tiles[0], side), 1, 2)
         print(peak_memory())
         return
 
+    if arguments.views:
+        print(f"{machine()}, {torch.get_num_threads()} thread(s); medians")
+        print_preprocessing(parts.processor, arguments.small, arguments.repeats)
+        return
+
     results: dict[str, Any] = {"threads": torch.get_num_threads(), "torch": torch.__version__}
-    print(f"{machine()}, torch {torch.__version__}, {torch.get_num_threads()} thread(s), float32; seconds, medians\n")
+    print(f"{machine()}, torch {torch.__version__}, {torch.get_num_threads()} thread(s), float32; seconds, medians")
+    print(f"fast is {'bfloat16' if cpu_has_bf16() else 'int8'}\n")
     print("| tiles | | preprocess | encode | select | prefill | decode | first token | all | of published | peak, MB |")
     print(f"|{' --- |' * 11}", flush=True)
     # One round that is not measured, because libraries load and memory is allocated on first use.
@@ -335,7 +385,7 @@ def main() -> None:
             results[f"{tiles} tiles, {name}"] = {**seconds, "peak": peak}
 
     tiles = arguments.question_tiles
-    rows = medians(parts, image_of(tiles, side), arguments.questions, arguments.new_tokens, 1, CONTENDERS[:2])
+    rows = medians(parts, image_of(tiles, side), arguments.questions, arguments.new_tokens, 1, CONTENDERS[:3])
     print(
         f"\n{arguments.questions} questions about an image of {tiles} tiles\n",
         "| | seconds | of published |\n| --- | --- | --- |",
@@ -346,20 +396,7 @@ def main() -> None:
         print(f"| {name} | {total:.3f} | {total / sum(rows['published'].values()):.2f} |", flush=True)
         results[f"{arguments.questions} questions, {name}"] = seconds
 
-    if cpu_has_bf16():
-        parts.model.bfloat16()
-        seconds = run_ours(parts, image_of(tiles, side), 1, arguments.new_tokens)
-        print(f"\nours in bfloat16, {tiles} tiles: {sum(seconds.values()):.3f} s", flush=True)
-        results["bfloat16, ours"] = seconds
-    else:
-        print("\nbfloat16: skipped, this CPU has no instructions for it")
-
-    size = (300, 400) if arguments.small else (3000, 4000)
-    print(f"\nFrom a JPEG of {size[1]} x {size[0]} to views\n\n| | |\n| --- | --- |")
-    results["preprocessing"] = preprocessing(parts.processor, arguments.repeats, size)
-    for name, value in results["preprocessing"].items():
-        text = {"share": f"{value:.2%}", "grey": f"{value:.0f}"}.get(name.split()[0], f"{value:.3f} s")
-        print(f"| {name} | {text} |")
+    results["preprocessing"] = print_preprocessing(parts.processor, arguments.small, arguments.repeats)
     if arguments.out:
         arguments.out.write_text(json.dumps(results, indent=1))
 

@@ -1,11 +1,12 @@
 """Measure the cost of huge images: tokens, seconds and memory from 1 to 100 megapixels, for a fixed token budget.
 
     python benchmarks/huge_image.py --plot docs/figures/huge_image.png [--megapixels 1 4 16 36 64 100] [--encoder small]
+    python benchmarks/huge_image.py --megapixels 4 100 --format png
     python benchmarks/huge_image.py --format tiff       # from 30 megapixels on, TIFF is decoded by regions
 
-Every image is a square JPEG (or TIFF) with many copies of examples/invoice.png. A separate process opens it, encodes it
-and asks one question. Its peak memory is that of the whole run: Python, torch, model and image. Weights are random. The
-vision encoder takes views of 336 pixels like CLIP; with `--encoder large` it has the size of CLIP-L.
+Every image is a square JPEG (or PNG, TIFF) with many copies of examples/invoice.png. A separate process opens it,
+encodes it and asks one question. Its peak memory is that of the whole run: Python, torch, model and image. Weights are
+random. The vision encoder takes views of 336 pixels like CLIP; with `--encoder large` it has the size of CLIP-L.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def write_image(path: Path, megapixels: float) -> None:
     for top in range(0, side, copy.height):
         for left in range(0, side, copy.width):
             canvas.paste(copy, (left, top))
-    if path.suffix == ".jpg":
-        canvas.save(path, quality=90)
+    if path.suffix != ".tiff":
+        canvas.save(path, quality=90, compress_level=1)
     else:
         import numpy as np
         import tifffile
@@ -171,7 +172,7 @@ def main() -> None:
     parser.add_argument("--encoder", choices=ENCODERS, default="small")
     parser.add_argument("--max-tiles", type=int, default=900)
     parser.add_argument("--budget", type=int, default=256, help="max_local_tokens")
-    parser.add_argument("--format", choices=("jpg", "tiff"), default="jpg")
+    parser.add_argument("--format", choices=("jpg", "png", "tiff"), default="jpg")
     parser.add_argument("--plot", type=Path, help="PNG file to write")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
@@ -183,6 +184,11 @@ def main() -> None:
             write_image(path, megapixels)
             rows.append(in_own_process(measure, path, arguments.encoder, arguments.max_tiles, arguments.budget))
             print(format_row(rows[-1]), flush=True)
+    if len(rows) > 1:
+        first, last = rows[0], rows[-1]
+        print(f"\n{last['megapixels']:.0f} megapixels, of {first['megapixels']:.0f}:", end=" ")
+        print(f"{last['peak'] / first['peak']:.2f} times the memory,", end=" ")
+        print(f"{last['seconds']['prefill'] / first['seconds']['prefill']:.2f} times the prefill")
     if arguments.out:
         arguments.out.write_text(json.dumps(rows, indent=1))
     if arguments.plot:

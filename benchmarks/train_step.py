@@ -1,18 +1,19 @@
 """Measure a training step: rows packed, rows padded, and the published way, with the same weights and batch.
 
-    python benchmarks/train_step.py [--size small] [--repeats 1] [--threads 2] [--out train_step.json]
+    python benchmarks/train_step.py [--size small] [--repeats 1] [--threads 2] [--bf16] [--out train_step.json]
 
 A batch of stage 3 mixes text rows with images of two to seven tiles, and everything but the vision encoder is trained:
-forward pass, backward pass and AdamW, in float32. There are three ways:
+forward pass, backward pass and AdamW, in float32. There are these ways:
 
 - packed: views of all rows in one call, logits only for answers, rows concatenated without padding;
+- packed, bf16: the same under bfloat16 autocast, as recipes train where it pays (`--bf16` only);
 - padded: the same, with rows padded to the longest;
 - published: sample by sample through all layers of the encoder, each with ten views of which most are blank, logits for
   all tokens, rows padded to the longest.
 
-Weights are random and noise is off, so that all three have the same loss. Views are those of the paper (576 tokens, 144
-per tile), the models are small (`--size`). Every way runs in a process of its own, whose peak memory is that of the
-whole run: Python, torch, model, optimizer and batch.
+Weights are random and noise is off, so that all in float32 have the same loss. Views are those of the paper (576
+tokens, 144 per tile), the models are small (`--size`). Every way runs in a process of its own, whose peak memory is
+that of the whole run: Python, torch, model, optimizer and batch.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from slime_vlm.training.recipe import Stage
 
 WAYS = ("packed", "padded", "published")
+BF16 = "packed, bf16"
 PUBLISHED_VIEWS = 10
 
 # (encoder width, its layers, view side), (language model width, its layers), vocabulary
@@ -163,7 +165,8 @@ def measure(way: str, size: str, repeats: int, threads: int | None) -> dict[str,
     torch.set_num_threads(threads or torch.get_num_threads())
     model, stage = build(size)
     batch = batch_of(model, SAMPLES)
-    if way == "packed":
+    is_packed = way in ("packed", BF16)
+    if is_packed:
         use_packed_attention(model.model.language_model)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=stage.learning_rate, weight_decay=stage.weight_decay)
@@ -171,10 +174,11 @@ def measure(way: str, size: str, repeats: int, threads: int | None) -> dict[str,
     # The first step, which allocates memory, is not counted.
     for _ in range(1 + repeats):
         wall, work = time.perf_counter(), time.process_time()
-        if way == "published":
-            loss = published_loss(model, batch)
-        else:
-            loss = model(**batch, loss_only=True, pack=way == "packed").loss
+        with torch.autocast("cpu", torch.bfloat16, enabled=way == BF16):
+            if way == "published":
+                loss = published_loss(model, batch)
+            else:
+                loss = model(**batch, loss_only=True, pack=is_packed).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -200,10 +204,11 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="small", help="size of vision encoder and language model")
     parser.add_argument("--repeats", type=int, default=1, help="number of measured steps, whose median is printed")
     parser.add_argument("--threads", type=int, help="number of torch threads (default: torch's choice)")
+    parser.add_argument("--bf16", action="store_true", help="measure bfloat16 autocast, too")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
     settings = (arguments.size, arguments.repeats, arguments.threads)
-    rows = [in_own_process(measure, way, *settings) for way in WAYS]
+    rows = [in_own_process(measure, way, *settings) for way in ((BF16,) if arguments.bf16 else ()) + WAYS]
     last = rows[-1]
     print(
         f"{machine()}; torch {last['torch']}, {last['threads']} thread(s), float32; {last['parameters']:.2f} M "

@@ -115,21 +115,51 @@ def test_encode(run: Callable[..., str], tmp_path: Path) -> None:
     options += ["--question-tiles", "2"]
     printed = run("encode.py", *options, "--out", out)
     results = json.loads(out.read_text())
-    for name in ("ours", "published", "LLaVA-NeXT"):
+    for name in ("ours", "ours, fast", "published", "LLaVA-NeXT"):
         assert f"| 2 | {name} |" in printed
         assert results[f"2 tiles, {name}"]["encode"] > 0
         assert results[f"2 tiles, {name}"]["decode"] > 0
     assert 0 < results["preprocessing"]["share of values that differ with torch"] < 0.05
 
 
+def test_start(run: Callable[..., str], tmp_path: Path) -> None:
+    out = tmp_path / "start.json"
+    run("start.py", "--rounds", "1", "--out", out)
+    found = json.loads(out.read_text())
+    assert all(used > 0 for _wall, used in found.values())
+    whole, without = found["slime ask, whole"], found["slime ask, without the answer"]
+    assert without[0] < whole[0]
+
+
+def test_together(run: Callable[..., str], tmp_path: Path) -> None:
+    out = tmp_path / "together.json"
+    run("together.py", "--questions", "2", "--rounds", "1", "--new-tokens", "2", "--out", out)
+    found = json.loads(out.read_text())
+    assert list(found) == ["as it comes", "budget"]
+    assert all(one["same answers"] == 1 and one["together"] > 0 for one in found.values())
+
+
+def test_plot_of_growth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from growth_plot import plot
+
+    target = tmp_path / "growth.png"
+    plot({"decode.py": {"1 rows": {"in place": 0.1, "transformers": 0.2}}, "encode.py": None}, target)
+    assert target.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit, match=r"none of decode\.py, encode\.py, huge_image\.py was measured"):
+        plot({"serve.py": []}, target)
+
+
 def test_train_step(run: Callable[..., str], tmp_path: Path) -> None:
     out = tmp_path / "train_step.json"
-    printed = run("train_step.py", "--size", "tiny", "--repeats", "1", "--threads", "1", "--out", out)
+    printed = run("train_step.py", "--size", "tiny", "--threads", "1", "--bf16", "--out", out)
     rows = json.loads(out.read_text())
-    assert [row["way"] for row in rows] == ["packed", "padded", "published"]
-    for row in rows:
+    assert [row["way"] for row in rows] == ["packed, bf16", "packed", "padded", "published"]
+    assert rows[0]["losses"] == pytest.approx(rows[1]["losses"], rel=1e-2)
+    for row in rows[1:]:
         assert f"| {row['way']} |" in printed
-        assert row["losses"] == pytest.approx(rows[0]["losses"], rel=1e-5)
+        assert row["losses"] == pytest.approx(rows[1]["losses"], rel=1e-5)
         assert row["losses"][1] < row["losses"][0]
         assert row["seconds"] > 0
         assert row["peak"] > 100

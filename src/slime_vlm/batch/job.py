@@ -39,6 +39,7 @@ class JobOptions:
         open_image: Opens a file or an address.
         images: Folder or archive of the images. None takes the folder of the records.
         device: Device of the model.
+        fast: See `load`.
         overrides: Fields of the model's config to change.
         settings: What else changes answers, by the name that a message uses. None is the default.
     """
@@ -52,6 +53,7 @@ class JobOptions:
     device: str | None = None
     dtype: str | None = None
     quantization: str | None = None
+    fast: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -120,7 +122,12 @@ def _answer(options: JobOptions, source: Source, listing: Listing, folder: JobFo
     from slime_vlm.checkpoints.loading import load
 
     loaded = load(
-        options.model, options.device, options.dtype, quantization=options.quantization, **dict(options.overrides)
+        options.model,
+        options.device,
+        options.dtype,
+        quantization=options.quantization,
+        fast=options.fast,
+        **dict(options.overrides),
     )
     open_image = partial(open_image_of, root=source.images, open_image=options.open_image)
     run = BatchRun(*loaded, options.limits, open_image, on_answer, on_error)

@@ -13,11 +13,13 @@ import torch
 from transformers import GenerationConfig, PretrainedConfig
 
 from slime_vlm.checkpoints.hub import SHIPPED, resolve
+from slime_vlm.checkpoints.int8_linear import check_int8, use_int8
 from slime_vlm.checkpoints.json_files import read_json
 from slime_vlm.checkpoints.layouts import PUBLISHED_MODEL_TYPES, is_published
 from slime_vlm.checkpoints.lora.adapter_folder import is_lora_folder, open_lora, settings_folder
 from slime_vlm.checkpoints.native import build_model, read_native
 from slime_vlm.checkpoints.quantization import check_quantization, quantization_config
+from slime_vlm.diagnostics.bf16 import cpu_has_bf16
 from slime_vlm.errors import CheckpointError, ConfigError, nearest, one_line
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
@@ -49,6 +51,7 @@ def load(
     *,
     quantization: str | None = None,
     attn_implementation: str | None = None,
+    fast: bool = False,
     **config_overrides: Any,
 ) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
     """Load a model, ready to answer, and its processor.
@@ -63,6 +66,9 @@ def load(
             stay in `dtype`.
         attn_implementation: "sdpa", "eager" or "flash_attention_2", for the parts that have it. None takes
             transformers' choice.
+        fast: Trade rounding for speed on a CPU: bfloat16 where the CPU has instructions for it, else int8 in the linear
+            layers of the vision encoder and the language model. A model with int8 layers cannot be trained, moved or
+            saved.
         **config_overrides: `SlimeConfig` fields to change, such as `selector_top_p=0.5`.
 
     Returns:
@@ -71,10 +77,12 @@ def load(
     Raises:
         CheckpointError: There is no such checkpoint, or it is damaged or of another kind.
         ConfigError: An override is unknown or does not fit the weights. Or the device, the type or the quantisation is
-            unknown or not available, or its package is missing.
+            unknown or not available, or its package is missing. Or `fast` does not fit them.
     """
     check_overrides(config_overrides)
     target = _device(device)
+    if fast:
+        dtype = _fast_dtype(target, dtype, quantization)
     number_type = _dtype(torch.bfloat16 if dtype is None and quantization is not None else dtype, target)
     if quantization is not None:
         check_quantization(quantization)
@@ -98,7 +106,28 @@ def load(
             f"{folder} holds a model of type '{fields.get('model_type')}', expected '{SlimeConfig.model_type}' or "
             f"{', '.join(PUBLISHED_MODEL_TYPES)}"
         )
+    if fast and getattr(model, "is_quantized", False):
+        raise ConfigError(f"fast rounds weights itself, but those of {folder} are quantized; leave it out")
+    if fast and number_type == torch.float32:
+        use_int8(model.model)
     return (model if quantization is not None else model.to(target)).eval(), processor
+
+
+def _fast_dtype(device: torch.device, dtype: str | torch.dtype | None, quantization: str | None) -> torch.dtype:
+    """Return the type of a fast model: bfloat16, or float32 where its products are int8.
+
+    Raises:
+        ConfigError: Another type or a quantization is asked for, too, or this is no CPU that gains.
+    """
+    for name, value in (("dtype", dtype), ("quantization", quantization)):
+        if value is not None:
+            raise ConfigError(f"fast chooses the numbers itself, but {name} is '{value}'; leave one of the two out")
+    if device.type != "cpu":
+        raise ConfigError(f"fast is for CPUs, but the device is {device}; leave it out, or choose the device cpu")
+    if cpu_has_bf16():
+        return torch.bfloat16
+    check_int8()
+    return torch.float32
 
 
 def check_overrides(overrides: dict[str, Any]) -> None:

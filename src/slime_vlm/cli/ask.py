@@ -27,6 +27,7 @@ from slime_vlm.cli.images import (
 from slime_vlm.cli.model_options import (
     Device,
     Dtype,
+    Fast,
     MaxLocalTokens,
     MaxNewTokens,
     MaxTiles,
@@ -63,6 +64,7 @@ def ask(
     device: Device = None,
     dtype: Dtype = None,
     quantization: Quantization = None,
+    fast: Fast = False,
     max_pixels: MaxPixels = None,
     max_memory: MaxMemory = None,
     dpi: Dpi = None,
@@ -116,7 +118,7 @@ def ask(
 
         quiet_transformers()
         overrides = config_changes(max_local_tokens, max_tiles)
-        network, processor = load(model, device=device, dtype=dtype, quantization=quantization, **overrides)
+        network, processor = load(model, device=device, dtype=dtype, quantization=quantization, fast=fast, **overrides)
         loading = time.perf_counter() - start
 
     several = len(images) * len(questions) > 1

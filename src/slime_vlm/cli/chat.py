@@ -28,6 +28,7 @@ from slime_vlm.cli.images import (
 from slime_vlm.cli.model_options import (
     Device,
     Dtype,
+    Fast,
     MaxLocalTokens,
     MaxNewTokens,
     MaxTiles,
@@ -64,6 +65,7 @@ def chat(
     device: Device = None,
     dtype: Dtype = None,
     quantization: Quantization = None,
+    fast: Fast = False,
     max_pixels: MaxPixels = None,
     max_memory: MaxMemory = None,
     dpi: Dpi = None,
@@ -89,7 +91,7 @@ def chat(
 
         quiet_transformers()
         overrides = config_changes(max_local_tokens, max_tiles)
-        network, processor = load(model, device=device, dtype=dtype, quantization=quantization, **overrides)
+        network, processor = load(model, device=device, dtype=dtype, quantization=quantization, fast=fast, **overrides)
     conversation = Conversation(network, processor)
     for name, image in opened:
         with busy(f"encoding {name}"):

@@ -45,6 +45,14 @@ Quantization = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+Fast = Annotated[
+    bool,
+    typer.Option(
+        "--fast",
+        help="Answer sooner on a CPU, with rounded numbers: bfloat16 where the CPU has instructions for it, else int8.",
+        rich_help_panel=_PANEL,
+    ),
+]
 MaxTiles = Annotated[
     int | None,
     typer.Option(

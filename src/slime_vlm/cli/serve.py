@@ -13,6 +13,7 @@ import typer
 from slime_vlm.cli.model_options import (
     Device,
     Dtype,
+    Fast,
     MaxLocalTokens,
     MaxTiles,
     Model,
@@ -71,6 +72,7 @@ def serve(
     device: Device = None,
     dtype: Dtype = None,
     quantization: Quantization = None,
+    fast: Fast = False,
 ) -> None:
     """Serve a model over HTTP, for the clients of OpenAI's API.
 
@@ -103,7 +105,7 @@ def serve(
 
         quiet_transformers()
         overrides = config_changes(max_local_tokens, max_tiles)
-        network, processor = load(model, device=device, dtype=dtype, quantization=quantization, **overrides)
+        network, processor = load(model, device=device, dtype=dtype, quantization=quantization, fast=fast, **overrides)
         app = create_app(network, processor, settings)
     # The thread of the model holds the interpreter between its kernels. A millisecond later the event loop has it.
     sys.setswitchinterval(0.001)

@@ -1,4 +1,4 @@
-"""Detect fast bfloat16.
+"""Detect fast bfloat16, and instructions for int8.
 
 Without instructions for it, a CPU is about seventy times slower than in float32. With AVX-512 BF16 alone it is not
 faster: training took 1.8 times as long on a Xeon that has it and no AMX. The answer depends on the processor and not
@@ -11,6 +11,11 @@ from __future__ import annotations
 def cpu_has_bf16() -> bool:
     """Return whether the processor gains from bfloat16 (AMX, ARMv8.6), or False if unknown."""
     return any(flag in ("amx_bf16", "bf16") for flag in _cpu_flags())
+
+
+def cpu_has_vnni() -> bool:
+    """Return whether the processor multiplies int8 without overflow (AVX-512 VNNI), or False if unknown."""
+    return "avx512_vnni" in _cpu_flags()
 
 
 def has_bf16() -> bool:

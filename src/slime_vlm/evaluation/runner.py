@@ -45,6 +45,7 @@ class RunOptions:
         batch_size: Questions per batch. None chooses by device and memory.
         device: Device of the model.
         dtype: Number type of its weights.
+        fast: See `load`.
         overrides: Fields of the model's config to change.
         judge: Language model that grades what rules cannot.
         templates: Folder of prompts for the judge.
@@ -62,6 +63,7 @@ class RunOptions:
     batch_size: int | None = None
     device: str | None = None
     dtype: str | None = None
+    fast: bool = False
     overrides: dict[str, Any] = field(default_factory=dict)
     judge: Judge | None = None
     templates: Path | None = None
@@ -132,10 +134,12 @@ def _longest(task: Task, options: RunOptions) -> int:
 def _settings(options: RunOptions) -> dict[str, Any]:
     from slime_vlm.checkpoints.hub import resolve
 
-    # Runs of earlier versions were greedy and have no such field.
+    # Runs of earlier versions were greedy and exact, and have no such fields.
     generation = {"generation": dict(options.generation)} if options.generation else {}
+    fast = {"fast": True} if options.fast else {}
     return {
         **generation,
+        **fast,
         "model": options.model,
         "fingerprint": fingerprint(resolve(options.model)),
         "dtype": options.dtype,
@@ -156,7 +160,7 @@ class _LazyAnswerer:
             from slime_vlm.inference.batching import BatchAnswerer
 
             options = self._options
-            model, processor = load(options.model, self._device, options.dtype, **options.overrides)
+            model, processor = load(options.model, self._device, options.dtype, fast=options.fast, **options.overrides)
             self._loaded = BatchAnswerer(model, processor, options.batch_size)
         return self._loaded
 

@@ -126,8 +126,9 @@ class LineQueries(nn.Module):
         # Heads of a line side by side: [T, rows, w, LINES, heads * C].
         found = (weights @ columns.transpose(-1, -2)).unflatten(-2, (LINES, _HEADS)).flatten(-2)
         first, last = self.margin[1], found.shape[2] - self.margin[1]
+        # Cut after the layers: of a cut, torch copies weights that need no gradient once for every place.
         return F.gelu(
-            self.left(found[:, :, first - 1 : last - 1])
-            + self.middle(found[:, :, first:last])
-            + self.right(found[:, :, first + 1 : last + 1])
+            self.left(found)[:, :, first - 1 : last - 1]
+            + self.middle(found)[:, :, first:last]
+            + self.right(found)[:, :, first + 1 : last + 1]
         )

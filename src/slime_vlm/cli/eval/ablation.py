@@ -10,7 +10,7 @@ import typer
 from slime_vlm.cli.config_fields import parse_config_fields
 from slime_vlm.cli.eval.options import Overrides, RunFolder
 from slime_vlm.cli.eval.pages import Split
-from slime_vlm.cli.model_options import Device, Dtype, Model
+from slime_vlm.cli.model_options import Device, Dtype, Fast, Model
 from slime_vlm.cli.terminal import quiet_transformers
 
 
@@ -43,6 +43,7 @@ def ablation(
     ] = None,
     device: Device = None,
     dtype: Dtype = None,
+    fast: Fast = False,
     override: Overrides = None,
 ) -> None:
     """Compare settings of one model on the same questions: fewer image tokens, other views, other image sizes.
@@ -73,6 +74,7 @@ def ablation(
         records=records,
         device=device,
         dtype=dtype,
+        fast=fast,
         overrides=overrides,
         ocr_wanted=bool(settings.strip()) and any(setting.ocr for setting in found),
     )

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from slime_vlm.cli.model_options import Model
+from slime_vlm.cli.model_options import Fast, Model
 from slime_vlm.cli.terminal import quiet_transformers
 
 MODES: dict[str, dict[str, Any]] = {
@@ -70,6 +70,7 @@ def pages(
             "--scale", help="Scale of the pages. With 2, a page has twice as many pixels per side for the same tiles."
         ),
     ] = 1.0,
+    fast: Fast = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write every prediction to this JSONL file.")] = None,
 ) -> None:
     """Print a table of one model's exact match on rendered pages, by kind of page, with tokens and seconds.
@@ -101,7 +102,7 @@ def pages(
         typer.echo("|" + " --- |" * (len(COLUMNS) + 5))
         for name, overrides, share in rows:
             extra: dict[str, Any] = {"max_tiles": 1} if number == 1 else {}
-            loaded, processor = slime_vlm.load(model, None, None, **overrides, **extra)
+            loaded, processor = slime_vlm.load(model, fast=fast, **overrides, **extra)
             chosen: dict[str, Any] = {"kinds": dict.fromkeys(kind, 1.0)} if kind else {}
             settings = PageSettings(
                 tiles=(number, number),

@@ -9,7 +9,7 @@ import typer
 
 from slime_vlm.cli.config_fields import parse_config_fields
 from slime_vlm.cli.eval.options import Overrides, RunFolder
-from slime_vlm.cli.model_options import Device, Dtype, Model
+from slime_vlm.cli.model_options import Device, Dtype, Fast, Model
 from slime_vlm.cli.terminal import quiet_transformers
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ def run(
     ] = None,
     device: Device = None,
     dtype: Dtype = None,
+    fast: Fast = False,
     override: Overrides = None,
     judge_url: JudgeUrl = None,
     judge_model: JudgeModel = "",
@@ -161,6 +162,7 @@ def run(
         batch_size=rows,
         device=device,
         dtype=dtype,
+        fast=fast,
         overrides=overrides,
         judge=judge,
         templates=judge_prompts,

@@ -47,6 +47,7 @@ class AblationOptions:
         records: Records with images to ask about instead of rendered pages.
         device: Device of the model.
         dtype: Number type of its weights.
+        fast: See `load`.
         overrides: Fields of the model's config to change in all settings.
         ocr_wanted: Whether the OCR baseline was requested by name, so that a missing package is an error.
     """
@@ -61,6 +62,7 @@ class AblationOptions:
     records: Path | None = None
     device: str | None = None
     dtype: str | None = None
+    fast: bool = False
     overrides: dict[str, Any] = field(default_factory=dict)
     ocr_wanted: bool = False
 
@@ -89,7 +91,7 @@ def run_ablation(options: AblationOptions, console: Console) -> str:
         claim(options.out, described, {})
     processes.wait()
     store = PredictionStore(options.out, processes.rank)
-    model, processor = load(options.model, processes.device, options.dtype, **options.overrides)
+    model, processor = load(options.model, processes.device, options.dtype, fast=options.fast, **options.overrides)
     settings, notes = applicable(options.settings, model.config, rendered=options.records is None)
     reader, missing = _reader(settings, options)
     if missing:
@@ -194,6 +196,8 @@ def _described(options: AblationOptions) -> dict[str, Any]:
         "model": options.model,
         "fingerprint": fingerprint(resolve(options.model)),
         "dtype_asked": options.dtype,
+        # Runs of earlier versions have no such field.
+        **({"fast": True} if options.fast else {}),
         "overrides": options.overrides,
         "records": None if options.records is None else str(options.records),
         "tiles": options.tiles,

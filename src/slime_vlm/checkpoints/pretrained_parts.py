@@ -19,7 +19,7 @@ from slime_vlm.checkpoints.gguf_files import gguf_shapes
 from slime_vlm.checkpoints.hub import download, is_hub_id
 from slime_vlm.checkpoints.json_files import check_folder, read_json
 from slime_vlm.checkpoints.tensor_files import folder_tensors, has_weights
-from slime_vlm.checkpoints.validation import check_counts, check_kernels, check_total
+from slime_vlm.checkpoints.validation import check_counts, check_kernels, check_statistics, check_total
 from slime_vlm.errors import CheckpointError, ConfigError, one_line
 from slime_vlm.model import recogniser_encoder  # noqa: F401  # A folder may hold one, and transformers has to know it.
 from slime_vlm.model.language_model import keep_scores_bounded
@@ -197,6 +197,9 @@ def read_language_model(name: str, dtype: torch.dtype | None) -> Any:
     except _READ_ERRORS as error:
         raise CheckpointError(f"{name} is damaged or incomplete ({one_line(error)}); fetch it again") from None
     _check_complete(name, info["missing_keys"])
+    ends = language.generation_config.eos_token_id
+    if not all(isinstance(end, int | None) for end in (ends if isinstance(ends, list) else [ends])):
+        raise CheckpointError(f"{name}: generation_config.json has eos_token_id {ends!r:.80}, expected token ids")
     keep_scores_bounded(language)
     return language.eval()
 
@@ -249,6 +252,7 @@ def image_statistics(vision: str) -> dict[str, Any]:
         settings = read_json(folder / name) if (folder / name).exists() else {}
         settings = settings.get("image_processor", settings)
         if {"image_mean", "image_std"} <= set(settings):
+            check_statistics(f"{vision}: {name}", settings)
             return {key: settings[key] for key in ("image_mean", "image_std")}
     raise CheckpointError(
         f"{vision} has no preprocessor_config.json with image_mean and image_std, expected them beside the weights: "

@@ -225,7 +225,15 @@ def changed(folder: Path, tmp_path: Path, name: str, **fields: Any) -> Path:
         ("config.json", {"text_config": None}, "has text_config None, expected the fields of a model"),
         ("config.json", {"vision_config": []}, "has vision_config [], expected the fields of a model"),
         ("generation_config.json", {"temperature": "hot"}, "has temperature 'hot', expected a number"),
-        ("generation_config.json", {"eos_token_id": [1, None, "x"]}, "has eos_token_id 'x', expected a whole number"),
+        ("generation_config.json", {"eos_token_id": [1, "x"]}, "has eos_token_id [1, 'x'], expected tokens of the voc"),
+        ("generation_config.json", {"pad_token_id": 10**8}, "pad_token_id 100000000, expected a token of the vocabul"),
+        ("generation_config.json", {"suppress_tokens": "abc"}, "suppress_tokens 'abc', expected tokens of the vocab"),
+        ("generation_config.json", {"bad_words_ids": [3]}, "bad_words_ids [3], expected a list of texts, as lists"),
+        ("generation_config.json", {"sequence_bias": [[[3], "x"]]}, "sequence_bias [[[3], 'x']], expected pairs of a"),
+        ("generation_config.json", {"repetition_penalty": 0}, "has repetition_penalty 0, expected a number above 0"),
+        ("generation_config.json", {"top_p": 1.5}, "has top_p 1.5, expected a number from 0 to 1"),
+        ("generation_config.json", {"num_return_sequences": 2}, "num_return_sequences 2, expected at most 1"),
+        ("generation_config.json", {"dola_layers": "low"}, "has dola_layers 'low', which SliME cannot use; remove"),
         ("generation_config.json", {"num_beams": 10**6}, "has num_beams 1000000, expected at most 100"),
         ("processor_config.json", {"image_processor": {"view_size": 10**9}}, "view_size 1000000000, expected at most"),
         ("processor_config.json", {"image_processor": {"image_mean": [0.5]}}, "image_mean [0.5], expected three"),
@@ -239,6 +247,23 @@ def test_settings_are_checked_before_anything_is_built(
         load(changed(folders["native"], tmp_path, name, **fields))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_generation_settings_that_are_used(folders: dict[str, Path], tmp_path: Path):
+    settings = {
+        "suppress_tokens": [3, 5],
+        "bad_words_ids": [[3, 4]],
+        "sequence_bias": [[[6], -2.0]],
+        "repetition_penalty": 1.1,
+        "forced_eos_token_id": 2,
+        "guidance_scale": 1.0,
+        "penalty_alpha": None,
+        "max_time": 60.0,
+        "transformers_version": "4.40.0",
+    }
+    model, processor = load(changed(folders["native"], tmp_path, "generation_config.json", **settings))
+    answers = slime_vlm.ask(model, processor, Image.new("RGB", (40, 30)), ["What?"], max_new_tokens=3)
+    assert len(answers) == 1
 
 
 @pytest.mark.parametrize(

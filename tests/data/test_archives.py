@@ -51,6 +51,17 @@ def test_a_member_whose_size_is_a_lie(tmp_path: Path) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes
 
 
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("\u00e9.txt", b"content")
+    assert read_member(path, "\u00e9.txt") == b"content"
+    path = tmp_path / "b.zip"
+    path.write_bytes((tmp_path / "a.zip").read_bytes().replace("\u00e9".encode(), b"\xff\xff"))
+    with pytest.raises(DataError, match=r"b\.zip: 'c\.txt' cannot be read .*utf-8"):
+        read_member(path, "c.txt")
+
+
 def test_large_members_of_a_tar_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         info = tarfile.TarInfo("a")

@@ -149,7 +149,7 @@ def test_checkpoints_that_a_model_was_made_from(tmp_path: Path) -> None:
     write_card(tmp_path, config, sources=["/hub/models--me--eye/snapshots/1", tmp_path, "owner/model", "owner/words"])
     fields, body = card_of(tmp_path)
     assert fields["base_model"] == ["me/eye", "owner/model", "owner/words"]
-    assert body.endswith("## Made from\n\n- me/eye\n- owner/model\n- owner/words\n")
+    assert body.endswith("## Made from\n\n- me/eye, revision 1\n- owner/model\n- owner/words\n")
 
 
 def test_a_card_without_a_config(tmp_path: Path) -> None:

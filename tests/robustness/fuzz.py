@@ -14,7 +14,7 @@ from tests.robustness.fuzz_addresses import try_addresses
 from tests.robustness.fuzz_checkpoints import try_checkpoints
 from tests.robustness.fuzz_images import try_images
 from tests.robustness.fuzz_records import try_records
-from tests.robustness.fuzz_resume import try_damages, try_kills
+from tests.robustness.fuzz_resume import try_damages, try_kills, try_moments
 
 _GOOD = {"tried", "opened", "refused", "write points", "killed", "damaged", "bit-equal", "one line"}
 
@@ -32,6 +32,7 @@ def main() -> int:
     parser.add_argument("--records", type=int, default=2000)
     parser.add_argument("--addresses", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=200, help="write points of a tiny run")
+    parser.add_argument("--moments", type=int, default=20, help="tiny runs that are killed at random moments")
     parser.add_argument("--damages", type=int, default=30, help="ways to damage a newest checkpoint")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -41,6 +42,7 @@ def main() -> int:
         "records": lambda: try_records(options.records, options.seed),
         "addresses": lambda: try_addresses(options.addresses, options.seed),
         "kills": lambda: _in_folder(try_kills, options.kills, options.seed),
+        "moments": lambda: _in_folder(try_moments, options.moments, options.seed),
         "damages": lambda: _in_folder(try_damages, options.damages),
     }
     failed = False
@@ -51,6 +53,7 @@ def main() -> int:
         counts = run()
         figures = ", ".join(f"{name} {count:,}" for name, count in counts.items() if ":" not in name)
         sys.stdout.write(f"{kind}: {figures} ({time.monotonic() - start:.0f} s)\n")
+        sys.stdout.flush()
         for name, count in counts.items():
             if ":" in name and count:
                 sys.stdout.write(f"  {name}\n")

@@ -1,14 +1,22 @@
-"""Kill a run at its writes or damage its newest checkpoint, resume it, and compare it with an unbroken run."""
+"""Resume a run from what a kill leaves, or from a damaged newest checkpoint, and compare it with an unbroken run.
+
+One process trains once, which imports everything, and then forks the others: a resumed run costs a second of computing.
+"""
 
 from __future__ import annotations
 
+import gc
+import json
+import multiprocessing
 import os
 import random
 import shutil
-import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +25,13 @@ from safetensors.torch import load_file
 
 from slime_vlm.training.checkpoint_manifest import MANIFEST
 from slime_vlm.training.run import train
+from tests.robustness.write_points import Sizes, at_writes, sizes, states
 from tests.training.forking import PATIENCE, start
 from tests.training.mini import losses, mini_recipe, write_recipe
 
 STAGE = "encoder"
 
-_WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
+Damage = Callable[[Path], None]
 
 
 def write_mini(folder: Path) -> Path:
@@ -32,91 +41,199 @@ def write_mini(folder: Path) -> Path:
     return write_recipe(folder, values)
 
 
-def _at_writes(out: Path, act: Callable[[int], None]) -> None:
-    """Call a function before every write below a folder: a file opened for it, a new name, a removal."""
-    count = 0
-    below = os.fspath(out)
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal count
-        if event == "open":
-            path, mode, flags = arguments
-            writes = any(letter in mode for letter in "wax+") if isinstance(mode, str) else bool(flags & os.O_ACCMODE)
-        else:
-            path, writes = (arguments[0] if arguments else None), event in _WRITES
-        if writes and isinstance(path, str | os.PathLike) and os.fspath(path).startswith(below):
-            count += 1
-            act(count)
-
-    sys.addaudithook(hook)
-
-
-def _killed_at(recipe: Path, out: Path, point: int) -> None:
-    def act(count: int) -> None:
-        if count == point:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    torch.set_num_threads(1)
-    _at_writes(out, act)
-    train(recipe, out)
-
-
-def _counted(recipe: Path, out: Path, report: Path) -> None:
-    torch.set_num_threads(1)
-    points = 0
-
-    def act(count: int) -> None:
-        nonlocal points
-        points = count
-
-    _at_writes(out, act)
-    train(recipe, out)
-    report.write_text(str(points))
-
-
-def _resumed(recipe: Path, out: Path) -> None:
-    torch.set_num_threads(1)
-    train(recipe, out, resume=True)
-
-
-def _run(log: Path, function: Callable[..., None], *arguments: Any) -> int | None:
-    process = start(log, function, *arguments)
-    process.join(PATIENCE)
-    return process.exitcode
-
-
-def unbroken_run(folder: Path) -> tuple[Path, Path, Path]:
-    """Return a recipe, a run of it that nothing happened to, and the file for what runs say; made if missing."""
-    unbroken, points, log = folder / "unbroken", folder / "points", folder / "log"
-    recipe = write_mini(folder)
-    if not points.exists():
-        assert _run(log, _counted, recipe, unbroken, points) == 0, log.read_text()
-    return recipe, unbroken, log
-
-
 def try_kills(folder: Path, count: int, seed: int = 0) -> Counter[str]:
-    """Kill a run at some of its writes, each time from the beginning, and resume it.
+    """Resume what a kill leaves at the writes of a run, and amid the files that it writes.
 
     Args:
-        folder: A folder to work in, empty or that of `try_damages`.
+        folder: An empty folder to work in.
         count: How many write points to try. They are drawn, and all are tried where there are fewer.
         seed: Seed of the draw.
 
     Returns:
-        Counts of "write points" of the run, "killed", "bit-equal" and "different", the last with the point.
+        Counts of "write points" of the run, "tried", "bit-equal" and "different", the last with the point.
     """
-    recipe, unbroken, log = unbroken_run(folder)
-    total = int((folder / "points").read_text())
-    counts: Counter[str] = Counter({"write points": total})
-    for point in sorted(random.Random(seed).sample(range(1, total + 1), min(count, total))):
-        out = folder / "killed"
-        shutil.rmtree(out, ignore_errors=True)
-        counts["killed"] += _run(log, _killed_at, recipe, out, point) == -signal.SIGKILL
-        _finish(recipe, out, unbroken, log, f"killed at {point}", counts)
-    return counts
+    return _in_a_process(folder, _at_write_points, count, seed)
 
 
-def damages(seed: int = 0) -> list[tuple[str, Callable[[Path], None]]]:
+def try_moments(folder: Path, count: int, seed: int = 0) -> Counter[str]:
+    """Kill runs and their resumed runs with SIGKILL at random moments of their computing time, and resume them.
+
+    Args:
+        folder: An empty folder to work in.
+        count: How many runs to kill, each of them twice if it does not end before.
+        seed: Seed of the moments.
+
+    Returns:
+        Counts of "tried", "killed", "bit-equal" and "different".
+    """
+    return _in_a_process(folder, _at_moments, count, seed)
+
+
+def try_damages(folder: Path, count: int = 30) -> Counter[str]:
+    """Damage the newest checkpoint of an unfinished run in many ways, and resume it from the one before.
+
+    Args:
+        folder: An empty folder to work in.
+        count: How many of `damages` to try.
+
+    Returns:
+        Counts of "damaged", "bit-equal", "one line" (of damage) and "different".
+    """
+    return _in_a_process(folder, _damaged, count)
+
+
+def _in_a_process(folder: Path, function: Callable[..., None], *arguments: int) -> Counter[str]:
+    said = folder / "said"
+    process = start(said, function, folder, *arguments)
+    process.join()
+    assert process.exitcode == 0, said.read_text()
+    return Counter(json.loads((folder / "counts").read_text()))
+
+
+class _Runs:
+    """An unbroken run, and processes that are forked after it."""
+
+    def __init__(self, folder: Path) -> None:
+        # Processes cannot be forked after a GPU was used.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        self.folder, self.recipe = folder, write_mini(folder)
+        self.unbroken, self.out, self.log = folder / "unbroken", folder / "run", folder / "log"
+        train(self.recipe, self.unbroken)
+        self.expected = load_file(self.unbroken / STAGE / "model" / "model.safetensors")
+        self.losses = losses(self.unbroken / STAGE)
+        self.counts: Counter[str] = Counter()
+        # A collection of what is here already would copy its pages in every process.
+        gc.collect()
+        gc.freeze()
+
+    def fork(self, function: Callable[..., None], *arguments: Any) -> BaseProcess:
+        process = multiprocessing.get_context("fork").Process(target=_said, args=(self.log, function, arguments))
+        process.start()
+        return process
+
+    def finish(self, what: str, damaged: str | None = None) -> None:
+        """Resume the run to its end, compare it, and count the lines that say that a checkpoint is damaged."""
+        process = self.fork(_resume, self.recipe, self.out)
+        process.join(PATIENCE)
+        process.kill()
+        equal = process.exitcode == 0 and self._losses_agree()
+        if equal:
+            found = load_file(self.out / STAGE / "model" / "model.safetensors")
+            equal = found.keys() == self.expected.keys()
+            equal = equal and all(torch.equal(found[key], value) for key, value in self.expected.items())
+        self.counts["bit-equal" if equal else "different"] += 1
+        if not equal:
+            lines = self.log.read_text().strip().splitlines()
+            self.counts[f"different: {what} ({lines[-1] if lines else process.exitcode})"] += 1
+        if damaged is not None:
+            said = [line for line in self.log.read_text().splitlines() if damaged in line]
+            of_damage = [line for line in said if "damaged" in line or "not written to its end" in line]
+            self.counts["one line"] += len(of_damage) == 1
+        shutil.rmtree(self.out, ignore_errors=True)
+        (self.folder / "counts").write_text(json.dumps(self.counts))
+
+    def _losses_agree(self) -> bool:
+        """Whether all losses that were written are those of the unbroken run. A kill may lose some that were not."""
+        found = losses(self.out / STAGE)
+        return found.items() <= self.losses.items() and max(self.losses) in found
+
+
+def _said(log: Path, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    with log.open("w") as file:
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    function(*arguments)
+
+
+def _resume(recipe: Path, out: Path) -> None:
+    # As if it were not installed: drawing the curves takes longer than the training.
+    sys.modules["matplotlib"] = None  # type: ignore[assignment]
+    train(recipe, out, resume=True)
+
+
+def _waiting(recipe: Path, out: Path, connection: Connection) -> None:
+    """Train, and wait before every write until the other end has answered."""
+
+    def act() -> None:
+        connection.send(True)
+        connection.recv()
+
+    at_writes(out, act)
+    train(recipe, out)
+    connection.send(False)
+
+
+def _at_write_points(folder: Path, count: int, seed: int) -> None:
+    runs = _Runs(folder)
+    source = folder / "source"
+
+    def walk(visit: Callable[[str, Damage], None]) -> None:
+        """Train once, and visit every state that a kill could leave."""
+        ours, theirs = multiprocessing.Pipe()
+        shutil.rmtree(source, ignore_errors=True)
+        process = runs.fork(_waiting, runs.recipe, source, theirs)
+        before: Sizes = {}
+        goes_on = True
+        while goes_on:
+            goes_on = ours.recv()
+            now = sizes(source)
+            for what, write in states(source, before, now):
+                visit(what, write)
+            before = now
+            if goes_on:
+                ours.send(None)
+        process.join()
+
+    total = 0
+
+    def number(what: str, write: Damage) -> None:
+        nonlocal total
+        total += 1
+
+    walk(number)
+    chosen = set(random.Random(seed).sample(range(1, total + 1), min(count, total)))
+    runs.counts["write points"], point = total, 0
+
+    def resume(what: str, write: Damage) -> None:
+        nonlocal point
+        point += 1
+        if point in chosen:
+            runs.counts["tried"] += 1
+            write(runs.out)
+            runs.finish(f"killed at {point} of {total}, {what}")
+
+    walk(resume)
+
+
+def _at_moments(folder: Path, count: int, seed: int) -> None:
+    runs = _Runs(folder)
+    chance = random.Random(seed)
+    process = runs.fork(_resume, runs.recipe, runs.out)
+    whole = _killed_after(process, float("inf"))
+    for number in range(count):
+        shutil.rmtree(runs.out, ignore_errors=True)
+        moments = [chance.uniform(0, whole), chance.uniform(0, whole)]
+        runs.counts["tried"] += 1
+        for moment in moments:
+            process = runs.fork(_resume, runs.recipe, runs.out)
+            _killed_after(process, moment)
+            runs.counts["killed"] += process.exitcode == -9
+        runs.finish(f"killed {number}, after {moments} of {whole} s")
+
+
+def _killed_after(process: BaseProcess, seconds: float) -> float:
+    """Kill a process when it has computed so long, or wait for its end. Return how long it has computed."""
+    tick, used = os.sysconf("SC_CLK_TCK"), 0.0
+    while process.exitcode is None:
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        used = max(used, (int(fields[11]) + int(fields[12])) / tick)
+        if used >= seconds:
+            process.kill()
+            process.join()
+        time.sleep(0.001)
+    return used
+
+
+def damages(seed: int = 0) -> list[tuple[str, Damage]]:
     """Thirty ways to damage a checkpoint: five for each of six files."""
     chance = random.Random(seed)
 
@@ -147,40 +264,12 @@ def damages(seed: int = 0) -> list[tuple[str, Callable[[Path], None]]]:
     ]
 
 
-def try_damages(folder: Path, count: int = 30) -> Counter[str]:
-    """Damage the newest checkpoint of an unfinished run in many ways, and resume it from the one before.
-
-    Args:
-        folder: A folder to work in, empty or that of `try_kills`.
-        count: How many of `damages` to try.
-
-    Returns:
-        Counts of "damaged", "bit-equal", "one line" (of damage) and "different".
-    """
-    recipe, unbroken, log = unbroken_run(folder)
-    counts: Counter[str] = Counter()
+def _damaged(folder: Path, count: int) -> None:
+    runs = _Runs(folder)
     for name, damage in damages()[:count]:
-        out = folder / "damaged"
-        shutil.rmtree(out, ignore_errors=True)
-        shutil.copytree(unbroken, out)
-        shutil.rmtree(out / STAGE / "model")
-        newest = max((out / STAGE).glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+        shutil.copytree(runs.unbroken, runs.out)
+        shutil.rmtree(runs.out / STAGE / "model")
+        newest = max((runs.out / STAGE).glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
         damage(newest)
-        counts["damaged"] += 1
-        _finish(recipe, out, unbroken, log, name, counts)
-        said = [line for line in log.read_text().splitlines() if newest.name in line]
-        counts["one line"] += len([line for line in said if "damaged" in line or "not written to its end" in line]) == 1
-    return counts
-
-
-def _finish(recipe: Path, out: Path, unbroken: Path, log: Path, what: str, counts: Counter[str]) -> None:
-    """Resume a run to its end, and compare it."""
-    ended = _run(log, _resumed, recipe, out)
-    equal = ended == 0 and losses(out / STAGE) == losses(unbroken / STAGE)
-    if equal:
-        ours, theirs = (load_file(run / STAGE / "model" / "model.safetensors") for run in (out, unbroken))
-        equal = ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in theirs)
-    counts["bit-equal" if equal else "different"] += 1
-    if not equal:
-        lines = log.read_text().strip().splitlines()
-        counts[f"different: {what} ({lines[-1] if lines else ended})"] += 1
+        runs.counts["damaged"] += 1
+        runs.finish(name, newest.name)

@@ -50,6 +50,10 @@ def missing(path: Path) -> None:
     path.unlink()
 
 
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
 def noise(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[300:500] = random.Random(0).randbytes(200)
@@ -104,7 +108,7 @@ def test_a_damaged_checkpoint_is_set_aside(name: str, damage: Callable[[Path], N
     assert newest_checkpoint(tmp_path, pytest.fail) == before
 
 
-@pytest.mark.parametrize("damage", [noise, half, longer, one_bit])
+@pytest.mark.parametrize("damage", [empty, noise, half, longer, one_bit])
 def test_a_damaged_manifest(damage: Callable[[Path], None], tmp_path: Path) -> None:
     before, newest = write_checkpoint(tmp_path, 9), write_checkpoint(tmp_path, 10)
     damage(newest / MANIFEST)
@@ -142,6 +146,9 @@ def test_checkpoints_of_earlier_versions(tmp_path: Path) -> None:
     lines: list[str] = []
     assert newest_checkpoint(tmp_path, lines.append) == path
     assert lines == ["checkpoint-4 is of an earlier version and has no hashes, its content is not checked"]
+    later = write_checkpoint(tmp_path, 5)
+    missing(later / "optimizer.pt")
+    assert newest_checkpoint(tmp_path, lines.append) == path, "of before an update"
     missing(path / "optimizer.pt")
     assert damage_of(path) == "optimizer.pt is missing"
     (path / "optimizer_0").mkdir()

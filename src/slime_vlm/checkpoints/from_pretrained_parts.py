@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, set_seed
 from transformers.utils import logging
 
+from slime_vlm.checkpoints.hub import at_commit
 from slime_vlm.checkpoints.loading import check_overrides
 from slime_vlm.checkpoints.pretrained_parts import (
     image_statistics,
@@ -53,7 +54,7 @@ def assemble(
     """Combine a vision encoder and a language model. The parts between are initialised as in the published code.
 
     Args:
-        vision: Folder or hub id of the vision encoder.
+        vision: Folder or hub id of the vision encoder, also at a revision: `owner/name@revision`.
         llm: Folder or hub id of the language model, a GGUF file, or a folder with one.
         conversation: Conversation style. None takes the published one of Llama-3, else the language model's own chat
             template, else the published one of Vicuna.
@@ -66,7 +67,8 @@ def assemble(
         ConfigError: The parts do not fit together, or do not fit `fields`.
     """
     fields = dict(fields or {})
-    # Configs and tokenizer first, so that mistakes are found before gigabytes are read.
+    vision, llm = at_commit(vision), at_commit(llm)
+    # Configs and tokenizer first, so that mistakes are found before gigabytes are downloaded or read.
     fields.setdefault("vision_config", vision_config_of(vision))
     fields.setdefault("text_config", text_config_of(llm))
     tokenizer = read_tokenizer(llm)
@@ -165,7 +167,7 @@ def new(
         CheckpointError: As in `assemble`, or `target` is not empty or cannot be written.
         ConfigError: As in `assemble`, or a field or the type is unknown.
     """
-    target = Path(target)
+    target, vision, llm = Path(target), at_commit(vision), at_commit(llm)
     check_overrides(dict(fields or {}))
     if dtype is not None and dtype not in _DTYPES:
         raise ConfigError(f"dtype '{dtype}' is unknown, expected one of {', '.join(_DTYPES)}")

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
-from transformers.utils import cached_file
 
 from slime_vlm.checkpoints.gguf_files import gguf_shapes
+from slime_vlm.checkpoints.hub import download, is_hub_id
 from slime_vlm.checkpoints.json_files import check_folder, read_json
-from slime_vlm.checkpoints.tensor_files import folder_tensors
-from slime_vlm.checkpoints.validation import check_counts, check_kernels, check_total
+from slime_vlm.checkpoints.tensor_files import folder_tensors, has_weights
+from slime_vlm.checkpoints.validation import check_counts, check_kernels, check_statistics, check_total
 from slime_vlm.errors import CheckpointError, ConfigError, one_line
 from slime_vlm.model import recogniser_encoder  # noqa: F401  # A folder may hold one, and transformers has to know it.
 from slime_vlm.model.language_model import keep_scores_bounded
@@ -27,6 +28,7 @@ from slime_vlm.model.vision_families import family_of
 # Errors of transformers, tokenizers and gguf for a folder or file that is damaged or of another kind.
 _READ_ERRORS = (
     SafetensorError,
+    StrictDataclassError,
     ImportError,
     OSError,
     ValueError,
@@ -74,32 +76,50 @@ def _read_config(name: str, expected: str, options: Mapping[str, str]) -> Pretra
     path = Path(name).expanduser()
     if path.is_file():
         raise CheckpointError(f"{name} is a file, expected a folder or hub id of {expected}")
-    if not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or len(path.parts) > 2):
+    if not path.exists() and not is_hub_id(name):
         raise CheckpointError(f"{name}: no such folder, expected a folder or hub id (owner/name) of {expected}")
-    check_folder(path)
+    folder = _folder(name, weights=False)
+    check_folder(folder)
     try:
-        config = AutoConfig.from_pretrained(str(path), trust_remote_code=False, **options)
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, **options)
     except _READ_ERRORS as error:
         raise CheckpointError(f"{name} is not {expected} ({one_line(error)})") from None
     parts = [config, *(getattr(config, part, None) for part in config.sub_configs)]
     check_kernels(name, [("attn_implementation", getattr(part, "_attn_implementation", None)) for part in parts])
-    _check_size(name, config, options)
+    if not is_hub_id(name):
+        _check_size(name, folder, config, options)
     return config
 
 
-def _check_size(name: str, config: PretrainedConfig, options: Mapping[str, str]) -> None:
+def _folder(name: str, *, weights: bool) -> Path:
+    """Return the folder of a part. A hub id is downloaded unless the cache has it."""
+    return download(name, weights=weights) if is_hub_id(name) else Path(name).expanduser()
+
+
+def _with_weights(name: str, options: Mapping[str, str]) -> str:
+    """Return the folder of a part with its weights. Those of the hub are compared with the config here.
+
+    Raises:
+        CheckpointError: They are not on the hub or too large for the disk, or the config describes a far larger model.
+    """
+    folder = _folder(name, weights=True)
+    if is_hub_id(name):
+        # Their header was not on this machine when the config was read.
+        _check_size(name, folder, AutoConfig.from_pretrained(str(folder), trust_remote_code=False), options)
+    return str(folder)
+
+
+def _check_size(name: str, folder: Path, config: PretrainedConfig, options: Mapping[str, str]) -> None:
     """Compare a config with the header of the weights beside it, before transformers builds what it describes.
 
     Raises:
         CheckpointError: The config describes a far larger model.
     """
-    folder = Path(name).expanduser()
     if options:
         shapes = gguf_shapes(folder / options["gguf_file"])
-    elif any(folder.glob("model*.safetensors")):
+    elif has_weights(folder):
         shapes = {key: tensor.shape for key, tensor in folder_tensors(folder).items()}
     else:
-        # On the hub, or pickled, where only reading the weights tells their shapes.
         return
     check_counts(name, config.to_dict(), shapes)
     try:
@@ -144,7 +164,7 @@ def vision_weights(name: str) -> dict[str, Tensor]:
     """
     try:
         whole, info = AutoModel.from_pretrained(
-            str(Path(name).expanduser()), output_loading_info=True, trust_remote_code=False
+            _with_weights(name, {}), output_loading_info=True, trust_remote_code=False
         )
     except _READ_ERRORS as error:
         raise CheckpointError(f"{name} is damaged or incomplete ({one_line(error)}); fetch it again") from None
@@ -166,6 +186,7 @@ def read_language_model(name: str, dtype: torch.dtype | None) -> Any:
         CheckpointError: The weights are damaged or incomplete.
     """
     source, options = _language_source(name)
+    source = _with_weights(source, options)
     settings: dict[str, Any] = {"dtype": dtype or "auto"}
     if options:
         settings = {"dtype": dtype or torch.bfloat16, "quantization_config": GgufConfig(dequantize=True), **options}
@@ -176,6 +197,9 @@ def read_language_model(name: str, dtype: torch.dtype | None) -> Any:
     except _READ_ERRORS as error:
         raise CheckpointError(f"{name} is damaged or incomplete ({one_line(error)}); fetch it again") from None
     _check_complete(name, info["missing_keys"])
+    ends = language.generation_config.eos_token_id
+    if not all(isinstance(end, int | None) for end in (ends if isinstance(ends, list) else [ends])):
+        raise CheckpointError(f"{name}: generation_config.json has eos_token_id {ends!r:.80}, expected token ids")
     keep_scores_bounded(language)
     return language.eval()
 
@@ -195,10 +219,11 @@ def read_tokenizer(llm: str) -> Any:
         CheckpointError: There is no tokenizer, or it has no character offsets.
     """
     source, options = _language_source(llm)
+    folder = str(_folder(source, weights=False))
     try:
         # On the left for generation. Set here, since tokenizers do not save a side that is set later. Training rows are
         # always padded on the right.
-        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", trust_remote_code=False, **options)
+        tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=False, **options)
     except _READ_ERRORS as error:
         raise CheckpointError(f"{llm}: the tokenizer cannot be read ({one_line(error)})") from None
     if not tokenizer.is_fast:
@@ -222,19 +247,12 @@ def image_statistics(vision: str) -> dict[str, Any]:
     Raises:
         CheckpointError: They are not in the folder of the weights.
     """
+    folder = _folder(vision, weights=False)
     for name in ("preprocessor_config.json", "processor_config.json"):
-        try:
-            found = cached_file(
-                str(Path(vision).expanduser()),
-                name,
-                _raise_exceptions_for_missing_entries=False,
-                _raise_exceptions_for_connection_errors=False,
-            )
-        except OSError:
-            found = None
-        settings = {} if found is None else read_json(Path(found))
+        settings = read_json(folder / name) if (folder / name).exists() else {}
         settings = settings.get("image_processor", settings)
         if {"image_mean", "image_std"} <= set(settings):
+            check_statistics(f"{vision}: {name}", settings)
             return {key: settings[key] for key in ("image_mean", "image_std")}
     raise CheckpointError(
         f"{vision} has no preprocessor_config.json with image_mean and image_std, expected them beside the weights: "

@@ -32,20 +32,51 @@ _TEMPLATE_BYTES = 100_000
 
 _WHOLE = "a whole number"
 _NUMBER = "a number"
+_POSITIVE = "a number above 0"
+_SHARE = "a number from 0 to 1"
 _SWITCH = "true or false"
+_TOKEN = "a token of the vocabulary"
+_TOKENS = "tokens of the vocabulary"
+_TEXTS = "a list of texts, as lists of tokens of the vocabulary"
+_BIASES = "pairs of a list of tokens of the vocabulary and a number"
 _GENERATION: dict[str, str] = {
     name: kind
     for kind, names in {
-        _WHOLE: "max_length max_new_tokens min_length min_new_tokens num_beams num_beam_groups top_k bos_token_id "
-        "pad_token_id num_return_sequences no_repeat_ngram_size encoder_no_repeat_ngram_size",
-        _NUMBER: "temperature top_p min_p typical_p repetition_penalty encoder_repetition_penalty length_penalty "
-        "diversity_penalty epsilon_cutoff eta_cutoff",
-        _SWITCH: "do_sample use_cache output_scores output_attentions output_hidden_states return_dict_in_generate",
+        _WHOLE: "max_length max_new_tokens min_length min_new_tokens num_beams num_beam_groups top_k "
+        "num_return_sequences no_repeat_ngram_size encoder_no_repeat_ngram_size prompt_lookup_num_tokens "
+        "max_matching_ngram_size",
+        _NUMBER: "temperature length_penalty max_time",
+        _POSITIVE: "repetition_penalty encoder_repetition_penalty",
+        _SHARE: "top_p min_p typical_p epsilon_cutoff eta_cutoff",
+        _SWITCH: "do_sample use_cache output_scores output_attentions output_hidden_states output_logits "
+        "return_dict_in_generate renormalize_logits remove_invalid_values",
+        _TOKEN: "bos_token_id pad_token_id forced_bos_token_id",
+        _TOKENS: "eos_token_id forced_eos_token_id suppress_tokens begin_suppress_tokens",
+        _TEXTS: "bad_words_ids",
+        _BIASES: "sequence_bias",
     }.items()
     for name in names.split()
 }
-# Each beam or sequence costs the memory of an answer.
-_MOST_SEQUENCES = 100
+# What needs more than the model, or code of the hub.
+_NOT_USED = {
+    "stop_strings",
+    "token_healing",
+    "guidance_scale",
+    "watermarking_config",
+    "exponential_decay_length_penalty",
+    "diversity_penalty",
+    "penalty_alpha",
+    "dola_layers",
+    "constraints",
+    "force_words_ids",
+    "compile_config",
+    "cache_config",
+    "continuous_batching_config",
+}
+# Each beam costs the memory of an answer. There is one answer.
+_MOST = {"num_beams": 100, "num_return_sequences": 1, "num_beam_groups": 1}
+# Beyond every vocabulary and every length.
+_LARGEST = 10**9
 
 
 def check_native(folder: Path) -> None:
@@ -67,7 +98,8 @@ def check_native(folder: Path) -> None:
         if (folder / name).exists():
             _check_processor(folder, name)
     if (folder / "generation_config.json").exists():
-        check_generation(folder)
+        vocabulary = fields["text_config"].get("vocab_size")
+        check_generation(folder, vocabulary if _is_of(vocabulary, _WHOLE) else _LARGEST)
     check_template(folder)
 
 
@@ -80,11 +112,20 @@ def _check_processor(folder: Path, name: str) -> None:
                 f"{folder}: {name} has {key} {value!r:.40}, expected at most {most:,}; fetch it again"
             )
     images = fields.get("image_processor", fields)
+    check_statistics(f"{folder}: {name}", images if isinstance(images, dict) else {})
+
+
+def check_statistics(source: str, fields: Mapping[str, Any]) -> None:
+    """Check the mean and standard deviation of colours in the settings of an image processor, where they are given.
+
+    Raises:
+        CheckpointError: They are not three numbers each, or a deviation is 0.
+    """
     for key in ("image_mean", "image_std"):
-        values = images.get(key) if isinstance(images, dict) else None
+        values = fields.get(key)
         numbers = isinstance(values, list) and len(values) == 3 and all(_is_of(value, _NUMBER) for value in values)
         if values is not None and not (numbers and (key == "image_mean" or all(values))):
-            raise CheckpointError(f"{folder}: {name} has {key} {values!r:.80}, expected three numbers; fetch it again")
+            raise CheckpointError(f"{source} has {key} {values!r:.80}, expected three numbers; fetch it again")
 
 
 def check_kernels(source: str | Path, fields: Iterable[tuple[str, Any]]) -> None:
@@ -102,37 +143,59 @@ def check_kernels(source: str | Path, fields: Iterable[tuple[str, Any]]) -> None
             raise CheckpointError(f"{source}: config.json has {key} {value!r:.80}, which is code on the hub; remove it")
 
 
-def check_generation(folder: Path) -> None:
+def check_generation(folder: Path, vocabulary: int = _LARGEST) -> None:
     """Check the types and ranges in `generation_config.json`, which transformers would only miss while it answers.
 
+    Args:
+        folder: A native folder.
+        vocabulary: Number of tokens of the language model.
+
     Raises:
-        CheckpointError: A value has a wrong type or is out of range.
+        CheckpointError: A value has a wrong type, is out of range, or cannot be used.
     """
-    fields = read_json(folder / "generation_config.json")
-    found: list[tuple[str, Any, str]] = [
-        (name, value, _GENERATION[name]) for name, value in fields.items() if name in _GENERATION
-    ]
-    ends = fields.get("eos_token_id")
-    found += [("eos_token_id", end, _WHOLE) for end in (ends if isinstance(ends, list) else [ends])]
-    for name, value, kind in found:
-        if value is not None and not _is_of(value, kind):
+    for name, value in read_json(folder / "generation_config.json").items():
+        kind = _GENERATION.get(name)
+        if kind is not None and value is not None and not _is_of(value, kind, vocabulary):
             raise CheckpointError(
                 f"{folder}: generation_config.json has {name} {value!r:.80}, expected {kind}; fetch it again"
             )
-    for name in ("num_beams", "num_return_sequences", "num_beam_groups"):
-        if (fields.get(name) or 1) > _MOST_SEQUENCES:
+        if name in _MOST and (value or 0) > _MOST[name]:
             raise CheckpointError(
-                f"{folder}: generation_config.json has {name} {fields[name]}, expected at most {_MOST_SEQUENCES}"
+                f"{folder}: generation_config.json has {name} {value}, expected at most {_MOST[name]}; fetch it again"
+            )
+        # Many files name settings that are off.
+        if name in _NOT_USED and value and not (name == "guidance_scale" and value == 1):
+            raise CheckpointError(
+                f"{folder}: generation_config.json has {name} {value!r:.80}, which SliME cannot use; remove it"
             )
 
 
-def _is_of(value: Any, kind: str) -> bool:
+def _is_of(value: Any, kind: str, vocabulary: int = _LARGEST) -> bool:
     if kind == _SWITCH:
         return isinstance(value, bool)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if kind == _TOKENS and not isinstance(value, list):
+        kind = _TOKEN
+    if kind == _TOKENS:
+        return all(_is_of(item, _TOKEN, vocabulary) for item in value)
+    if kind in (_TEXTS, _BIASES):
+        return bool(value) and isinstance(value, list) and all(_is_item(item, kind, vocabulary) for item in value)
+    if not _is_number(value) or not 0 <= value <= _LARGEST:
         return False
-    # A billion is beyond every vocabulary and every length.
-    return math.isfinite(value) and 0 <= value <= 1e9 and (kind == _NUMBER or isinstance(value, int))
+    if kind in (_WHOLE, _TOKEN):
+        return isinstance(value, int) and (kind == _WHOLE or value < vocabulary)
+    return value > 0 if kind == _POSITIVE else kind == _NUMBER or value <= 1
+
+
+def _is_item(item: Any, kind: str, vocabulary: int) -> bool:
+    if kind == _BIASES:
+        if not (isinstance(item, list) and len(item) == 2 and _is_number(item[1])):
+            return False
+        item = item[0]
+    return bool(item) and isinstance(item, list) and _is_of(item, _TOKENS, vocabulary)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_template(folder: Path) -> None:

@@ -28,6 +28,8 @@ _ZIP_ERRORS = (
     EOFError,
     NotImplementedError,
     RuntimeError,
+    # Names that are not the UTF-8 that they claim to be, and tables that start before the file.
+    ValueError,
 )
 
 

@@ -62,17 +62,33 @@ def usage(name: str) -> list[str]:
 
 def base_models(config: Any) -> list[str]:
     """Return the hub ids of the checkpoint, the vision encoder and the language model that a config was read from."""
+    return list(_origins(_names(config)))
+
+
+def _names(config: Any) -> list[str]:
     parts = (config, *(getattr(config, name, None) for name in ("vision_config", "text_config")))
-    names = (str(getattr(part, "_name_or_path", None) or "") for part in parts)
-    return [found for found in map(_hub_id, names) if found is not None]
+    return [str(getattr(part, "_name_or_path", None) or "") for part in parts]
 
 
-def _hub_id(name: str) -> str | None:
-    """Return the hub id that a name or a folder of the hub's cache stands for. Other local paths stand for none."""
-    cached = [match for match in map(_HUB_CACHE.fullmatch, Path(name).parts) if match]
-    if cached:
-        return "/".join(cached[-1].groups())
-    return name if _HUB_ID.fullmatch(name) and not name.startswith(".") and not Path(name).exists() else None
+def _origins(names: Iterable[str]) -> dict[str, str]:
+    """Return the hub ids that names or folders of the hub's cache stand for, each with its revision, or without one.
+
+    Other local paths stand for none.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        parts = Path(name).parts
+        cached = [at for at, part in enumerate(parts) if _HUB_CACHE.fullmatch(part)]
+        if cached:
+            match = _HUB_CACHE.fullmatch(parts[cached[-1]])
+            assert match is not None
+            hub_id, revision = "/".join(match.groups()), "".join(parts[cached[-1] + 2 : cached[-1] + 3])
+        else:
+            hub_id, _, revision = name.partition("@")
+            if not _HUB_ID.fullmatch(hub_id) or name.startswith(".") or Path(name).exists():
+                continue
+        found[hub_id] = found.get(hub_id) or revision
+    return found
 
 
 def write_card(
@@ -90,7 +106,8 @@ def write_card(
         config: Config of the model, if it is known.
         name: How the model is called in the examples: the folder, or the hub id it is pushed to.
         tags: Tags beside our own.
-        sources: Folders or hub ids of checkpoints that the model was made from, beside those in its config.
+        sources: Folders or hub ids (`owner/name@revision`, too) of checkpoints that the model was made from, beside
+            those in its config.
     """
     path = Path(folder) / CARD_FILE
     if path.is_file():
@@ -99,8 +116,7 @@ def write_card(
         from huggingface_hub import ModelCard
 
         tags = [*tags, *(ModelCard(path.read_text(encoding="utf-8")).data.tags or ())]
-    known = [found for found in (_hub_id(str(source)) for source in sources) if found is not None]
-    made_from = list(dict.fromkeys([*known, *base_models(config)]))
+    made_from = _origins([*map(str, sources), *_names(config)])
     lines = [
         *front_matter(made_from, tags),
         "",
@@ -111,7 +127,12 @@ def write_card(
         "**Licence:** to be filled in by whoever publishes this model.",
         "",
         *usage(name),
-        *(["", "## Made from", "", *(f"- {base}" for base in made_from)] if made_from else []),
+        *(["", "## Made from", "", *map(_line, made_from.items())] if made_from else []),
         "",
     ]
     path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def _line(origin: tuple[str, str]) -> str:
+    hub_id, revision = origin
+    return f"- {hub_id}" + (f", revision {revision}" if revision else "")

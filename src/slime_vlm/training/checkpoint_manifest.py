@@ -149,14 +149,23 @@ def newest_checkpoint(folder: Path, report: Callable[[str], None]) -> Path | Non
         if step not in complete:
             report(f"{path.name} was not written to its end, removed")
             shutil.rmtree(path, ignore_errors=True)
-    for path in reversed(complete.values()):
+    paths = list(complete.values())
+    while paths:
+        path = paths.pop()
         damage = damage_of(path)
+        if damage is None and not _has_hashes(path) and any(map(_has_hashes, paths)):
+            # No version wrote one without hashes after one with them.
+            damage = f"{MANIFEST} is empty"
         if damage is None:
-            if not (path / MANIFEST).stat().st_size:
+            if not _has_hashes(path):
                 report(f"{path.name} is of an earlier version and has no hashes, its content is not checked")
             return path
         report(f"{path.name} is damaged ({damage}), set aside as {set_aside(path).name}")
     return None
+
+
+def _has_hashes(checkpoint: Path) -> bool:
+    return (checkpoint / MANIFEST).stat().st_size > 0
 
 
 def set_aside(path: Path) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM
 from typer.testing import CliRunner
 
@@ -223,15 +224,42 @@ def test_damaged_parts(damaged: Any, parts: dict[str, Path], tmp_path: Path) -> 
     shutil.copy(parts["llama"] / "model.safetensors", weights)
     (llama / "tokenizer.json").write_text("{")
     refused(CheckpointError, "tokenizer cannot be read", tmp_path, parts["clip"], llama)
+    (clip / "preprocessor_config.json").write_text('{"image_mean": "x", "image_std": [1, 1, 1]}')
+    refused(CheckpointError, "has image_mean 'x', expected three numbers", tmp_path, clip, parts["llama"])
     (clip / "preprocessor_config.json").unlink()
     refused(CheckpointError, "no preprocessor_config.json with image_mean", tmp_path, clip, parts["llama"])
     (clip / "config.json").write_text("[")
     refused(CheckpointError, "is not a vision encoder", tmp_path, clip, parts["llama"])
 
 
-def test_missing_tensors_are_not_made_up(damaged: Any, parts: dict[str, Path], tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
+@pytest.mark.parametrize("pickled", [False, True])
+@pytest.mark.parametrize(
+    ("name", "fields", "words"),
+    [
+        (
+            "config.json",
+            {"num_hidden_layers": 10**9},
+            "has num_hidden_layers 1000000000, but the weights have 21 tensors",
+        ),
+        ("config.json", {"vocab_size": 10**10}, "describes a model of"),
+        ("config.json", {"hidden_size": 25}, "is not a language model"),
+        ("generation_config.json", {"eos_token_id": "x"}, "has eos_token_id 'x', expected token ids"),
+    ],
+    ids=str,
+)
+def test_settings_of_another_model(
+    damaged: Any, parts: dict[str, Path], tmp_path: Path, pickled: bool, name: str, fields: dict[str, Any], words: str
+) -> None:
+    llama = damaged("llama")
+    path = llama / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    if pickled:
+        torch.save(load_file(llama / "model.safetensors"), llama / "pytorch_model.bin")
+        (llama / "model.safetensors").unlink()
+    refused(CheckpointError, words, tmp_path, parts["clip"], llama)
 
+
+def test_missing_tensors_are_not_made_up(damaged: Any, parts: dict[str, Path], tmp_path: Path) -> None:
     for name, gone in (("clip", "post_layernorm.weight"), ("llama", "model.norm.weight")):
         folder = damaged(name)
         weights = load_file(folder / "model.safetensors")

@@ -216,7 +216,7 @@ def _processor(recipe: Recipe, config: SlimeConfig) -> tuple[SlimeProcessor | No
     config = copy.deepcopy(config)
     try:
         name = source.path or source.llm
-        folder = None if name is None else SHIPPED.get(name) or at_hand(name)
+        folder = None if name is None else SHIPPED.get(name) or at_hand(name, weights=False)
         if folder is None:
             return None, guess
         if source.path is not None:

@@ -334,7 +334,7 @@ def text(draft: Draft, area: str, facts: int, fillers: int) -> str:
     """
     rng = draft.rng
     pool = sentences(draft.split, area)
-    chosen = []
+    chosen: list[str] = []
     for one in rng.sample(pool, min(2 * facts, len(pool))):
         if len(chosen) < facts and draft.said.isdisjoint((one.plain, *one.questions)):
             chosen.append(draft.sentence(one))

@@ -275,7 +275,8 @@ class SlimeModel(SlimeMerging):
             inputs = self._copying_inputs(inputs_embeds, attention_mask, position_ids, merged, read, whole_rows)
             assert self.open_vocabulary is not None
             space = self.open_vocabulary.space
-            head = to_logits or partial(F.linear, weight=self.get_input_embeddings().weight)
+            embeddings: Any = self.get_input_embeddings()
+            head = to_logits or partial(F.linear, weight=embeddings.weight)
             outputs = run_copying(self.language_model, head, self.copy_output, inputs, past_key_values, space, **kwargs)
             cache, whole_rows.copying = outputs.cache, outputs.copying
             details |= {

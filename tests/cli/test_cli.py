@@ -273,6 +273,7 @@ def test_bad_settings_are_one_line(slime, checkpoint, page, tmp_path):
     assert "no such folder" in failure_line(slime(*asked, "./nowhere"))
     assert "nonsense" in failure_line(slime(*asked, checkpoint, "--device", "nonsense"))
     assert "float7" in failure_line(slime(*asked, checkpoint, "--dtype", "float7"))
+    assert "fast chooses the numbers itself" in failure_line(slime(*asked, checkpoint, "--fast", "--dtype", "bf16"))
     assert "float8_e4m3fn" in failure_line(slime(*asked, checkpoint, "--dtype", "float8_e4m3fn"))
     assert "has no values" in failure_line(slime(*asked, checkpoint, "--device", "meta"))
     unselective = save_tiny_reader(tmp_path / "unselective", selector="none")

@@ -31,6 +31,7 @@ def plot(results: dict[str, Any], target: Path) -> None:
     for axis, (panel, found) in zip([axes] if len(drawn) == 1 else axes, drawn, strict=True):
         panel(axis, found)
         axis.set_ylim(bottom=0)
+        axis.set_axisbelow(True)
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, fontsize=9)
@@ -74,7 +75,7 @@ def _seconds_of_pixels(axis: Any, found: Any) -> None:
     encoding = [row["seconds"]["preprocess"] + row["seconds"]["encode"] for row in found]
     axis.plot(pixels, encoding, "o-", color=COLOURS["published"], label="preprocess and encode")
     axis.plot(pixels, [row["seconds"]["prefill"] for row in found], "o-", color=COLOURS["ours"], label="prefill")
-    axis.set(title="A budget of tokens, seconds", xlabel="megapixels")
+    axis.set(title="Fixed budget of local tokens, seconds", xlabel="megapixels")
 
 
 def _memory_of_pixels(axis: Any, found: Any) -> None:

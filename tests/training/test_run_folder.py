@@ -101,6 +101,12 @@ def test_a_recipe_of_another_version_is_one_line(out: Path, tmp_path: Path) -> N
         claim(out, changed(tmp_path), ALL)
 
 
+def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ConfigError, match="file is a file, expected a folder for the run; choose another --out"):
+        claim(tmp_path / "file", changed(tmp_path), ALL)
+
+
 def test_failures_to_write_become_one_line(tmp_path: Path) -> None:
     failures = (
         OSError(errno.ENOSPC, "No space left on device"),

@@ -92,9 +92,11 @@ def claim(out: Path, recipe: Recipe, stages: Collection[str]) -> None:
         stages: Names of the chosen stages.
 
     Raises:
-        ConfigError: The folder holds a run of another recipe.
+        ConfigError: The folder holds a run of another recipe, or is a file.
         CheckpointError: It cannot be written.
     """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file, expected a folder for the run; choose another --out")
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         path = out / RECIPE_FILE

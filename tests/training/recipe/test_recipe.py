@@ -238,6 +238,9 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
     path.write_text("name: [")
     with pytest.raises(ConfigError, match="is not YAML"):
         load_recipe(path)
+    path.write_text("[" * 5000)
+    with pytest.raises(ConfigError, match="is not YAML"):
+        load_recipe(path)
     path.write_text("just text")
     with pytest.raises(ConfigError, match="expected keys and values"):
         load_recipe(path)

@@ -36,7 +36,7 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"no recipe at {path}: give the path of a YAML file, or a name that slime recipes list shows")
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Yaml)  # noqa: S506  (a safe loader, with checks of its own)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
 
 
@@ -53,7 +53,7 @@ def override(raw: Any, key: str, value: str) -> None:
     """
     try:
         parsed = yaml.load(value, _Yaml)  # noqa: S506  (a safe loader, with checks of its own)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(
             f"--set {key}={value}: {' '.join(str(error).split())}; expected a YAML value, such as 3 or [1, 2]"
         ) from error

@@ -1,0 +1,19 @@
+"""Check a model when vLLM reads its config, and choose the renderer."""
+
+from __future__ import annotations
+
+from vllm.config import ModelConfig
+from vllm.model_executor.models.config import VerifyAndUpdateConfig
+
+from slime_vlm.engines.vllm import TOKENIZER_MODE
+from slime_vlm.engines.vllm.limits import check_servable
+
+
+class SlimeModelConfig(VerifyAndUpdateConfig):
+    """vLLM calls it once it knows the architecture, before it loads anything else."""
+
+    @staticmethod
+    def verify_and_update_model_config(model_config: ModelConfig) -> None:
+        """Refuse what cannot be served, and tokenize prompts by `renderer.SlimeRenderer`."""
+        check_servable(model_config.hf_config)
+        model_config.tokenizer_mode = TOKENIZER_MODE

@@ -7,6 +7,7 @@ from vllm.model_executor.models.config import VerifyAndUpdateConfig
 
 from slime_vlm.engines.vllm import TOKENIZER_MODE
 from slime_vlm.engines.vllm.limits import check_servable
+from slime_vlm.errors import ConfigError, SlimeError
 
 
 class SlimeModelConfig(VerifyAndUpdateConfig):
@@ -14,6 +15,13 @@ class SlimeModelConfig(VerifyAndUpdateConfig):
 
     @staticmethod
     def verify_and_update_model_config(model_config: ModelConfig) -> None:
-        """Refuse what cannot be served, and tokenize prompts by `renderer.SlimeRenderer`."""
-        check_servable(model_config.hf_config)
+        """Refuse what cannot be served, and tokenize prompts by `renderer.SlimeRenderer`.
+
+        Raises:
+            SlimeError: The model cannot be served. No ValueError, around which pydantic would write lines of its own.
+        """
+        try:
+            check_servable(model_config.hf_config)
+        except ConfigError as error:
+            raise SlimeError(str(error)) from None
         model_config.tokenizer_mode = TOKENIZER_MODE

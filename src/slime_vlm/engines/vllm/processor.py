@@ -88,7 +88,7 @@ class SlimeMultiModalProcessor(BaseMultiModalProcessor[SlimeProcessingInfo]):
         try:
             arguments = self._arguments(inputs)
         except InputError as error:
-            raise VLLMValidationError(str(error), parameter="mm_processor_kwargs") from error
+            raise VLLMValidationError(str(error)) from error
         return super().apply(replace(inputs, hf_processor_mm_kwargs=arguments), *args, **kwargs)
 
     def _arguments(self, inputs: ProcessorInputs) -> dict[str, object]:
@@ -128,7 +128,7 @@ class SlimeMultiModalProcessor(BaseMultiModalProcessor[SlimeProcessingInfo]):
                 "image_grids": grids,
                 "selector_text": text.expand(len(grids), -1),
                 "budget": torch.full((len(grids),), int(hf_kwargs[BUDGET])),
-                "digest": torch.stack([_digest(part) for part in views]),
+                "digest": torch.stack([_digest(*part) for part in zip(views, grids.tolist(), strict=True)]),
             }
         )
 
@@ -161,7 +161,9 @@ class SlimeMultiModalProcessor(BaseMultiModalProcessor[SlimeProcessingInfo]):
         return [PromptReplacement(modality="image", target=[config.image_token_id], replacement=placeholders)]
 
 
-def _digest(views: Tensor) -> Tensor:
-    """Return the digest of the views of an image, uint8 [16]."""
-    found = hashlib.blake2b(views.contiguous().numpy().data, digest_size=16).digest()
-    return torch.frombuffer(bytearray(found), dtype=torch.uint8)
+def _digest(views: Tensor, grid: list[int]) -> Tensor:
+    """Return the digest of the views [1 + T, 3, H, W] and the (rows, columns) of an image, uint8 [16]."""
+    # With the grid: a blank image has the same views, whether its tiles stand side by side or one above the other.
+    found = hashlib.blake2b(bytes(str(grid), "ascii"), digest_size=16)
+    found.update(views.contiguous().numpy().data)
+    return torch.frombuffer(bytearray(found.digest()), dtype=torch.uint8)

@@ -12,9 +12,6 @@ from __future__ import annotations
 ARCHITECTURE = "SlimeForConditionalGeneration"
 """Name in `architectures` of config.json."""
 
-TOKENIZER_MODE = "slime"
-"""vLLM's name of the renderer below. vLLM's own tokenizer stays."""
-
 
 def register() -> None:
     """Register SliME with vLLM. It may be called any number of times."""
@@ -24,7 +21,7 @@ def register() -> None:
     from vllm.tokenizers.registry import TokenizerRegistry
 
     import slime_vlm.auto_classes  # noqa: F401  # AutoConfig has to know SliME.
-    from slime_vlm.engines.vllm.model_config import SlimeModelConfig
+    from slime_vlm.engines.vllm.model_config import TOKENIZER_MODE, SlimeModelConfig
 
     if ARCHITECTURE in MODELS_CONFIG_MAP:
         return

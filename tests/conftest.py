@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 
 IMAGE_TOKEN = 60
+
+# vLLM has an environment of its own: `make test-vllm`.
+collect_ignore = [] if find_spec("vllm") else ["engines/test_vllm.py"]
 
 # The files that take longest, longest first. Started last, one of them would keep a single worker busy while the others
 # wait.
@@ -67,6 +71,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--gpu", action="store_true", help="let the tests of one process use a GPU (default: none sees it)"
     )
+
+
+def pytest_report_header() -> list[str]:
+    """Say which files are left out."""
+    return [f"left out, vLLM is not installed (make test-vllm): tests/{name}" for name in collect_ignore]
 
 
 def pytest_configure(config: pytest.Config) -> None:

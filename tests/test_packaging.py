@@ -14,6 +14,7 @@ import yaml
 
 from slime_vlm import __version__
 from slime_vlm.cli import main
+from slime_vlm.engines.vllm import register
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "slime_vlm"
@@ -69,6 +70,8 @@ def test_the_sdist_holds_what_its_tests_read(sdist: set[str]) -> None:
 def test_entry_points_lead_to_something(project: dict[str, Any]) -> None:
     assert project["scripts"] == {"slime": "slime_vlm.cli:main"}
     assert callable(main)
+    (target,) = project["entry-points"]["vllm.general_plugins"].values()
+    assert target == f"{register.__module__}:{register.__name__}"
     # The plug-in's module needs lmms-eval to be imported.
     (target,) = project["entry-points"]["lmms_eval.models"].values()
     module, name = target.split(":")

@@ -148,6 +148,18 @@ def test_select_alone_agrees_with_forward(model: SlimeForConditionalGeneration) 
     assert tiny_model(views="global").select(tokens, inputs["input_ids"]) is None
 
 
+def test_selecting_by_the_text_alone_agrees_with_the_prompt(model: SlimeForConditionalGeneration) -> None:
+    ids = torch.tensor([prompt_ids(model.config, [5, 6, 7], (2, 1), [8, 9])])
+    views = torch.randn(3, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        tokens = model.encode_image(views, (2, 1))
+        whole = model.select([tokens], ids)
+        alone = model.model.select_by_text(tokens, torch.tensor([5, 6, 7, 8, 9]))
+    assert whole is not None
+    torch.testing.assert_close(alone.probs, whole.probs)
+    assert torch.equal(alone.kept, whole.kept)
+
+
 def test_image_tokens_serve_many_questions(model: SlimeForConditionalGeneration) -> None:
     inputs = batch_of(model.config, ROWS[:1])
     with torch.no_grad():

@@ -10,6 +10,7 @@ from transformers import AutoProcessor, pipeline
 
 from slime_vlm.errors import ConfigError, InputError, MediaError
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
+from slime_vlm.processing.chat_markers import mark_messages, without_marks
 from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
 from slime_vlm.processing.processing_slime import SlimeProcessor
 from tests.conftest import tiny_config, tiny_model
@@ -314,6 +315,23 @@ def test_counts_without_pixels_equal_counts_with_pixels():
         inputs = processor(text="<image>a", images=Image.new("RGB", size[::-1]))
         assert (inputs["input_ids"] == processor.image_token_id).sum() == count
     assert processor._get_num_multimodal_tokens()["num_image_tokens"] is None
+
+
+@pytest.mark.parametrize("style", ["llama3", "v1"])
+def test_a_prompt_for_engines_has_one_placeholder_an_image(style: str):
+    processor = tiny_processor(style)
+    turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What </s> is it?"}]}]
+    text = processor.apply_chat_template(mark_messages(turns, answers=False), add_generation_prompt=True)
+    encoded = processor.encode_prompt(text)
+    # As in a call with the image, whose placeholder is repeated there.
+    whole = processor(text=text, image_grids=[[1, 1]])
+    image = processor.image_token_id
+    assert encoded.input_ids.count(image) == 1
+    assert [i for i in encoded.input_ids if i != image] == [i for i in whole["input_ids"][0].tolist() if i != image]
+    assert sum(encoded.question_mask) == int(whole["question_mask"].sum()) == len("What </s> is it?")
+    assert without_marks(text) == processor.apply_chat_template(turns, add_generation_prompt=True)
+    with pytest.raises(InputError, match="the prompt is empty"):
+        processor.encode_prompt(" ")
 
 
 def test_known_grids_stand_in_for_pixels():

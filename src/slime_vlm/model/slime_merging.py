@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from slime_vlm.errors import InputError
 from slime_vlm.model.cached_rows import rows_of
 from slime_vlm.model.character_tokens import EmbeddedText
 from slime_vlm.model.collectives import num_processes
@@ -41,52 +40,6 @@ class SlimeMerging(SlimeWords):
         """
         vision_tokens = self.encode_images(pixel_values, image_grids)
         return BaseModelOutputWithPooling(pooler_output=self.image_blocks(vision_tokens))
-
-    def page_position_embeddings(self, rows: int, cols: int, kept: Tensor | None = None) -> Tensor:
-        """Embed the page position of every local token of a grid of tiles, [L, D] in the order of merging.
-
-        Args:
-            rows: Tiles from top to bottom.
-            cols: Tiles from left to right.
-            kept: [L] bool: embed the positions of these tokens only.
-
-        Raises:
-            InputError: The model has no page positions.
-        """
-        if self.page_positions is None:
-            raise InputError("this model has no page positions, set page_positions=True in its config")
-        side = self.config.token_layout.tile_side
-        return self.page_positions(rows, cols, side, self.config.local_merge, kept, self.device)
-
-    def image_blocks(self, vision_tokens: Sequence[VisionTokens], kept: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """Put the tokens of every image in the order of the sequence: global, separator, kept local (section 3.4).
-
-        Args:
-            vision_tokens: Tokens of every image.
-            kept: [L] bool per image. None keeps all local tokens.
-
-        Returns:
-            [n, D] per image.
-        """
-        separators: list[Tensor] = []
-        if self.config.token_layout.num_separators:
-            # Looked up once for all images: every process must use the embeddings equally often.
-            separator = torch.tensor([self.config.separator_token_id], device=self.device)
-            separators = [self.get_input_embeddings()(separator)]
-        masks: Sequence[Tensor | None] = kept or [None] * len(vision_tokens)
-        return [self._image_block(*pair, separators) for pair in zip(vision_tokens, masks, strict=True)]
-
-    def _image_block(self, tokens: VisionTokens, kept: Tensor | None, separators: list[Tensor]) -> Tensor:
-        parts = [] if tokens.global_tokens is None else [tokens.global_tokens]
-        parts += separators
-        if tokens.local_tokens is not None:
-            local = tokens.local_tokens
-            kept = None if kept is None else kept.to(local.device)
-            local = local if kept is None else local[kept]
-            if self.page_positions is not None and self.open_vocabulary is None:
-                local = local + self.page_position_embeddings(*tokens.grid, kept).to(local)
-            parts.append(local)
-        return torch.cat([part.to(parts[0]) for part in parts])
 
     def _runs_every_part(self) -> bool:
         """Whether a batch without images has to run the vision parts as well.

@@ -65,6 +65,17 @@ class SlimeSelection(SlimeVision):
         visible = ~placeholders if attention_mask is None else ~placeholders & (attention_mask != 0)
         return self._selection(vision_tokens, input_ids, visible, rows, labels, question_mask)
 
+    def select_by_text(self, tokens: VisionTokens, text_ids: Tensor) -> Selection:
+        """Select local tokens of one image by the text alone that the selector compares with.
+
+        Args:
+            tokens: Tokens of the image.
+            text_ids: int64 [S] ids of the text, without placeholders.
+        """
+        ids = text_ids[None]
+        everything = torch.ones_like(ids, dtype=torch.bool)
+        return self._selection([tokens], ids, everything, torch.zeros_like(ids[:, 0]), None, everything)
+
     def _selection(
         self,
         vision_tokens: Sequence[VisionTokens],
@@ -211,3 +222,49 @@ class SlimeSelection(SlimeVision):
         always = kept.new_ones(layout.num_global_tokens + layout.num_separators)
         masks = [part for mask in kept_local_tokens for part in (always, mask.to(kept.device))]
         return kept.masked_scatter(placeholders, torch.cat(masks))
+
+    def page_position_embeddings(self, rows: int, cols: int, kept: Tensor | None = None) -> Tensor:
+        """Embed the page position of every local token of a grid of tiles, [L, D] in the order of merging.
+
+        Args:
+            rows: Tiles from top to bottom.
+            cols: Tiles from left to right.
+            kept: [L] bool: embed the positions of these tokens only.
+
+        Raises:
+            InputError: The model has no page positions.
+        """
+        if self.page_positions is None:
+            raise InputError("this model has no page positions, set page_positions=True in its config")
+        side = self.config.token_layout.tile_side
+        return self.page_positions(rows, cols, side, self.config.local_merge, kept, self.device)
+
+    def image_blocks(self, vision_tokens: Sequence[VisionTokens], kept: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Put the tokens of every image in the order of the sequence: global, separator, kept local (section 3.4).
+
+        Args:
+            vision_tokens: Tokens of every image.
+            kept: [L] bool per image. None keeps all local tokens.
+
+        Returns:
+            [n, D] per image.
+        """
+        separators: list[Tensor] = []
+        if self.config.token_layout.num_separators:
+            # Looked up once for all images: every process must use the embeddings equally often.
+            separator = torch.tensor([self.config.separator_token_id], device=self.device)
+            separators = [self.get_input_embeddings()(separator)]
+        masks: Sequence[Tensor | None] = kept or [None] * len(vision_tokens)
+        return [self._image_block(*pair, separators) for pair in zip(vision_tokens, masks, strict=True)]
+
+    def _image_block(self, tokens: VisionTokens, kept: Tensor | None, separators: list[Tensor]) -> Tensor:
+        parts = [] if tokens.global_tokens is None else [tokens.global_tokens]
+        parts += separators
+        if tokens.local_tokens is not None:
+            local = tokens.local_tokens
+            kept = None if kept is None else kept.to(local.device)
+            local = local if kept is None else local[kept]
+            if self.page_positions is not None and self.open_vocabulary is None:
+                local = local + self.page_position_embeddings(*tokens.grid, kept).to(local)
+            parts.append(local)
+        return torch.cat([part.to(parts[0]) for part in parts])

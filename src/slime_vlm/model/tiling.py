@@ -95,6 +95,12 @@ class TokenLayout:
         """Return the number of placeholders of an image with rows x cols tiles: global, separator and local tokens."""
         return self.num_global_tokens + self.num_separators + self.num_local_tokens(rows, cols)
 
+    def num_kept_tokens(self, rows: int, cols: int, max_local_tokens: int | None) -> int:
+        """Return the number of tokens of an image after selection with a fixed budget. None keeps all local tokens."""
+        local = self.num_local_tokens(rows, cols)
+        kept = local if max_local_tokens is None else min(local, max_local_tokens)
+        return self.num_global_tokens + self.num_separators + kept
+
 
 def num_local_tokens(rows: int, cols: int, num_tile_tokens: int) -> int:
     """Return the number of local tokens L of a rows x cols grid."""

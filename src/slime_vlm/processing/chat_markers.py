@@ -103,6 +103,11 @@ def parse_marks(text: str, tokenizer: Any, closing: str | None = None) -> list[S
     return [segment for segment in _widen_answers(segments, ends) if segment.text]
 
 
+def without_marks(text: str) -> str:
+    """Remove the marks from a text."""
+    return _MARKS.sub("", text)
+
+
 def position_without_marks(text: str, position: int) -> int:
     """Return where a character of a rendered text is once marks and the backslashes of escaped placeholders are gone.
 

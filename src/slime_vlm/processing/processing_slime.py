@@ -219,11 +219,10 @@ class SlimeProcessor(ChatRenderingMixin, HubMixin, ProcessorMixin):
         for index, row in enumerate(rows):
             if not isinstance(row, str):
                 raise InputError(f"prompt {index} is of type {type(row).__name__}, expected text")
-            marked = parse_marks(row, self.tokenizer, self._closing)
-            found = marked or (find_segments(row, self.style) if self.style else [Segment(row, "question")])
+            found, is_marked = self._segments(row)
             # In the layout for other trainers every question of an answered conversation counts, as in training.
             is_learnt = return_labels or (layout == "images" and _ends_with_answer(found))
-            is_final = marked is not None and layout == "views"
+            is_final = is_marked and layout == "views"
             segments.append(found if is_learnt or is_final else _only_last_question(found))
         merged = self._merge_kwargs(ProcessingKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
         text_kwargs = merged["text_kwargs"]
@@ -261,6 +260,27 @@ class SlimeProcessor(ChatRenderingMixin, HubMixin, ProcessorMixin):
             # Some versions of transformers have these options in `text_kwargs`, others beside them.
             extras={name: bool(text_kwargs.get(option) or merged.get(option)) for name, option in _EXTRAS.items()},
         )
+
+    def encode_prompt(self, text: str) -> EncodedText:
+        """Tokenize one prompt as `__call__` does, with a single placeholder per image. For engines that expand it.
+
+        Args:
+            text: The prompt, with the marks of `mark_messages` or without.
+
+        Raises:
+            InputError: The text is empty.
+        """
+        found, is_marked = self._segments(text)
+        if not "".join(segment.text for segment in found).strip():
+            raise InputError("the prompt is empty, expected a question")
+        segments = found if is_marked else _only_last_question(found)
+        return encode_segments(self.tokenizer, segments, self.image_token_id, image_token=self.image_token)
+
+    def _segments(self, text: str) -> tuple[list[Segment], bool]:
+        """Find the segments of a prompt, and tell whether marks named them."""
+        marked = parse_marks(text, self.tokenizer, self._closing)
+        found = marked or (find_segments(text, self.style) if self.style else [Segment(text, "question")])
+        return found, marked is not None
 
     def encode_conversations(
         self,

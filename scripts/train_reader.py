@@ -104,7 +104,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("out", type=Path, help="folder for checkpoints and the log; an unfinished run goes on")
     parser.add_argument("--pdfs", type=Path, help="folder that fetch_typeset_pdfs.py wrote: typeset pages")
     parser.add_argument("--fonts", type=Path, help="folder that fetch_fonts.py wrote: pages laid out by a browser")
-    parser.add_argument("--start", type=Path, help="reader.safetensors of another run, to go on from")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="reader.safetensors of a run, or model.safetensors of a joined model, to go on from",
+    )
     parser.add_argument("--looks", type=float, default=0.5, help="share of pages that look scanned or photographed")
     parser.add_argument(
         "--large", type=float, default=0.15, help="share of pages in large print, also of held-out ones"
@@ -165,10 +169,16 @@ class Run:
         )
         self.seconds, self.page, self.step = 0.0, 0, 0
         if options.start is not None:
-            weights = {name: value.float() for name, value in load_file(options.start).items()}
-            # A reader without context learns on with it: a new block changes nothing.
-            new = {name: value for name, value in self.reader.state_dict().items() if ".context." in name}
-            self.reader.load_state_dict(new | weights)
+            known = self.reader.state_dict()
+            weights = {name.removeprefix("model."): value.float() for name, value in load_file(options.start).items()}
+            weights = {name: value for name, value in weights.items() if name in known}
+            # A new block of context changes nothing, and a reader does not use the encoder's projection.
+            missing = [
+                name for name in known.keys() - weights.keys() if not re.search(r"\.(context|projection)\.", name)
+            ]
+            if missing:
+                raise SystemExit(f"{options.start} lacks {min(missing)}, expected a reader or a joined model")
+            self.reader.load_state_dict(weights, strict=False)
         self.averaged = AveragedModel(self.reader)
         self.state = options.out / "state.pt"
         if self.state.exists():

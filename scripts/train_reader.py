@@ -171,6 +171,9 @@ class Run:
         if options.start is not None:
             known = self.reader.state_dict()
             weights = {name.removeprefix("model."): value.float() for name, value in load_file(options.start).items()}
+            blocks = len({name.split(".")[2] for name in weights if name.startswith("local_compressor.context.")})
+            if blocks > options.context:
+                raise SystemExit(f"{options.start} has {blocks} blocks of context, expected --context {blocks} or more")
             weights = {name: value for name, value in weights.items() if name in known}
             # A new block of context changes nothing, and a reader does not use the encoder's projection.
             missing = [

@@ -23,7 +23,10 @@ ENGINE = "x86"
 
 _WEIGHT_LEVELS = 127
 _SMALLEST = 1e-12  # scale of a row of zeros
-_UNTOUCHED = ("resnet", "slime_recogniser")  # vision encoders made of convolutions: nothing gained (docs/log.md)
+_UNTOUCHED = (
+    "resnet",
+    "slime_recogniser",
+)  # vision encoders made of convolutions: no gain for nano's, not measured for the other
 
 
 class Int8Linear(nn.Module):

@@ -23,10 +23,8 @@ ENGINE = "x86"
 
 _WEIGHT_LEVELS = 127
 _SMALLEST = 1e-12  # scale of a row of zeros
-_UNTOUCHED = (
-    "resnet",
-    "slime_recogniser",
-)  # vision encoders made of convolutions: no gain for nano's, not measured for the other
+# Vision encoders made of convolutions: no gain for nano's, not measured for the other.
+_UNTOUCHED = ("resnet", "slime_recogniser")
 
 
 class Int8Linear(nn.Module):

@@ -85,7 +85,9 @@ def test_huge_image(run: Callable[..., str], tmp_path: Path) -> None:
     assert few["kept"] == many["kept"] == 50
     assert few["read"] == many["read"] == 576 + 1 + 50
     assert set(few["seconds"]) == {"open", "preprocess", "encode", "select", "prefill", "decode"}
-    assert printed.count("\n") == 4
+    # Two lines of headings, a row for each, a blank line, and what grew.
+    assert printed.count("\n") == 6
+    assert printed.endswith(" times the prefill\n")
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 

@@ -8,7 +8,9 @@ from tests.robustness.fuzz_resume import try_damages, try_kills
 
 
 def test_kills_and_damages(tmp_path: Path) -> None:
-    counts = try_kills(tmp_path, 2)
-    assert counts["killed"] == counts["bit-equal"] == 2, counts
-    counts = try_damages(tmp_path, 2)
+    for name in ("kills", "damages"):
+        (tmp_path / name).mkdir()
+    counts = try_kills(tmp_path / "kills", 2)
+    assert counts["tried"] == counts["bit-equal"] == 2, counts
+    counts = try_damages(tmp_path / "damages", 2)
     assert counts["damaged"] == counts["bit-equal"] == counts["one line"] == 2, counts

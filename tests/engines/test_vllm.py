@@ -234,7 +234,9 @@ def test_a_second_question_about_an_image_does_not_encode_it_again(tmp_path: Pat
     model.encoder.load_state_dict(whole.model.state_dict(), strict=False)
     model.token_cache = TokenCache(2**20)
     runs: list[int] = []
-    model.encoder.vision_tower.register_forward_hook(lambda *_args: runs.append(1))
+    # The tower itself is not called: its layers beyond the selected one are left out.
+    embeddings = next(m for name, m in model.encoder.vision_tower.named_modules() if name.endswith("embeddings"))
+    embeddings.register_forward_hook(lambda _module, inputs, _output: runs.extend([1] * len(inputs[0])))
 
     def embed(images: list[Image.Image], digests: list[int], words: list[int]) -> list[torch.Tensor]:
         cut = processor.image_processor(images=images, return_tensors="pt")

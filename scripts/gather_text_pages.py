@@ -21,14 +21,12 @@ from rich.progress import track
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-from slime_vlm.model.character_naming import are_letters
 from slime_vlm.pages.readable import ReadablePage
 from slime_vlm.pages.scan_look import apply_look
 from slime_vlm.pages.text_page import TextPage, text_of, write_text_pages
 from slime_vlm.pages.writing_readable import SOURCES, page_source
 from slime_vlm.training.pages.character_cells import CHARACTERS
 from slime_vlm.training.pages.reading import PageReader, labelled_tiles, read_page
-from slime_vlm.training.pages.words.cells import SPACE
 from slime_vlm.training.pages.words.readings import read_text
 
 VIEW, CELL, PLACE, MAX_TILES = 304, 24, 4, 64
@@ -42,7 +40,7 @@ def reading(encoder: Path, weights: Path) -> Callable[[ReadablePage], TextPage]:
 
     def read(page: ReadablePage) -> TextPage:
         tiles = labelled_tiles(page, view_size=VIEW, max_tiles=MAX_TILES, cell=CELL, place=PLACE)
-        named = read_page(reader, tiles, whole=True).with_gaps(SPACE, are_letters(CHARACTERS)).told_apart(CHARACTERS)
+        named = read_page(reader, tiles, whole=True).as_printed(CHARACTERS)
         return read_text(page, named, tiles.at, CELL, PLACE, tiles.cells.rows)
 
     return read

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from slime_vlm.model.alike_characters import told_apart
 from slime_vlm.model.line_queries import LINES
+from slime_vlm.model.number_spaces import spaces_in_numbers
 
 _SEEN = 0.02
 """Least probability of a character at a place that is looked at."""
@@ -82,6 +83,15 @@ class NamedCharacters:
     probs: np.ndarray
     num_places: int
 
+    def as_printed(self, characters: str) -> NamedCharacters:
+        """Return the characters as their lines suggest that they were printed: see the three steps.
+
+        Args:
+            characters: Characters of the ids 1, 2 and so on, the space among them.
+        """
+        spaced = self.with_gaps(characters.index(" ") + 1, are_letters(characters))
+        return spaced.with_whole_numbers(characters).told_apart(characters)
+
     def with_gaps(self, space: int, letters: np.ndarray) -> NamedCharacters:
         """Return the same with a space before every character that stands far from the one to its left.
 
@@ -109,16 +119,26 @@ class NamedCharacters:
             num_places=self.num_places,
         )
 
+    def with_whole_numbers(self, characters: str) -> NamedCharacters:
+        """Return the same without the spaces that were seen within numbers; see `number_spaces`."""
+        order, line, read = self._in_lines(characters)
+        kept = np.ones(len(order), bool)
+        for _, group in itertools.groupby(range(len(read)), key=line.__getitem__):
+            indices = list(group)
+            text, places = "".join(read[k] for k in indices), self.places[order[indices]].tolist()
+            for space in spaces_in_numbers(text, places):
+                kept[order[indices[space]]] = False
+        return NamedCharacters(
+            self.ids[kept], self.rows[kept], self.places[kept], self.lines[kept], self.probs[kept], self.num_places
+        )
+
     def told_apart(self, characters: str) -> NamedCharacters:
         """Return the same, where characters that look alike are told apart by their words; see `alike_characters`.
 
         Args:
             characters: Characters of the ids 1, 2 and so on, the space among them. Spaces have been named already.
         """
-        order = np.lexsort((self.places, self.lines, self.rows))
-        read = [characters[i - 1] if 0 < i <= len(characters) else "\0" for i in self.ids[order].tolist()]
-        new = np.diff(self.rows[order], prepend=-1).astype(bool) | np.diff(self.lines[order], prepend=-1).astype(bool)
-        line = np.cumsum(new).tolist()
+        order, line, read = self._in_lines(characters)
         ids = self.ids.copy()
         for (_, blank), group in itertools.groupby(range(len(read)), key=lambda k: (line[k], read[k] == " ")):
             word = list(group)
@@ -128,6 +148,13 @@ class NamedCharacters:
                 if said != read[index] and said in characters:
                     ids[order[index]] = characters.index(said) + 1
         return replace(self, ids=ids)
+
+    def _in_lines(self, characters: str) -> tuple[np.ndarray, list[int], list[str]]:
+        """Return an order line by line and from left to right, and in it the line and the text of every character."""
+        order = np.lexsort((self.places, self.lines, self.rows))
+        read = [characters[i - 1] if 0 < i <= len(characters) else "\0" for i in self.ids[order].tolist()]
+        new = np.diff(self.rows[order], prepend=-1).astype(bool) | np.diff(self.lines[order], prepend=-1).astype(bool)
+        return order, np.cumsum(new).tolist(), read
 
     def cells(self, shape: tuple[int, int], slots: int) -> np.ndarray:
         """Return the characters of every cell, line by line, from left to right.

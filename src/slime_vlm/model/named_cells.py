@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from slime_vlm.model.character_naming import CharacterNames, are_letters, name_characters
+from slime_vlm.model.character_naming import CharacterNames, name_characters
 from slime_vlm.model.line_queries import LINES, LineQueries
 from slime_vlm.model.recogniser_encoder import unfold_patches
 
@@ -51,7 +51,5 @@ def named_cells(probs: Tensor, shape: tuple[int, int], places: int, slots: int, 
         int64 [rows, columns, slots], 0 for nothing.
     """
     page = probs.float().unflatten(-1, (places, LINES, -1)).unflatten(0, shape).flatten(1, 2)
-    found = (
-        name_characters(page.cpu()).with_gaps(characters.index(" ") + 1, are_letters(characters)).told_apart(characters)
-    )
+    found = name_characters(page.cpu()).as_printed(characters)
     return torch.from_numpy(found.cells(shape, slots)).to(probs.device)

@@ -14,7 +14,7 @@ import numpy as np
 
 from slime_vlm.pages.browser.asking import asked_key, is_heldout_question
 from slime_vlm.pages.browser.thesaurus import Concept, concepts
-from slime_vlm.pages.browser.values import KINDS, Manner, draw_manner, draw_value
+from slime_vlm.pages.browser.values import KINDS, MONTHS, WEEKDAYS, Manner, draw_manner, draw_value
 from slime_vlm.pages.page import ABSENT
 from slime_vlm.pages.questions import vary_case
 from slime_vlm.pages.readable import PageQuestion
@@ -24,6 +24,10 @@ from slime_vlm.pages.word_lists import Words
 from slime_vlm.pages.wordings import FAMILIES
 
 _SEPARATORS = (": ", ":", " ", " = ", " - ", "", ": ")
+_CELL_KINDS = (
+    *("money", "count", "integer", "percent", "date", "code", "measure"),
+    *("money", "phrase", "word", "word", "person", "time", "state", "range", "year", "duration"),
+)
 _LONGEST_LINE = 26  # characters of a line of a wrapped value
 
 # Widths of characters as shares of the font size, about those of a sans serif face.
@@ -50,18 +54,20 @@ class SheetSettings:
         distractors: Whether lines without keys stand between those with.
         questions: Most questions a sheet.
         absent: Share of questions about what is not on the sheet.
+        rows: Share of questions about a table that name a value and ask for its row.
         keys: Split of keys and values, "train" or "heldout".
         wordings: Split of the patterns of questions.
     """
 
     lines: tuple[int, int] = (3, 30)
-    layouts: tuple[tuple[str, float], ...] = (("beside", 0.6), ("above", 0.15), ("table", 0.25))
+    layouts: tuple[tuple[str, float], ...] = (("beside", 0.45), ("above", 0.15), ("table", 0.4))
     known: float = 0.4
     synonyms: float = 0.4
     wrapped: float = 0.3
     distractors: bool = True
     questions: int = 8
     absent: float = 0.12
+    rows: float = 0.15
     keys: str = "train"
     wordings: str = "train"
 
@@ -78,6 +84,7 @@ class Entry:
         column: Heading of a table's column; the key is then the row's.
         named: Characters of the key and the column.
         answered: Characters of the value.
+        row: Characters of the row's name, if no other row has this value in the column.
     """
 
     key: str
@@ -87,6 +94,7 @@ class Entry:
     column: str = ""
     named: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     answered: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    row: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
 
 
 class _Ink:
@@ -104,14 +112,15 @@ class _Ink:
 
     def put(self, x: float, y: float, text: str) -> tuple[float, np.ndarray]:
         """Print a text; return where it ends, and the indices of its characters."""
-        ends = x + np.cumsum(_WIDTHS[[min(ord(c), 0x24F) for c in text]]) * self.size
-        starts = np.concatenate([[x], ends[:-1]])
+        widths = _WIDTHS[np.array([min(ord(c), 0x24F) for c in text], int)] * self.size
+        ends = x + np.cumsum(widths)
+        starts = ends - widths
         tops = np.full(len(text), y)
         self.boxes.append(np.stack([starts, tops, ends, tops + 1.2 * self.size], 1).astype(np.float32))
         self.texts.append(text)
         indices = np.arange(self.count, self.count + len(text), dtype=np.int32)
         self.count += len(text)
-        return float(ends[-1]), indices
+        return x + float(widths.sum()), indices
 
 
 class TextSheets:
@@ -269,38 +278,96 @@ class TextSheets:
         return entries
 
     def _table(self, rng: random.Random, ink: _Ink, manner: Manner, count: int) -> list[Entry]:
-        """A table: a heading above every column, a name before every row."""
-        across = rng.randrange(1, 5)
-        rows = max(2, count - 1)
-        names = [key for key, _ in self._keys(rng, rows + across)]
-        headings, names = names[:across], names[across:]
-        kinds = [rng.choice(("money", "count", "integer", "percent", "date", "code", "measure")) for _ in headings]
+        """A table: a heading above every column, a name before every row; a third have keys and values above."""
+        across = rng.randrange(1, 8)
+        rows = max(2, count // (1 if across < 3 else 2))
+        headings = self._headings(rng, across)
+        names = self._row_names(rng, manner, rows, headings)
+        across, rows = len(headings), len(names)
+        # A column of its own kind each, or the same kind in all of them, as in timetables.
+        kinds = [rng.choice(_CELL_KINDS) for _ in headings]
+        if rng.random() < 0.4:
+            kinds = [kinds[0]] * across
         grid = [[draw_value(rng, kind, manner, self.words) for kind in kinds] for _ in names]
+        if rng.random() < 0.3:
+            # Values that stand in several cells.
+            few = [rng.choice(row) for row in grid[:4]]
+            grid = [[rng.choice(few) if rng.random() < 0.4 else value for value in row] for row in grid]
         pitch = ink.size * rng.uniform(1.25, 1.9)
         x0, y0, apart = rng.uniform(4, 60), rng.uniform(4, 40), rng.uniform(16, 70)
-        right = rng.random() < 0.5
-        lefts = [x0]
-        for column in range(across):
-            texts = names if column == 0 else [row[column - 1] for row in grid] + [headings[column - 1]]
-            lefts.append(lefts[-1] + max(map(ink.width, texts)) + apart)
-        ends = [
-            left + max(ink.width(text) for text in [heading, *(row[k] for row in grid)])
-            for k, (left, heading) in enumerate(zip(lefts[1:], headings, strict=True))
-        ]
-
-        def place(column: int, text: str) -> float:
-            return ends[column] - ink.width(text) if right else lefts[column + 1]
-
-        named = [ink.put(place(k, heading), y0, heading)[1] for k, heading in enumerate(headings)]
-        entries = []
-        for row, name in enumerate(names):
-            y = y0 + pitch * (row + 1)
-            name_indices = ink.put(x0, y, name)[1]
-            for k, value in enumerate(grid[row]):
-                indices = ink.put(place(k, value), y, value)[1]
-                both = np.concatenate([name_indices, named[k]])
-                entries.append(Entry(name, kinds[k], value, column=headings[k], named=both, answered=indices))
+        entries: list[Entry] = []
+        if self.settings.distractors and rng.random() < 0.35:
+            for entry in self._entries(rng, manner, rng.randrange(1, 5)):
+                x, indices = ink.put(x0, y0, entry.key + ": ")
+                entry.named = indices[: len(entry.key)]
+                _, entry.answered = ink.put(x, y0, entry.value)
+                entries.append(entry)
+                y0 += pitch
+            y0 += pitch * rng.uniform(0.2, 1.5)
+        corner = self._phrase(rng, []).capitalize() if rng.random() < 0.4 else ""
+        columns = [[corner, *names], *([heading, *cells] for heading, *cells in zip(headings, *grid, strict=True))]
+        if rng.random() < 0.15:
+            # The names of the rows need not come first.
+            columns.insert(rng.randrange(1, len(columns)), columns.pop(0))
+        usual = rng.choice((0.0, 0.0, 0.5, 1.0))
+        placed: dict[int, list[np.ndarray]] = {}
+        tops = [y0 + pitch * row for row in range(rows + 1)]
+        texts: list[list[tuple[float, str, int]]] = [[] for _ in tops]
+        left = x0
+        for number, column in enumerate(columns):
+            shift = usual if rng.random() < 0.7 else rng.choice((0.0, 0.5, 1.0))
+            width = max(map(ink.width, column))
+            for row, text in enumerate(column):
+                texts[row].append((left + shift * (width - ink.width(text)), text, number))
+            left += width + apart * rng.uniform(0.6, 1.4)
+        for row, top in enumerate(tops):
+            for x, text, number in texts[row]:
+                placed.setdefault(number, []).append(ink.put(x, top, text)[1])
+        first = next(number for number, column in enumerate(columns) if column[1:] == names)
+        others = [number for number in range(len(columns)) if number != first]
+        for row, name in enumerate(names, start=1):
+            for heading, kind, number in zip(headings, kinds, others, strict=True):
+                both = np.concatenate([placed[first][row], placed[number][0]])
+                value, answered = columns[number][row], placed[number][row]
+                alone = columns[number][1:].count(value) == 1 and value != heading
+                row_name = placed[first][row] if alone else answered[:0]
+                entries.append(Entry(name, kind, value, None, heading, both, answered, row_name))
         return entries
+
+    def _headings(self, rng: random.Random, count: int) -> list[str]:
+        """Draw what stands above the columns of a table: words, weekdays, years or months."""
+        draw = rng.random()
+        if draw < 0.2:
+            days = rng.choice((WEEKDAYS, [day[:3] for day in WEEKDAYS]))
+            return list(days[: max(2, count)])
+        if draw < 0.3:
+            year = rng.randrange(1990, 2030)
+            return [str(year + k) for k in range(count)]
+        if draw < 0.36:
+            first = rng.randrange(12)
+            return [MONTHS[(first + k) % 12] for k in range(count)]
+        return [key for key, _ in self._keys(rng, count)]
+
+    def _row_names(self, rng: random.Random, manner: Manner, count: int, headings: Sequence[str]) -> list[str]:
+        """Draw what stands before the rows of a table: words, times, weekdays, numbers or codes."""
+        draw = rng.random()
+        taken = {normal_key(heading) for heading in headings}
+        if draw < 0.15:
+            minutes, step = 5 * rng.randrange(84, 200), rng.choice((15, 20, 30, 35, 45, 50, 60))
+            mark = rng.choice("::.")
+            return [f"{(minutes + step * k) // 60 % 24:02d}{mark}{(minutes + step * k) % 60:02d}" for k in range(count)]
+        if draw < 0.22 and not taken & {normal_key(day) for day in WEEKDAYS}:
+            return list(WEEKDAYS[:count])
+        if draw < 0.4:
+            kind = rng.choice(("code", "date", "person", "integer"))
+            names: list[str] = []
+            for _ in range(20 * count):
+                name = draw_value(rng, kind, manner, self.words)
+                if name not in names and len(names) < count:
+                    names.append(name)
+            return names
+        keys = [key for key, _ in self._keys(rng, count + len(headings)) if normal_key(key) not in taken]
+        return keys[:count]
 
     # Questions ----------------------------------------------------------------------------------------------------
 
@@ -311,9 +378,12 @@ class TextSheets:
         questions = []
         for entry in asked:
             absent = rng.random() < self.settings.absent
+            none = np.zeros(0, np.int32)
+            if not absent and len(entry.row) and rng.random() < self.settings.rows:
+                questions.append(self._ask_row(rng, entry))
+                continue
             about = self._missing(rng, entry, entries, stated, groups) if absent else entry
             text, pattern, family = self._ask(rng, about)
-            none = np.zeros(0, np.int32)
             questions.append(
                 PageQuestion(
                     vary_case(rng, text),
@@ -340,6 +410,13 @@ class TextSheets:
             return Entry(key, entry.kind, "", concept)
         row, column = (key, entry.column) if rng.random() < 0.5 else (entry.key, key)
         return Entry(row, entry.kind, "", None, column)
+
+    def _ask_row(self, rng: random.Random, entry: Entry) -> PageQuestion:
+        """Ask which row of a table has a value."""
+        pattern = choose_wording(rng, FAMILIES["row"], self.settings.wordings) or "{c} {v}"
+        text = vary_case(rng, pattern.format(c=asked_key(rng, entry.column), v=entry.value))
+        named = np.concatenate([entry.named[~np.isin(entry.named, entry.row)], entry.answered])
+        return PageQuestion(text, entry.key, "row", pattern, named, entry.row)
 
     def _ask(self, rng: random.Random, entry: Entry) -> tuple[str, str, str]:
         """Ask for an entry: the question, its pattern and its family."""

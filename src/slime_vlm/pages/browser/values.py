@@ -47,8 +47,8 @@ _PLACES = listed(
 )
 _PLACE_ENDS = listed("ton ham field ford bridge burg haven mouth stead wick port dale hill wood by")
 _STREETS = listed("Street;St.;Road;Rd;Avenue;Ave.;Lane;Drive;Way;Square;Court;Hill;Terrace;Close;Park;Quay", ";")
-_MONTHS = listed("January February March April May June July August September October November December")
-_WEEKDAYS = listed("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
+MONTHS = listed("January February March April May June July August September October November December")
+WEEKDAYS = listed("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
 _UNITS = listed(
     "mm;cm;m;km;kg;g;mg;t;l;ml;kWh;W;kW;V;A;mA;Hz;kHz;MHz;GB;MB;bar;hPa;°C;°F;mg/l;mmol/l;g/dl;km/h;m²;m³;dB;lm;Nm;px;%;"
     "rpm;µm;in;lb;oz;ppm",
@@ -139,7 +139,7 @@ def _money(rng: random.Random, manner: Manner, words: Words) -> str:
 
 def format_date(manner: Manner, year: int, month: int, day: int) -> str:
     """Print a date in the document's way."""
-    name = _MONTHS[month - 1]
+    name = MONTHS[month - 1]
     return (
         f"{day:02d}/{month:02d}/{year}",
         f"{month:02d}/{day:02d}/{year}",
@@ -405,7 +405,7 @@ _DRAW: dict[str, Callable[[random.Random, Manner, Words], str]] = {
     "size": _size,
     "count": lambda rng, manner, words: str(rng.randrange(1, rng.choice((10, 30, 100)))),
     "state": lambda rng, manner, words: rng.choice(_STATES),
-    "weekday": lambda rng, manner, words: rng.choice(_WEEKDAYS),
+    "weekday": lambda rng, manner, words: rng.choice(WEEKDAYS),
     "colour": lambda rng, manner, words: rng.choice(_COLOURS),
     "language": lambda rng, manner, words: rng.choice(_LANGUAGES),
     "rating": lambda rng, manner, words: f"{rng.randrange(1, 5)}.{rng.randrange(10)}" + rng.choice(("", " / 5", "/5")),

@@ -227,6 +227,8 @@ def changed(folder: Path, tmp_path: Path, name: str, **fields: Any) -> Path:
         ("config.json", {"vision_config": []}, "has vision_config [], expected the fields of a model"),
         ("config.json", {"dtype": {}}, "has dtype {}, expected such as 'bfloat16'"),
         ("config.json", {"torch_dtype": "int64"}, "has torch_dtype 'int64', expected such as 'bfloat16'"),
+        ("config.json", {"separator_token_id": {}}, "has the separator {}, expected a token of the vocabulary"),
+        ("config.json", {"separator_token_id": 10**6}, "has the separator 1000000, expected a token of the vocab"),
         ("tokenizer_config.json", {"model_max_length": []}, "has model_max_length [], expected a positive number"),
         ("tokenizer_config.json", {"model_max_length": "12"}, "has model_max_length '12', expected a positive number"),
         ("generation_config.json", {"temperature": "hot"}, "has temperature 'hot', expected a number"),
@@ -257,6 +259,8 @@ def test_settings_are_checked_before_anything_is_built(
 @pytest.mark.parametrize(
     ("name", "fields", "words"),
     [
+        ("config.json", {"seperator": -1}, "has the separator -1, expected a token of the vocabulary"),
+        ("config.json", {"mm_vision_select_layer": 10**9}, "vision_feature_layer is 1000000000, expected one of"),
         ("config.json", {"torch_dtype": math.inf}, "has torch_dtype inf, expected such as 'bfloat16'"),
         ("tokenizer_config.json", {"model_max_length": {}}, "has model_max_length {}, expected a positive number"),
     ],

@@ -95,6 +95,7 @@ def check_native(folder: Path) -> None:
             )
         check_dtype(f"{folder}: config.json", part)
     check_dtype(f"{folder}: config.json", fields)
+    check_separator(f"{folder}: config.json", fields.get("separator_token_id", 0), fields["text_config"])
     check_kernels(folder, _leaves(fields))
     for name in ("processor_config.json", "preprocessor_config.json"):
         if (folder / name).exists():
@@ -142,6 +143,18 @@ def check_dtype(source: str, fields: Mapping[str, Any]) -> None:
         kind = getattr(torch, value.removeprefix("torch."), None) if isinstance(value, str) else None
         if value is not None and not (isinstance(kind, torch.dtype) and kind.is_floating_point):
             raise CheckpointError(f"{source} has {key} {value!r:.80}, expected such as 'bfloat16'; fetch it again")
+
+
+def check_separator(source: str, separator: Any, text_config: Mapping[str, Any]) -> None:
+    """Check that the separator is a token of the language model.
+
+    Raises:
+        CheckpointError: It is not.
+    """
+    vocabulary = text_config.get("vocab_size")
+    most = vocabulary if isinstance(vocabulary, int) else _LARGEST
+    if not _is_of(separator, _TOKEN, most):
+        raise CheckpointError(f"{source} has the separator {separator!r:.80}, expected a token of the vocabulary")
 
 
 def check_tokenizer(folder: Path) -> None:

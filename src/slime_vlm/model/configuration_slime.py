@@ -182,6 +182,7 @@ class SlimeConfig(HubMixin, SlimeFields, PretrainedConfig):
             raise ConfigError(
                 f"num_local_queries is {self.num_local_queries}, expected a square number such as 64 or 144"
             )
+        self._check_indices()
         if self.max_tiles < 1:
             raise ConfigError(f"max_tiles is {self.max_tiles}, expected at least 1")
         if not 0.0 <= self.selector_top_p <= 1.0:
@@ -218,6 +219,19 @@ class SlimeConfig(HubMixin, SlimeFields, PretrainedConfig):
         if self.projector_vocabulary is not None and self.projector_type == "query_attention":
             raise ConfigError("projector_vocabulary needs MLP_proj, but projector_type is 'query_attention'")
         self._check_characters()
+
+    def _check_indices(self) -> None:
+        """Check what points into the vocabulary and into the layers of the vision encoder."""
+        separator, layer = self.separator_token_id, self.vision_feature_layer
+        # How large the vocabulary is may not be known yet; loading compares both.
+        if not _is_whole(separator) or separator < 0:
+            raise ConfigError(f"separator_token_id is {separator!r:.40}, expected a token of the vocabulary")
+        layers: Any = getattr(self.vision_config, "num_hidden_layers", None)
+        if not _is_whole(layer) or (_is_whole(layers) and not -layers - 1 <= layer <= layers):
+            among = f", from {-layers - 1} to {layers}" if _is_whole(layers) else ""
+            raise ConfigError(
+                f"vision_feature_layer is {layer!r:.40}, expected one of the encoder's hidden states{among}"
+            )
 
     @property
     def vision_width(self) -> int:
@@ -322,3 +336,7 @@ class SlimeConfig(HubMixin, SlimeFields, PretrainedConfig):
             num_tile_tokens=0 if self.views == "global" else self.num_tile_tokens,
             num_separators=int(self.views == "both" and self.local_compression),
         )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -311,7 +311,7 @@ def config_with_words_for_numbers(folder: Path) -> None:
     change_json(folder / "config.json", hidden_size="wide")
 
 
-@damage("seperator 'comma', expected a number")
+@damage("has the separator 'comma', expected a token of the vocabulary")
 def config_with_a_word_for_the_separator(folder: Path) -> None:
     change_json(folder / "config.json", seperator="comma")
 

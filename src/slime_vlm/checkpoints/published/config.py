@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoTokenizer, CLIPVisionConfig, Generation
 from slime_vlm.checkpoints.json_files import check_folder, read_json
 from slime_vlm.checkpoints.layouts import PUBLISHED_MODEL_TYPES
 from slime_vlm.checkpoints.native import CONFIG_ERRORS
-from slime_vlm.checkpoints.validation import check_dtype, check_tokenizer
+from slime_vlm.checkpoints.validation import check_dtype, check_separator, check_tokenizer
 from slime_vlm.errors import CheckpointError, SlimeError, one_line
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.selectors import SELECTORS
@@ -101,6 +101,7 @@ def read_published(src: Path, tokenizer_folder: Path | None = None) -> tuple[Sli
             f"({', '.join(PUBLISHED_MODEL_TYPES)})"
         )
     check_dtype(f"{src}: config.json", published)
+    check_separator(f"{src}: config.json", published.get("seperator", 0), published)
     tokenizer = _tokenizer(tokenizer_folder or src, published)
     vocabulary = tokenizer.get_vocab()
     style = "llama3" if {"<|start_header_id|>", "<|eot_id|>"} <= set(vocabulary) else "v1"

@@ -234,7 +234,7 @@ def main() -> None:
     threads = torch.get_num_threads()
     print(f"{machine()}, torch {torch.__version__}, {threads} thread(s), {arguments.dtype}; seconds, medians")
     print(f"Language model: width {shape.width}, {shape.intermediate} between, {shape.heads} heads, {shape.vocabulary}")
-    print(f"words; {layers} layers are measured, {missing} are computed\n")
+    print(f"words; {layers} layers are measured, {missing} are computed\n", flush=True)
     warm_up(parts)
     found = {tiles: measure(parts, clock, tiles, arguments.repeats, missing) for tiles in arguments.tiles}
     print_results(found, layers, missing)

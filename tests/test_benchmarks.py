@@ -163,6 +163,7 @@ def test_first_token(run: Callable[..., str], tmp_path: Path) -> None:
         assert row["computed"] == pytest.approx(row["measured"] + 3 * row["layer"])
         assert 0 < row["layer"] < row["prefill"]
         assert row["least"] < row["computed"]
+        assert row["cpu"] > 0
         assert row["global"] == 16
     # A map of 4 x 8 features with one token more at the end of every row, and the separator.
     assert theirs["local"] == 4 * 9

@@ -12,8 +12,8 @@ Llama 2 7B, and as many of its layers as `--layers` says.
 All layers of a language model have the same shape. So a first token with the missing layers is computed: what was
 measured, and for each missing layer the mean seconds of a measured one. Tables say which numbers are measured and which
 are computed. "At least" is what our ratio would be if no local token were kept, that is with the encoder, the global
-tokens and the text alone (computed as well). The ratio in CPU time is that of the same first tokens with all layers; with
-`--threads 1` it also holds on a busy machine.
+tokens and the text alone (computed as well). The ratio in CPU time is that of the same first tokens with all layers.
+With `--threads 1` it also holds on a busy machine.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ BENCHMARKS = (
     Benchmark(
         "encode.py",
         _encode,
-        540,
+        560,
         quick=(
             *("--small", "--repeats", "1", "--tiles", "2", "4", "--questions", "2", "--question-tiles", "2"),
             *("--new-tokens", "3"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 COLOURS = {"ours": "#1f4e8c", "ours, fast": "#2a9d8f", "published": "#8a8a8a", "LLaVA-NeXT": "#d9731a"}
-CACHES = {"in place": ("ours", COLOURS["ours"]), "transformers": ("transformers' cache", COLOURS["LLaVA-NeXT"])}
+CACHES = {"in place": ("ours", COLOURS["ours"]), "transformers": ("published, LLaVA-NeXT", COLOURS["LLaVA-NeXT"])}
 
 
 def plot(results: dict[str, Any], target: Path) -> None:
@@ -24,6 +24,7 @@ def plot(results: dict[str, Any], target: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     drawn = [(column, results[name]) for name, column in _COLUMNS if results.get(name)]
     if not drawn:
@@ -34,6 +35,7 @@ def plot(results: dict[str, Any], target: Path) -> None:
         column(*pair, found)
     for axis in axes.flat:
         axis.set_ylim(bottom=0)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_axisbelow(True)
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)

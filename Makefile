@@ -2,7 +2,7 @@
 #   make demo   asks the shipped model pages about a printed invoice and draws where it looked
 #   make test   runs the whole test suite; make test-fast leaves out the tests marked slow
 #   make fuzz   tries thousands of damaged files, checkpoints, records and runs; FUZZ_ARGS="--images 300" chooses
-#   make bench  runs the benchmarks with tiny parts, one table; BENCH_ARGS="--plot growth.png" the real sizes, for hours
+#   make bench  runs the benchmarks below 20 minutes, one table, plot in runs/; BENCH_ARGS=--quick (tiny) or --thorough
 #   make test-trl   trains nano for two steps with each of TRL's trainers, in an environment of its own (.venv-trl)
 #   make test-vllm  asks vLLM's server with the plug-in, in an environment of its own (.venv-vllm, 3.5 GB)
 # Building the documentation site into site/ takes its own packages:
@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 MODEL := pages
 PAGE := examples/printed_invoice.png
 QUESTION := When is payment due?
-BENCH_ARGS ?= --quick
+BENCH_ARGS ?= --plot runs/bench.png --out runs/bench.json
 PYTEST_ARGS ?= -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-fast test-trl test-vllm fuzz bench docs install install-dev clean

@@ -1,4 +1,4 @@
-"""Measure the cost of answering, step by step, against the published way and LLaVA-NeXT with the same weights.
+"""Measure the cost of answering, step by step, against the published way and LLaVA-NeXT of the same sizes.
 
     python benchmarks/encode.py [--repeats 3] [--out encode.json]
     python benchmarks/encode.py --small     # tiny parts, a quick check that it works
@@ -13,29 +13,32 @@ questions about images of 2, 4, 6 and 7 tiles in float32, in four ways:
 - published: view by view through all layers of an encoder without fused attention, again for every question. Fused
   attention was missing in transformers of 2023. The published code also encodes blank views if a batch has images of
   several sizes; they are left out here.
-- LLaVA-NeXT: `LlavaNextForConditionalGeneration` on the same views, with every token of every tile.
+- LLaVA-NeXT: `LlavaNextForConditionalGeneration` on the same views and the same text, with every token of every tile,
+  again for every question.
 
-The contenders take turns within a repeat, and medians are printed. Memory is the peak of a separate process.
+Every contender has a process of its own, which builds its model once. They take turns within a repeat, so that only one
+works at a time, and medians are printed. Memory is the peak of that process while it answers, weights and libraries
+included. All models are in memory at the same time; `--contenders` chooses fewer.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
+import functools
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from machine import machine, peak_memory
+from machine import forget_peak, machine, own_process, peak_memory
 from PIL import Image
 from transformers import (
     AutoTokenizer,
@@ -51,6 +54,7 @@ from slime_vlm.checkpoints.hub import SHIPPED
 from slime_vlm.checkpoints.int8_linear import use_int8
 from slime_vlm.diagnostics.bf16 import cpu_has_bf16
 from slime_vlm.inference.answering import encode
+from slime_vlm.inference.questions import encode_question
 from slime_vlm.inference.timing import TimedStreamer
 from slime_vlm.media import open_image
 from slime_vlm.model.local_compressor import stitch_tiles
@@ -69,73 +73,79 @@ NO_MODEL = "processor"
 
 @dataclass
 class Parts:
-    """Models and processor of the contenders.
+    """Model and processor of a contender.
 
     Attributes:
         config: Config of our model.
         processor: Processor of our model.
-        model: Our model, which the published way uses as well.
-        fast: Our model as `load(fast=True)` gives it.
-        llava: LLaVA-NeXT with the same vision encoder and language model.
+        model: Our model, which the published way uses as well. "ours, fast" has it as `load(fast=True)` gives it.
+        llava: LLaVA-NeXT with a vision encoder and a language model of the same sizes.
     """
 
     config: slime_vlm.SlimeConfig
     processor: slime_vlm.SlimeProcessor
     model: Any = None
-    fast: Any = None
     llava: Any = None
 
 
-def build(small: bool, contender: str | None = None) -> Parts:
-    """Build all models with the same weights, or the one that a contender needs. `NO_MODEL` needs none."""
+def build(small: bool, contender: str, text: LlamaConfig | None = None) -> Parts:
+    """Build what a contender needs, with random weights. `NO_MODEL` needs none.
+
+    Args:
+        small: Whether encoder and language model are tiny.
+        contender: One of `CONTENDERS`, or `NO_MODEL`.
+        text: Another language model.
+    """
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(SHIPPED["nano"])
     vision_size = (32, 64, 3, 2, 56) if small else (1024, 4096, 24, 16, 336)
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size")
     vision = CLIPVisionConfig(**dict(zip(names, vision_size, strict=True)), patch_size=14)
     width, layers, heads = (32, 2, 2) if small else (1024, 16, 8)
-    text = LlamaConfig(
-        hidden_size=width,
-        intermediate_size=width * 11 // 4,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
-        vocab_size=len(tokenizer),
-        max_position_embeddings=8192,
-    )
     config = slime_vlm.SlimeConfig(
         vision_config=vision,
-        text_config=text,
+        text_config=text or language_model(width, width * 11 // 4, layers, heads, len(tokenizer)),
         num_local_queries=4 if small else 144,
         query_attention_head_dim=min(128, vision.hidden_size),
         separator_token_id=tokenizer.convert_tokens_to_ids(","),
     )
     processor = slime_vlm.SlimeProcessor.from_config(config, tokenizer, "llama3")
     parts = Parts(config, processor)
-    # An end token would stop decoding early.
-    if contender not in ("LLaVA-NeXT", NO_MODEL):
-        parts.model = slime_vlm.SlimeForConditionalGeneration(config).eval()
-        parts.model.generation_config.eos_token_id = None
-        if contender == "ours, fast":
-            parts.fast = make_fast(parts.model)
-    if contender in (None, "LLaVA-NeXT"):
-        grids = [list(grid) for grid in GRIDS.values()]
-        llava_config = LlavaNextConfig(
-            vision_config=vision,
-            text_config=text,
-            image_token_index=processor.image_token_id,
-            image_grid_pinpoints=grids,
-        )
-        parts.llava = LlavaNextForConditionalGeneration(llava_config).eval()
-        parts.llava.generation_config.eos_token_id = None
-    if contender is None:
-        ours, llava = parts.model.model, parts.llava.model
-        tower = getattr(llava.vision_tower, "vision_model", llava.vision_tower)
-        tower.load_state_dict(ours.vision_tower.state_dict())
-        llava.language_model.load_state_dict(ours.language_model.state_dict())
-        parts.llava.lm_head.load_state_dict(parts.model.lm_head.state_dict())
-        parts.fast = make_fast(copy.deepcopy(parts.model))
+    if contender == "LLaVA-NeXT":
+        parts.llava = build_llava(config, processor)
+    elif contender != NO_MODEL:
+        model: Any = slime_vlm.SlimeForConditionalGeneration(config).eval()
+        # An end token would stop decoding early.
+        model.generation_config.eos_token_id = None
+        parts.model = make_fast(model) if contender == "ours, fast" else model
     return parts
+
+
+def language_model(width: int, intermediate: int, layers: int, heads: int, vocabulary: int) -> LlamaConfig:
+    """Return the config of a Llama of this size."""
+    return LlamaConfig(
+        hidden_size=width,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        vocab_size=vocabulary,
+        max_position_embeddings=8192,
+    )
+
+
+def build_llava(config: slime_vlm.SlimeConfig, processor: slime_vlm.SlimeProcessor) -> Any:
+    """Build LLaVA-NeXT with the encoder and the language model of a config, and random weights."""
+    llava: Any = LlavaNextForConditionalGeneration(
+        LlavaNextConfig(
+            vision_config=config.vision_config,
+            text_config=config.text_config,
+            image_token_index=processor.image_token_id,
+            image_grid_pinpoints=[list(grid) for grid in GRIDS.values()],
+        )
+    ).eval()
+    llava.generation_config.eos_token_id = None
+    return llava
 
 
 def make_fast(model: Any) -> Any:
@@ -153,29 +163,19 @@ def image_of(tiles: int, side: int) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def run_ours(parts: Parts, image: Image.Image, questions: int, new_tokens: int) -> Seconds:
-    """Encode once and ask every question. Return seconds by step, summed over questions."""
-    return ask_ours(parts.model, parts.processor, image, questions, new_tokens)
-
-
-def run_fast(parts: Parts, image: Image.Image, questions: int, new_tokens: int) -> Seconds:
-    """Do the same with the fast model."""
-    return ask_ours(parts.fast, parts.processor, image, questions, new_tokens)
-
-
-def ask_ours(model: Any, processor: Any, image: Image.Image, questions: int, new_tokens: int) -> Seconds:
-    """Encode once and ask every question. Return seconds by step, summed over questions."""
-    encoded = encode(model, processor, image)
-    answers = [encoded.ask(QUESTION, max_new_tokens=new_tokens) for _ in range(questions)]
-    return {step: sum(answer.seconds[step] for answer in answers) for step in STEPS}
+def run_ours(parts: Parts, image: Image.Image, questions: int, new_tokens: int) -> Iterator[Seconds]:
+    """Encode once and ask every question. Yield the seconds of each by step; the first one has those of the image."""
+    encoded = encode(parts.model, parts.processor, image)
+    for _ in range(questions):
+        seconds = encoded.ask(QUESTION, max_new_tokens=new_tokens).seconds
+        yield {step: seconds[step] for step in STEPS}
 
 
 @torch.inference_mode()
-def run_published(parts: Parts, image: Image.Image, questions: int, new_tokens: int) -> Seconds:
-    """Repeat everything for every question, view by view, through all layers. Return seconds by step."""
+def run_published(parts: Parts, image: Image.Image, questions: int, new_tokens: int) -> Iterator[Seconds]:
+    """Repeat everything for every question, view by view, through all layers. Yield the seconds of each by step."""
     model, processor = parts.model, parts.processor
     model.model.vision_tower.set_attn_implementation("eager")
-    total = dict.fromkeys(STEPS, 0.0)
     for _ in range(questions):
         start = time.perf_counter()
         content = [{"type": "image", "image": image}, {"type": "text", "text": QUESTION}]
@@ -209,17 +209,25 @@ def run_published(parts: Parts, image: Image.Image, questions: int, new_tokens: 
         end = time.perf_counter()
         first = streamer.first_token or end
         times = (cut - start, encoded - cut, selected - encoded, first - selected, end - first)
-        total = {step: total[step] + seconds for step, seconds in zip(STEPS, times, strict=True)}
-    model.model.vision_tower.set_attn_implementation("sdpa")
-    return total
+        yield dict(zip(STEPS, times, strict=True))
+
+
+def llava_prompt(parts: Parts, rows: int, cols: int) -> torch.Tensor:
+    """Return the ids [1, S] of our prompt, with LLaVA-NeXT's tokens for an image of so many tiles in place of ours."""
+    processor, rate = parts.processor, parts.config.feature_side
+    grid = processor.image_processor.grid(rows * parts.config.view_size, cols * parts.config.view_size)
+    ids = encode_question(processor, QUESTION, grid)["input_ids"][0]
+    places = (ids == processor.image_token_id).nonzero()[:, 0]
+    # The global view, then the map of all tiles with one extra token at the end of every row.
+    number = rate**2 + rows * rate * (cols * rate + 1)
+    image = torch.full((number,), processor.image_token_id)
+    return torch.cat([ids[: int(places[0])], image, ids[int(places[-1]) + 1 :]])[None]
 
 
 @torch.inference_mode()
-def run_llava(parts: Parts, image: Image.Image, questions: int, new_tokens: int) -> Seconds:
-    """Run LLaVA-NeXT on the same views. Return seconds by step; `encode` is the time of its vision tower."""
-    processor, llava = parts.processor, parts.llava
-    side, rate = parts.config.view_size, parts.config.feature_side
-    total = dict.fromkeys(STEPS, 0.0)
+def run_llava(parts: Parts, image: Image.Image, questions: int, new_tokens: int) -> Iterator[Seconds]:
+    """Run LLaVA-NeXT on the same views. Yield the seconds of each question; `encode` is that of its vision tower."""
+    processor, llava, side = parts.processor, parts.llava, parts.config.view_size
     marks: list[float] = []
     hooks = [
         llava.model.vision_tower.register_forward_pre_hook(lambda *_: marks.append(time.perf_counter())),
@@ -230,10 +238,7 @@ def run_llava(parts: Parts, image: Image.Image, questions: int, new_tokens: int)
         out = processor.image_processor(images=[image], return_tensors="pt")
         rows, cols = out["image_grids"][0].tolist()
         llava.config.image_grid_pinpoints = [[rows * side, cols * side]]
-        # The global view, then the map of all tiles with one extra token at the end of every row.
-        number = rate**2 + rows * rate * (cols * rate + 1)
-        prompt = processor.tokenizer(QUESTION, return_tensors="pt").input_ids
-        ids = torch.cat([torch.full((1, number), processor.image_token_id), prompt], dim=1)
+        ids = llava_prompt(parts, rows, cols)
         cut = time.perf_counter()
         marks.clear()
         streamer = TimedStreamer(processor.tokenizer, None)
@@ -249,35 +254,77 @@ def run_llava(parts: Parts, image: Image.Image, questions: int, new_tokens: int)
         end = time.perf_counter()
         first = streamer.first_token or end
         encoding = marks[-1] - marks[0]
-        times = (cut - start, encoding, 0.0, first - cut - encoding, end - first)
-        total = {step: total[step] + seconds for step, seconds in zip(STEPS, times, strict=True)}
+        yield dict(zip(STEPS, (cut - start, encoding, 0.0, first - cut - encoding, end - first), strict=True))
     for hook in hooks:
         hook.remove()
-    return total
 
 
-RUNS: dict[str, Callable[..., Seconds]] = dict(
-    zip(CONTENDERS, (run_ours, run_fast, run_published, run_llava), strict=True)
+RUNS: dict[str, Callable[..., Iterator[Seconds]]] = dict(
+    zip(CONTENDERS, (run_ours, run_ours, run_published, run_llava), strict=True)
 )
 
 
-def medians(
-    parts: Parts,
-    image: Image.Image,
-    questions: int,
-    new_tokens: int,
-    repeats: int,
-    contenders: Sequence[str] = CONTENDERS,
-) -> dict[str, Seconds]:
-    """Return the median seconds by step of contenders, which take turns."""
-    rounds: dict[str, list[Seconds]] = {name: [] for name in contenders}
-    for _ in range(repeats):
-        for name in contenders:
-            rounds[name].append(RUNS[name](parts, image, questions, new_tokens))
-    return {
-        name: {step: statistics.median(seconds[step] for seconds in measured) for step in STEPS}
-        for name, measured in rounds.items()
-    }
+@functools.cache
+def parts_of(small: bool, contender: str) -> Parts:
+    """Build a contender once in its process."""
+    logging.set_verbosity_error()
+    return build(small, contender)
+
+
+def answer(small: bool, contender: str, tiles: int, questions: int, new_tokens: int) -> list[Seconds]:
+    """Ask a contender questions about an image. Run this in its process.
+
+    Returns:
+        For every question its seconds by step, and the peak megabytes since the first question began as `peak`.
+    """
+    parts = parts_of(small, contender)
+    forget_peak()
+    rounds = RUNS[contender](parts, image_of(tiles, parts.config.view_size), questions, new_tokens)
+    return [{**seconds, "peak": peak_memory()} for seconds in rounds]
+
+
+class Contenders:
+    """The processes of the contenders.
+
+    Attributes:
+        processes: Each by the name of its contender.
+        small: Whether their models are tiny.
+    """
+
+    def __init__(self, processes: dict[str, ProcessPoolExecutor], small: bool) -> None:
+        self.processes, self.small = processes, small
+
+    def ask(self, name: str, tiles: int, questions: int, new_tokens: int) -> list[Seconds]:
+        """Return what `answer` found."""
+        return self.processes[name].submit(answer, self.small, name, tiles, questions, new_tokens).result()
+
+    def medians(self, tiles: int, new_tokens: int, repeats: int) -> dict[str, Seconds]:
+        """Return the median seconds by step of one question, and the peak. The contenders take turns."""
+        rounds: dict[str, list[Seconds]] = {name: [] for name in self.processes}
+        for _ in range(repeats):
+            for name, measured in rounds.items():
+                measured += self.ask(name, tiles, 1, new_tokens)
+        return {
+            name: {key: statistics.median(one[key] for one in measured) for key in STEPS}
+            | {"peak": max(one["peak"] for one in measured)}
+            for name, measured in rounds.items()
+        }
+
+    def questions(self, tiles: int, number: int, new_tokens: int) -> dict[str, list[Seconds]]:
+        """Return seconds by step after each of several questions about one image, and the peak up to there."""
+        found = {}
+        for name in self.processes:
+            asked = self.ask(name, tiles, number, new_tokens)
+            found[name] = [
+                {step: sum(one[step] for one in asked[:count]) for step in STEPS} | {"peak": asked[count - 1]["peak"]}
+                for count in range(1, number + 1)
+            ]
+        return found
+
+
+def whole(seconds: Seconds) -> float:
+    """Return the seconds of all steps."""
+    return sum(seconds[step] for step in STEPS)
 
 
 def first_token(seconds: Seconds) -> float:
@@ -319,12 +366,6 @@ def preprocessing(processor: Any, repeats: int, size: tuple[int, int]) -> dict[s
         return result
 
 
-def peak_of(name: str, small: bool, tiles: int) -> float:
-    """Return the peak megabytes of a process in which one contender answers one question."""
-    command = [sys.executable, __file__, "--contender", name, "--tiles", str(tiles), *(["--small"] if small else [])]
-    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1])
-
-
 def print_preprocessing(processor: Any, small: bool, repeats: int) -> dict[str, float]:
     """Measure from a JPEG to views, and print the table."""
     size = (300, 400) if small else (3000, 4000)
@@ -336,10 +377,35 @@ def print_preprocessing(processor: Any, small: bool, repeats: int) -> dict[str, 
     return found
 
 
+def print_tiles(contenders: Contenders, tiles: int, new_tokens: int, repeats: int) -> dict[str, Seconds]:
+    """Measure one question about an image of so many tiles, and print its rows of the table."""
+    rows = contenders.medians(tiles, new_tokens, repeats)
+    for name, seconds in rows.items():
+        cells = [*(f"{seconds[step]:.3f}" for step in STEPS), f"{first_token(seconds):.3f}", f"{whole(seconds):.3f}"]
+        cells.append(f"{whole(seconds) / whole(rows['published']):.2f}" if "published" in rows else "-")
+        print(f"| {tiles} | {name} | {' | '.join(cells)} | {seconds['peak']:,.0f} |", flush=True)
+    return rows
+
+
+def print_questions(contenders: Contenders, tiles: int, number: int, new_tokens: int) -> dict[str, list[Seconds]]:
+    """Measure one question after the other about an image of so many tiles, and print the table."""
+    found = contenders.questions(tiles, number, new_tokens)
+    print(f"\n1 to {number} questions about an image of {tiles} tiles, seconds of all\n")
+    ratio = "published" in found and "ours" in found
+    heads = ["questions", *found, *(["ours of published"] if ratio else [])]
+    print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
+    for index in range(number):
+        cells = [f"{whole(measured[index]):.3f}" for measured in found.values()]
+        cells += [f"{whole(found['ours'][index]) / whole(found['published'][index]):.2f}"] if ratio else []
+        print(f"| {index + 1} | {' | '.join(cells)} |", flush=True)
+    return found
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--small", action="store_true", help="use tiny models and images")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tiles", type=int, nargs="+", choices=GRIDS, default=list(GRIDS))
     parser.add_argument("--questions", type=int, default=10)
@@ -348,23 +414,13 @@ def main() -> None:
     )
     parser.add_argument("--new-tokens", type=int, default=16)
     parser.add_argument("--views", action="store_true", help="only measure from a JPEG to views")
-    parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    parser.add_argument(
-        "--contender", choices=CONTENDERS, help="only print the peak memory of this contender for one question"
-    )
     arguments = parser.parse_args()
-    logging.set_verbosity_error()
-    parts = build(arguments.small, NO_MODEL if arguments.views else arguments.contender)
-    side = parts.config.view_size
-    if arguments.contender:
-        RUNS[arguments.contender](parts, image_of(arguments.tiles[0], side), 1, 2)
-        print(peak_memory())
-        return
-
+    small, repeats, new_tokens = arguments.small, arguments.repeats, arguments.new_tokens
+    processor = build(small, NO_MODEL).processor
     if arguments.views:
         print(f"{machine()}, {torch.get_num_threads()} thread(s); medians")
-        print_preprocessing(parts.processor, arguments.small, arguments.repeats)
+        print_preprocessing(processor, small, repeats)
         return
 
     results: dict[str, Any] = {"threads": torch.get_num_threads(), "torch": torch.__version__}
@@ -372,31 +428,19 @@ def main() -> None:
     print(f"fast is {'bfloat16' if cpu_has_bf16() else 'int8'}\n")
     print("| tiles | | preprocess | encode | select | prefill | decode | first token | all | of published | peak, MB |")
     print(f"|{' --- |' * 11}", flush=True)
-    # One round that is not measured, because libraries load and memory is allocated on first use.
-    medians(parts, image_of(arguments.tiles[0], side), 1, 2, 1)
-    for tiles in arguments.tiles:
-        rows = medians(parts, image_of(tiles, side), 1, arguments.new_tokens, arguments.repeats)
-        published = sum(rows["published"].values())
-        for name, seconds in rows.items():
-            peak = None if arguments.no_memory else peak_of(name, arguments.small, tiles)
-            cells = [*(f"{seconds[step]:.3f}" for step in STEPS), f"{first_token(seconds):.3f}"]
-            cells += [f"{sum(seconds.values()):.3f}", f"{sum(seconds.values()) / published:.2f}"]
-            print(f"| {tiles} | {name} | {' | '.join(cells)} | {'-' if peak is None else f'{peak:,.0f}'} |", flush=True)
-            results[f"{tiles} tiles, {name}"] = {**seconds, "peak": peak}
-
-    tiles = arguments.question_tiles
-    rows = medians(parts, image_of(tiles, side), arguments.questions, arguments.new_tokens, 1, CONTENDERS[:3])
-    print(
-        f"\n{arguments.questions} questions about an image of {tiles} tiles\n",
-        "| | seconds | of published |\n| --- | --- | --- |",
-        sep="\n",
-    )
-    for name, seconds in rows.items():
-        total = sum(seconds.values())
-        print(f"| {name} | {total:.3f} | {total / sum(rows['published'].values()):.2f} |", flush=True)
-        results[f"{arguments.questions} questions, {name}"] = seconds
-
-    results["preprocessing"] = print_preprocessing(parts.processor, arguments.small, arguments.repeats)
+    with ExitStack() as stack:
+        processes = {name: stack.enter_context(own_process()) for name in arguments.contenders}
+        contenders = Contenders(processes, small)
+        # One round that is not measured, because libraries load and memory is allocated on first use.
+        contenders.medians(arguments.tiles[0], 2, 1)
+        for tiles in arguments.tiles:
+            for name, seconds in print_tiles(contenders, tiles, new_tokens, repeats).items():
+                results[f"{tiles} tiles, {name}"] = seconds
+        asked = print_questions(contenders, arguments.question_tiles, arguments.questions, new_tokens)
+    for name, measured in asked.items():
+        for number, seconds in enumerate(measured, start=1):
+            results[f"{number} questions, {name}"] = seconds
+    results["preprocessing"] = print_preprocessing(processor, small, repeats)
     if arguments.out:
         arguments.out.write_text(json.dumps(results, indent=1))
 

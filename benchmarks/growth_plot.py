@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 COLOURS = {"ours": "#1f4e8c", "ours, fast": "#2a9d8f", "published": "#8a8a8a", "LLaVA-NeXT": "#d9731a"}
+CACHES = {"in place": ("ours", COLOURS["ours"]), "transformers": ("published, LLaVA-NeXT", COLOURS["LLaVA-NeXT"])}
 
 
 def plot(results: dict[str, Any], target: Path) -> None:
-    """Draw a panel for every kind of growth that was measured.
+    """Draw a column for every kind of growth that was measured: seconds above, memory or tokens below.
 
     Args:
         results: What each benchmark wrote, by its file. None for one that failed or was left out.
@@ -23,14 +24,18 @@ def plot(results: dict[str, Any], target: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
-    drawn = [(panel, results[name]) for name, panel in _PANELS if results.get(name)]
+    drawn = [(column, results[name]) for name, column in _COLUMNS if results.get(name)]
     if not drawn:
-        raise SystemExit(f"--plot {target}: none of {', '.join(sorted({name for name, _ in _PANELS}))} was measured")
-    figure, axes = plt.subplots(1, len(drawn), figsize=(4.2 * len(drawn), 3.8), dpi=110, layout="constrained")
-    for axis, (panel, found) in zip([axes] if len(drawn) == 1 else axes, drawn, strict=True):
-        panel(axis, found)
+        raise SystemExit(f"--plot {target}: none of {', '.join(sorted({name for name, _ in _COLUMNS}))} was measured")
+    size = (4.2 * len(drawn), 7.2)
+    figure, axes = plt.subplots(2, len(drawn), figsize=size, dpi=110, layout="constrained", squeeze=False)
+    for (column, found), pair in zip(drawn, axes.T, strict=True):
+        column(*pair, found)
+    for axis in axes.flat:
         axis.set_ylim(bottom=0)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.set_axisbelow(True)
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
@@ -40,55 +45,74 @@ def plot(results: dict[str, Any], target: Path) -> None:
     plt.close(figure)
 
 
-def _whole(seconds: dict[str, float]) -> float:
-    return sum(value for step, value in seconds.items() if step != "peak")
+def _growth(found: dict[str, Any], unit: str) -> dict[str, dict[int, dict[str, float]]]:
+    """Return rows like "2 tiles, ours" by contender and number."""
+    lines: dict[str, dict[int, dict[str, float]]] = {}
+    for name, row in found.items():
+        number, between, contender = name.partition(f" {unit}, ")
+        if between:
+            lines.setdefault(contender, {})[int(number)] = row
+    return lines
 
 
-def _tiles(axis: Any, found: Any) -> None:
-    for contender, colour in COLOURS.items():
-        rows = {
-            int(name.split()[0]): _whole(seconds)
-            for name, seconds in found.items()
-            if name.endswith(f" tiles, {contender}")
-        }
-        axis.plot(list(rows), list(rows.values()), "o-", color=colour, label=contender)
-    axis.set(title="One question, seconds", xlabel="tiles")
+def _whole(row: dict[str, float]) -> float:
+    return sum(value for step, value in row.items() if step != "peak")
 
 
-def _questions(axis: Any, found: Any) -> None:
-    rows = [(name, _whole(seconds)) for name, seconds in found.items() if " questions, " in name]
-    for place, (name, seconds) in enumerate(rows):
-        number, _, contender = name.partition(" questions, ")
-        axis.bar(place, seconds, color=COLOURS[contender], label=contender)
-        axis.set(title=f"{number} questions about an image, seconds", xlabel="", xticks=[])
+def _contenders(unit: str, title: str) -> Callable[[Any, Any, Any], None]:
+    def draw(time: Any, memory: Any, found: Any) -> None:
+        for contender, rows in _growth(found, unit).items():
+            style = {"color": COLOURS[contender], "label": contender}
+            time.plot(list(rows), [_whole(row) for row in rows.values()], "o-", **style)
+            memory.plot(list(rows), [row["peak"] for row in rows.values()], "o-", **style)
+        time.set(title=f"{title}, seconds", xlabel=unit)
+        memory.set(title=f"{title}, peak in MB", xlabel=unit)
+
+    return draw
 
 
-def _rows(axis: Any, found: Any) -> None:
-    rows = [int(name.split()[0]) for name in found]
-    for cache, colour in (("in place", COLOURS["ours"]), ("transformers", COLOURS["published"])):
-        axis.plot(rows, [1000 * one[cache] for one in found.values()], "o-", color=colour, label=f"cache: {cache}")
-    axis.set(title="A step of decoding, CPU ms", xlabel="rows decoded together")
+def _caches(along: str, other: str, label: str) -> Callable[[Any, Any, Any], None]:
+    def draw(time: Any, memory: Any, found: Any) -> None:
+        rows = sorted((row for row in found if row[other] == found[0][other]), key=lambda row: row[along])
+        numbers = [row[along] for row in rows]
+        for cache, (name, colour) in CACHES.items():
+            time.plot(numbers, [1000 * row[cache]["seconds"] for row in rows], "o-", color=colour, label=name)
+            memory.plot(numbers, [row[cache]["megabytes"] for row in rows], "o-", color=colour, label=name)
+        time.set(title="A step of decoding, CPU ms", xlabel=label)
+        memory.set(title="Keys and values, MB", xlabel=label)
+
+    return draw
 
 
-def _seconds_of_pixels(axis: Any, found: Any) -> None:
+def _pixels(time: Any, memory: Any, found: Any) -> None:
     pixels = [row["megapixels"] for row in found]
     encoding = [row["seconds"]["preprocess"] + row["seconds"]["encode"] for row in found]
-    axis.plot(pixels, encoding, "o-", color=COLOURS["published"], label="preprocess and encode")
-    axis.plot(pixels, [row["seconds"]["prefill"] for row in found], "o-", color=COLOURS["ours"], label="prefill")
-    axis.set(title="Fixed budget of local tokens, seconds", xlabel="megapixels")
+    time.plot(pixels, encoding, "o-", color=COLOURS["published"], label="preprocess and encode")
+    time.plot(pixels, [row["seconds"]["prefill"] for row in found], "o-", color=COLOURS["ours"], label="prefill")
+    time.set(title="Ours, fixed budget of local tokens, seconds", xlabel="megapixels")
+    memory.plot(pixels, [row["peak"] for row in found], "o-", color=COLOURS["ours"], label="peak of the process")
+    memory.plot(
+        pixels, [row["decoded"] for row in found], "o--", color=COLOURS["published"], label="decoded image alone"
+    )
+    memory.set(title="Memory, MB", xlabel="megapixels")
 
 
-def _memory_of_pixels(axis: Any, found: Any) -> None:
-    pixels = [row["megapixels"] for row in found]
-    axis.plot(pixels, [row["peak"] for row in found], "o-", color=COLOURS["ours"], label="peak of the process")
-    axis.plot(pixels, [row["decoded"] for row in found], "o--", color=COLOURS["published"], label="decoded image alone")
-    axis.set(title="Memory, MB", xlabel="megapixels")
+def _first_token(time: Any, tokens: Any, found: Any) -> None:
+    for contender, rows in _growth(found, "tiles").items():
+        style = {"color": COLOURS[contender], "label": contender}
+        time.plot(list(rows), [row["computed"] for row in rows.values()], "o-", **style)
+        read = [row["global"] + row["local"] + row["text"] for row in rows.values()]
+        tokens.plot(list(rows), read, "o-", **style)
+    layers = found["settings"]["all layers"]
+    time.set(title=f"First token, {layers} layers (computed), seconds", xlabel="tiles")
+    tokens.set(title="Tokens in the language model", xlabel="tiles")
 
 
-_PANELS: tuple[tuple[str, Callable[[Any, Any], None]], ...] = (
-    ("encode.py", _tiles),
-    ("encode.py", _questions),
-    ("decode.py", _rows),
-    ("huge_image.py", _seconds_of_pixels),
-    ("huge_image.py", _memory_of_pixels),
+_COLUMNS: tuple[tuple[str, Callable[[Any, Any, Any], None]], ...] = (
+    ("huge_image.py", _pixels),
+    ("encode.py", _contenders("tiles", "One question")),
+    ("encode.py", _contenders("questions", "About one image")),
+    ("first_token.py", _first_token),
+    ("decode.py", _caches("rows", "tokens", "rows decoded together")),
+    ("decode.py", _caches("tokens", "rows", "tokens of a row")),
 )

@@ -30,6 +30,14 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
+def forget_peak() -> None:
+    """Let `peak_memory` start again from what this process holds now. Elsewhere than on Linux it goes on."""
+    references = Path("/proc/self/clear_refs")
+    if references.exists():
+        # Resets the mark that `peak_memory` reads.
+        references.write_text("5")
+
+
 def machine() -> str:
     """Return date, processor, cores and load in one line."""
     names = Path("/proc/cpuinfo")
@@ -54,12 +62,17 @@ def load_warning(own: int = 0) -> str | None:
     return f"the machine is not quiet (a load of {load:.1f} beside this); compare CPU time, and trust no clock time"
 
 
-def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function of a module in a process of its own, whose peak memory is that of the call.
+def own_process() -> ProcessPoolExecutor:
+    """Start a process of its own for calls of a module's functions. It keeps what they cache, until it is shut down.
 
-    The process is forked from one that has imported torch and transformers, once for all calls, and holds nothing else.
+    The process is forked from one that has imported torch and transformers, once for all, and holds nothing else.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "transformers", "slime_vlm.inference.answering"])
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
+    return ProcessPoolExecutor(1, mp_context=context)
+
+
+def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function of a module in an `own_process`, whose peak memory is that of the call."""
+    with own_process() as process:
+        return process.submit(function, *arguments).result()

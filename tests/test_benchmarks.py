@@ -38,14 +38,36 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
 def test_decode(run: Callable[..., str], tmp_path: Path) -> None:
     out = tmp_path / "steps.json"
     run("decode.py", "--small", "--rows", "2", "--tokens", "20", "--steps", "2", "--out", out)
-    (steps,) = json.loads(out.read_text()).values()
-    assert set(steps) == {"transformers", "in place"}
+    (row,) = json.loads(out.read_text())
+    assert set(row) == {"rows", "tokens", "transformers", "in place"}
+    assert row["transformers"]["megabytes"] > 0
 
 
-def test_run_all(run: Callable[..., str]) -> None:
+def test_run_all(run: Callable[..., str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "folder" / "all.json"
     with pytest.raises(SystemExit) as ended:
-        run("run_all.py", "--quick", "--only", "decode.py")
+        run("run_all.py", "--quick", "--only", "decode.py", "--out", out)
     assert not ended.value.code
+    assert "| decode.py | a step of 1 rows behind 200 tokens: " in capfd.readouterr().out
+    assert len(json.loads(out.read_text())["decode.py"]) == 3
+
+
+def test_run_all_ends_in_time(run: Callable[..., str], capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("run_all.py", "--quick", "--only", "decode.py", "huge_image.py", "--minutes", "0.01")
+    assert ended.value.code == 1
+    printed = capfd.readouterr().out
+    assert "| decode.py | stopped: the time is over | " in printed
+    assert "| huge_image.py | left out: the time is over | 0.0 |" in printed
+
+
+def test_the_usual_benchmarks_take_less_than_20_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from run_all import BENCHMARKS as ALL
+    from run_all import MINUTES
+
+    assert MINUTES <= 20
+    assert sum(benchmark.seconds for benchmark in ALL) < 0.9 * 60 * MINUTES
 
 
 def test_compare_this_tree_with_itself(
@@ -113,7 +135,7 @@ def test_huge_image_of_tiles(run: Callable[..., str], tmp_path: Path) -> None:
 
 def test_encode(run: Callable[..., str], tmp_path: Path) -> None:
     out = tmp_path / "encode.json"
-    options = ["--small", "--repeats", "1", "--tiles", "2", "--questions", "2", "--new-tokens", "3", "--no-memory"]
+    options = ["--small", "--repeats", "1", "--tiles", "2", "--questions", "2", "--new-tokens", "3"]
     options += ["--question-tiles", "2"]
     printed = run("encode.py", *options, "--out", out)
     results = json.loads(out.read_text())
@@ -121,7 +143,45 @@ def test_encode(run: Callable[..., str], tmp_path: Path) -> None:
         assert f"| 2 | {name} |" in printed
         assert results[f"2 tiles, {name}"]["encode"] > 0
         assert results[f"2 tiles, {name}"]["decode"] > 0
+        assert results[f"2 tiles, {name}"]["peak"] > 100
+        one, two = (results[f"{number} questions, {name}"] for number in (1, 2))
+        assert two["decode"] > one["decode"] > 0
+        # The image is encoded once by us, and once a question by the others.
+        assert (two["encode"] == one["encode"]) == name.startswith("ours")
     assert 0 < results["preprocessing"]["share of values that differ with torch"] < 0.05
+
+
+def test_first_token(run: Callable[..., str], tmp_path: Path) -> None:
+    out = tmp_path / "first_token.json"
+    printed = run("first_token.py", "--small", "--repeats", "1", "--tiles", "2", "--layers", "1", "--out", out)
+    assert "1 layers are measured, 3 are computed" in printed
+    results = json.loads(out.read_text())
+    ours, theirs = (results[f"2 tiles, {name}"] for name in ("ours", "LLaVA-NeXT"))
+    for row in (ours, theirs):
+        steps = sum(row[step] for step in ("preprocess", "encode", "select", "prefill"))
+        assert row["measured"] == pytest.approx(steps)
+        assert row["computed"] == pytest.approx(row["measured"] + 3 * row["layer"])
+        assert 0 < row["layer"] < row["prefill"]
+        assert row["least"] < row["computed"]
+        assert row["cpu"] > 0
+        assert row["global"] == 16
+    # A map of 4 x 8 features with one token more at the end of every row, and the separator.
+    assert theirs["local"] == 4 * 9
+    assert ours["local"] <= 2 * 4
+    assert ours["text"] == theirs["text"] + 1
+
+
+def test_a_budget_of_the_first_token(run: Callable[..., str], tmp_path: Path) -> None:
+    out = tmp_path / "first_token.json"
+    run("first_token.py", "--small", "--repeats", "1", "--tiles", "4", "--budget", "3", "--out", out)
+    assert json.loads(out.read_text())["4 tiles, ours"]["local"] == 3
+
+
+def test_more_layers_than_there_are(run: Callable[..., str], capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run("first_token.py", "--language", "0.3b", "--layers", "17")
+    assert ended.value.code == 2
+    assert "--layers 17: the language model has 1 to 16" in capfd.readouterr().err
 
 
 def test_start(run: Callable[..., str], tmp_path: Path) -> None:
@@ -147,9 +207,12 @@ def test_plot_of_growth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     from growth_plot import plot
 
     target = tmp_path / "growth.png"
-    plot({"decode.py": {"1 rows": {"in place": 0.1, "transformers": 0.2}}, "encode.py": None}, target)
+    step = {"seconds": 0.1, "megabytes": 2}
+    rows = [{"rows": rows, "tokens": 20, "in place": step, "transformers": step} for rows in (1, 2)]
+    plot({"decode.py": rows, "encode.py": None}, target)
     assert target.read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(SystemExit, match=r"none of decode\.py, encode\.py, huge_image\.py was measured"):
+    names = r"none of decode\.py, encode\.py, first_token\.py, huge_image\.py was measured"
+    with pytest.raises(SystemExit, match=names):
         plot({"serve.py": []}, target)
 
 

@@ -18,7 +18,7 @@ def text_at(page: TextPage, indices: np.ndarray) -> str:
     return "".join(page.characters[i] for i in indices.tolist())
 
 
-@pytest.mark.parametrize("layout", ["beside", "above", "table"])
+@pytest.mark.parametrize("layout", ["beside", "above", "table", "several"])
 def test_answers_stand_where_they_are_said_to(layout: str) -> None:
     sheets = TextSheets(WORDS, SheetSettings(lines=(5, 12), layouts=((layout, 1.0),), absent=0.2))
     for seed in range(20):

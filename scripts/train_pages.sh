@@ -33,7 +33,7 @@ find_answers() {
     [ -f "$file" ] || "$python" scripts/gather_text_pages.py "$file" --source browser --fonts "$out/fonts" --threads 1 \
         --count "$texts" --questions 16 --looks 0.5
     "$python" scripts/train_words.py "$out/words" --words "$out/fonts/wamerican/usr/share/dict/american-english" \
-        --pages "$file" --pages-share 0.7 --cell 24 24 --misread 0.08 --cpu-minutes "$words_minutes" --eval-minutes 20
+        --pages "$file" --pages-share 0.4 --cell 24 24 --misread 0.08 --cpu-minutes "$words_minutes" --eval-minutes 20
 }
 
 # Job control gives each process a group of its own, so that Ctrl-C reaches it once, from here.

@@ -93,12 +93,13 @@ class Replica:
             if not streams:
                 yield whole
                 return
-            event = b""
-            async for line in response.content:
-                event += line
-                if not line.strip():
-                    yield event
-                    event = b""
+            rest = b""
+            async for chunk in response.content.iter_any():
+                *events, rest = (rest + chunk).split(b"\n\n")
+                for event in events:
+                    yield event + b"\n\n"
+            if rest:
+                yield rest
 
     def __del__(self) -> None:
         self._server.terminate()
@@ -196,7 +197,11 @@ def main() -> None:
 
     ray.init(address=options.address)
     serve.start(http_options={"host": options.host, "port": options.port})
-    serve.run(build_app(options), blocking=True)
+    try:
+        serve.run(build_app(options), blocking=True)
+    finally:
+        # On a cluster of its own Serve would go on without this process.
+        serve.shutdown()
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-ray = pytest.importorskip("ray")
-
 os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
     # All of it listens on loopback, and a token would be written to the home folder.

@@ -24,7 +24,7 @@ from tests.clusters.conftest import wait_until, workers_of
 from tests.serving.conftest import drawn
 from tests.tiny_reader import save_tiny_reader
 
-ray_run = pytest.importorskip("slime_vlm.batch.ray_run")
+pytest.importorskip("ray")
 
 NEW = 32
 COUNT = 120
@@ -162,24 +162,6 @@ def test_what_is_wrong_is_said_in_one_line(folder: Path, cluster: Any, tmp_path:
             job(folder, tmp_path, ray=address)
     with pytest.raises(ConfigError, match=r"no worker can start: .*'meta'"):
         job(folder, tmp_path, ray=cluster.address, device="meta")
-
-
-def test_how_many_workers_there_are() -> None:
-    def machine(**resources: float) -> dict[str, Any]:
-        return {"Alive": True, "Resources": {"memory": 1e9, **resources}}
-
-    plan = ray_run.workers_for
-    cpus = [machine(CPU=8), machine(CPU=12), machine(), {**machine(CPU=99), "Alive": False}]
-    assert plan(cpus, None, None) == (2, {"num_cpus": 8})
-    assert plan(cpus, None, 4) == (4, {"num_cpus": 4})
-    assert plan(cpus, None, 1) == (1, {"num_cpus": 12})
-    assert plan(cpus, None, 50) == (50, {"num_cpus": 1})
-    gpus = [*cpus, machine(CPU=16, GPU=4)]
-    assert plan(gpus, None, None) == plan(gpus, "cuda", None) == (4, {"num_cpus": 1, "num_gpus": 1})
-    assert plan(gpus, "cpu", None) == (3, {"num_cpus": 8})
-    assert plan([], None, 5) == (5, {"num_cpus": 1})
-    with pytest.raises(ConfigError, match="the cluster has no machine for a worker"):
-        plan([machine()], None, None)
 
 
 def started(folder: Path, out: Path, cluster: Any) -> subprocess.Popen[str]:

@@ -23,6 +23,8 @@ from tests.clusters.conftest import two_raylets, wait_until
 from tests.serving.conftest import asking, drawn
 from tests.tiny_reader import save_tiny_reader
 
+pytest.importorskip("ray")
+
 ROOT = Path(__file__).parents[2]
 NEW = 48
 

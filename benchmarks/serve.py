@@ -3,6 +3,7 @@
     python benchmarks/serve.py --out serve.json                     # 1, 4, 16 and 64 clients
     python benchmarks/serve.py --clients 4 --requests 8             # a quick look
     python benchmarks/serve.py --stalls                             # 32 images of 12 megapixels come in at once
+    python benchmarks/serve.py --soak 10 --clients 64               # ten minutes; every answer is checked
 
 Every client asks, waits for the whole answer and asks again, until all have asked `--requests` questions together.
 `cpu seconds a request` is the time of all processes of an engine: it also means something on a machine that is busy
@@ -13,6 +14,9 @@ encodes and answers one request after the other. A second loop keeps the encoded
 
 With `--stalls`, `/health` is asked every 20 milliseconds, and a client that streams answers about another image watches
 the pauses between tokens.
+
+With `--soak`, every client has an image and a question of its own and asks it again and again. Each answer has to be
+the one that the model gives alone.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -255,6 +260,69 @@ def stalls(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+async def keep_asking(url: str, requests: list[dict[str, Any]], expected: list[str], end: float) -> Counter[str]:
+    """Let every client ask its own question until the time is over, and count what comes back."""
+    counts: Counter[str] = Counter(right=0, wrong=0)
+
+    async def one(client: httpx.AsyncClient, request: dict[str, Any], right: str) -> None:
+        while time.perf_counter() < end:
+            try:
+                answer = await ask(client, url, request)
+            except SystemExit as refused:
+                counts[f"status {str(refused)[:3]}"] += 1
+                await asyncio.sleep(1.0)
+                continue
+            counts["right" if answer["text"].strip() == right else "wrong"] += 1
+
+    limits = httpx.Limits(max_connections=len(requests))
+    async with httpx.AsyncClient(timeout=None, limits=limits) as client:
+        await asyncio.gather(*(one(client, *pair) for pair in zip(requests, expected, strict=True)))
+    return counts
+
+
+def memory(process: psutil.Process) -> int:
+    """Return the bytes that a process and all that it has started hold for themselves."""
+    return sum(part.memory_full_info().uss for part in (process, *process.children(recursive=True)))
+
+
+def soak(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Ask for minutes, check every answer, and watch the memory."""
+    clients = arguments.clients[-1]
+    images = [page(number) for number in range(clients)]
+    network, processor = load(arguments.model)
+    expected = [
+        encode(network, processor, open_image_bytes(image, "image")).ask(question(number)).text
+        for number, image in enumerate(images)
+    ]
+    del network, processor
+    requests = [body(image, question(number)) for number, image in enumerate(images)]
+    held: list[int] = []
+    with serving(arguments.model, "--slots", str(arguments.slots)) as (url, process):
+        begin = time.perf_counter()
+        end = begin + 60 * arguments.soak
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.wait(1.0):
+                held.append(memory(process))
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        counts = asyncio.run(keep_asking(url, requests, expected, end))
+        seconds = time.perf_counter() - begin
+        done.set()
+        watcher.join()
+    # The first third warms up: caches fill, and the allocator finds its size.
+    third = max(1, len(held) // 3)
+    warm, last = statistics.mean(held[third : 2 * third]), statistics.mean(held[-third:])
+    row: dict[str, Any] = {"clients": clients, "minutes": seconds / 60, **counts}
+    row["requests/s"] = (counts["right"] + counts["wrong"]) / seconds
+    row |= {"MB in the second third": warm / 1e6, "MB in the last third": last / 1e6, "growth": last / warm - 1}
+    print(machine())
+    print({key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()})
+    return [row]
+
+
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -264,10 +332,12 @@ def main() -> None:
     parser.add_argument("--loop", type=int, default=16, help="requests of the loops")
     parser.add_argument("--slots", type=int, default=16)
     parser.add_argument("--stalls", action="store_true", help="measure stalls instead")
+    parser.add_argument("--soak", type=float, help="minutes to ask for; every answer is checked")
     parser.add_argument("--images", type=int, default=32, help="large images that come in at once")
     parser.add_argument("--out", type=Path, help="write the rows to this file as JSON")
     arguments = parser.parse_args()
-    rows = stalls(arguments) if arguments.stalls else compare(arguments)
+    run = stalls if arguments.stalls else compare if arguments.soak is None else soak
+    rows = run(arguments)
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(rows, indent=1) + "\n")
 

@@ -25,8 +25,8 @@ from slime_vlm.inference.confidence import calibrated, fit_calibration
 
 BINS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 1.0)
 
-Asked = list[tuple[float, bool]]
-"""Mean probability of every answer of a document, and whether it is right."""
+Asked = list[tuple[float, float, bool]]
+"""Of every answer of a document its mean probability, how certain it was read, and whether it is right."""
 
 
 def answers(model_name: str, records: Path) -> list[Asked]:
@@ -42,15 +42,16 @@ def answers(model_name: str, records: Path) -> list[Asked]:
         asked = []
         for question, expected in zip(turns[::2], turns[1::2], strict=True):
             answer = encoded.ask(question, max_new_tokens=80)
-            asked.append((answer.confidence, exact_match(answer.text, expected) == 1.0))
+            reading = 1.0 if answer.reading is None else answer.reading
+            asked.append((answer.confidence, reading, exact_match(answer.text, expected) == 1.0))
         found.append(asked)
     return found
 
 
-def flat(documents: Sequence[Asked]) -> tuple[list[float], list[bool]]:
-    """Return the means and the rights of all answers."""
-    pairs = [pair for asked in documents for pair in asked]
-    return [mean for mean, _ in pairs], [right for _, right in pairs]
+def flat(documents: Sequence[Asked]) -> tuple[list[float], list[float], list[bool]]:
+    """Return the means, the readings and the rights of all answers."""
+    means, readings, right = zip(*(answer for asked in documents for answer in asked), strict=True)
+    return list(means), list(readings), list(right)
 
 
 def report(title: str, confidence: np.ndarray, right: np.ndarray) -> None:
@@ -65,7 +66,9 @@ def report(title: str, confidence: np.ndarray, right: np.ndarray) -> None:
                 f"  {low:.1f} to {high:.1f}: {inside.sum():4d} answers, confidence {confidence[inside].mean():.2f}, "
                 f"right {right[inside].mean():.2f}"
             )
-    print(f"  mean difference {error:.3f}")  # noqa: T201
+    higher = confidence[right][:, None] > confidence[~right]
+    ranked = f"; a right answer is above a wrong one in {higher.mean():.2f} of pairs" if higher.size else ""
+    print(f"  mean difference {error:.3f}{ranked}")  # noqa: T201
 
 
 def main() -> None:
@@ -79,20 +82,22 @@ def main() -> None:
     config = Path(options.model) / "config.json"
     line = slime_vlm.SlimeConfig.from_pretrained(options.model).answer_calibration if config.exists() else None
     if options.fit:
-        means, right = flat(documents[::2])
+        means, readings, right = flat(documents[::2])
         if len(set(right)) < 2:
             parser.error(
                 f"{options.records} has answers of one kind alone, expected right and wrong ones; add documents"
             )
-        line = list(fit_calibration(means, right))
+        # A model that names no characters is certain of all.
+        line = list(fit_calibration(means, right, readings if min(readings) < 1.0 else None))
         fields = json.loads(config.read_text(encoding="utf-8"))
         fields["answer_calibration"] = line
         config.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
-        print(f"answer_calibration: slope {line[0]:.3f}, offset {line[1]:.3f}, written to {config}")  # noqa: T201
-    means, right = flat(documents[1::2] if options.fit else documents)
+        print(f"answer_calibration: {', '.join(f'{number:.3f}' for number in line)}, written to {config}")  # noqa: T201
+    means, readings, right = flat(documents[1::2] if options.fit else documents)
     report("mean probability", np.array(means), np.array(right))
     if line is not None:
-        report("calibrated", np.array([calibrated(mean, line) for mean in means]), np.array(right))
+        pairs = zip(means, readings, strict=True)
+        report("calibrated", np.array([calibrated(mean, line, reading) for mean, reading in pairs]), np.array(right))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -224,6 +225,10 @@ def changed(folder: Path, tmp_path: Path, name: str, **fields: Any) -> Path:
     [
         ("config.json", {"text_config": None}, "has text_config None, expected the fields of a model"),
         ("config.json", {"vision_config": []}, "has vision_config [], expected the fields of a model"),
+        ("config.json", {"dtype": {}}, "has dtype {}, expected such as 'bfloat16'"),
+        ("config.json", {"torch_dtype": "int64"}, "has torch_dtype 'int64', expected such as 'bfloat16'"),
+        ("tokenizer_config.json", {"model_max_length": []}, "has model_max_length [], expected a positive number"),
+        ("tokenizer_config.json", {"model_max_length": "12"}, "has model_max_length '12', expected a positive number"),
         ("generation_config.json", {"temperature": "hot"}, "has temperature 'hot', expected a number"),
         ("generation_config.json", {"eos_token_id": [1, "x"]}, "has eos_token_id [1, 'x'], expected tokens of the voc"),
         ("generation_config.json", {"pad_token_id": 10**8}, "pad_token_id 100000000, expected a token of the vocabul"),
@@ -245,6 +250,22 @@ def test_settings_are_checked_before_anything_is_built(
 ):
     with pytest.raises(CheckpointError) as caught:
         load(changed(folders["native"], tmp_path, name, **fields))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "words"),
+    [
+        ("config.json", {"torch_dtype": math.inf}, "has torch_dtype inf, expected such as 'bfloat16'"),
+        ("tokenizer_config.json", {"model_max_length": {}}, "has model_max_length {}, expected a positive number"),
+    ],
+)
+def test_published_settings_are_checked_before_anything_is_built(
+    folders: dict[str, Path], tmp_path: Path, name: str, fields: dict[str, Any], words: str
+):
+    with pytest.raises(CheckpointError) as caught:
+        load(changed(folders["published"], tmp_path, name, **fields))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -30,6 +30,9 @@ def test_calibration_by_hand() -> None:
     # The logit of 0.9 is log 9; half of it is log 3.
     assert calibrated(0.9, (0.5, 0.0)) == pytest.approx(0.75)
     assert calibrated(0.5, (2.0, math.log(4.0))) == pytest.approx(0.8)
+    # How certain the characters were read: half of the logit of 0.9 again.
+    assert calibrated(0.5, (1.0, 0.0, 0.5), 0.9) == pytest.approx(0.75)
+    assert calibrated(0.5, (1.0, 0.0, 0.5), None) == calibrated(0.5, (1.0, 0.0), 0.1) == 0.5
     assert 0.0 < calibrated(0.0, (1.0, 0.0)) < calibrated(1.0, (1.0, 0.0)) < 1.0
 
 
@@ -58,7 +61,17 @@ def test_answers_tell_their_confidence() -> None:
     assert encoded.ask(questions[0]).confidence == pytest.approx(calibrated(alone[0].confidence, (0.5, -1.0)), abs=1e-6)
 
 
-@pytest.mark.parametrize("line", [[1.0], [0.0, 1.0], [1.0, math.inf]])
+def test_a_fit_with_readings_finds_all_three() -> None:
+    rng = np.random.default_rng(1)
+    means, readings = rng.uniform(0.05, 0.999, 6000), rng.uniform(0.05, 0.999, 6000)
+    pairs = zip(means, readings, strict=True)
+    right = rng.random(6000) < np.array([calibrated(mean, (0.6, -0.8, 1.2), reading) for mean, reading in pairs])
+    assert fit_calibration(means.tolist(), right.tolist(), readings.tolist()) == pytest.approx(
+        (0.6, -0.8, 1.2), abs=0.15
+    )
+
+
+@pytest.mark.parametrize("line", [[1.0], [1.0, 0.0, 0.5, 1.0], [0.0, 1.0], [1.0, math.inf]])
 def test_a_calibration_that_is_none(line: list[float]) -> None:
     with pytest.raises(ConfigError, match=r"answer_calibration is .* expected a positive slope and an offset"):
         SlimeConfig(answer_calibration=line)

@@ -93,6 +93,11 @@ def test_torch_scales_to_the_same_image(size: tuple[int, int], make_image: Calla
 def test_the_resize_backend_is_checked_and_saved(tmp_path) -> None:
     with pytest.raises(ConfigError, match="resize_backend is 'pil', expected 'pillow' or 'torch'"):
         SlimeImageProcessor(view_size=28, resize_backend="pil")(noise(40, 40))
+    for backend in ("pillow", "torch"):
+        processor = SlimeImageProcessor(view_size=28, resize_backend=backend)
+        processor.resample = {}
+        with pytest.raises(ConfigError, match=r"resample is \{\}, expected one of Pillow's filters: 0 \(nearest\)"):
+            next(processor.stream_views(noise(40, 40), 1))
     with pytest.raises(ConfigError, match="no filter 1"):
         SlimeImageProcessor(view_size=28, resize_backend="torch", resample=Image.Resampling.LANCZOS)(noise(40, 40))
     SlimeImageProcessor(resize_backend="torch").save_pretrained(tmp_path)

@@ -19,7 +19,13 @@ from slime_vlm.checkpoints.gguf_files import gguf_shapes
 from slime_vlm.checkpoints.hub import download, is_hub_id
 from slime_vlm.checkpoints.json_files import check_folder, read_json
 from slime_vlm.checkpoints.tensor_files import folder_tensors, has_weights
-from slime_vlm.checkpoints.validation import check_counts, check_kernels, check_statistics, check_total
+from slime_vlm.checkpoints.validation import (
+    check_counts,
+    check_kernels,
+    check_statistics,
+    check_tokenizer,
+    check_total,
+)
 from slime_vlm.errors import CheckpointError, ConfigError, one_line
 from slime_vlm.model import recogniser_encoder  # noqa: F401  # A folder may hold one, and transformers has to know it.
 from slime_vlm.model.language_model import keep_scores_bounded
@@ -220,6 +226,7 @@ def read_tokenizer(llm: str) -> Any:
     """
     source, options = _language_source(llm)
     folder = str(_folder(source, weights=False))
+    check_tokenizer(Path(folder))
     try:
         # On the left for generation. Set here, since tokenizers do not save a side that is set later. Training rows are
         # always padded on the right.

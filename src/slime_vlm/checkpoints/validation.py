@@ -93,6 +93,8 @@ def check_native(folder: Path) -> None:
             raise CheckpointError(
                 f"{folder}: config.json has {name} {part!r:.80}, expected the fields of a model with its model_type"
             )
+        check_dtype(f"{folder}: config.json", part)
+    check_dtype(f"{folder}: config.json", fields)
     check_kernels(folder, _leaves(fields))
     for name in ("processor_config.json", "preprocessor_config.json"):
         if (folder / name).exists():
@@ -101,6 +103,7 @@ def check_native(folder: Path) -> None:
         vocabulary = fields["text_config"].get("vocab_size")
         check_generation(folder, vocabulary if _is_of(vocabulary, _WHOLE) else _LARGEST)
     check_template(folder)
+    check_tokenizer(folder)
 
 
 def _check_processor(folder: Path, name: str) -> None:
@@ -126,6 +129,34 @@ def check_statistics(source: str, fields: Mapping[str, Any]) -> None:
         numbers = isinstance(values, list) and len(values) == 3 and all(_is_of(value, _NUMBER) for value in values)
         if values is not None and not (numbers and (key == "image_mean" or all(values))):
             raise CheckpointError(f"{source} has {key} {values!r:.80}, expected three numbers; fetch it again")
+
+
+def check_dtype(source: str, fields: Mapping[str, Any]) -> None:
+    """Check the type of weights that a config names, if it does.
+
+    Raises:
+        CheckpointError: It is none of torch's types of floating point numbers.
+    """
+    for key in ("dtype", "torch_dtype"):
+        value = fields.get(key)
+        kind = getattr(torch, value.removeprefix("torch."), None) if isinstance(value, str) else None
+        if value is not None and not (isinstance(kind, torch.dtype) and kind.is_floating_point):
+            raise CheckpointError(f"{source} has {key} {value!r:.80}, expected such as 'bfloat16'; fetch it again")
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Check the length in `tokenizer_config.json`, which tokenizers compare with every text.
+
+    Raises:
+        CheckpointError: It is no positive number.
+    """
+    name = "tokenizer_config.json"
+    if (folder / name).exists():
+        length = read_json(folder / name).get("model_max_length")
+        if length is not None and not (_is_number(length) and length > 0):
+            raise CheckpointError(
+                f"{folder}: {name} has model_max_length {length!r:.80}, expected a positive number; fetch it again"
+            )
 
 
 def check_kernels(source: str | Path, fields: Iterable[tuple[str, Any]]) -> None:

@@ -159,6 +159,7 @@ def _record(spec: str, answer: Answer, loading: float, opening: float) -> dict[s
         "question": answer.question,
         "answer": answer.text,
         "confidence": round(answer.confidence, 4),
+        **({} if answer.reading is None else {"reading": round(answer.reading, 4)}),
         "grid": [answer.grid.rows, answer.grid.cols],
         "tokens": {"global": answer.num_global, "local": answer.num_local, "kept": answer.num_kept},
         "seconds": {step: round(value, 4) for step, value in seconds.items()},

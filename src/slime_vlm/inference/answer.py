@@ -29,6 +29,8 @@ class Answer:
         seconds: Time by step: select, prefill and decode. The first question of an image adds preprocess and encode.
         confidence: Mean probability of the answer's tokens, in 0..1. Where the checkpoint has `answer_calibration`, the
             share of such answers that are right.
+        reading: Certainty of the least certain character that the answer repeats from the image, in 0..1. None for
+            models that name no characters.
     """
 
     question: str
@@ -39,6 +41,7 @@ class Answer:
     gates: np.ndarray | None
     seconds: dict[str, float]
     confidence: float
+    reading: float | None = None
 
     @property
     def grid(self) -> TileGrid:

@@ -21,6 +21,7 @@ from slime_vlm.inference.cached_prefix import CachedPrefix
 from slime_vlm.inference.confidence import ProbabilityRecorder, calibrated
 from slime_vlm.inference.heat_map import LocalSelection
 from slime_vlm.inference.questions import check_question, encode_question
+from slime_vlm.inference.reading import reading_certainty
 from slime_vlm.inference.timing import OnText, StepClock, TimedIterator, TimedStreamer
 from slime_vlm.media import Clip, OpenedInput, TiledImage, to_rgb
 from slime_vlm.model.cache_name import CACHE
@@ -244,6 +245,7 @@ class EncodedImage:
         seconds: dict[str, float],
     ) -> Answer:
         scored = selection is not None and self.model.config.scores_tokens
+        reading = self._reading(new_tokens)
         return Answer(
             question=question,
             text=self.processor.tokenizer.decode(new_tokens, skip_special_tokens=True).strip(),
@@ -252,8 +254,20 @@ class EncodedImage:
             probabilities=self.in_image_order(selection.probs[0]) if selection is not None and scored else None,
             gates=None if self.tokens.gates is None else self.tokens.gates.float().cpu().numpy(),
             seconds=seconds,
-            confidence=calibrated(mean, self.model.config.answer_calibration),
+            confidence=calibrated(mean, self.model.config.answer_calibration, reading),
+            reading=reading,
         )
+
+    def _reading(self, new_tokens: Tensor | list[int]) -> float | None:
+        """Return how certain the characters are that an answer repeats, None without characters."""
+        ids, certainties, text = self.tokens.characters, self.tokens.certainties, self.model.config.characters
+        if ids is None or certainties is None or text is None:
+            return None
+        rows = self.grid.rows * self.processor.token_layout.tile_side
+        answer = torch.as_tensor(new_tokens).tolist()
+        ids, certainties = (part.unflatten(0, (rows, -1)) for part in (ids, certainties))
+        said = [token for token in answer if 0 < token <= len(text)]
+        return reading_certainty(ids, certainties, said, text.index(" ") + 1)
 
     def _shared_prefix(self, input_ids: Tensor, cache: Cache | None, num_new: int) -> CachedPrefix | None:
         """Copy the part that does not depend on the question from the cache of an answered prompt [1, S]."""

@@ -157,16 +157,21 @@ class NamedCharacters:
         return order, np.cumsum(new).tolist(), read
 
     def cells(self, shape: tuple[int, int], slots: int) -> np.ndarray:
-        """Return the characters of every cell, line by line, from left to right.
+        """Return the characters of every cell, see `cells_and_probs`."""
+        return self.cells_and_probs(shape, slots)[0]
+
+    def cells_and_probs(self, shape: tuple[int, int], slots: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the characters of every cell, line by line, from left to right, and their probabilities.
 
         Args:
             shape: (rows, columns) of the page's cells.
             slots: Characters of a cell at most; more are cut off.
 
         Returns:
-            int64 [rows, columns, slots], 0 for nothing.
+            int64 and float32 [rows, columns, slots], 0 for nothing.
         """
         raster = np.zeros((shape[0] * shape[1], slots), np.int64)
+        probs = np.zeros(raster.shape, np.float32)
         per_cell = self.num_places // shape[1]
         cell = self.rows * shape[1] + self.places // per_cell
         # Stable: a space stands before the character at whose place it is.
@@ -175,7 +180,8 @@ class NamedCharacters:
         slot = np.arange(len(cell)) - np.searchsorted(cell, cell)
         fits = slot < slots
         raster[cell[fits], slot[fits]] = self.ids[order][fits]
-        return raster.reshape(*shape, slots)
+        probs[cell[fits], slot[fits]] = self.probs[order][fits]
+        return raster.reshape(*shape, slots), probs.reshape(*shape, slots)
 
 
 def are_letters(characters: str) -> np.ndarray:

@@ -78,7 +78,8 @@ class SlimeFields:
             alone.
         copy_output: Whether answers may copy characters of local tokens, see `copy_output`.
         answer_calibration: Slope and offset that turn the mean probability of an answer's tokens into the share of such
-            answers that are right, see `inference.confidence`. None: the mean probability itself.
+            answers that are right, and the slope of how certain its characters were read, see `inference.confidence`.
+            None: the mean probability itself.
         align_outputs: Whether hidden states, logits and labels are always as long as `input_ids`, as TRL expects. A
             dropped token gets the outputs of the last kept one before it. For Trainer's `compute_metrics` they are so
             without this field.

@@ -208,9 +208,12 @@ class SlimeConfig(HubMixin, SlimeFields, PretrainedConfig):
                 f"{self.text_config.hidden_size}, expected equal widths of vision encoder and language model"
             )
         line = self.answer_calibration
-        if line is not None and not (len(line) == 2 and all(math.isfinite(number) for number in line) and line[0] > 0):
+        if line is not None and not (
+            len(line) in (2, 3) and all(math.isfinite(number) for number in line) and line[0] > 0
+        ):
             raise ConfigError(
-                f"answer_calibration is {line}, expected a positive slope and an offset, or None for no calibration"
+                f"answer_calibration is {line}, expected a positive slope and an offset, the slope of readings if "
+                "there is one, or None for no calibration"
             )
         if self.projector_vocabulary is not None and self.projector_type == "query_attention":
             raise ConfigError("projector_vocabulary needs MLP_proj, but projector_type is 'query_attention'")

@@ -37,7 +37,9 @@ def cell_probs(
     return probs.unflatten(2, (-1, places)).flatten(1, 2).flatten(2)
 
 
-def named_cells(probs: Tensor, shape: tuple[int, int], places: int, slots: int, characters: str) -> Tensor:
+def named_cells(
+    probs: Tensor, shape: tuple[int, int], places: int, slots: int, characters: str
+) -> tuple[Tensor, Tensor]:
     """Name the characters of a page.
 
     Args:
@@ -48,8 +50,9 @@ def named_cells(probs: Tensor, shape: tuple[int, int], places: int, slots: int, 
         characters: Characters of the ids 1, 2 and so on. A space is named before one far from the one to its left.
 
     Returns:
-        int64 [rows, columns, slots], 0 for nothing.
+        Their ids int64 [rows, columns, slots], 0 for nothing, and how certain each is, float32 in 0..1.
     """
     page = probs.float().unflatten(-1, (places, LINES, -1)).unflatten(0, shape).flatten(1, 2)
     found = name_characters(page.cpu()).as_printed(characters)
-    return torch.from_numpy(found.cells(shape, slots)).to(probs.device)
+    ids, certainties = found.cells_and_probs(shape, slots)
+    return torch.from_numpy(ids).to(probs.device), torch.from_numpy(certainties).to(probs.device)

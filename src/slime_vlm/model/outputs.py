@@ -27,6 +27,7 @@ class VisionTokens:
             model with characters they have their page positions: what links words needs them.
         characters: int64 [L, K] ids of the characters that local tokens name, 0 for nothing. None without characters.
         words: [L, W] unit vectors of the words linked to local tokens. None without characters.
+        certainties: [L, K] how certain each character is, in 0..1. None without characters.
     """
 
     grid: tuple[int, int]
@@ -35,6 +36,7 @@ class VisionTokens:
     local_tokens: Tensor | None = None
     characters: Tensor | None = None
     words: Tensor | None = None
+    certainties: Tensor | None = None
 
     def __post_init__(self) -> None:
         # No fields of the dataclass: FSDP2 rebuilds outputs with `replace`, which takes only what `__init__` takes.

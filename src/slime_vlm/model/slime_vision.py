@@ -164,24 +164,26 @@ class SlimeVision(SlimePreTrainedModel):
             return cell_probs(features, patch, self.local_compressor, self.character_names, places)
         return self.project(self.local_compressor(features))
 
-    def _local_parts(self, stitched: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def _local_parts(self, stitched: Tensor, grid: tuple[int, int]) -> tuple[Tensor | None, ...]:
         """Compute what `VisionTokens` holds of local tokens from what `compress_tiles` gave, [L, ...] in image order.
 
         Returns:
-            Tokens [L, D], characters [L, K] and words [L, W], the last two None without characters.
+            Tokens [L, D], characters [L, K], words [L, W] and certainties [L, K], the last three None without
+            characters.
         """
         if self.open_vocabulary is None:
-            return stitched, None, None
+            return stitched, None, None, None
         assert isinstance(self.projector, VisualVocabulary)
         side = self.config.token_layout.tile_side
         shape = (grid[0] * side, grid[1] * side)
         characters = self.open_vocabulary.characters
-        ids = named_cells(stitched, shape, self.config.cell_shape[1], self.config.character_slots, characters)
+        places, slots = self.config.cell_shape[1], self.config.character_slots
+        ids, certainties = named_cells(stitched, shape, places, slots, characters)
         tokens = self.projector.embed_ids(ids)
         if self.page_positions is not None:
             tokens = tokens + self.page_positions(*grid, side, device=ids.device).view_as(tokens)
         tokens, linked = self.open_vocabulary(tokens[None], ids[None])
-        return tokens[0].flatten(0, 1), ids.flatten(0, 1), linked[0].flatten(0, 1)
+        return tuple(part.flatten(0, 1) for part in (tokens[0], ids, linked[0], certainties))
 
     def encode_image(self, pixel_values: Tensor, grid: tuple[int, int]) -> VisionTokens:
         """Encode one image: its views [1 + T, 3, H, W], and the (rows, columns) of its tiles."""
@@ -337,7 +339,7 @@ class SlimeVision(SlimePreTrainedModel):
 
         global_tokens: Sequence[Tensor | None] = [None] * len(grids)
         gates: Sequence[Tensor | None] = [None] * len(grids)
-        local: Sequence[tuple[Tensor | None, Tensor | None, Tensor | None]] = [(None, None, None)] * len(grids)
+        local: Sequence[tuple[Tensor | None, ...]] = [()] * len(grids)
         if views != "local":
             global_tokens = [tokens for chunk, _weights in adapted for tokens in chunk]
             gates = [weights for _tokens, chunk in adapted if chunk is not None for weights in chunk] or gates

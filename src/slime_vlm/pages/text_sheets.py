@@ -28,6 +28,31 @@ _CELL_KINDS = (
     *("money", "count", "integer", "percent", "date", "code", "measure"),
     *("money", "phrase", "word", "word", "person", "time", "state", "range", "year", "duration"),
 )
+_STATEMENTS = (
+    ("The", "is", "."),
+    ("The", "is given as", "."),
+    ("Your", "is", "."),
+    ("Our", "was", "."),
+    ("Please note that the", "is now", "."),
+    ("For", "we have noted", "."),
+    ("As to", "the file says", "."),
+    ("We confirm the", "of", "."),
+    ("", ":", ""),
+    ("It has a", "of", "."),
+    ("This", "amounts to", "."),
+    ("We have set the", "to", "."),
+)
+"""What running text says before a key, between key and value, and after it."""
+
+_TURNED = (
+    ("At", "the", "begins."),
+    ("With", "as", "all is said."),
+    ("", "is the", "."),
+    ("We have", "as your", "."),
+    ("Ask for", "as the", "."),
+)
+"""The same where the value comes first."""
+
 _LONGEST_LINE = 26  # characters of a line of a wrapped value
 
 # Widths of characters as shares of the font size, about those of a sans serif face.
@@ -47,7 +72,7 @@ class SheetSettings:
 
     Attributes:
         lines: Fewest and most keys; their logarithm is drawn evenly.
-        layouts: Shares of "beside", "above" and "table".
+        layouts: Shares of "beside", "above", "table" and "several", a page of several blocks.
         known: Share of keys from the thesaurus.
         synonyms: Share of these that are asked in other words.
         wrapped: Share of long values that take two lines.
@@ -60,7 +85,7 @@ class SheetSettings:
     """
 
     lines: tuple[int, int] = (3, 30)
-    layouts: tuple[tuple[str, float], ...] = (("beside", 0.45), ("above", 0.15), ("table", 0.4))
+    layouts: tuple[tuple[str, float], ...] = (("beside", 0.15), ("above", 0.15), ("table", 0.2), ("several", 0.5))
     known: float = 0.4
     synonyms: float = 0.4
     wrapped: float = 0.3
@@ -104,14 +129,16 @@ class _Ink:
         self.size = size
         self.texts: list[str] = []
         self.boxes: list[np.ndarray] = []
+        self.lines: list[int] = []
         self.count = 0
 
     def width(self, text: str) -> float:
         """Return the width of a text in pixels."""
         return float(_WIDTHS[[min(ord(c), 0x24F) for c in text]].sum()) * self.size
 
-    def put(self, x: float, y: float, text: str) -> tuple[float, np.ndarray]:
-        """Print a text; return where it ends, and the indices of its characters."""
+    def put(self, x: float, y: float, text: str, goes_on: bool = False) -> tuple[float, np.ndarray]:
+        """Print a text, a line or more of the last one; return where it ends, and the indices of its characters."""
+        self.lines.append(self.lines[-1] if goes_on else self.lines[-1] + 1 if self.lines else 0)
         widths = _WIDTHS[np.array([min(ord(c), 0x24F) for c in text], int)] * self.size
         ends = x + np.cumsum(widths)
         starts = ends - widths
@@ -121,6 +148,16 @@ class _Ink:
         indices = np.arange(self.count, self.count + len(text), dtype=np.int32)
         self.count += len(text)
         return x + float(widths.sum()), indices
+
+    def add(self, other: _Ink, x: float, y: float) -> tuple[int, float, float]:
+        """Print what is on another sheet; return the index of its first character, its lower and its right edge."""
+        start, first = self.count, self.lines[-1] + 1 if self.lines else 0
+        self.texts += other.texts
+        self.boxes += [boxes + np.array([x, y, x, y], np.float32) for boxes in other.boxes]
+        self.lines += [line + first for line in other.lines]
+        self.count += other.count
+        moved = np.concatenate(self.boxes[-len(other.boxes) :])
+        return start, float(moved[:, 3].max()), float(moved[:, 2].max())
 
 
 class TextSheets:
@@ -147,17 +184,17 @@ class TextSheets:
             "beside": self._beside,
             "above": self._above,
             "table": self._table,
+            "several": self._several,
         }[rng.choices(names, shares)[0]]
         ink = _Ink(rng.uniform(17.0, 28.0))
         entries = layout(rng, ink, draw_manner(rng), lines)
         boxes = np.concatenate(ink.boxes)
-        # Lines in the order of the page: text that was put at the same height in the same go is a line.
         counts = [len(text) for text in ink.texts]
         right, bottom = float(boxes[:, 2].max()), float(boxes[:, 3].max())
         return TextPage(
             characters="".join(ink.texts),
             boxes=boxes,
-            lines=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
+            lines=np.repeat(np.array(ink.lines, np.int32), counts),
             size=(int(bottom + rng.uniform(4, 40)), int(right + rng.uniform(4, 40))),
             questions=self._questions(rng, entries),
             facts=[(one.named, one.answered) for one in entries],
@@ -234,9 +271,14 @@ class TextSheets:
         loose = self.settings.distractors and rng.random() < 0.5
         extra = [rng.random() < 0.2 and loose for _ in range(half)]
         left, widest = x0, x0
+        # Keys to the left or to the right of their column, and values from one edge on or up to one, far away.
+        keys_right, values_right = aligned and rng.random() < 0.2, aligned and rng.random() < 0.25
+        far = rng.uniform(4, 40) if rng.random() < 0.6 else rng.uniform(40, 400)
         for begin in range(0, count, half):
             part = entries[begin : begin + half]
-            edge = left + max(ink.width(one.key + separator) for one in part) + rng.uniform(4, 40)
+            key_wide = max(ink.width(one.key + separator) for one in part)
+            edge = left + key_wide + far
+            value_wide = max(ink.width(one.value) for one in part)
             y = y0
             for row, entry in enumerate(part):
                 if extra[row]:
@@ -244,10 +286,12 @@ class TextSheets:
                     if begin == 0:
                         ink.put(x0, y, self._distractor(rng, entries))
                     y += pitch
-                x, indices = ink.put(left, y, entry.key + separator)
+                start = left + (key_wide - ink.width(entry.key + separator)) * keys_right
+                x, indices = ink.put(start, y, entry.key + separator)
                 entry.named = indices[: len(entry.key)]
                 gap = 0.0 if separator.endswith(" ") and rng.random() < 0.8 else 0.36 * ink.size
-                end = self._put_value(rng, ink, edge if aligned else x + gap, y, entry, pitch)
+                at = edge + (value_wide - ink.width(entry.value)) * values_right if aligned else x + gap
+                end = self._put_value(rng, ink, at, y, entry, pitch)
                 widest = max(widest, end)
                 # A second line of the value; those of both columns keep step.
                 y += pitch * (2 if columns == 1 and _lines_of(ink, entry) > 1 else 1)
@@ -257,24 +301,115 @@ class TextSheets:
         return entries
 
     def _above(self, rng: random.Random, ink: _Ink, manner: Manner, count: int) -> list[Entry]:
-        """Keys above their values, as in the boxes of a form."""
+        """Keys above their values, as in the boxes of a form, or below them, as under a signature."""
         entries = self._entries(rng, manner, count)
-        across = min(count, rng.randrange(1, 5))
-        pitch = ink.size * rng.uniform(1.25, 1.6)
+        across = min(count, rng.randrange(1, 6))
+        pitch = ink.size * rng.uniform(1.2, 1.6)
         y = rng.uniform(4, 40)
-        x0, apart = rng.uniform(4, 60), rng.uniform(20, 70)
-        widths = [
-            max(max(ink.width(one.key), ink.width(one.value)) for one in entries[column::across])
-            for column in range(across)
-        ]
+        x0, apart = rng.uniform(4, 60), rng.uniform(16, 80)
+        shift, indent = rng.choice((0.0, 0.0, 0.0, 0.5, 0.5, 1.0)), rng.choice((0.0, 0.0, 0.0, 12.0))
+        narrow, is_below = rng.random() < 0.5, rng.random() < 0.1
         for begin in range(0, count, across):
-            x, tall = x0, 1
-            for column, entry in enumerate(entries[begin : begin + across]):
-                _, entry.named = ink.put(x, y, entry.key)
-                self._put_value(rng, ink, x + rng.choice((0.0, 0.0, 12.0)), y + pitch, entry, pitch)
-                tall = max(tall, _lines_of(ink, entry))
-                x += widths[column] + apart
-            y += pitch * (tall + 1 + rng.choice((0.3, 0.6, 1.0)))
+            row = entries[begin : begin + across]
+            wraps = [(_in_lines(rng, one.key, narrow), _in_lines(rng, one.value, narrow)) for one in row]
+            # Values of a row begin at one height, or right below their keys.
+            high = max(len(keys) for keys, _ in wraps) if rng.random() < 0.5 else 0
+            x, tall = x0, 0
+            for entry, (keys, values) in zip(row, wraps, strict=True):
+                wide = max(map(ink.width, (*keys, *values))) + indent
+                upper, lower = (values, keys) if is_below else (keys, values)
+                parts = [
+                    self._put_lines(ink, x, y, pitch, upper, wide, shift),
+                    self._put_lines(ink, x + indent, y + pitch * max(high, len(upper)), pitch, lower, wide, shift),
+                ]
+                entry.answered, entry.named = parts if is_below else reversed(parts)
+                tall = max(tall, max(high, len(upper)) + len(lower))
+                x += wide + apart
+            y += pitch * (tall + rng.choice((0.3, 0.6, 1.0)))
+        return entries
+
+    def _put_lines(
+        self, ink: _Ink, x: float, y: float, pitch: float, lines: Sequence[str], wide: float, shift: float
+    ) -> np.ndarray:
+        """Print lines below each other, to the left, in the middle or to the right of a column."""
+        at = ((x + shift * (wide - ink.width(line)), y + row * pitch, line) for row, line in enumerate(lines))
+        return np.concatenate([ink.put(*one)[1] for one in at])
+
+    def _prose(self, rng: random.Random, ink: _Ink, manner: Manner, count: int) -> list[Entry]:
+        """Running text that states a few values, and much else."""
+        entries = self._entries(rng, manner, min(count, 6))
+        pitch, wide = ink.size * rng.uniform(1.15, 1.6), ink.size * rng.uniform(14, 40)
+        x0, y = rng.uniform(4, 60), rng.uniform(4, 40)
+        x = x0
+        for entry in entries:
+            for _ in range(rng.choice((0, 1, 1, 2))):
+                text = " ".join(self.words.word(rng) for _ in range(rng.randrange(4, 14))).capitalize() + "."
+                x, y, _ = self._run_on(ink, x0, x, y, pitch, wide, text)
+            before, between, after = rng.choice(_STATEMENTS)
+            order = (before, entry.key, between, entry.value, after)
+            if rng.random() < 0.25:
+                before, between, after = rng.choice(_TURNED)
+                order = (before, entry.value, between, entry.key, after)
+            for text in order:
+                if not text:
+                    continue
+                x, y, found = self._run_on(ink, x0, x, y, pitch, wide, text)
+                if text == entry.value:
+                    entry.answered = found
+                elif text == entry.key:
+                    entry.named = found
+            x += 0.28 * ink.size
+        return entries
+
+    def _run_on(
+        self, ink: _Ink, x0: float, x: float, y: float, pitch: float, wide: float, text: str
+    ) -> tuple[float, float, np.ndarray]:
+        """Go on with running text, line after line; return where it ends, and the indices of its characters.
+
+        A text that begins with a mark follows without a space.
+        """
+        found = []
+        for number, word in enumerate(text.split(" ")):
+            joined = number == 0 and not word[:1].isalnum() and word[:1] in ".,:;"
+            gap = 0.0 if x == x0 or joined else 0.28 * ink.size
+            if x > x0 and x + gap + ink.width(word) > x0 + wide and not joined:
+                x, y, gap = x0, y + pitch, 0.0
+            elif gap:
+                space = ink.put(x, y, " ", goes_on=True)[1]
+                if number:
+                    found.append(space)
+            x, indices = ink.put(x + gap, y, word, goes_on=x > x0)
+            found.append(indices)
+        return x, y, np.concatenate(found)
+
+    def _several(self, rng: random.Random, ink: _Ink, manner: Manner, count: int) -> list[Entry]:
+        """A page of several blocks below and beside each other, with headings, as documents are."""
+        blocks = [self._beside, self._beside, self._above, self._above, self._table, self._prose]
+        entries: list[Entry] = []
+        taken: set[str] = set()
+        groups: set[str] = set()
+        top, row_top, right = rng.uniform(4, 60), 0.0, 0.0
+        for _ in range(rng.randrange(2, 6)):
+            part = _Ink(ink.size * rng.choice((1.0, 1.0, 1.0, 0.85, 1.2)))
+            found = rng.choice(blocks)(rng, part, manner, max(2, round(count * rng.uniform(0.1, 0.5))))
+            named = {normal_key(text) for one in found for text in (one.key, one.column) if text}
+            about = {one.concept.group for one in found if one.concept}
+            if taken & named or groups & about:
+                continue
+            taken |= named
+            groups |= about
+            if rng.random() < 0.4:
+                head = _Ink(part.size * rng.uniform(1.0, 1.9))
+                head.put(rng.uniform(0, 60), 0.0, self._phrase(rng, []).capitalize())
+                _, top, _ = ink.add(head, 0.0, top)
+                top += 0.5 * ink.size
+            is_beside = right > 0 and rng.random() < 0.3
+            row_top = row_top if is_beside else top
+            start, bottom, right = ink.add(part, right + rng.uniform(20, 90) if is_beside else 0.0, row_top)
+            for one in found:
+                one.named, one.answered, one.row = (array + start for array in (one.named, one.answered, one.row))
+            entries += found
+            top = max(top, bottom + rng.uniform(0.3, 3.0) * ink.size)
         return entries
 
     def _table(self, rng: random.Random, ink: _Ink, manner: Manner, count: int) -> list[Entry]:
@@ -441,5 +576,16 @@ class TextSheets:
 
 def _lines_of(ink: _Ink, entry: Entry) -> int:
     """How many lines the value of an entry was printed on."""
-    starts = np.cumsum([0, *map(len, ink.texts)])
-    return len(set(np.searchsorted(starts, entry.answered, side="right").tolist()))
+    lines = np.repeat(ink.lines, [len(text) for text in ink.texts])
+    return len(set(lines[entry.answered].tolist()))
+
+
+def _in_lines(rng: random.Random, text: str, narrow: bool) -> list[str]:
+    """Cut a text into lines, in a narrow column after nearly every word."""
+    lines: list[str] = []
+    for word in text.split(" "):
+        if lines and not (narrow and rng.random() < 0.7 and len(lines[-1]) > 3):
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines

@@ -70,6 +70,9 @@ def scaling(image: Image.Image | TiledImage, resample: int, resize_backend: str)
     """Return a function that scales the image to a height and width, uint8 [height, width, 3]."""
     if resize_backend not in ("pillow", "torch"):
         raise ConfigError(f"resize_backend is '{resize_backend}', expected 'pillow' or 'torch'")
+    if resample not in list(Image.Resampling):
+        filters = ", ".join(f"{one.value} ({one.name.lower()})" for one in Image.Resampling)
+        raise ConfigError(f"resample is {resample!r:.40}, expected one of Pillow's filters: {filters}")
     if isinstance(image, TiledImage):
         if resample != Image.Resampling.BICUBIC:
             raise ConfigError(f"resample is {resample}, expected bicubic for an image that stays in its file")

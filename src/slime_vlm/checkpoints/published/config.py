@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoTokenizer, CLIPVisionConfig, Generation
 from slime_vlm.checkpoints.json_files import check_folder, read_json
 from slime_vlm.checkpoints.layouts import PUBLISHED_MODEL_TYPES
 from slime_vlm.checkpoints.native import CONFIG_ERRORS
+from slime_vlm.checkpoints.validation import check_dtype, check_tokenizer
 from slime_vlm.errors import CheckpointError, SlimeError, one_line
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.selectors import SELECTORS
@@ -99,6 +100,7 @@ def read_published(src: Path, tokenizer_folder: Path | None = None) -> tuple[Sli
             f"{src} is of model type '{published.get('model_type')}', expected the published layout "
             f"({', '.join(PUBLISHED_MODEL_TYPES)})"
         )
+    check_dtype(f"{src}: config.json", published)
     tokenizer = _tokenizer(tokenizer_folder or src, published)
     vocabulary = tokenizer.get_vocab()
     style = "llama3" if {"<|start_header_id|>", "<|eot_id|>"} <= set(vocabulary) else "v1"
@@ -293,6 +295,7 @@ def _tokenizer(src: Path, published: Mapping[str, Any]) -> Any:
             raise CheckpointError(
                 f'{src}: tokenizer.model needs {absent[0]}, which is not installed: pip install "slime-vlm[convert]"'
             )
+    check_tokenizer(src)
     try:
         # This config keeps transformers from reading config.json, whose model type is unknown to it.
         tokenizer = AutoTokenizer.from_pretrained(src, config=LlamaConfig(), trust_remote_code=False)

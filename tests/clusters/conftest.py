@@ -13,7 +13,7 @@ import pytest
 
 os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # All of it listens on loopback, and a token would be written to the home folder.
+    # A token would be written to the home folder.
     "RAY_AUTH_MODE": "disabled",
     # Workers have one CPU each.
     "OMP_NUM_THREADS": "1",
@@ -28,10 +28,11 @@ def two_raylets() -> Iterator[Any]:
     """Start a cluster of two raylets with a CPU each."""
     from ray.cluster_utils import Cluster
 
-    options = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "include_dashboard": False}
+    # Ray takes 127.0.0.1 in an address for the address of the machine, so clusters listen there.
+    options = {"num_cpus": 1, "include_dashboard": False}
     cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=options))
     try:
-        patiently(lambda: cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1"))
+        patiently(lambda: cluster.add_node(num_cpus=1))
         yield cluster
     finally:
         cluster.shutdown()

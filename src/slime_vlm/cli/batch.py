@@ -21,6 +21,8 @@ from slime_vlm.cli.model_options import (
 )
 from slime_vlm.cli.terminal import collector_paused, quiet_transformers, shown
 
+_CLUSTER = "Many machines"
+
 
 def batch(
     records: Annotated[
@@ -59,6 +61,27 @@ def batch(
     allow_url: AllowUrl = False,
     max_download: MaxDownload = None,
     frames: Frames = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="ADDRESS",
+            help="Answer on a Ray cluster: HOST:PORT, `auto` for the one that this machine is part of, `local` to "
+            "start one here. Models and images must have the same paths on all machines.",
+            show_default="in this process",
+            rich_help_panel=_CLUSTER,
+        ),
+    ] = None,
+    ray_workers: Annotated[
+        int | None,
+        typer.Option(
+            "--ray-workers",
+            min=1,
+            help="How many workers load the model. `--slots` is for each.",
+            show_default="one for each GPU, else one for each machine",
+            rich_help_panel=_CLUSTER,
+        ),
+    ] = None,
 ) -> None:
     """Answer the records of a file, offline.
 
@@ -73,7 +96,8 @@ def batch(
     from rich.console import Console
 
     with collector_paused():
-        from slime_vlm.batch.job import JobOptions, run_job
+        from slime_vlm.batch.job import run_job
+        from slime_vlm.batch.options import JobOptions
         from slime_vlm.serving.settings import read_settings
 
     quiet_transformers()
@@ -103,6 +127,8 @@ def batch(
             "--window": window,
             "--frames": frames,
         },
+        ray=ray,
+        ray_workers=ray_workers,
     )
     result = run_job(options, Console(stderr=True))
     done = f"{result.num_answers:,} of {result.num_records:,} records answered"

@@ -32,6 +32,7 @@ PURPOSES = {
     "inputs": "all image formats, and videos",
     "scores": "OCRBench v2's scores of whole texts, tables and documents",
     "serve": "the server",
+    "ray": "jobs and servers on many machines",
     "docs": "the documentation site, for contributors",
     "dev": "tests and checks, for contributors",
 }

@@ -5,7 +5,7 @@
 #     READER=2 WORDS=2 TEXTS=8 DOCUMENTS=4 scripts/train_pages.sh runs/try     # some minutes, to see that it works
 #
 # READER and WORDS are CPU minutes, TEXTS how many browser-laid pages the language side learns on, and DOCUMENTS how many
-# the confidence is calibrated on. With the defaults it takes about six hours on two cores. The reader takes one core, and
+# the confidence is calibrated on. The defaults take six hours on two cores, by estimate. The reader takes one core, and
 # a process beside it draws its pages. Ctrl-C leaves checkpoints, and a second call resumes from them. Browser-laid pages
 # need Debian's chromium, and the encoder the package rapidocr. Relative folders start at the repository.
 set -euo pipefail
@@ -50,7 +50,7 @@ trap - INT TERM HUP
 set +m
 
 [ -d "$out/model" ] || "$python" scripts/join_reader.py "$out/reader" "$out/words" "$out/encoder" "$out/model" \
-    --max-tiles 40 --budget 128
+    --max-tiles 40 --budget 128 --refusal-bias 0.7
 "$slime" pages --source browser --split heldout --look mixed --count "$documents" --seed 600 --fonts "$out/fonts" \
     --out "$out/documents"
 "$python" scripts/calibrate_answers.py "$out/model" "$out/documents/pages.jsonl" --fit

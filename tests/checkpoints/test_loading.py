@@ -244,6 +244,16 @@ def changed(folder: Path, tmp_path: Path, name: str, **fields: Any) -> Path:
         ("generation_config.json", {"num_beams": 10**6}, "has num_beams 1000000, expected at most 100"),
         ("processor_config.json", {"image_processor": {"view_size": 10**9}}, "view_size 1000000000, expected at most"),
         ("processor_config.json", {"image_processor": {"image_mean": [0.5]}}, "image_mean [0.5], expected three"),
+        ("processor_config.json", {"image_processor": {"image_std": None}}, "image_std None, expected three numbers"),
+        (
+            "processor_config.json",
+            {"image_processor": {"rescale_factor": "x"}},
+            "rescale_factor 'x', expected a number",
+        ),
+        ("config.json", {"local_compression": "x"}, "local_compression is 'x', expected true or false"),
+        ("config.json", {"max_local_tokens": math.inf}, "max_local_tokens is inf, expected a whole number"),
+        ("config.json", {"tile_margin": 1.5}, "tile_margin is 1.5, expected a whole number"),
+        ("config.json", {"selector_top_p": "0.5"}, "selector_top_p is '0.5', expected a number"),
     ],
     ids=str,
 )
@@ -272,6 +282,30 @@ def test_published_settings_are_checked_before_anything_is_built(
         load(changed(folders["published"], tmp_path, name, **fields))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "fields", "words"),
+    [
+        ("text_config", {"output_hidden_states": "x"}, "output_hidden_states 'x', expected true or false"),
+        ("text_config", {"return_dict": False}, "return_dict False, expected true"),
+        ("vision_config", {"num_attention_heads": -1}, "num_attention_heads -1, expected a number above 0"),
+    ],
+)
+def test_outputs_and_heads_of_parts_are_checked(
+    folders: dict[str, Path], tmp_path: Path, part: str, fields: dict[str, Any], words: str
+):
+    config = json.loads((folders["native"] / "config.json").read_text())
+    with pytest.raises(CheckpointError) as caught:
+        load(changed(folders["native"], tmp_path, "config.json", **{part: {**config[part], **fields}}))
+    assert words in str(caught.value)
+
+
+def test_settings_of_steps_that_are_off_may_be_null(folders: dict[str, Path], tmp_path: Path):
+    images = json.loads((folders["native"] / "processor_config.json").read_text())["image_processor"]
+    off = {**images, "do_normalize": False, "image_mean": None, "do_rescale": False, "rescale_factor": None}
+    _, processor = load(changed(folders["native"], tmp_path, "processor_config.json", image_processor=off))
+    assert processor.image_processor.rescale_factor is None
 
 
 def test_generation_settings_that_are_used(folders: dict[str, Path], tmp_path: Path):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.robustness.fuzz_addresses import try_addresses
-from tests.robustness.fuzz_checkpoints import try_checkpoints
+from tests.robustness.fuzz_checkpoints import try_checkpoints, try_settings
 from tests.robustness.fuzz_images import try_images
 from tests.robustness.fuzz_records import try_records
 from tests.robustness.fuzz_resume import try_damages, try_kills, try_moments
@@ -29,6 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--checkpoints", type=int, default=1000)
+    parser.add_argument("--settings", type=int, default=20, help="odd values of every setting of a checkpoint")
     parser.add_argument("--records", type=int, default=2000)
     parser.add_argument("--addresses", type=int, default=2000)
     parser.add_argument("--kills", type=int, default=200, help="write points of a tiny run")
@@ -39,6 +40,7 @@ def main() -> int:
     kinds: dict[str, Callable[[], Counter[str]]] = {
         "images": lambda: try_images(options.images, options.seed),
         "checkpoints": lambda: try_checkpoints(options.checkpoints, options.seed),
+        "settings": lambda: try_settings(options.settings, options.seed),
         "records": lambda: try_records(options.records, options.seed),
         "addresses": lambda: try_addresses(options.addresses, options.seed),
         "kills": lambda: _in_folder(try_kills, options.kills, options.seed),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import resource
@@ -18,7 +19,8 @@ from slime_vlm import load
 from slime_vlm.checkpoints.published.convert import convert
 from slime_vlm.errors import SlimeError
 from slime_vlm.inference.answering import encode
-from tests.robustness.mutating import mutated, mutated_json
+from slime_vlm.model.configuration_fields import SlimeFields
+from tests.robustness.mutating import ODD_VALUES, mutated, mutated_json
 from tests.tiny_published import write_published
 
 # Beyond what the process has: the checkpoints take a few megabytes.
@@ -39,15 +41,62 @@ def try_checkpoints(count: int, seed: int = 0) -> Counter[str]:
     counts: Counter[str] = Counter(tried=0, opened=0, refused=0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        published = write_published(folder / "published")
-        convert(published, folder / "native")
+        layouts = _write_layouts(folder)
         for number in range(count):
-            damaged = folder / "damaged"
-            shutil.rmtree(damaged, ignore_errors=True)
-            shutil.copytree(folder / ("native", "published")[number % 2], damaged)
+            damaged = _fresh_copy(layouts[number % 2], folder / "damaged")
             what = _damage(damaged, random.Random(f"{seed} {number}"))
             _count(damaged, f"{what}, {seed} {number}", counts)
     return counts
+
+
+def try_settings(values: int, seed: int = 0) -> Counter[str]:
+    """Give every setting of a checkpoint odd values, one at a time, in both layouts, and ask those that load.
+
+    Args:
+        values: How many of the odd values each setting gets.
+        seed: Seed of the choice.
+
+    Returns:
+        Counts as of `fuzz_images.try_images`.
+    """
+    counts: Counter[str] = Counter(tried=0, opened=0, refused=0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for layout in _write_layouts(folder):
+            files = [path for path in sorted(layout.rglob("*.json")) if path.name != "tokenizer.json"]
+            # A converted folder keeps those of its origin for the way back.
+            files = [path for path in files if "published" not in path.relative_to(layout).parts]
+            settings = [(path, place) for path in files for place in _settings(path)]
+            for path, place in settings:
+                what = f"{layout.name}, {path.name}, {'.'.join(place)}"
+                for odd in random.Random(f"{seed} {what}").sample(ODD_VALUES, min(values, len(ODD_VALUES))):
+                    damaged = _fresh_copy(layout, folder / "damaged")
+                    fields = json.loads(path.read_text())
+                    (fields[place[0]] if len(place) > 1 else fields)[place[-1]] = odd
+                    (damaged / path.relative_to(layout)).write_text(json.dumps(fields))
+                    _count(damaged, f"{what}, {odd!r:.40}", counts)
+    return counts
+
+
+def _settings(path: Path) -> list[tuple[str, ...]]:
+    """List the settings of a JSON file with those of its parts, and the fields of a config that it leaves out."""
+    fields = json.loads(path.read_text())
+    inner = [(name, part) for name, value in fields.items() if isinstance(value, dict) for part in value]
+    absent = [field.name for field in dataclasses.fields(SlimeFields) if field.name not in fields]
+    is_native = fields.get("model_type") == "slime"
+    return [(name,) for name in [*fields, *(absent if is_native else ())]] + inner
+
+
+def _write_layouts(folder: Path) -> tuple[Path, Path]:
+    """Write a tiny checkpoint in both layouts: native, published."""
+    published = write_published(folder / "published")
+    convert(published, folder / "native")
+    return folder / "native", published
+
+
+def _fresh_copy(source: Path, target: Path) -> Path:
+    shutil.rmtree(target, ignore_errors=True)
+    return Path(shutil.copytree(source, target))
 
 
 def _damage(folder: Path, chance: random.Random) -> str:

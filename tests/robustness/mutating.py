@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 _EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 14_000, 65_500)
-_VALUES: tuple[Any, ...] = (
+ODD_VALUES: tuple[Any, ...] = (
     None,
     True,
     -1,
@@ -67,12 +67,12 @@ def mutated_json(value: Any, chance: random.Random) -> Any:
     for _ in range(chance.randint(1, 2)):
         places = list(_places(value))
         if not places:
-            return chance.choice(_VALUES)
+            return chance.choice(ODD_VALUES)
         holder, key = chance.choice(places)
         if chance.random() < 0.15:
             del holder[key]
         else:
-            holder[key] = chance.choice(_VALUES)
+            holder[key] = chance.choice(ODD_VALUES)
     return value
 
 

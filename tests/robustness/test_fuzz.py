@@ -10,7 +10,7 @@ import pytest
 from slime_vlm.errors import MediaError
 from slime_vlm.media import open_clip, open_image
 from tests.robustness.fuzz_addresses import try_addresses
-from tests.robustness.fuzz_checkpoints import try_checkpoints
+from tests.robustness.fuzz_checkpoints import try_checkpoints, try_settings
 from tests.robustness.fuzz_images import try_images
 from tests.robustness.fuzz_records import try_records
 from tests.robustness.hostile_files import HOSTILE_FILES
@@ -31,6 +31,13 @@ def test_images() -> None:
 @pytest.mark.slow
 def test_checkpoints() -> None:
     check(try_checkpoints(40), 40)
+
+
+@pytest.mark.slow
+def test_settings() -> None:
+    counts = try_settings(1)
+    assert counts["tried"] > 150
+    check(counts, counts["tried"])
 
 
 def test_records() -> None:

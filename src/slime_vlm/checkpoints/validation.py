@@ -94,7 +94,9 @@ def check_native(folder: Path) -> None:
                 f"{folder}: config.json has {name} {part!r:.80}, expected the fields of a model with its model_type"
             )
         check_dtype(f"{folder}: config.json", part)
+        check_outputs(f"{folder}: config.json", part)
     check_dtype(f"{folder}: config.json", fields)
+    check_outputs(f"{folder}: config.json", fields)
     check_separator(f"{folder}: config.json", fields.get("separator_token_id", 0), fields["text_config"])
     check_kernels(folder, _leaves(fields))
     for name in ("processor_config.json", "preprocessor_config.json"):
@@ -116,7 +118,14 @@ def _check_processor(folder: Path, name: str) -> None:
                 f"{folder}: {name} has {key} {value!r:.40}, expected at most {most:,}; fetch it again"
             )
     images = fields.get("image_processor", fields)
-    check_statistics(f"{folder}: {name}", images if isinstance(images, dict) else {})
+    images = images if isinstance(images, dict) else {}
+    if images.get("do_normalize", True):
+        check_statistics(f"{folder}: {name}", images)
+    factor = images.get("rescale_factor", 1.0)
+    if images.get("do_rescale", True) and not _is_of(factor, _POSITIVE):
+        raise CheckpointError(
+            f"{folder}: {name} has rescale_factor {factor!r:.80}, expected {_POSITIVE}; fetch it again"
+        )
 
 
 def check_statistics(source: str, fields: Mapping[str, Any]) -> None:
@@ -126,9 +135,11 @@ def check_statistics(source: str, fields: Mapping[str, Any]) -> None:
         CheckpointError: They are not three numbers each, or a deviation is 0.
     """
     for key in ("image_mean", "image_std"):
-        values = fields.get(key)
+        if key not in fields:
+            continue
+        values = fields[key]
         numbers = isinstance(values, list) and len(values) == 3 and all(_is_of(value, _NUMBER) for value in values)
-        if values is not None and not (numbers and (key == "image_mean" or all(values))):
+        if not (numbers and (key == "image_mean" or all(values))):
             raise CheckpointError(f"{source} has {key} {values!r:.80}, expected three numbers; fetch it again")
 
 
@@ -143,6 +154,22 @@ def check_dtype(source: str, fields: Mapping[str, Any]) -> None:
         kind = getattr(torch, value.removeprefix("torch."), None) if isinstance(value, str) else None
         if value is not None and not (isinstance(kind, torch.dtype) and kind.is_floating_point):
             raise CheckpointError(f"{source} has {key} {value!r:.80}, expected such as 'bfloat16'; fetch it again")
+
+
+def check_outputs(source: str, fields: Mapping[str, Any]) -> None:
+    """Check the heads of a part and the form of its outputs, which its classes would only miss while they run.
+
+    Raises:
+        CheckpointError: A value has a wrong type, or the part returns tuples.
+    """
+    for key in ("output_hidden_states", "output_attentions"):
+        if not isinstance(fields.get(key, False), bool | None):
+            raise CheckpointError(f"{source} has {key} {fields[key]!r:.80}, expected {_SWITCH}; remove it")
+    if not fields.get("return_dict", True):
+        raise CheckpointError(f"{source} has return_dict {fields['return_dict']!r:.80}, expected true; remove it")
+    heads = fields.get("num_attention_heads", 1)
+    if _is_number(heads) and heads < 1:
+        raise CheckpointError(f"{source} has num_attention_heads {heads!r:.80}, expected {_POSITIVE}; fetch it again")
 
 
 def check_separator(source: str, separator: Any, text_config: Mapping[str, Any]) -> None:

@@ -6,7 +6,8 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from types import NoneType, UnionType
+from typing import Any, ClassVar, get_args, get_type_hints
 
 from transformers import AutoConfig, PretrainedConfig
 
@@ -68,6 +69,10 @@ def _refuse_misspelt(unknown: Iterable[str]) -> None:
         near = difflib.get_close_matches(name, ours, n=1, cutoff=0.85)
         if near and name not in inherited:
             raise ConfigError(f"'{name}' is not a field of SlimeConfig, expected '{near[0]}'; correct the name")
+
+
+# Beyond every vocabulary, side and number of tokens.
+_LARGEST = 10**9
 
 
 class SlimeConfig(HubMixin, SlimeFields, PretrainedConfig):
@@ -156,6 +161,7 @@ class SlimeConfig(HubMixin, SlimeFields, PretrainedConfig):
         Raises:
             ConfigError: A field has a value that no model can be built from.
         """
+        self._check_types()
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}")
@@ -220,17 +226,36 @@ class SlimeConfig(HubMixin, SlimeFields, PretrainedConfig):
             raise ConfigError("projector_vocabulary needs MLP_proj, but projector_type is 'query_attention'")
         self._check_characters()
 
+    def _check_types(self) -> None:
+        """Check the type of every field that is a number or a switch."""
+        for name, kind in get_type_hints(SlimeFields).items():
+            kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+            value = getattr(self, name)
+            if value is None and NoneType in kinds:
+                continue
+            if float in kinds:
+                is_number = isinstance(value, float) or _is_whole(value)
+                fits, expected = is_number and abs(value) <= _LARGEST, "a number"
+            elif int in kinds:
+                fits, expected = _is_whole(value) and abs(value) <= _LARGEST, f"a whole number up to {_LARGEST:,}"
+            elif bool in kinds:
+                fits, expected = isinstance(value, bool), "true or false"
+            else:
+                continue
+            if not fits:
+                raise ConfigError(f"{name} is {value!r:.40}, expected {expected}")
+
     def _check_indices(self) -> None:
         """Check what points into the vocabulary and into the layers of the vision encoder."""
         separator, layer = self.separator_token_id, self.vision_feature_layer
         # How large the vocabulary is may not be known yet; loading compares both.
-        if not _is_whole(separator) or separator < 0:
-            raise ConfigError(f"separator_token_id is {separator!r:.40}, expected a token of the vocabulary")
+        if separator < 0:
+            raise ConfigError(f"separator_token_id is {separator}, expected a token of the vocabulary")
         layers: Any = getattr(self.vision_config, "num_hidden_layers", None)
-        if not _is_whole(layer) or (_is_whole(layers) and not -layers - 1 <= layer <= layers):
-            among = f", from {-layers - 1} to {layers}" if _is_whole(layers) else ""
+        if _is_whole(layers) and not -layers - 1 <= layer <= layers:
             raise ConfigError(
-                f"vision_feature_layer is {layer!r:.40}, expected one of the encoder's hidden states{among}"
+                f"vision_feature_layer is {layer}, expected one of the encoder's hidden states, from {-layers - 1} to "
+                f"{layers}"
             )
 
     @property

@@ -301,7 +301,7 @@ def config_with_a_gigantic_width(folder: Path) -> None:
     change_json(folder / "config.json", hidden_size=3 * 10**6)
 
 
-@damage("config.json does not describe a model")
+@damage("has num_attention_heads 0, expected a number above 0")
 def config_without_heads(folder: Path) -> None:
     change_json(folder / "config.json", num_attention_heads=0)
 

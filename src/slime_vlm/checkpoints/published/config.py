@@ -17,7 +17,13 @@ from transformers import AutoConfig, AutoTokenizer, CLIPVisionConfig, Generation
 from slime_vlm.checkpoints.json_files import check_folder, read_json
 from slime_vlm.checkpoints.layouts import PUBLISHED_MODEL_TYPES
 from slime_vlm.checkpoints.native import CONFIG_ERRORS
-from slime_vlm.checkpoints.validation import check_dtype, check_separator, check_tokenizer
+from slime_vlm.checkpoints.validation import (
+    check_dtype,
+    check_outputs,
+    check_separator,
+    check_statistics,
+    check_tokenizer,
+)
 from slime_vlm.errors import CheckpointError, SlimeError, one_line
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.selectors import SELECTORS
@@ -101,16 +107,17 @@ def read_published(src: Path, tokenizer_folder: Path | None = None) -> tuple[Sli
             f"({', '.join(PUBLISHED_MODEL_TYPES)})"
         )
     check_dtype(f"{src}: config.json", published)
+    check_outputs(f"{src}: config.json", published)
     check_separator(f"{src}: config.json", published.get("seperator", 0), published)
     tokenizer = _tokenizer(tokenizer_folder or src, published)
     vocabulary = tokenizer.get_vocab()
     style = "llama3" if {"<|start_header_id|>", "<|eot_id|>"} <= set(vocabulary) else "v1"
     vision_config, preprocessing = _vision(src, published)
     config = native_config(src, published, vision_config)
-    statistics = {name: preprocessing[name] for name in ("image_mean", "image_std") if name in preprocessing}
-    for name, values in statistics.items():
-        if not (isinstance(values, list) and len(values) == 3 and all(isinstance(v, int | float) for v in values)):
-            raise CheckpointError(f"{src}: preprocessor_config.json has {name} {values!r}, expected three numbers")
+    statistics: dict[str, Any] = {
+        name: preprocessing[name] for name in ("image_mean", "image_std") if name in preprocessing
+    }
+    check_statistics(f"{src}: preprocessor_config.json", statistics)
     return config, SlimeProcessor.from_config(config, tokenizer, style, SlimeImageProcessor(**statistics))
 
 
@@ -338,6 +345,7 @@ def _vision(src: Path, published: Mapping[str, Any]) -> tuple[PretrainedConfig, 
             f"({one_line(error)}); put it there"
         ) from None
     config = getattr(config, "vision_config", config)
+    check_outputs(f"{src}: the vision encoder's config.json", config.to_dict())
     # The path and the stored type do not apply to the converted model.
     config.name_or_path, config.dtype = "", None
     if not isinstance(config, CLIPVisionConfig):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -14,12 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from slime_vlm.errors import MediaError
 from slime_vlm.media import open_image, worker_pool
 from slime_vlm.media.decoding import needs_worker
 from slime_vlm.media.request import Request
+from slime_vlm.workers.process import WorkerProcess
+from slime_vlm.workers.shared_memory import SharedMemory
 from tests.media.failing import failure, opened_here
 from tests.robustness import hostile_files
 
@@ -38,6 +42,63 @@ def idle_workers() -> list[int]:
 
 def test_pixels_equal_those_decoded_here(scan):
     assert np.array_equal(np.asarray(open_image(scan)), np.asarray(opened_here(scan)))
+
+
+@pytest.mark.parametrize(
+    "is_linux", [pytest.param(True, marks=pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="Linux")), False]
+)
+def test_who_changes_an_image_gets_a_copy(scan, monkeypatch, is_linux):
+    worker_pool.end_all()
+    if not is_linux:
+        monkeypatch.delattr(mmap, "MADV_HUGEPAGE", raising=False)
+        monkeypatch.setattr(SharedMemory, "create", lambda _num_bytes: None)
+    image, expected = open_image(scan), opened_here(scan)
+    assert (image.mode, image.size, bool(image.readonly)) == ("RGB", (1003, 1301), True)
+    assert image.tobytes() == expected.tobytes()
+    assert image.resize((40, 60)).tobytes() == expected.resize((40, 60)).tobytes()
+    assert pickle.loads(pickle.dumps(image)).tobytes() == expected.tobytes()
+    untouched = image.copy()
+    ImageDraw.Draw(image).rectangle((0, 0, 1003, 1301), "red")
+    assert image.getpixel((5, 5)) == (255, 0, 0)
+    assert untouched.tobytes() == expected.tobytes()
+    assert (worker_pool._pool.idle[0].shared is not None) is is_linux
+    worker_pool.end_all()
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs Linux")
+def test_a_worker_that_is_taken_over_cannot_cut_shared_memory_off():
+    shared = SharedMemory.create(4096)
+    assert shared is not None
+    other = SharedMemory(os.dup(shared.descriptor))
+    with pytest.raises(PermissionError):
+        os.ftruncate(other.descriptor, 0)
+    other.content[:2] = b"ab"
+    assert bytes(shared.content[:3]) == b"ab\0"
+    shared.close()
+    other.close()
+
+
+def test_without_permission_for_shared_memory_there_is_a_pipe(scan, monkeypatch):
+    def refuse(*_arguments):
+        raise PermissionError
+
+    worker_pool.end_all()
+    monkeypatch.setattr(os, "memfd_create", refuse, raising=False)
+    assert open_image(scan).tobytes() == opened_here(scan).tobytes()
+    assert worker_pool._pool.idle[0].shared is None
+    worker_pool.end_all()
+
+
+def test_an_image_larger_than_allowed_is_not_received(scan, monkeypatch):
+    monkeypatch.setattr(WorkerProcess, "receive", lambda _worker: {"error": None, "sizes": [[10**6, 10**6]]})
+    with pytest.raises(MediaError, match="1000000 x 1000000 pixels"):
+        open_image(scan)
+
+
+def test_rows_longer_than_a_band(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 300_000, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "wide.tif")
+    assert np.array_equal(np.asarray(open_image(tmp_path / "wide.tif")), pixels)
 
 
 def test_only_files_of_known_cost_are_decoded_here(tmp_path):

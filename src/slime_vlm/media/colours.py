@@ -54,14 +54,19 @@ class Window:
         return _rounded(np.nan_to_num(scaled, copy=False, nan=0.0))
 
 
-def boxes(height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
+def boxes(height: int, width: int, most: int = BAND_PIXELS) -> Iterator[tuple[int, int, int, int]]:
     """Divide an image into bands of rows, and rows that are too long into parts.
 
+    Args:
+        height: Of the image.
+        width: Of the image.
+        most: Pixels of a band at most.
+
     Yields:
-        (left, top, right, bottom) of at most `BAND_PIXELS` pixels each.
+        (left, top, right, bottom).
     """
-    across = min(width, BAND_PIXELS)
-    down = max(1, BAND_PIXELS // max(1, across))
+    across = min(width, most)
+    down = max(1, most // max(1, across))
     for top in range(0, height, down):
         for left in range(0, width, across):
             yield left, top, min(left + across, width), min(top + down, height)

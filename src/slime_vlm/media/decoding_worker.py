@@ -1,8 +1,10 @@
 """The process that `worker_pool` starts: it decodes files one after the other, each within limits.
 
 Requests are lines of JSON on standard input. An answer is the length of a line of JSON in 4 bytes, the line, and then
-the pixels of its images by bands of `colours.boxes`. Nothing that is sent back is code, so a decoder that is taken over
-cannot use the answer to take over its parent.
+the pixels of its images as Pillow holds them, 4 bytes each, by `pixel_bands`. A band is put into the shared memory, a
+byte says that it is there, and a line of the parent that it may be replaced. Without shared memory the bands themselves
+follow. Nothing that is sent back is code, so a decoder that is taken over cannot use the answer to take over its
+parent.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from PIL import Image
@@ -21,6 +23,10 @@ from slime_vlm.media.colours import boxes
 from slime_vlm.media.decoding import read_frames, read_image, read_layout, read_page_count, read_region
 from slime_vlm.media.request import Request
 from slime_vlm.workers.limits import data_bytes, limit, send_line
+from slime_vlm.workers.shared_memory import SharedMemory
+
+BAND_BYTES = 1 << 20
+"""Pixels are handed over in bands of at most so many bytes: few enough to stay in the cache of the processor."""
 
 MOST_LEFT_OVER = 256_000_000
 """A worker that holds more bytes than this after a file is replaced."""
@@ -60,8 +66,25 @@ OPERATIONS: dict[str, Callable[..., tuple[Any, _Images]]] = {
 """What a worker can be asked for: functions of a request that return a value and images."""
 
 
-def serve() -> None:
-    """Answer requests from standard input until it ends."""
+def pixel_bands(height: int, width: int) -> Iterator[tuple[tuple[int, int, int, int], int]]:
+    """Divide an image into bands for handing it over.
+
+    Yields:
+        (left, top, right, bottom) and the number of bytes, at most `BAND_BYTES`.
+    """
+    for left, top, right, bottom in boxes(height, width, BAND_BYTES // 4):
+        yield (left, top, right, bottom), 4 * (right - left) * (bottom - top)
+
+
+def serve(descriptor: int) -> None:
+    """Answer requests from standard input until it ends.
+
+    Args:
+        descriptor: File descriptor of the shared memory, -1 for none.
+    """
+    shared = None if descriptor < 0 else SharedMemory(descriptor)
+    if shared is not None:
+        shared.close_descriptor()
     # Ctrl-C goes to every process of a terminal. The parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Libraries may write to standard output, which answers need for themselves.
@@ -79,7 +102,8 @@ def serve() -> None:
             left_over = data_bytes() - at_start - sum(4 * image.width * image.height for image in images)
             answer["retires"] = answer["error"] == "memory" or left_over > MOST_LEFT_OVER
             limit(None, None)
-            _send(answers, answer, images)
+            send_line(answers, answer)
+            _send_pixels(answers, images, shared)
             if answer["retires"]:
                 return
             del images
@@ -108,9 +132,15 @@ def _lacked_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (cause is not None and _lacked_memory(cause))
 
 
-def _send(answers: BinaryIO, answer: dict[str, Any], images: _Images) -> None:
-    send_line(answers, answer)
+def _send_pixels(answers: BinaryIO, images: _Images, shared: SharedMemory | None) -> None:
     for image in images:
-        for box in boxes(image.height, image.width):
-            answers.write(image.crop(box).tobytes())
+        for box, size in pixel_bands(image.height, image.width):
+            band = image.crop(box).tobytes("raw", "RGBX")
+            if shared is None:
+                answers.write(band)
+                continue
+            shared.content[:size] = band
+            answers.write(b".")
+            answers.flush()
+            sys.stdin.buffer.readline()
     answers.flush()

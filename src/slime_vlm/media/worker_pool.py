@@ -10,7 +10,9 @@ Any thread may call `run`. Each call has a worker for itself, and `MAX_WORKERS` 
 
 from __future__ import annotations
 
+import mmap
 import signal
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +20,7 @@ from typing import Any
 from PIL import Image
 
 from slime_vlm.errors import MediaError
-from slime_vlm.media.colours import boxes
-from slime_vlm.media.decoding_worker import run_operation
+from slime_vlm.media.decoding_worker import BAND_BYTES, pixel_bands, run_operation
 from slime_vlm.media.request import Request, memory_error
 from slime_vlm.workers.limits import limit
 from slime_vlm.workers.process import WorkerPool, WorkerProcess
@@ -36,7 +37,7 @@ _WAITING = 6
 # Signals of a process that ends itself, which decoders do when memory is lacking.
 _GAVE_UP = {"SIGABRT", "SIGTRAP", "SIGILL"}
 
-_pool = WorkerPool("slime_vlm.media.decoding_worker", MAX_WORKERS)
+_pool = WorkerPool("slime_vlm.media.decoding_worker", MAX_WORKERS, BAND_BYTES)
 _is_worker = False
 
 
@@ -77,7 +78,7 @@ def run(operation: str, request: Request, **arguments: Any) -> Reply:
             with worker.task(_WAITING * seconds):
                 worker.send({"operation": operation, "request": request.to_json(), "seconds": seconds, **arguments})
                 answer = worker.receive()
-                images = [_receive_image(worker, width, height) for width, height in answer.pop("sizes", [])]
+                images = [_receive_image(worker, size, request) for size in answer.pop("sizes", [])]
         except EOFError:
             raise _failure(worker, request, seconds) from None
         worker.is_ready = not answer.get("retires", False)
@@ -106,15 +107,49 @@ def _reply(answer: dict[str, Any], images: list[Image.Image], request: Request) 
     raise MediaError(answer["text"])
 
 
-def _receive_image(worker: WorkerProcess, width: int, height: int) -> Image.Image:
-    """Receive an image by bands, so that its bytes are not in memory twice."""
-    image = Image.new("RGB", (width, height))
-    for left, top, right, bottom in boxes(height, width):
-        size = (right - left, bottom - top)
-        content = bytearray(3 * size[0] * size[1])
-        worker.fill(memoryview(content))
-        image.paste(Image.frombuffer("RGB", size, content, "raw", "RGB", 0, 1), (left, top))
+def _receive_image(worker: WorkerProcess, size: Sequence[int], request: Request) -> Image.Image:
+    """Receive an image into the memory that it stays in. It is read-only: Pillow copies it before it changes it.
+
+    Raises:
+        MediaError: The worker gives an image that it must not give.
+        MemoryError: There is no room.
+    """
+    width, height = size
+    if not (width > 0 and height > 0 and width * height <= request.max_pixels):
+        raise MediaError(f"{request.name}: its decoder gave an image of {width} x {height} pixels; make a new copy")
+    content = _room(4 * width * height)
+    rest = memoryview(content)
+    for _, num_bytes in pixel_bands(height, width):
+        if worker.shared is None:
+            worker.fill(rest[:num_bytes])
+        else:
+            worker.fill(memoryview(bytearray(1)))
+            rest[:num_bytes] = worker.shared.content[:num_bytes]
+            worker.send(None)
+        rest = rest[num_bytes:]
+    # `Image.frombuffer` does the same, but not for RGB.
+    mapped = Image.core.map_buffer(content, (width, height), "raw", 0, ("RGB", 0, 1))
+    image = Image.Image()._new(mapped)
+    image.readonly = 1
     return image
+
+
+def _room(size: int) -> mmap.mmap | bytearray:
+    """Return memory for an image. Large pages save half of the time that it takes to fill it.
+
+    Raises:
+        MemoryError: There is none.
+    """
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return bytearray(size)
+    try:
+        found = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError:
+        raise MemoryError from None
+    # Some kernels have none.
+    with suppress(OSError):
+        found.madvise(mmap.MADV_HUGEPAGE)
+    return found
 
 
 def _failure(worker: WorkerProcess, request: Request, seconds: int) -> MediaError:

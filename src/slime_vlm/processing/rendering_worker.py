@@ -16,8 +16,8 @@ from slime_vlm.workers.limits import limit, send_line
 _RENDERER = "transformers.utils.chat_template_utils"
 
 
-def serve() -> None:
-    """Answer requests from standard input until it ends."""
+def serve(_descriptor: int) -> None:
+    """Answer requests from standard input until it ends. There is no shared memory."""
     # Ctrl-C goes to every process of a terminal. The parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     leave_unregistered()

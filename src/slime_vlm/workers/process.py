@@ -16,8 +16,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from slime_vlm.workers.shared_memory import SharedMemory
+
 # One thread for libraries that start many for no use here, and few arenas: each reserves memory that the limit counts.
-_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+# Large pages: a decoder fills new memory for every image, and half of the time of some goes into small ones.
+_TUNABLES = "GLIBC_TUNABLES"
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",
+    _TUNABLES: "glibc.malloc.hugetlb=1",
+}
 
 
 class WorkerProcess:
@@ -25,25 +34,38 @@ class WorkerProcess:
 
     Args:
         module: The module of the other end, which has a function `serve`.
+        shared_bytes: Memory to share with it. `serve` gets its file descriptor, or -1 where there is none.
 
     Attributes:
         is_ready: Whether it can take another task.
         is_expired: Whether the last task took too long.
+        shared: The memory that is shared, if any.
     """
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, module: str, shared_bytes: int = 0) -> None:
+        self.shared = SharedMemory.create(shared_bytes) if shared_bytes else None
+        descriptor = -1 if self.shared is None else self.shared.descriptor
         program = (
             "import json, sys; sys.path[:] = json.loads(sys.stdin.buffer.readline()); "
-            f"from {module} import serve; serve()"
+            f"from {module} import serve; serve({descriptor})"
         )
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", program],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            env={**os.environ, **_ENVIRONMENT},
-        )
+        tunables = filter(None, (os.environ.get(_TUNABLES), _ENVIRONMENT[_TUNABLES]))
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", program],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                env={**os.environ, **_ENVIRONMENT, _TUNABLES: ":".join(tunables)},
+                pass_fds=() if descriptor < 0 else (descriptor,),
+            )
+        except BaseException:
+            if self.shared is not None:
+                self.shared.close()
+            raise
+        if self.shared is not None:
+            self.shared.close_descriptor()
         self.is_ready = False
         self.is_expired = False
         self.send([os.path.abspath(path) for path in sys.path])
@@ -101,11 +123,13 @@ class WorkerProcess:
         self.process.wait()
 
     def forget(self) -> None:
-        """Close this end of the pipes. The worker ends when its input does."""
+        """Close this end of the pipes, and let the shared memory go. The worker ends when its input does."""
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 with suppress(OSError):
                     pipe.close()
+        if self.shared is not None:
+            self.shared.close()
 
     def _expire(self) -> None:
         self.is_expired = True
@@ -118,10 +142,11 @@ class WorkerPool:
     Args:
         module: The module of the other end, which has a function `serve`.
         max_workers: Tasks at the same time.
+        shared_bytes: See `WorkerProcess`.
     """
 
-    def __init__(self, module: str, max_workers: int) -> None:
-        self._module, self._max_workers = module, max_workers
+    def __init__(self, module: str, max_workers: int, shared_bytes: int = 0) -> None:
+        self._module, self._max_workers, self._shared_bytes = module, max_workers, shared_bytes
         self.idle: list[WorkerProcess] = []
         self._slots = threading.BoundedSemaphore(max_workers)
         atexit.register(self.end_all)
@@ -135,7 +160,7 @@ class WorkerPool:
             try:
                 worker = self.idle.pop()
             except IndexError:
-                worker = WorkerProcess(self._module)
+                worker = WorkerProcess(self._module, self._shared_bytes)
             try:
                 yield worker
             finally:

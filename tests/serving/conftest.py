@@ -61,6 +61,8 @@ class Running:
 def running(loaded: Loaded, port: int = 0, **settings: Any) -> Iterator[Running]:
     """Serve a model while the block runs."""
     app = create_app(*loaded, Settings(**{"decoders": 1, **settings}))
+    # As on a larger machine: tests have one thread.
+    app.state.server.engine.scheduler.encoder.cores = 4
     listener = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", lifespan="on"))
     thread = threading.Thread(target=lambda: asyncio.run(listener.serve()), daemon=True)
     thread.start()

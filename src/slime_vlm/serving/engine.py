@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
 import queue
 import threading
@@ -14,7 +15,15 @@ import torch
 from slime_vlm.serving.jobs import Done, Event, Failed, Job
 from slime_vlm.serving.scheduler import Scheduler
 
+_LOOK_SECONDS = 0.05
+"""While all requests wait for their images, those that are given up are looked for so often."""
+
 _LOG = logging.getLogger("slime_vlm.serving")
+
+
+class _Note(enum.Enum):
+    ENCODED = enum.auto()
+    STOP = enum.auto()
 
 
 @dataclass(eq=False)
@@ -46,10 +55,11 @@ class Engine:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
-        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Job | _Note] = queue.SimpleQueue()
         self._outbox: list[tuple[Events, Event]] = []
         self._thread = threading.Thread(target=self._run, name="slime-engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
+        scheduler.encoder.on_done = lambda: self._inbox.put(_Note.ENCODED)
 
     @property
     def is_alive(self) -> bool:
@@ -63,8 +73,9 @@ class Engine:
 
     def stop(self) -> None:
         """End the thread after its step. Requests under way fail."""
-        self._inbox.put(None)
+        self._inbox.put(_Note.STOP)
         self._thread.join()
+        self.scheduler.close()
 
     def submit(self, job: Job) -> Events:
         """Hand a job over, from the event loop. To give it up, set its `cancelled`."""
@@ -77,8 +88,10 @@ class Engine:
         while True:
             try:
                 while True:
-                    job = self._inbox.get(block=self.scheduler.is_idle)
-                    if job is None:
+                    job = self._next()
+                    if job is _Note.ENCODED:
+                        continue
+                    if job is _Note.STOP:
                         self.scheduler.fail_all("the server is shutting down")
                         self._flush()
                         return
@@ -93,6 +106,17 @@ class Engine:
                 out = isinstance(error, torch.OutOfMemoryError)
                 self.scheduler.fail_all("out of memory" if out else "the model failed; the log of the server has more")
             self._flush()
+
+    def _next(self) -> Job | _Note:
+        """Return what came in. Waits for it while there is nothing else to do.
+
+        Raises:
+            queue.Empty: There is something to do, or requests that wait for images may have been given up.
+        """
+        scheduler = self.scheduler
+        if scheduler.has_work:
+            return self._inbox.get(block=False)
+        return self._inbox.get(timeout=None if scheduler.is_idle else _LOOK_SECONDS)
 
     def _flush(self) -> None:
         if self._outbox and self._loop is not None and not self._loop.is_closed():

@@ -1,12 +1,13 @@
 """Continuous batching: answers are decoded together, requests join between steps and leave when they are done.
 
-A step does at most one unit of work for a request that has no token yet (a chunk of views for the encoder, or a chunk
-of a prompt for the language model), then decodes one token for every answer under way. So a long image delays the
-others by one unit at a time.
+A step does at most one unit of work for a request that has no token yet, then decodes one token for every answer under
+way. A unit is a chunk of a prompt for the language model, or a chunk of views where `image_encoder` does not encode
+them beside the steps. So a long request delays the others by one unit at a time.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import logging
 import time
 from collections import deque
@@ -18,12 +19,10 @@ import torch
 from torch import Tensor
 
 from slime_vlm.errors import ConfigError, InputError, SlimeError
-from slime_vlm.inference.answering import EncodedImage
 from slime_vlm.model.cache_name import CACHE
-from slime_vlm.model.outputs import VisionTokens
-from slime_vlm.model.tiling import choose_grid
 from slime_vlm.serving.answer_state import AnswerState
-from slime_vlm.serving.encoder_cache import CachedImage, EncoderCache, Prefix
+from slime_vlm.serving.encoder_cache import EncoderCache, Prefix
+from slime_vlm.serving.image_encoder import Encoding, ImageEncoder
 from slime_vlm.serving.jobs import Done, Failed, Job, JobImage, Started, Text, Usage
 from slime_vlm.serving.metrics import Metrics
 from slime_vlm.serving.prefill import Layers, Prefilled, prefill
@@ -40,16 +39,21 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("slime_vlm.serving")
 _T = TypeVar("_T")
-# Pauses before every further unit of work, True before a prefill.
-_Units: TypeAlias = Generator[bool | None, None, _T]
+# Pauses before every further unit of work. Gives the image to wait for, or whether the unit is a prefill.
+_Units: TypeAlias = Generator[Encoding | bool | None, None, _T]
 
 
 @dataclass(eq=False)
 class _Starting:
-    """A request without a token yet, and whether its next unit of work is a prefill."""
+    """A request without a token yet, and what its next unit of work is or waits for."""
 
     units: _Units[None]
+    encoding: Encoding | None = None
     is_prefill: bool = False
+
+    @property
+    def is_ready(self) -> bool:
+        return self.encoding is None or self.encoding.is_free or self.encoding.future.done()
 
 
 @dataclass(eq=False)
@@ -67,7 +71,7 @@ class _Row:
 
 
 class Scheduler:
-    """Owns the model. All methods but `__init__` belong to one thread.
+    """Owns the model. All methods but `__init__` and `close` belong to one thread.
 
     Args:
         model: The model.
@@ -75,6 +79,11 @@ class Scheduler:
         cache: Encoded images.
         settings: Settings of the server.
         metrics: Counters of the server.
+
+    Attributes:
+        waiting: Requests that wait for a slot.
+        slots: The keys and values of answers under way.
+        encoder: What encodes the images.
 
     Raises:
         ConfigError: The language model is of a kind that the scheduler cannot run.
@@ -98,6 +107,7 @@ class Scheduler:
         self._rows: list[_Row] = []
         self._state: AnswerState | None = None
         self._last_was_prefill = False
+        self.encoder = ImageEncoder(model, processor, cache, metrics)
         self._choice = TokenChoice(model)
 
     @property
@@ -110,19 +120,34 @@ class Scheduler:
         """Whether there is nothing to do."""
         return not (self.waiting or self._starting or self._rows)
 
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do anything. Else all requests under way wait for their images."""
+        can_start = bool(self.waiting) and self.num_running < self.settings.slots
+        return can_start or bool(self._rows) or any(start.is_ready for start in self._starting.values())
+
+    def wait(self, seconds: float) -> None:
+        """Wait for an image, if that is all that can be done."""
+        if self.is_idle or self.has_work:
+            return
+        futures = [start.encoding.future for start in self._starting.values() if start.encoding is not None]
+        concurrent.futures.wait(futures, seconds, concurrent.futures.FIRST_COMPLETED)
+
     def step(self) -> None:
-        """Do a unit of work for a starting request, and decode one token for every answer under way."""
+        """Process a chunk of a prompt of a starting request, and decode one token for every answer under way."""
         with torch.inference_mode():
             self._drop_given_up()
+            self.encoder.take_share()
             while self.waiting and self.num_running < self.settings.slots:
                 job = self.waiting.popleft()
                 job.seconds["queue"] = time.perf_counter() - job.arrival
                 self._starting[job] = _Starting(self._start(job))
                 self._advance(job)
-            if self._starting:
+            ready = [job for job, start in self._starting.items() if start.is_ready]
+            if ready:
                 # Requests take turns between encoding and prefill: neither kind waits for all of the other.
-                turn = [job for job, start in self._starting.items() if start.is_prefill != self._last_was_prefill]
-                job = (turn or list(self._starting))[0]
+                turn = [job for job in ready if self._starting[job].is_prefill != self._last_was_prefill]
+                job = (turn or ready)[0]
                 self._last_was_prefill = self._starting[job].is_prefill
                 self._advance(job)
             if self._rows:
@@ -130,11 +155,21 @@ class Scheduler:
         self.metrics.waiting.set(len(self.waiting))
         self.metrics.running.set(self.num_running)
 
+    def close(self) -> None:
+        """Give up all requests without a word, at the end."""
+        self._clear()
+        self.encoder.stop()
+
     def fail_all(self, message: str) -> None:
         """Fail every request, after an error that may have damaged the state of all."""
         for job in [*self.waiting, *self._starting, *(row.job for row in self._rows)]:
             job.emit(Failed(500, message))
+        self._clear()
+
+    def _clear(self) -> None:
         self.waiting.clear()
+        for start in self._starting.values():
+            start.units.close()
         self._starting.clear()
         self._rows.clear()
         self.slots.clear()
@@ -163,7 +198,10 @@ class Scheduler:
     def _advance(self, job: Job) -> None:
         """Run a starting request up to its next unit of work."""
         try:
-            self._starting[job].is_prefill = bool(next(self._starting[job].units))
+            start = self._starting[job]
+            unit = next(start.units)
+            start.encoding = unit if isinstance(unit, Encoding) else None
+            start.is_prefill = unit is True
             return
         except StopIteration:
             pass
@@ -181,19 +219,8 @@ class Scheduler:
     # The start of a request ----------------------------------------------------------------------------------------
 
     def _start(self, job: Job) -> _Units[None]:
-        """Encode, select and prefill a request, up to its first token. Pauses before every unit: True for a prefill."""
-        for image in job.images:
-            if image.cached is None:
-                yield False
-                # Another request may have encoded it meanwhile.
-                image.cached = self.cache.get(image.key)
-            if image.cached is None:
-                started = time.perf_counter()
-                image.cached = yield from self._encode(image)
-                self.cache.put(image.key, image.cached)
-                job.seconds["encode"] = job.seconds.get("encode", 0.0) + time.perf_counter() - started
-                self.metrics.encoded.inc()
-            image.views = None
+        """Encode, select and prefill a request, up to its first token."""
+        yield from self._encode_images(job)
         yield True
         start = time.perf_counter()
         prompt = write_prompt(self.model, self.processor, job)
@@ -224,29 +251,31 @@ class Scheduler:
             if found.state is not None:
                 self._state = found.state if self._state is None else self._state.followed_by(found.state)
 
-    def _encode(self, image: JobImage) -> _Units[CachedImage]:
-        """Encode an image, and pause after every chunk of views."""
-        assert image.views is not None
-        model, processor = self.model, self.processor.image_processor
-        views_at_once = model.model.views_at_once
-        pixels, size = image.views.pixels, image.views.size
-        chunks = (
-            processor.pixel_values(list(pixels[start : start + views_at_once])).to(model.device, model.dtype)
-            for start in range(0, len(pixels), views_at_once)
-        )
-        grid = choose_grid(*size, processor.view_size, image.max_tiles, processor.tile_margin)
-        if image.global_only:
-            tokens = self._global_tokens(next(chunks))
-        else:
-            tokens = yield from model.model.encode_steps(chunks, (grid.rows, grid.cols))
-        return CachedImage(EncodedImage(model, self.processor, grid, tokens, {}), size)
-
-    def _global_tokens(self, pixels: Tensor) -> VisionTokens:
-        """Return the tokens of a global view, with one tile of which no token will be kept."""
-        adapted, gates = self.model.model.adapt_global(self.model.model.encode_views(pixels))
-        num_local = self.model.config.token_layout.num_local_tokens(1, 1)
-        local = adapted.new_zeros(num_local, adapted.shape[-1]) if num_local else None
-        return VisionTokens((1, 1), None if gates is None else gates[0], adapted[0], local)
+    def _encode_images(self, job: Job) -> _Units[None]:
+        """Wait until the images of a request are encoded, or do so."""
+        start = time.perf_counter()
+        is_alone = self.num_running + len(self.waiting) == 1
+        waiting: list[tuple[JobImage, Encoding]] = []
+        try:
+            for image in job.images:
+                if image.cached is None:
+                    # Another request may have encoded it meanwhile.
+                    image.cached = self.cache.get(image.key)
+                if image.cached is None:
+                    waiting.append((image, self.encoder.start(image, is_alone)))
+            for image, encoding in waiting:
+                while not encoding.future.done():
+                    yield encoding
+                    if encoding.is_free:
+                        yield from _advance_here(encoding)
+                image.cached = encoding.future.result()
+        finally:
+            for _, encoding in waiting:
+                self.encoder.leave(encoding)
+        if waiting:
+            job.seconds["encode"] = time.perf_counter() - start
+        for image in job.images:
+            image.views = None
 
     def _limit(self, job: Job, prompt: Prompt) -> int:
         """Return the length of the longest answer that fits."""
@@ -356,6 +385,16 @@ class Scheduler:
         self.slots.leave(index)
         if self._state is not None:
             self._state = self._state.without(index)
+
+
+def _advance_here(encoding: Encoding) -> _Units[None]:
+    """Encode an image in this thread. When the request is given up, the next one that waits goes on."""
+    encoding.is_held = True
+    try:
+        while encoding.advance():
+            yield False
+    finally:
+        encoding.is_held = False
 
 
 def _as_prefill(chunks: Generator[None, None, _T]) -> _Units[_T]:

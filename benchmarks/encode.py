@@ -5,10 +5,11 @@
     python benchmarks/encode.py --views     # only from a JPEG to views
 
 One vision encoder (CLIP-L/14 at 336) and one language model (Llama, 16 layers of width 1024) with random weights answer
-questions about images of 2, 4, 6 and 7 tiles in float32, in four ways:
+questions about images of 2, 4, 6 and 7 tiles in float32, in these ways:
 
 - ours: views one at a time (in chunks on a GPU), without blank views and without the layers after the one that is used.
   An image is encoded once, and its global tokens are processed once.
+- ours, packed: the same with packed weights, as `slime ask` has them where the processor gains (`load(packed=True)`).
 - ours, fast: the same with what `load(fast=True)` does: bfloat16 or int8, by the processor.
 - published: view by view through all layers of an encoder without fused attention, again for every question. Fused
   attention was missing in transformers of 2023. The published code also encodes blank views if a batch has images of
@@ -52,7 +53,8 @@ from transformers.utils import logging
 import slime_vlm
 from slime_vlm.checkpoints.hub import SHIPPED
 from slime_vlm.checkpoints.int8_linear import use_int8
-from slime_vlm.diagnostics.bf16 import cpu_has_bf16
+from slime_vlm.checkpoints.packed_linear import can_pack, use_packed
+from slime_vlm.diagnostics.cpu_features import cpu_has_bf16
 from slime_vlm.inference.answering import encode
 from slime_vlm.inference.questions import encode_question
 from slime_vlm.inference.timing import TimedStreamer
@@ -67,7 +69,7 @@ QUESTION = "What is the total?"
 GRIDS = {2: (1, 2), 4: (2, 2), 6: (2, 3), 7: (1, 7)}
 MOST_VIEWS = 8
 STEPS = ("preprocess", "encode", "select", "prefill", "decode")
-CONTENDERS = ("ours", "ours, fast", "published", "LLaVA-NeXT")
+CONTENDERS = ("ours", *(("ours, packed",) if can_pack() else ()), "ours, fast", "published", "LLaVA-NeXT")
 NO_MODEL = "processor"
 
 
@@ -117,6 +119,8 @@ def build(small: bool, contender: str, text: LlamaConfig | None = None) -> Parts
         model: Any = slime_vlm.SlimeForConditionalGeneration(config).eval()
         # An end token would stop decoding early.
         model.generation_config.eos_token_id = None
+        if contender == "ours, packed":
+            use_packed(model.model)
         parts.model = make_fast(model) if contender == "ours, fast" else model
     return parts
 
@@ -259,9 +263,11 @@ def run_llava(parts: Parts, image: Image.Image, questions: int, new_tokens: int)
         hook.remove()
 
 
-RUNS: dict[str, Callable[..., Iterator[Seconds]]] = dict(
-    zip(CONTENDERS, (run_ours, run_ours, run_published, run_llava), strict=True)
-)
+RUNS: dict[str, Callable[..., Iterator[Seconds]]] = {
+    **dict.fromkeys(CONTENDERS, run_ours),
+    "published": run_published,
+    "LLaVA-NeXT": run_llava,
+}
 
 
 @functools.cache
@@ -391,12 +397,12 @@ def print_questions(contenders: Contenders, tiles: int, number: int, new_tokens:
     """Measure one question after the other about an image of so many tiles, and print the table."""
     found = contenders.questions(tiles, number, new_tokens)
     print(f"\n1 to {number} questions about an image of {tiles} tiles, seconds of all\n")
-    ratio = "published" in found and "ours" in found
-    heads = ["questions", *found, *(["ours of published"] if ratio else [])]
+    ways = [name for name in found if name.startswith("ours") and "published" in found]
+    heads = ["questions", *found, *(f"{name}, of published" for name in ways)]
     print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
     for index in range(number):
         cells = [f"{whole(measured[index]):.3f}" for measured in found.values()]
-        cells += [f"{whole(found['ours'][index]) / whole(found['published'][index]):.2f}"] if ratio else []
+        cells += [f"{whole(found[name][index]) / whole(found['published'][index]):.2f}" for name in ways]
         print(f"| {index + 1} | {' | '.join(cells)} |", flush=True)
     return found
 

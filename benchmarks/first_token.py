@@ -14,6 +14,8 @@ measured, and for each missing layer the mean seconds of a measured one. Tables 
 are computed. "At least" is what our ratio would be if no local token were kept, that is with the encoder, the global
 tokens and the text alone (computed as well). The ratio in CPU time is that of the same first tokens with all layers.
 With `--threads 1` it also holds on a busy machine.
+
+With `--packed`, ours has its own copy of the weights, packed as `slime ask` does where the processor gains from it.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ from machine import load_warning, machine
 from PIL import Image
 from transformers.utils import logging
 
+from slime_vlm.checkpoints.packed_linear import use_packed
 from slime_vlm.inference.answering import encode
 from slime_vlm.inference.questions import encode_question
 
@@ -103,8 +106,10 @@ class LayerClock:
         self.seconds, self.cpu, self.tokens = 0.0, 0.0, 0
 
 
-def build_both(small: bool, shape: Language, layers: int, budget: int | None, dtype: torch.dtype) -> Parts:
-    """Build our model and LLaVA-NeXT with one encoder and one language model for both."""
+def build_both(
+    small: bool, shape: Language, layers: int, budget: int | None, dtype: torch.dtype, packed: bool
+) -> Parts:
+    """Build our model and LLaVA-NeXT with one encoder and one language model for both, ours a packed copy if wanted."""
     text = language_model(shape.width, shape.intermediate, layers, shape.heads, shape.vocabulary)
     parts = build(small, OURS, text)
     parts.model.config.max_local_tokens = budget
@@ -117,15 +122,19 @@ def build_both(small: bool, shape: Language, layers: int, budget: int | None, dt
     parts.llava.model.vision_tower = parts.model.model.vision_tower
     parts.llava.model.language_model = parts.model.model.language_model
     parts.llava.lm_head = parts.model.lm_head
+    if packed:
+        parts.llava = copy.deepcopy(parts.llava)
+        use_packed(parts.model.model)
     return parts
 
 
 @torch.inference_mode()
 def warm_up(parts: Parts) -> None:
     """Use encoder and language model once: libraries load on first use."""
-    side, model = parts.config.view_size, parts.model
-    model.model.vision_tower(pixel_values=torch.zeros(1, 3, side, side, dtype=model.dtype))
-    model.model.language_model(input_ids=torch.zeros(1, 8, dtype=torch.long))
+    side = parts.config.view_size
+    for model in (parts.model, parts.llava):
+        model.model.vision_tower(pixel_values=torch.zeros(1, 3, side, side, dtype=model.dtype))
+        model.model.language_model(input_ids=torch.zeros(1, 8, dtype=torch.long))
 
 
 def ask_ours(parts: Parts, image: Image.Image) -> tuple[Seconds, dict[str, int]]:
@@ -228,6 +237,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, help="layers that are measured (default: 4 of 7b, all of 0.3b)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--budget", type=int, help="max_local_tokens (default: the selector decides)")
+    parser.add_argument("--packed", action="store_true", help="pack our weights, as slime ask does on some processors")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--tiles", type=int, nargs="+", choices=GRIDS, default=[2, 4, 6])
     parser.add_argument("--threads", type=int, help="number of torch threads (default: torch's choice)")
@@ -238,12 +248,18 @@ def main() -> None:
     torch.set_num_threads(arguments.threads or torch.get_num_threads())
     shape = SMALL if arguments.small else LANGUAGES[arguments.language]
     layers = arguments.layers or {"7b": min(4, shape.layers // 2), "0.3b": shape.layers}[arguments.language]
+    if arguments.packed and arguments.dtype != "float32":
+        parser.error("--packed: only float32 is packed")
     if not 1 <= layers <= shape.layers:
         parser.error(f"--layers {layers}: the language model has 1 to {shape.layers}")
     missing, warning = shape.layers - layers, load_warning()
-    parts = build_both(arguments.small, shape, layers, arguments.budget, getattr(torch, arguments.dtype))
+    parts = build_both(
+        arguments.small, shape, layers, arguments.budget, getattr(torch, arguments.dtype), arguments.packed
+    )
     clock = LayerClock()
     clock.watch(parts.model.model.language_model.layers)
+    if arguments.packed:
+        clock.watch(parts.llava.model.language_model.layers)
     threads = torch.get_num_threads()
     print(f"{machine()}, torch {torch.__version__}, {threads} thread(s), {arguments.dtype}; seconds, medians")
     print(f"Language model: width {shape.width}, {shape.intermediate} between, {shape.heads} heads, {shape.vocabulary}")

@@ -6,7 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-COLOURS = {"ours": "#1f4e8c", "ours, fast": "#2a9d8f", "published": "#8a8a8a", "LLaVA-NeXT": "#d9731a"}
+COLOURS = {
+    "ours": "#1f4e8c",
+    "ours, packed": "#6a9fd8",
+    "ours, fast": "#2a9d8f",
+    "published": "#8a8a8a",
+    "LLaVA-NeXT": "#d9731a",
+}
 CACHES = {"in place": ("ours", COLOURS["ours"]), "transformers": ("published, LLaVA-NeXT", COLOURS["LLaVA-NeXT"])}
 
 

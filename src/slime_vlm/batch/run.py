@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _THREADS = 4
 # Records whose images are opened before a slot is free for them. Only their views stay in memory.
 _AHEAD = 8
+# While all records wait for their images, those that are opened are looked for so often.
+_LOOK_SECONDS = 0.02
 # The advice of the server names fields of requests.
 _SHORTEN = "; shorten it, or lower"
 
@@ -51,6 +53,7 @@ def load_run(
         options.dtype,
         quantization=options.quantization,
         fast=options.fast,
+        packed=True,
         **dict(options.overrides),
     )
     open_image = partial(open_image_of, root=images, open_image=options.open_image)
@@ -119,8 +122,10 @@ class BatchRun:
                 while ahead and self._has_room and (ahead[0].is_ready or scheduler.is_idle):
                     self._submit(ahead.popleft())
                 if not scheduler.is_idle:
+                    scheduler.wait(_LOOK_SECONDS)
                     scheduler.step()
         finally:
+            scheduler.close()
             threads.shutdown(wait=False, cancel_futures=True)
 
     @property

@@ -8,13 +8,13 @@ large models have values a thousand times as large as the others.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from slime_vlm.diagnostics.bf16 import cpu_has_vnni
+from slime_vlm.checkpoints.inference_linear import InferenceLinear, replace_linear
+from slime_vlm.diagnostics.cpu_features import cpu_has_vnni
 from slime_vlm.errors import ConfigError
 from slime_vlm.model.slime_model import SlimeModel
 
@@ -27,19 +27,20 @@ _SMALLEST = 1e-12  # scale of a row of zeros
 _UNTOUCHED = ("resnet", "slime_recogniser")
 
 
-class Int8Linear(nn.Module):
+class Int8Linear(InferenceLinear):
     """A linear layer with int8 weights, scaled by output, and inputs that are rounded to int8, scaled by row.
 
-    It computes in float32 otherwise, and for inference alone: there is no gradient, and the weights cannot be saved.
+    It computes in float32 otherwise.
 
     Args:
         linear: The layer in float32 whose weights it takes.
     """
 
+    option: ClassVar[str] = "fast"
+    kind: ClassVar[str] = "int8"
+
     def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.bias = None if linear.bias is None else linear.bias.detach()
+        super().__init__(linear)
         # Without VNNI two products are added in 16 bits, which have room for 7 bits of the input.
         self.levels = 127 if cpu_has_vnni() else 63
         weight = linear.weight.detach()
@@ -66,33 +67,6 @@ class Int8Linear(nn.Module):
             out.add_(self.bias)
         return out.view(*x.shape[:-1], self.out_features)
 
-    def train(self, mode: bool = True) -> Int8Linear:
-        """Stay in evaluation.
-
-        Raises:
-            ConfigError: Training is asked for.
-        """
-        if mode:
-            _refuse("trained")
-        return super().train(mode)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Int8Linear:
-        moved = fn(torch.empty(0))
-        if moved.device.type != "cpu" or moved.dtype != torch.float32:
-            _refuse(f"moved to {moved.device.type} in {str(moved.dtype).removeprefix('torch.')}")
-        return super()._apply(fn, recurse)
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        _refuse("saved")
-
-    def extra_repr(self) -> str:
-        """Describe the layer as `nn.Linear` does."""
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
-
-
-def _refuse(what: str) -> NoReturn:
-    raise ConfigError(f"a model loaded with fast has int8 layers for CPUs and cannot be {what}; load it without fast")
-
 
 def check_int8() -> None:
     """Check that this processor and this torch have the kernels.
@@ -117,8 +91,4 @@ def use_int8(model: SlimeModel) -> None:
     parts: list[nn.Module] = [model.language_model]
     if model.config.vision_config.model_type not in _UNTOUCHED:
         parts.append(model.vision_tower)
-    for part in parts:
-        for name, layer in list(part.named_modules()):
-            # Subclasses compute something else.
-            if type(layer) is nn.Linear:
-                part.set_submodule(name, Int8Linear(layer).eval())
+    replace_linear(parts, Int8Linear)

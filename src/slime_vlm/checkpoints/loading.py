@@ -18,8 +18,9 @@ from slime_vlm.checkpoints.json_files import read_json
 from slime_vlm.checkpoints.layouts import PUBLISHED_MODEL_TYPES, is_published
 from slime_vlm.checkpoints.lora.adapter_folder import is_lora_folder, open_lora, settings_folder
 from slime_vlm.checkpoints.native import build_model, read_native
+from slime_vlm.checkpoints.packed_linear import can_pack, use_packed
 from slime_vlm.checkpoints.quantization import check_quantization, quantization_config
-from slime_vlm.diagnostics.bf16 import cpu_has_bf16
+from slime_vlm.diagnostics.cpu_features import cpu_has_bf16
 from slime_vlm.errors import CheckpointError, ConfigError, nearest, one_line
 from slime_vlm.model.configuration_slime import SlimeConfig
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
@@ -52,6 +53,7 @@ def load(
     quantization: str | None = None,
     attn_implementation: str | None = None,
     fast: bool = False,
+    packed: bool = False,
     **config_overrides: Any,
 ) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
     """Load a model, ready to answer, and its processor.
@@ -69,6 +71,9 @@ def load(
         fast: Trade rounding for speed on a CPU: bfloat16 where the CPU has instructions for it, else int8 in the linear
             layers of the vision encoder and the language model. A model with int8 layers cannot be trained, moved or
             saved.
+        packed: Pack the weights of linear layers where that makes float32 faster: on a CPU of AMD with AVX-512. Results
+            differ by rounding alone. Such a model cannot be trained, moved or saved. The commands of `slime` that only
+            answer do so. Nothing changes elsewhere, nor with other numbers than float32.
         **config_overrides: `SlimeConfig` fields to change, such as `selector_top_p=0.5`.
 
     Returns:
@@ -110,7 +115,10 @@ def load(
         raise ConfigError(f"fast rounds weights itself, but those of {folder} are quantized; leave it out")
     if fast and number_type == torch.float32:
         use_int8(model.model)
-    return (model if quantization is not None else model.to(target)).eval(), processor
+    model = (model if quantization is not None else model.to(target)).eval()
+    if packed and not fast and target.type == "cpu" and number_type == torch.float32 and can_pack():
+        use_packed(model.model)
+    return model, processor
 
 
 def _fast_dtype(device: torch.device, dtype: str | torch.dtype | None, quantization: str | None) -> torch.dtype:

@@ -118,7 +118,9 @@ def ask(
 
         quiet_transformers()
         overrides = config_changes(max_local_tokens, max_tiles)
-        network, processor = load(model, device=device, dtype=dtype, quantization=quantization, fast=fast, **overrides)
+        network, processor = load(
+            model, device=device, dtype=dtype, quantization=quantization, fast=fast, packed=True, **overrides
+        )
         loading = time.perf_counter() - start
 
     several = len(images) * len(questions) > 1

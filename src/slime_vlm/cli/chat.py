@@ -91,7 +91,9 @@ def chat(
 
         quiet_transformers()
         overrides = config_changes(max_local_tokens, max_tiles)
-        network, processor = load(model, device=device, dtype=dtype, quantization=quantization, fast=fast, **overrides)
+        network, processor = load(
+            model, device=device, dtype=dtype, quantization=quantization, fast=fast, packed=True, **overrides
+        )
     conversation = Conversation(network, processor)
     for name, image in opened:
         with busy(f"encoding {name}"):

@@ -105,7 +105,9 @@ def serve(
 
         quiet_transformers()
         overrides = config_changes(max_local_tokens, max_tiles)
-        network, processor = load(model, device=device, dtype=dtype, quantization=quantization, fast=fast, **overrides)
+        network, processor = load(
+            model, device=device, dtype=dtype, quantization=quantization, fast=fast, packed=True, **overrides
+        )
         app = create_app(network, processor, settings)
     # The thread of the model holds the interpreter between its kernels. A millisecond later the event loop has it.
     sys.setswitchinterval(0.001)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from slime_vlm.diagnostics.bf16 import cpu_has_bf16
+from slime_vlm.diagnostics.cpu_features import cpu_gains_from_packing, cpu_has_bf16
 
 DISTRIBUTION = "slime-vlm"
 
@@ -100,6 +100,8 @@ def _devices() -> list[Finding]:
     fast = cpu_has_bf16()
     text = "in hardware" if fast else "works, but slowly: no bf16 instructions; use float32"
     found.append(Finding("bf16 on cpu", "ok" if fast else "note", text))
+    text = "used in float32 (AMD with AVX-512)" if cpu_gains_from_packing() else "not used: for AMD with AVX-512"
+    found.append(Finding("packed weights", "ok", text))
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             device = torch.cuda.get_device_properties(index)

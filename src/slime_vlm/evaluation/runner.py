@@ -160,7 +160,9 @@ class _LazyAnswerer:
             from slime_vlm.inference.batching import BatchAnswerer
 
             options = self._options
-            model, processor = load(options.model, self._device, options.dtype, fast=options.fast, **options.overrides)
+            model, processor = load(
+                options.model, self._device, options.dtype, fast=options.fast, packed=True, **options.overrides
+            )
             self._loaded = BatchAnswerer(model, processor, options.batch_size)
         return self._loaded
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from transformers import PrinterCallback, TrainingArguments, set_seed
 
 from slime_vlm.data import MixtureOrder
-from slime_vlm.diagnostics.bf16 import has_bf16
+from slime_vlm.diagnostics.cpu_features import has_bf16
 from slime_vlm.errors import CheckpointError, ConfigError, DataError
 from slime_vlm.model.packed_attention import use_packed_attention
 from slime_vlm.quiet import quiet_while

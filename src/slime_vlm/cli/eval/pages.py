@@ -102,7 +102,7 @@ def pages(
         typer.echo("|" + " --- |" * (len(COLUMNS) + 5))
         for name, overrides, share in rows:
             extra: dict[str, Any] = {"max_tiles": 1} if number == 1 else {}
-            loaded, processor = slime_vlm.load(model, fast=fast, **overrides, **extra)
+            loaded, processor = slime_vlm.load(model, fast=fast, packed=True, **overrides, **extra)
             chosen: dict[str, Any] = {"kinds": dict.fromkeys(kind, 1.0)} if kind else {}
             settings = PageSettings(
                 tiles=(number, number),

@@ -30,6 +30,12 @@ def check_servable(config: SlimeConfig) -> None:
             "number beforehand: set a budget, --hf-overrides '{\"max_local_tokens\": 256}'"
         )
 
+    if config.max_sequence_length is not None:
+        raise ConfigError(
+            f"the model cuts rows at max_sequence_length {config.max_sequence_length}, which vLLM cannot do: lift the "
+            "limit, --hf-overrides '{\"max_sequence_length\": null}', and set vLLM's --max-model-len"
+        )
+
 
 def budget_of_request(config: SlimeConfig, requested: object) -> int | None:
     """Return the budget of local tokens of a request: its own if it has one, else the config's.

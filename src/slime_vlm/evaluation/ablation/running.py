@@ -91,7 +91,9 @@ def run_ablation(options: AblationOptions, console: Console) -> str:
         claim(options.out, described, {})
     processes.wait()
     store = PredictionStore(options.out, processes.rank)
-    model, processor = load(options.model, processes.device, options.dtype, fast=options.fast, **options.overrides)
+    model, processor = load(
+        options.model, processes.device, options.dtype, fast=options.fast, packed=True, **options.overrides
+    )
     settings, notes = applicable(options.settings, model.config, rendered=options.records is None)
     reader, missing = _reader(settings, options)
     if missing:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from slime_vlm.diagnostics import bf16 as precision
+from slime_vlm.diagnostics import cpu_features as precision
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@
     python benchmarks/serve.py --clients 4 --requests 8             # a quick look
     python benchmarks/serve.py --stalls                             # 32 images of 12 megapixels come in at once
     python benchmarks/serve.py --soak 10 --clients 64               # ten minutes; every answer is checked
+    python benchmarks/serve.py --vllm .venv-vllm/bin/python         # vLLM's server with the plug-in, too
 
 Every client asks, waits for the whole answer and asks again, until all have asked `--requests` questions together.
 `cpu seconds a request` is the time of all processes of an engine: it also means something on a machine that is busy
@@ -11,6 +12,10 @@ with other work.
 
 Questions are about one image or about images that all differ. The comparison is a loop in one process that opens,
 encodes and answers one request after the other. A second loop keeps the encoded image, where there is only one.
+
+With `--vllm`, all engines serve a copy of the model that keeps `--budget` local tokens on consecutive positions, as
+vLLM does not serve nano as it is. What the copy answers means nothing; answers are cut at `--tokens`. The path is the
+Python of vLLM's environment (`make test-vllm` makes one).
 
 With `--stalls`, `/health` is asked every 20 milliseconds, and a client that streams answers about another image watches
 the pauses between tokens.
@@ -28,15 +33,17 @@ import io
 import itertools
 import json
 import multiprocessing
+import os
 import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +56,7 @@ from slime_vlm import encode, load
 from slime_vlm.media import open_image_bytes
 
 INVOICE = Path(__file__).parent.parent / "examples" / "invoice.png"
+VLLM_SETTINGS = {"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 FIELDS = ("total", "salary", "due date", "amount due", "tip", "cash", "bonus", "deposit")
 
 
@@ -66,39 +74,72 @@ def question(number: int) -> str:
     return f"What is the {FIELDS[number % len(FIELDS)]}?"
 
 
-def body(image: bytes, asked: str) -> dict[str, Any]:
-    """A request."""
+def body(image: bytes, asked: str, tokens: int | None = None) -> dict[str, Any]:
+    """A request for an answer of at most so many tokens."""
     url = f"data:image/jpeg;base64,{base64.b64encode(image).decode()}"
     content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": asked}]
-    return {
+    request = {
         "messages": [{"role": "user", "content": content}],
+        "temperature": 0,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+    return request if tokens is None else {**request, "max_tokens": tokens}
 
 
 @contextmanager
-def serving(model: str, *options: str) -> Iterator[tuple[str, psutil.Process]]:
-    """Run `slime serve` in a process of its own, and give its address and the process."""
+def running(
+    command: list[str], ready: str, environment: dict[str, str] | None = None
+) -> Iterator[tuple[str, psutil.Process]]:
+    """Run a server in a process of its own until the block ends, and give its address and the process.
+
+    Args:
+        command: The server, without its port.
+        ready: Path that answers 200 once it can be asked.
+        environment: What is added to the environment.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "slime_vlm", "serve", "--model", model, "--port", str(port), *options]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        while True:
-            if process.poll() is not None:
-                raise SystemExit(f"slime serve ended with {process.returncode}: {' '.join(command)}")
-            try:
-                httpx.get(f"{url}/ready").raise_for_status()
-                break
-            except httpx.HTTPError:
-                time.sleep(0.2)
-        yield url, psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.wait()
+    command = [*command, "--port", str(port)]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **(environment or {})})
+        url = f"http://127.0.0.1:{port}"
+        try:
+            while True:
+                if process.poll() is not None:
+                    log.seek(0)
+                    last = log.read().decode(errors="replace").strip()[-2000:]
+                    raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{last}")
+                try:
+                    httpx.get(f"{url}{ready}").raise_for_status()
+                    break
+                except httpx.HTTPError:
+                    time.sleep(0.2)
+            yield url, psutil.Process(process.pid)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def serving(model: str, *options: str) -> AbstractContextManager[tuple[str, psutil.Process]]:
+    """Run `slime serve`."""
+    return running([sys.executable, "-m", "slime_vlm", "serve", "--model", model, *options], "/ready")
+
+
+def serving_with_vllm(python: Path, model: str) -> AbstractContextManager[tuple[str, psutil.Process]]:
+    """Run vLLM's server with the plug-in, in float32 as the other engines."""
+    command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", model]
+    command += ["--dtype", "float32", "--max-model-len", "2048"]
+    return running(command, "/health", VLLM_SETTINGS)
+
+
+def with_budget(model: str, budget: int, folder: Path) -> None:
+    """Save a copy of a model that keeps a fixed number of local tokens, on consecutive positions."""
+    network, processor = load(model)
+    network.config.update({"keep_position_ids": False, "max_local_tokens": budget})
+    network.save_pretrained(folder)
+    processor.save_pretrained(folder)
 
 
 async def ask(client: httpx.AsyncClient, url: str, request: dict[str, Any]) -> dict[str, Any]:
@@ -148,16 +189,18 @@ async def load_of_clients(url: str, clients: int, requests: list[dict[str, Any]]
     }
 
 
-def loop(model: str, images: list[bytes], keep: bool) -> dict[str, Any]:
+def loop(model: str, images: list[bytes], keep: bool, new_tokens: int) -> dict[str, Any]:
     """Answer one request after the other in this process. `keep` encodes the one image once."""
-    network, processor = load(model)
+    network, processor = load(model, packed=True)
     encoded, tokens, first = None, 0, []
     start, cpu = time.perf_counter(), cpu_seconds(psutil.Process())
     for number, content in enumerate(images):
         begin, came = time.perf_counter(), []
         if encoded is None or not keep:
             encoded = encode(network, processor, open_image_bytes(content, "image"))
-        answer = encoded.ask(question(number), on_text=lambda _, came=came: came.append(time.perf_counter()))
+        answer = encoded.ask(
+            question(number), max_new_tokens=new_tokens, on_text=lambda _, came=came: came.append(time.perf_counter())
+        )
         first.append(came[0] - begin)
         tokens += len(processor.tokenizer(answer.text)["input_ids"]) + 1
     seconds = time.perf_counter() - start
@@ -170,7 +213,16 @@ def loop(model: str, images: list[bytes], keep: bool) -> dict[str, Any]:
 
 
 def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure the loops, then the server with every number of clients."""
+    """Measure the loops, then the servers with every number of clients."""
+    if arguments.vllm is None:
+        return compare_engines(arguments, arguments.model, 256)
+    with tempfile.TemporaryDirectory() as folder:
+        with_budget(arguments.model, arguments.budget, Path(folder))
+        return compare_engines(arguments, folder, arguments.tokens)
+
+
+def compare_engines(arguments: argparse.Namespace, model: str, tokens: int) -> list[dict[str, Any]]:
+    """Measure all engines with one checkpoint, and answers of at most so many tokens."""
     rows: list[dict[str, Any]] = []
     print(machine())
 
@@ -180,23 +232,26 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         print(" | ".join(cells), flush=True)
 
     same, different = [page(0)] * arguments.loop, [page(number) for number in range(arguments.loop)]
-    add(images="one", engine="loop", clients=1, **loop(arguments.model, same, keep=False))
-    add(images="one", engine="loop that keeps the image", clients=1, **loop(arguments.model, same, keep=True))
-    add(images="different", engine="loop", clients=1, **loop(arguments.model, different, keep=False))
+    add(images="one", engine="loop", clients=1, **loop(model, same, False, tokens))
+    add(images="one", engine="loop that keeps the image", clients=1, **loop(model, same, True, tokens))
+    add(images="different", engine="loop", clients=1, **loop(model, different, False, tokens))
     number = 10_000
-    for clients in arguments.clients:
+    engines = {"slime serve": lambda: serving(model, "--slots", str(arguments.slots))}
+    if arguments.vllm is not None:
+        engines["vLLM"] = lambda: serving_with_vllm(arguments.vllm, model)
+    for clients, (name, engine) in itertools.product(arguments.clients, engines.items()):
         count = max(arguments.requests, clients)
-        with serving(arguments.model, "--slots", str(arguments.slots)) as (url, process):
+        with engine() as (url, process):
             # Not measured: the first request of a process.
-            asyncio.run(load_of_clients(url, 1, [body(page(number), question(0))]))
+            asyncio.run(load_of_clients(url, 1, [body(page(number), question(0), tokens)]))
             for kind in ("one", "different"):
                 images = [page(number + 1 + (index if kind == "different" else 0)) for index in range(count)]
                 number += count + 1
-                requests = [body(image, question(index)) for index, image in enumerate(images)]
+                requests = [body(image, question(index), tokens) for index, image in enumerate(images)]
                 cpu = cpu_seconds(process)
                 row = asyncio.run(load_of_clients(url, clients, requests))
                 row["cpu seconds a request"] = (cpu_seconds(process) - cpu) / count
-                add(images=kind, engine="slime serve", clients=clients, **row)
+                add(images=kind, engine=name, clients=clients, **row)
     return rows
 
 
@@ -331,6 +386,11 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=64, help="questions of all clients together")
     parser.add_argument("--loop", type=int, default=16, help="requests of the loops")
     parser.add_argument("--slots", type=int, default=16)
+    parser.add_argument(
+        "--vllm", type=Path, help="Python of an environment with vLLM and this package: measure it, too"
+    )
+    parser.add_argument("--budget", type=int, default=128, help="local tokens that are kept, with --vllm")
+    parser.add_argument("--tokens", type=int, default=16, help="maximum of an answer, with --vllm")
     parser.add_argument("--stalls", action="store_true", help="measure stalls instead")
     parser.add_argument("--soak", type=float, help="minutes to ask for; every answer is checked")
     parser.add_argument("--images", type=int, default=32, help="large images that come in at once")

@@ -50,6 +50,7 @@ def test_models_with_a_known_number_of_tokens_are_served(fields: dict[str, Any])
     ("fields", "message"),
     [
         ({}, "keeps local tokens by selector_top_p 0.95.*--hf-overrides '{\"max_local_tokens\": 256}'"),
+        ({"max_local_tokens": 8, "max_sequence_length": 99}, "max_sequence_length 99, .* set vLLM's --max-model-len"),
         ({"max_local_tokens": 8, "keep_position_ids": True}, "has keep_position_ids .*use `slime serve`"),
     ],
 )

@@ -124,6 +124,7 @@ def test_config_variants(tmp_path: Path, fields: dict[str, Any], expected: dict[
         ({"use_global_only": True, "use_local_only": True}, "one of them at most"),
         ({"model_type": "mistral"}, "model type 'mistral', expected the published layout"),
         ({"mm_vision_tower": "nobody/nothing"}, "neither a folder beside config.json nor on the hub"),
+        ({"mm_vision_tower": "x" * 300}, "config 'x{80}' is neither a folder beside config.json nor on the hub"),
         ({"hidden_size": 48, "num_attention_heads": 6}, "expected .* by config.json"),
     ],
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -333,7 +334,7 @@ def _vision(src: Path, published: Mapping[str, Any]) -> tuple[PretrainedConfig, 
     name = published.get("mm_vision_tower") or published.get("vision_tower")
     if not isinstance(name, str):
         raise CheckpointError(f"{src}: config.json has no mm_vision_tower, expected a SliME checkpoint")
-    folder = next((path for path in (src / name, Path(name)) if path.is_dir()), None)
+    folder = next((path for path in (src / name, Path(name)) if os.path.isdir(path)), None)
     if folder is None and name.rstrip("/").endswith(RELEASED_VISION_TOWER.split("/")[1]):
         # All released checkpoints use this encoder. Its config is known, so conversion needs no network.
         return SlimeConfig().vision_config, {}
@@ -341,7 +342,7 @@ def _vision(src: Path, published: Mapping[str, Any]) -> tuple[PretrainedConfig, 
         config = AutoConfig.from_pretrained(folder or name, trust_remote_code=False)
     except (OSError, *CONFIG_ERRORS) as error:
         raise CheckpointError(
-            f"{src}: the vision encoder's config '{name}' is neither a folder beside config.json nor on the hub "
+            f"{src}: the vision encoder's config '{name:.80}' is neither a folder beside config.json nor on the hub "
             f"({one_line(error)}); put it there"
         ) from None
     config = getattr(config, "vision_config", config)

@@ -43,7 +43,8 @@ def server(model: Path) -> Iterator[str]:
     with two_raylets() as cluster:
         options = ["--model", str(model), "--address", cluster.address, "--port", str(port), "--min-replicas", "2"]
         command = [sys.executable, str(ROOT / "examples" / "ray" / "serve.py"), *options, "--max-replicas", "2"]
-        with subprocess.Popen(command) as process:
+        # A run in the background ignores SIGINT, and so would the example.
+        with subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as process:
             address = f"http://127.0.0.1:{port}"
 
             def has_two() -> bool:
@@ -53,7 +54,10 @@ def server(model: Path) -> Iterator[str]:
             wait_until(has_two, 420)
             yield address
             process.send_signal(signal.SIGINT)
-            process.wait(60)
+            try:
+                process.wait(60)
+            finally:
+                process.kill()
 
 
 def replicas(address: str) -> set[str]:

@@ -134,7 +134,7 @@ class Scheduler:
         concurrent.futures.wait(futures, seconds, concurrent.futures.FIRST_COMPLETED)
 
     def step(self) -> None:
-        """Process a chunk of a prompt of a starting request, and decode one token for every answer under way."""
+        """Do a unit of work for a starting request, and decode one token for every answer under way."""
         with torch.inference_mode():
             self._drop_given_up()
             self.encoder.take_share()

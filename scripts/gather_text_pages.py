@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,16 +35,18 @@ VIEW, CELL, PLACE, MAX_TILES = 304, 24, 4, 64
 
 def reading(encoder: Path, weights: Path) -> Callable[[ReadablePage], TextPage]:
     """Return a function that reads a page."""
-    reader = PageReader(AutoModel.from_pretrained(encoder, image_size=VIEW))
-    reader.load_state_dict({name: value.float() for name, value in load_file(weights).items()})
+    read = {name: value.float() for name, value in load_file(weights).items()}
+    blocks = {name.split(".")[2] for name in read if name.startswith("local_compressor.context.")}
+    reader = PageReader(AutoModel.from_pretrained(encoder, image_size=VIEW), context=len(blocks))
+    reader.load_state_dict(read)
     reader.eval()
 
-    def read(page: ReadablePage) -> TextPage:
+    def read_one(page: ReadablePage) -> TextPage:
         tiles = labelled_tiles(page, view_size=VIEW, max_tiles=MAX_TILES, cell=CELL, place=PLACE)
         named = read_page(reader, tiles, whole=True).as_printed(CHARACTERS)
         return read_text(page, named, tiles.at, CELL, PLACE, tiles.cells.rows)
 
-    return read
+    return read_one
 
 
 def main() -> None:
@@ -61,15 +64,20 @@ def main() -> None:
     parser.add_argument(
         "--rare", type=float, help="how often to ask browser-laid pages' rare families; 1.7 for training, 1 otherwise"
     )
+    parser.add_argument("--longest", type=int, help="leave out pages of more characters, which take long to train on")
+    parser.add_argument("--templates", nargs="+", help="only these templates of browser-laid pages")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=480)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
+    if options.templates and options.source != "browser":
+        parser.error(f"--templates goes with --source browser, not with {options.source}")
     torch.set_num_threads(options.threads)
-    asked: dict[str, float] = {} if options.source == "renderer" else {"questions": options.questions}
+    asked: dict[str, Any] = {} if options.source == "renderer" else {"questions": options.questions}
     if options.source == "browser":
         usual = 1.7 if options.split == "train" else 1.0
         asked["rare"] = usual if options.rare is None else options.rare
+        asked["templates"] = tuple(options.templates or ())
     folders = {"pdfs": options.pdfs, "fonts": options.fonts, "cache": options.cache}
     make = page_source(options.source, options.split, **folders, **asked)
     text = reading(*options.reader) if options.reader else text_of
@@ -80,7 +88,10 @@ def main() -> None:
         return text(apply_look(drawn, "mixed", seed) if looks else drawn)
 
     seeds = range(options.seed, options.seed + options.count)
-    count = write_text_pages(options.out, (page(seed) for seed in track(seeds, "pages")))
+    pages = (page(seed) for seed in track(seeds, "pages"))
+    count = write_text_pages(
+        options.out, (one for one in pages if options.longest is None or len(one.characters) <= options.longest)
+    )
     print(f"{count} pages in {options.out}")  # noqa: T201
 
 

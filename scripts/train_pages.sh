@@ -4,7 +4,7 @@
 #     scripts/train_pages.sh runs/pages
 #     READER=2 WORDS=2 TEXTS=8 DOCUMENTS=4 scripts/train_pages.sh runs/try     # some minutes, to see that it works
 #
-# READER and WORDS are CPU minutes, TEXTS how many browser-laid pages the language side learns on, and DOCUMENTS how many
+# READER and WORDS are CPU minutes, TEXTS how many pages the language side learns on, and DOCUMENTS how many
 # the confidence is calibrated on. The defaults take six hours on two cores, by estimate. The reader takes one core, and
 # a process beside it draws its pages. Ctrl-C leaves checkpoints, and a second call resumes from them. Browser-laid pages
 # need Debian's chromium, and the encoder the package rapidocr. Relative folders start at the repository.
@@ -29,11 +29,18 @@ read_pages() {
 }
 
 find_answers() {
-    local file="$out/texts.jsonl.gz"
-    [ -f "$file" ] || "$python" scripts/gather_text_pages.py "$file" --source browser --fonts "$out/fonts" --threads 1 \
-        --count "$texts" --questions 16 --looks 0.5
+    gather documents --source browser --count $((texts * 5 / 8)) --questions 16
+    gather mosaics --source browser --count $((texts / 4)) --questions 16 --seed 100000 \
+        --templates mosaic_sheet mosaic_screen
+    gather typeset --source typeset --pdfs "$out/pdfs" --count $((texts / 8)) --questions 12 --longest 2600
     "$python" scripts/train_words.py "$out/words" --words "$out/fonts/wamerican/usr/share/dict/american-english" \
-        --pages "$file" --pages-share 0.4 --cell 24 24 --misread 0.08 --cpu-minutes "$words_minutes" --eval-minutes 20
+        --pages "$out"/{documents,mosaics,typeset}.jsonl.gz --pages-share 0.6 --cell 24 24 --misread 0.08 --look 0.3 \
+        --cpu-minutes "$words_minutes" --eval-minutes 20
+}
+
+gather() {
+    local file="$out/$1.jsonl.gz"
+    [ -f "$file" ] || "$python" scripts/gather_text_pages.py "$file" --fonts "$out/fonts" --threads 1 --looks 0.5 "${@:2}"
 }
 
 # Job control gives each process a group of its own, so that Ctrl-C reaches it once, from here.

@@ -59,6 +59,18 @@ def test_characters_stand_where_they_are_printed(cache: Path) -> None:
     assert not outside.any()
 
 
+def test_a_character_beyond_16_bits_is_one(tmp_path: Path) -> None:
+    """pypdfium2 gives its halves one by one, and JSON would join them: then text and boxes differ in length."""
+    write_pdf(
+        tmp_path / "a.pdf",
+        [[(72, 700, 12, "Angle ~ is 4 degrees")]],
+        meant={"~": "\N{MATHEMATICAL ITALIC SMALL EPSILON}"},
+    )
+    text = read_pdf_page(open_pdf(str(tmp_path / "a.pdf"))[0])
+    assert text.characters == "Angle \N{REPLACEMENT CHARACTER} is 4 degrees"
+    assert len(text.boxes) == len(text.lines) == len(text.characters)
+
+
 def test_pages_have_the_wanted_x_height(cache: Path) -> None:
     page = TypesetPages(cache, packages=LISTED, x_height=(20, 20)).page(1)
     ink = page.image.min(-1) < 128

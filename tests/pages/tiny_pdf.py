@@ -5,10 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def write_pdf(path: Path, pages: list[list[tuple[float, float, float, str]]]) -> None:
-    """Write a PDF of A4 pages; a page is a list of (x, y from the bottom, size, text) in points, in Helvetica."""
+def write_pdf(
+    path: Path, pages: list[list[tuple[float, float, float, str]]], meant: dict[str, str] | None = None
+) -> None:
+    """Write a PDF of A4 pages; a page is a list of (x, y from the bottom, size, text) in points, in Helvetica.
+
+    `meant` says which characters the file means by some of those that are drawn, as its ToUnicode map.
+    """
     objects: list[bytes] = [b"<</Type/Catalog/Pages 2 0 R>>", b""]
-    objects.append(b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica/Encoding/WinAnsiEncoding>>")
+    objects.append(b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica/Encoding/WinAnsiEncoding/ToUnicode 4 0 R>>")
+    lines = [f"<{ord(a):02X}> <{b.encode('utf-16-be').hex()}>" for a, b in (meant or {}).items()]
+    names = f"1 begincodespacerange <00> <FF> endcodespacerange {len(lines)} beginbfchar {' '.join(lines)} endbfchar"
+    cmap = f"/CIDInit /ProcSet findresource begin begincmap {names} endcmap end".encode()
+    objects.append(b"<</Length %d>>\nstream\n%s\nendstream" % (len(cmap), cmap))
     kids = []
     for lines in pages:
         parts = []

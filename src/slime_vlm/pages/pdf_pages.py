@@ -15,6 +15,7 @@ from slime_vlm.extras import import_extra
 _X_LETTERS = frozenset(map(ord, "acemnorsuvxz"))
 _MEASURED = 120  # letters to measure on a page
 _LIGATURES = {0xFB00: "ff", 0xFB01: "fi", 0xFB02: "fl", 0xFB03: "ffi", 0xFB04: "ffl"}
+_FIRST_HALVES, _SECOND_HALVES, _UNKNOWN = range(0xD800, 0xDC00), range(0xDC00, 0xE000), 0xFFFD
 _PLAIN = {0x00A0: 0x20, 0x2010: 0x2D, 0x2011: 0x2D, 0x00AD: 0x2D, 0x0002: 0x2D, 0xFFFE: 0x2D}
 _LINE_GAP = 1.6  # widths of the line's height between words that are still one line
 
@@ -96,6 +97,10 @@ def _characters(raw: Any, text_page: Any) -> tuple[list[int], np.ndarray, list[f
     for i in range(count):
         code = get_code(text_page, i)
         code = _PLAIN.get(code, code)
+        # A character beyond 16 bits comes in two halves.
+        if code in _SECOND_HALVES:
+            continue
+        code = _UNKNOWN if code in _FIRST_HALVES else code
         if code in (10, 13):
             if codes and codes[-1]:
                 codes.append(0)

@@ -338,7 +338,7 @@ class Asker:
 
     def _overview(self) -> PageQuestion | None:
         none = np.zeros(0, np.int32)
-        form = self.rng.choice(("kind", "kind", "colour", "position"))
+        form = self.rng.choice(("kind", "kind", "colour", "position") if self.kind else ("colour", "position"))
         if form == "kind":
             filled, answer, key = self._pattern("kind"), self.kind, none
         elif form == "colour" and self.accent in _OVERVIEW_COLOURS:

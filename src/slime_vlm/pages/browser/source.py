@@ -22,7 +22,7 @@ from slime_vlm.pages.browser.draft import Draft, Fact
 from slime_vlm.pages.browser.fonts import read_families
 from slime_vlm.pages.browser.printing import print_pdf
 from slime_vlm.pages.browser.templates import TEMPLATES, Layout, templates_of
-from slime_vlm.pages.browser.templates.registry import A4, A5, LETTER, SCREEN, SLIDE
+from slime_vlm.pages.browser.templates.registry import A4, A5, LETTER, NO_KIND, SCREEN, SLIDE
 from slime_vlm.pages.browser.theme import draw_theme
 from slime_vlm.pages.browser.values import draw_manner
 from slime_vlm.pages.pdf_pages import open_pdf, page_links, read_pdf_page, render_pdf_page
@@ -107,7 +107,7 @@ class BrowserPages:
             max_side: Longest side in pixels; a larger page is drawn smaller.
             documents: How many documents there are; further seeds draw them again, at other sizes and with other
                 questions. None for as many as seeds.
-            templates: Only these templates of the split.
+            templates: Only these templates of the split; all that are of a kind if none is named.
             batch: Documents that are printed together.
 
         Raises:
@@ -117,7 +117,10 @@ class BrowserPages:
             raise ConfigError(f"pages: unknown split {split!r}, expected one of {', '.join(SPLITS)}")
         if rare < 1:
             raise ConfigError(f"pages: rare is {rare}, expected 1 or more")
-        self.templates = [one for one in templates_of(split) if not templates or one.name in templates]
+        # Pages of no kind are drawn by name alone: what other seeds give does not depend on them.
+        self.templates = [
+            one for one in templates_of(split) if (one.name in templates if templates else one.kind != NO_KIND)
+        ]
         unknown = [name for name in templates if name not in TEMPLATES or TEMPLATES[name] not in self.templates]
         if unknown:
             raise ConfigError(f"pages: no template {unknown[0]!r} in the split {split!r}")
@@ -249,7 +252,7 @@ class BrowserPages:
         text = read_pdf_page(pdf_page)
         if text.x_height <= 0:
             return None
-        longest = max(text.width, max(text.boxes[:, 3]) if document.crop else text.height)
+        longest = max(text.width, float(text.boxes[:, 3].max()) if document.crop else text.height)
         scale = min(rng.uniform(*self.x_height) / text.x_height, self.max_side / longest)
         if scale * text.x_height < _LEAST_X_HEIGHT:
             return None

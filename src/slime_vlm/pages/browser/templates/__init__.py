@@ -1,6 +1,6 @@
 """Templates of documents, by kind."""
 
-from slime_vlm.pages.browser.templates import billing, letters, papers, screens, travel
+from slime_vlm.pages.browser.templates import billing, letters, mosaics, papers, screens, travel
 from slime_vlm.pages.browser.templates.registry import KIND_NAMES, TEMPLATES, Layout, Template, templates_of
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Template",
     "billing",
     "letters",
+    "mosaics",
     "papers",
     "screens",
     "templates_of",

@@ -39,7 +39,7 @@ class Template:
 
     Attributes:
         name: Its name, without the module's.
-        kind: The kind of document, one of `KIND_NAMES`.
+        kind: The kind of document, one of `KIND_NAMES`, or `NO_KIND`.
         heldout: Whether it is held out.
         write: Writes a draft's document.
     """
@@ -51,6 +51,9 @@ class Template:
 
 
 TEMPLATES: dict[str, Template] = {}
+
+NO_KIND = ""
+"""Kind of a page that is no document of a kind. Nobody is asked for it, and it is drawn if it is named."""
 
 KIND_NAMES = (
     "invoice",

@@ -392,12 +392,12 @@ def main() -> None:
     """Train and measure."""
     options = arguments()
     torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
     run = Run(options)
     measure = Measurement(run)
     if options.eval_only:
         run.log(**measure())
         return
-    options.out.mkdir(parents=True, exist_ok=True)
     train(run, in_turn(pages_of(options, "train", options.looks)), measure)
 
 

@@ -89,6 +89,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cell", type=int, nargs=2, default=(32, 32), help="height and width of a cell in pixels")
     parser.add_argument("--plain", action="store_true", help="a plain softmax instead of the copy output")
     parser.add_argument("--unguided", action="store_true", help="tell what is asked where an answer begins, not later")
+    parser.add_argument("--no-finder", action="store_true", help="no answer finder")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--misread", type=float, default=0.0, help="most characters misread, from half of the time on")
@@ -127,7 +128,11 @@ class Run:
         self.options = options
         torch.manual_seed(options.seed)
         self.settings = AnswererSettings(
-            dim=options.dim, layers=options.layers, copies=not options.plain, guided=not options.unguided
+            dim=options.dim,
+            layers=options.layers,
+            copies=not options.plain,
+            guided=not options.unguided,
+            finds=not options.no_finder,
         )
         self.model = PageAnswerer(self.settings)
         matrices = [p for p in self.model.parameters() if p.ndim > 1]
@@ -244,7 +249,7 @@ class Run:
         pages, keep = self.next_pages(rng)
         batch = make_batch(pages, self.settings.buckets, keep, rng)
         if self._looks:
-            loss, logs, _ = look_losses(self.model, batch, self.model.look(batch), LossWeights())
+            loss, logs, _ = look_losses(self.model, batch, self.model.look_and_find(batch), LossWeights())
         else:
             loss, logs = word_losses(self.model, batch, self.model(batch), LossWeights())
         self.optimizer.zero_grad()

@@ -82,7 +82,7 @@ def test_a_space_that_is_rather_written_has_no_place() -> None:
 
 
 def test_cropped_states_are_not_guessed() -> None:
-    state = looked(copying(), [[0.0, 0.9, 0.1, 0.0]] * 2).forgotten()
+    state = looked(copying(), [[0.0, 0.9, 0.1, 0.0]] * 2).forgotten(torch.zeros(2, 0, dtype=torch.long))
     with pytest.raises(InputError, match="within an answer"):
         said(state, [A, A])
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import slime_vlm
-from slime_vlm.checkpoints.hub import SHIPPED
+from slime_vlm.checkpoints.shipped import SHIPPED
 from slime_vlm.model import hub_stub
 from slime_vlm.model.hub_stub import STUB, STUB_FILE
 from tests.saved_folder import assert_auto_classes_find_it, card_of

@@ -25,15 +25,15 @@ def test_empty_margins_change_nothing(linker: Linker) -> None:
     hidden, words, shown, begins = page(4, 6)
     moved = [torch.nn.functional.pad(part, (0, 0, 2, 1, 3, 2)) for part in (hidden, words)]
     masks = [torch.nn.functional.pad(part, (2, 1, 3, 2)) for part in (shown, begins)]
-    linked = linker(*moved, *masks)[:, 3:7, 2:8]
-    torch.testing.assert_close(linked[shown], linker(hidden, words, shown, begins)[shown])
+    linked = linker(*moved, *masks)[0][:, 3:7, 2:8]
+    torch.testing.assert_close(linked[shown], linker(hidden, words, shown, begins)[0][shown])
 
 
 def test_batched_as_one_by_one(linker: Linker) -> None:
     pages = [page(4, 6), page(4, 6)]
-    together = linker(*(torch.cat(parts) for parts in zip(*pages, strict=True)))
+    together = linker(*(torch.cat(parts) for parts in zip(*pages, strict=True)))[0]
     for expected, one in zip(together, pages, strict=True):
-        torch.testing.assert_close(linker(*one)[0], expected)
+        torch.testing.assert_close(linker(*one)[0][0], expected)
 
 
 def test_padding_is_finite_in_float16() -> None:
@@ -45,21 +45,22 @@ def test_padding_is_finite_in_float16() -> None:
     rows, cols = torch.tensor([[9, 9, 0]]), torch.tensor([[8, 9, 0]])
     apart = torch.full((1, 1, 1), APART)
     cells = ShownCells(at, rows, cols, beside=apart, stacked=apart, run=torch.zeros(1, 3, dtype=torch.long))
-    found = attention(torch.full((1, 3, 1), 8.0).half(), torch.ones(1, 3, 1).half(), cells)
+    found = attention(torch.full((1, 1, 3, 1), 8.0).half(), torch.ones(1, 1, 3, 1).half(), cells)[:, 0]
     assert torch.isfinite(found).all()
     assert (found[0, :2] == 1).all()
 
 
 def test_a_full_page_in_blocks(linker: Linker, monkeypatch: pytest.MonkeyPatch) -> None:
     one = page(6, 8)
-    whole = linker(*one)
+    whole = linker(*one)[0]
     monkeypatch.setattr("slime_vlm.model.linker._MOST_SCORES", 1000)
-    torch.testing.assert_close(linker(*one), whole)
+    torch.testing.assert_close(linker(*one)[0], whole)
 
 
 def test_words_are_passed_on_linearly(linker: Linker) -> None:
     hidden, words, shown, begins = page(3, 4)
-    torch.testing.assert_close(linker(hidden, 3.0 * words, shown, begins), 3.0 * linker(hidden, words, shown, begins))
+    larger = linker(hidden, 3.0 * words, shown, begins)[0]
+    torch.testing.assert_close(larger, 3.0 * linker(hidden, words, shown, begins)[0])
 
 
 def test_neighbours_as_a_convolution(linker: Linker) -> None:
@@ -84,7 +85,7 @@ def test_by_hand(linker: Linker) -> None:
     gate = torch.tensor(2.0).log()
     # Two heads along rows and two along columns: each finds half of either word, the cell's own word comes on top.
     expected = torch.tensor([3.0, 2.0]) * gate
-    torch.testing.assert_close(linker(hidden, words, shown, torch.zeros_like(shown))[0, 0, 0, :2], expected)
+    torch.testing.assert_close(linker(hidden, words, shown, torch.zeros_like(shown))[0][0, 0, 0, :2], expected)
 
 
 def test_question_vector_by_hand() -> None:

@@ -237,6 +237,7 @@ def count_parameters(model: SlimeForConditionalGeneration) -> dict[str, int]:
         "names of characters": inner.character_names,
         "words": inner.open_vocabulary,
         "copy output": inner.copy_output,
+        "answer finder": inner.answer_finder,
         "token embeddings": body.get_input_embeddings(),
         "language model": body,
         "head": model.lm_head,

@@ -5,8 +5,8 @@ global_adapters (and visual_vocabulary), local_compressor, page_positions, slime
 question_selector (and selectors, scorers), slime_selection, token_merging, slime_merging (selects, merges and embeds),
 slime_model (adds the language model), modeling_slime (adds the head), generation. Models that name characters add
 line_queries, character_naming (and alike_characters), named_cells, cell_words, word_embedding, linker (and
-run_relations), cell_runs, open_vocabulary, character_tokens, slime_words, copy_output, copying, copying_run and
-pointing_attention. Images and chats become model inputs in `slime_vlm.processing`.
+run_relations), cell_runs, open_vocabulary, character_tokens, slime_words, answer_finder, copy_output, copying,
+copying_run and pointing_attention. Images and chats become model inputs in `slime_vlm.processing`.
 
 Shape letters used in every docstring:
 

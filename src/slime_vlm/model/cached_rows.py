@@ -77,7 +77,7 @@ class CachedRows:
             self.position_ids[:, :length],
             index,
             None if self.cells is None else self.cells[:, :length],
-            None if self.copying is None else self.copying.forgotten(),
+            None if self.copying is None or self.cells is None else self.copying.forgotten(self.cells[:, :length]),
         )
 
     def next_positions(self, new_mask: Tensor) -> Tensor:

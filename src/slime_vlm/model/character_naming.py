@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from slime_vlm.model.alike_characters import told_apart
 from slime_vlm.model.line_queries import LINES
-from slime_vlm.model.number_spaces import spaces_in_numbers
+from slime_vlm.model.stray_spaces import spaces_in_numbers, spaces_in_words
 
 _SEEN = 0.02
 """Least probability of a character at a place that is looked at."""
@@ -90,7 +90,7 @@ class NamedCharacters:
             characters: Characters of the ids 1, 2 and so on, the space among them.
         """
         spaced = self.with_gaps(characters.index(" ") + 1, are_letters(characters))
-        return spaced.with_whole_numbers(characters).told_apart(characters)
+        return spaced.without_stray_spaces(characters).told_apart(characters)
 
     def with_gaps(self, space: int, letters: np.ndarray) -> NamedCharacters:
         """Return the same with a space before every character that stands far from the one to its left.
@@ -119,14 +119,14 @@ class NamedCharacters:
             num_places=self.num_places,
         )
 
-    def with_whole_numbers(self, characters: str) -> NamedCharacters:
-        """Return the same without the spaces that were seen within numbers; see `number_spaces`."""
+    def without_stray_spaces(self, characters: str) -> NamedCharacters:
+        """Return the same without the spaces that were seen within numbers and words; see `stray_spaces`."""
         order, line, read = self._in_lines(characters)
         kept = np.ones(len(order), bool)
         for _, group in itertools.groupby(range(len(read)), key=line.__getitem__):
             indices = list(group)
             text, places = "".join(read[k] for k in indices), self.places[order[indices]].tolist()
-            for space in spaces_in_numbers(text, places):
+            for space in [*spaces_in_numbers(text, places), *spaces_in_words(text)]:
                 kept[order[indices[space]]] = False
         return NamedCharacters(
             self.ids[kept], self.rows[kept], self.places[kept], self.lines[kept], self.probs[kept], self.num_places

@@ -279,8 +279,9 @@ class SlimeConfig(HubMixin, SlimeFields, PretrainedConfig):
             ConfigError: A field has a value that such a model does not support.
         """
         if self.characters is None:
-            if self.copy_output:
-                raise ConfigError("copy_output is true without characters, expected the characters to copy; set both")
+            for name in ("copy_output", "answer_finder"):
+                if getattr(self, name):
+                    raise ConfigError(f"{name} is true without characters, expected the characters to copy; set both")
             return
         count = len(self.characters)
         wrong = {
@@ -304,6 +305,8 @@ class SlimeConfig(HubMixin, SlimeFields, PretrainedConfig):
                 f"the language model has a vocabulary of {self.text_config.vocab_size} for {count} characters, "
                 f"expected {CharacterTokens(count).vocabulary}: build its tokenizer with build_character_tokenizer"
             )
+        if self.answer_finder and not self.copy_output:
+            raise ConfigError("answer_finder is true without copy_output, which it tells where to look; set both")
         if self.copy_output and not self.tie_word_embeddings:
             raise ConfigError("copy_output is true with a head of its own, expected tie_word_embeddings")
         side, tile = math.isqrt(self.num_local_queries), self.view_size - 2 * self.tile_margin

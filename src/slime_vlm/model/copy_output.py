@@ -82,7 +82,9 @@ class CopyOutput(nn.Module):
         """
         return self.similarity(cosines[..., None])
 
-    def liken(self, attention: Tensor, linked: Tensor, own: Tensor, local: Tensor) -> Tensor:
+    def liken(
+        self, attention: Tensor, linked: Tensor, own: Tensor, local: Tensor, belief: Tensor | None = None
+    ) -> Tensor:
         """Point more at local tokens that belong to what is asked, and less at those that say it: a key is no value.
 
         Deviation: not in the paper. Heads learn this layout by layout. Said of the words themselves it holds for
@@ -93,12 +95,14 @@ class CopyOutput(nn.Module):
             linked: [..., L] cosine of every token's linked words to the question.
             own: [..., L] the same of the words that it touches.
             local: bool [..., L] which tokens are local. All of these together are pointed at as much as before.
+            belief: [..., L] what an answer finder adds to the logarithm. None for nothing.
 
         Returns:
             [..., L].
         """
         weights = _LIKENESS_SCALE * self.likeness
-        weighted = attention * (weights[0] * linked - weights[1] * own).exp() * local
+        exponent = weights[0] * linked - weights[1] * own
+        weighted = attention * (exponent if belief is None else exponent + belief).exp() * local
         share = (attention * local).sum(dim=-1, keepdim=True) / weighted.sum(dim=-1, keepdim=True).clamp(min=1e-12)
         return torch.where(local, weighted * share, attention)
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slime_vlm.errors import InputError
+from slime_vlm.model.answer_finder import FinderCells
 from slime_vlm.model.copy_output import CopyOutput
 
 
@@ -33,6 +34,7 @@ class Copying:
         wrote_space: bool [B] whether a space after the last token would be written rather than copied: it then stands
             between two lines, and nothing follows it.
         has_images: Whether there is an image. Without one, P is 1 and the page empty.
+        shown: What an answer finder has to know of the cells. None without one.
     """
 
     page: Tensor
@@ -43,16 +45,24 @@ class Copying:
     places: Tensor | None = None
     wrote_space: Tensor | None = None
     has_images: bool = True
+    shown: FinderCells | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Copying:
         """Change the rows of all tensors."""
         parts = {part.name: getattr(self, part.name) for part in fields(self)}
         changed: dict[str, Any] = {name: change(part) for name, part in parts.items() if isinstance(part, Tensor)}
+        if self.shown is not None:
+            changed["shown"] = self.shown.map(change)
         return replace(self, **changed)
 
-    def forgotten(self) -> Copying:
-        """Return the same without what is known of the last token."""
-        return replace(self, location=torch.full_like(self.location, -1), places=None, wrote_space=None)
+    def forgotten(self, cells: Tensor) -> Copying:
+        """Return the same without what is known of the last token, for rows that hold only some cells [B, S] now."""
+        shown = self.shown
+        if shown is not None:
+            # -1 stands for tokens without a cell.
+            held = F.one_hot(cells + 1, shown.kept.shape[1] + 1).amax(dim=1)[:, 1:]
+            shown = replace(shown, kept=shown.kept & held.bool())
+        return replace(self, location=torch.full_like(self.location, -1), places=None, wrote_space=None, shown=shown)
 
     def followed_by(self, new: Copying) -> Copying:
         """Return the same with the pages of further images behind these."""
@@ -66,6 +76,7 @@ class Copying:
             words=torch.cat([self.words, new.words], dim=1),
             own_words=torch.cat([self.own_words, new.own_words], dim=1),
             has_images=True,
+            shown=None if self.shown is None or new.shown is None else self.shown.followed_by(new.shown),
         )
 
     def most_similar(self, questions: Tensor, known: Tensor) -> Tensor:

@@ -58,6 +58,10 @@ class CopyingInputs:
         cells: int64 [B, S] cells of cached and new tokens, -1 for none.
         questions: [B, n, W] what is asked where every token stands.
         copying: The state before them.
+        begins: bool [B, n] tokens behind which an answer begins.
+        turn: int64 [B, n] number of the question that every token belongs to.
+        belief: [B, T, P] what an answer finder adds to the logarithm of how much the cells are pointed at, for every
+            question. None for nothing.
     """
 
     embeds: Tensor
@@ -69,6 +73,18 @@ class CopyingInputs:
     cells: Tensor
     questions: Tensor
     copying: Copying
+    begins: Tensor
+    turn: Tensor
+    belief: Tensor | None = None
+
+    def belief_of(self, new: slice, count: int) -> Tensor | None:
+        """Return what is added for some new tokens and the first `count` tokens, [B, n, count], None for nothing."""
+        begins = self.begins[:, new]
+        if self.belief is None or not bool(begins.any()):
+            return None
+        cells = self.cells[:, None, :count].clamp(min=0).expand(-1, self.belief.shape[1], -1)
+        turn = self.turn[:, new, None].expand(-1, -1, count)
+        return self.belief.gather(2, cells).gather(1, turn) * begins[..., None]
 
 
 def run_copying(
@@ -135,7 +151,7 @@ def run_copying(
         # A cache of fixed size is longer than what it holds.
         looked = pointing[0][..., : cached + end]
         likeness = copying.likeness(inputs.questions[:, new].float(), inputs.cells[:, : cached + end])
-        looked = output.liken(looked, *likeness)
+        looked = output.liken(looked, *likeness, inputs.belief_of(new, cached + end))
         copying = _noted(to_logits, output, inputs, copying, run.last_hidden_state, looked, new, space)
         runs.append(run)
         pointings.append(F.pad(looked, (0, inputs.cells.shape[1] - looked.shape[-1])))

@@ -42,6 +42,7 @@ class ShownCells:
         beside: int64 [B, M, M] relations of the runs of every page, see `RunRelations`.
         stacked: int64 [B, M, M].
         run: int64 [B, N] run of every cell.
+        image: int64 [B, N] image of every cell; those of different images do not see each other. None for one image.
     """
 
     at: Tensor
@@ -50,6 +51,36 @@ class ShownCells:
     beside: Tensor
     stacked: Tensor
     run: Tensor
+    image: Tensor | None = None
+
+
+class MarkedCells:
+    """Some cells of pages, brought to the front: most cells of a page are empty, and are not worked on.
+
+    Args:
+        marked: bool [B, ...] which ones, N of the page with most, one at least.
+    """
+
+    def __init__(self, marked: Tensor) -> None:
+        self.marked = marked
+        self.index = marked.nonzero(as_tuple=True)
+        counts = marked.flatten(1).sum(dim=1)
+        self.page = self.index[0]
+        self.place = torch.arange(len(self.page), device=marked.device) - (counts.cumsum(0) - counts)[self.page]
+        self.size = (len(marked), max(1, int(counts.max()) if len(counts) else 0))
+
+    def packed(self, values: Tensor) -> Tensor:
+        """Put one value for every marked cell [M, ...] into rows [B, N, ...], 0 in padding."""
+        return values.new_zeros(*self.size, *values.shape[1:]).index_put((self.page, self.place), values)
+
+    def gathered(self, values: Tensor) -> Tensor:
+        """Return the marked ones of values of all cells: [B, ..., X] -> [B, N, X]."""
+        return self.packed(values[self.marked])
+
+    def spread(self, values: Tensor, other: float = 0.0) -> Tensor:
+        """Put values [B, N, X] back to where they came from: [B, ..., X], `other` elsewhere."""
+        whole = values.new_full((*self.marked.shape, *values.shape[2:]), other)
+        return whole.index_put(self.index, values[self.page, self.place])
 
 
 class PageAttention(nn.Module):
@@ -91,29 +122,41 @@ class PageAttention(nn.Module):
         """Let every cell look at the others.
 
         Args:
-            hidden: [B, N, dim] features of the cells.
-            values: [B, N, V] what is found.
+            hidden: [B, Q, N, dim] features of the cells, for each of Q questions about a page.
+            values: [B, Q, N, V] what is found.
             cells: Where the cells stand.
 
         Returns:
-            [B, N, 2 * heads, V].
+            [B, Q, N, 2 * heads, V].
         """
-        # [B, N, direction, query or key, head, width]
+        # [B, Q, N, direction, query or key, head, width]
         projected = self.projection(hidden).unflatten(-1, (2, 2, self.heads, self.head_dim))
         # In blocks of the cells that look, so that a full page of thousands does not fill the memory.
-        block = max(1, _MOST_SCORES // max(1, cells.at.numel() * 2 * self.heads))
+        block = max(1, _MOST_SCORES // max(1, cells.at.numel() * hidden.shape[1] * 2 * self.heads))
         parts = [
             self._look(projected, values, cells, begin, begin + block)
-            for begin in range(0, max(1, hidden.shape[1]), block)
+            for begin in range(0, max(1, hidden.shape[2]), block)
         ]
-        return torch.cat(parts, dim=1)
+        return torch.cat(parts, dim=2)
 
     def _look(self, projected: Tensor, values: Tensor, cells: ShownCells, begin: int, end: int) -> Tensor:
         """Let the cells from `begin` to `end` look at all."""
-        queries, keys = projected[:, begin:end, :, 0], projected[:, :, :, 1]
-        scores = torch.einsum("bndhx,bmdhx->bdhnm", queries * self.head_dim**-0.5, keys)
+        queries, keys = projected[:, :, begin:end, :, 0], projected[:, :, :, :, 1]
+        scores = torch.einsum("bqndhx,bqmdhx->bqdhnm", queries * self.head_dim**-0.5, keys)
+        near, mask = self._places(cells, begin, end)
+        scores = scores + near[:, None]
+        # After the sum: below the least number of float16 is -inf, and the rows of padding, which see nothing, are NaN.
+        scores = scores.masked_fill(~mask[:, None], torch.finfo(scores.dtype).min)
+        weights = scores.flatten(2, 3).softmax(dim=-1)
+        return torch.einsum("bqhnm,bqmw->bqnhw", weights, values)
+
+    def _places(self, cells: ShownCells, begin: int, end: int) -> tuple[Tensor, Tensor]:
+        """Return what places add to scores, [B, 2, heads, n, N], and which cells see each other, [B, 2, 1, n, N]."""
         down = cells.rows[:, None] - cells.rows[:, begin:end, None]
         right = cells.cols[:, None] - cells.cols[:, begin:end, None]
+        shown = cells.at[:, None]
+        if cells.image is not None:
+            shown = shown & (cells.image[:, begin:end, None] == cells.image[:, None])
         page = torch.arange(len(down), device=down.device)[:, None, None]
         pairs = (page, cells.run[:, begin:end, None], cells.run[:, None])
         beside, stacked = cells.beside[pairs], cells.stacked[pairs]
@@ -126,16 +169,12 @@ class PageAttention(nn.Module):
             table = _TABLE_SCALE * (bias[..., None] + relation_bias[:, None, None]).flatten(1)
             reach = bias.shape[1] // 2
             seen = across.abs() <= reach
-            seen = (seen if related is None else seen | related) & cells.at[:, None]
+            seen = (seen if related is None else seen | related) & shown
             line, offset = across.clamp(-reach, reach) + reach, along.clamp(-FARTHEST, FARTHEST) + FARTHEST
             index = (line * bias.shape[2] + offset) * relation_bias.shape[1] + relation
             near.append(table[:, index].transpose(0, 1))
             masks.append(seen[:, None])
-        scores = scores + torch.stack(near, dim=1)
-        # After the sum: below the least number of float16 is -inf, and the rows of padding, which see nothing, are NaN.
-        scores = scores.masked_fill(~torch.stack(masks, dim=1), torch.finfo(scores.dtype).min)
-        weights = scores.flatten(1, 2).softmax(dim=-1)
-        return torch.einsum("bhnm,bmw->bnhw", weights, values)
+        return torch.stack(near, dim=1), torch.stack(masks, dim=1)
 
 
 class Linker(nn.Module):
@@ -173,7 +212,7 @@ class Linker(nn.Module):
         self.role = nn.Linear(word_dim, word_dim, bias=False)
         nn.init.zeros_(self.role.weight)
 
-    def forward(self, hidden: Tensor, words: Tensor, shown: Tensor, begins: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, words: Tensor, shown: Tensor, begins: Tensor) -> tuple[Tensor, Tensor]:
         """Link the cells of pages.
 
         Args:
@@ -183,27 +222,20 @@ class Linker(nn.Module):
             begins: bool [B, R, C] a run of text begins in this cell, see `run_offsets`.
 
         Returns:
-            [B, R, C, W], 0 for cells that show nothing.
+            The linked words and what every cell is, both [B, R, C, W] and 0 for cells that show nothing.
         """
-        # Most cells of a page are empty: what follows is for the others, [B, N].
-        page, row, col = shown.nonzero(as_tuple=True)
-        counts = torch.bincount(page, minlength=len(shown))
-        place = torch.arange(len(page), device=page.device) - (counts.cumsum(0) - counts)[page]
-        size = (len(shown), int(counts.max()) if len(page) else 0)
-
-        def gathered(values: Tensor) -> Tensor:
-            return values.new_zeros(*size, *values.shape[1:]).index_put((page, place), values)
-
+        marked = MarkedCells(shown)
+        _, row, col = marked.index
         entered = self.entry(self.norm(hidden[shown]))
         entered = entered + self.mix(F.gelu(self._around(entered, shown)))
-        cells = _shown_cells(gathered(shown[shown]), gathered(row), gathered(col), gathered(begins[shown]))
-        hidden, near_words = gathered(entered), gathered(words[shown])
-        context = self.context(hidden, self.context_in(hidden), cells)
+        cells = shown_cells(marked.gathered(shown), marked.packed(row), marked.packed(col), marked.gathered(begins))
+        hidden, near_words = marked.packed(entered), marked.gathered(words)
+        context = self.context(hidden[:, None], self.context_in(hidden)[:, None], cells)[:, 0]
         hidden = hidden + self.context_out(context.flatten(2))
-        found = self.attention(hidden, near_words, cells)
+        found = self.attention(hidden[:, None], near_words[:, None], cells)[:, 0]
         gates = F.softplus(self.gates(hidden))
         linked = near_words * gates[..., :1] + (found * gates[..., 1:, None]).sum(dim=-2) + self.role(hidden)
-        return words.new_zeros(words.shape).index_put((page, row, col), linked[page, place])
+        return marked.spread(linked), marked.spread(hidden)
 
     def _around(self, entered: Tensor, shown: Tensor) -> Tensor:
         """Convolve the features of the cells that show something, [N, W], by looking up their neighbours."""
@@ -219,7 +251,16 @@ class Linker(nn.Module):
         return torch.einsum("nkw,wk->nw", looked, weight) + self.around.bias
 
 
-def _shown_cells(at: Tensor, rows: Tensor, cols: Tensor, begins: Tensor) -> ShownCells:
+def shown_cells(at: Tensor, rows: Tensor, cols: Tensor, begins: Tensor, image: Tensor | None = None) -> ShownCells:
+    """Relate the cells of pages.
+
+    Args:
+        at: bool [B, N], False in padding, which comes last.
+        rows: int64 [B, N], cells in reading order.
+        cols: int64 [B, N].
+        begins: bool [B, N] a run of text begins in this cell.
+        image: int64 [B, N] see `ShownCells`.
+    """
     runs, related = torch.zeros_like(rows), []
     for page, count in enumerate(at.sum(dim=1).tolist()):
         row, col = rows[page, :count], cols[page, :count]
@@ -234,5 +275,5 @@ def _shown_cells(at: Tensor, rows: Tensor, cols: Tensor, begins: Tensor) -> Show
         return whole
 
     return ShownCells(
-        at, rows, cols, padded([one.beside for one in related]), padded([one.stacked for one in related]), runs
+        at, rows, cols, padded([one.beside for one in related]), padded([one.stacked for one in related]), runs, image
     )

@@ -8,14 +8,13 @@ of these words to those of the question selects tokens, as in the paper, and the
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slime_vlm.errors import ConfigError
 from slime_vlm.model.cell_runs import LEAST, MOST, NUM_OFFSETS, NUM_SIZES, print_sizes, run_offsets
 from slime_vlm.model.cell_words import Words, character_classes, words_of_cells
 from slime_vlm.model.linker import Linker
-from slime_vlm.model.word_embedding import QuestionVector, WordEmbedding
+from slime_vlm.model.word_embedding import QuestionVector, WordEmbedding, unit
 
 _MARKS = ":="
 _DIGITS = "0123456789"
@@ -58,12 +57,16 @@ class OpenVocabulary(nn.Module):
         """Return which cells show more than spaces: [..., S] -> bool [...]."""
         return ((ids != 0) & (ids != self.space)).any(dim=-1)
 
+    def run_begins(self, ids: Tensor) -> Tensor:
+        """Return in which cells a run of text begins, bool [..., R, C]."""
+        return run_offsets(ids, self.space, self.marks, self.digits) <= -LEAST
+
     def own_words(self, ids: Tensor) -> Tensor:
         """Return the unit vectors [..., R, C, W] of the words that cells touch, 0 for cells without words."""
         found = words_of_cells(ids, self.classes, self.word_embedding.buckets)
-        return F.normalize(self.word_embedding.of_cells(found, ids[..., 0].numel()).view(*ids.shape[:-1], -1), dim=-1)
+        return unit(self.word_embedding.of_cells(found, ids[..., 0].numel()).view(*ids.shape[:-1], -1))
 
-    def forward(self, tokens: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Add to the local tokens of pages what their characters tell.
 
         Args:
@@ -71,8 +74,9 @@ class OpenVocabulary(nn.Module):
             ids: int64 [B, R, C, S] ids of the characters that each names in reading order, 0 for nothing.
 
         Returns:
-            The tokens [B, R, C, D], and the unit vectors of their linked words [B, R, C, W], for the selector. Cells
-            that show nothing keep their tokens and have vectors of 0.
+            The tokens [B, R, C, D], the unit vectors of their linked words [B, R, C, W], for the selector, and what
+            the linker knows of every cell [B, R, C, W]. Cells that show nothing keep their tokens and have vectors of
+            0.
         """
         shown = self.shown(ids)
         found = words_of_cells(ids, self.classes, self.word_embedding.buckets)
@@ -83,14 +87,20 @@ class OpenVocabulary(nn.Module):
         added = added + self.sizes(print_sizes(ids, self.space)[shown])
         at = shown.nonzero(as_tuple=True)
         tokens = tokens.index_put(at, added, accumulate=True)
-        linked = self.linker(tokens, words, shown, offsets <= -LEAST)
-        near = F.normalize(linked[shown], dim=-1)
-        return tokens.index_put(at, self.linked_in(near), accumulate=True), torch.zeros_like(linked).index_put(at, near)
+        linked, contexts = self.linker(tokens, words, shown, offsets <= -LEAST)
+        near = unit(linked[shown])
+        tokens = tokens.index_put(at, self.linked_in(near), accumulate=True)
+        return tokens, torch.zeros_like(linked).index_put(at, near), contexts
 
     def question_words(self, words: Words) -> Tensor:
         """Embed words of questions, a row of zeros before them: [1 + W, word_dim]."""
         vectors = self.word_embedding(words)
         return torch.cat([vectors.new_zeros(1, vectors.shape[1]), vectors])
+
+    def asked_words(self, words: Tensor, mask: Tensor) -> Tensor:
+        """Return a question's words [..., S, W] times how much each tells, the most telling as unit vectors."""
+        weighted = self.question_vector.weighted(words, mask)
+        return weighted / weighted.norm(dim=-1, keepdim=True).amax(dim=-2, keepdim=True).clamp(min=1e-6)
 
     def word_tokens(self, words: Tensor) -> Tensor:
         """Return what the tokens of a question's words add to the language model's input: [..., W] -> [..., D]."""

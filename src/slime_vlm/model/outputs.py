@@ -28,6 +28,7 @@ class VisionTokens:
         characters: int64 [L, K] ids of the characters that local tokens name, 0 for nothing. None without characters.
         words: [L, W] unit vectors of the words linked to local tokens. None without characters.
         certainties: [L, K] how certain each character is, in 0..1. None without characters.
+        contexts: [L, W] what the linker knows of local tokens. None without an answer finder.
     """
 
     grid: tuple[int, int]
@@ -37,6 +38,7 @@ class VisionTokens:
     characters: Tensor | None = None
     words: Tensor | None = None
     certainties: Tensor | None = None
+    contexts: Tensor | None = None
 
     def __post_init__(self) -> None:
         # No fields of the dataclass: FSDP2 rebuilds outputs with `replace`, which takes only what `__init__` takes.

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import initialization as init
 from transformers.modeling_utils import PreTrainedModel
 
+from slime_vlm.model.answer_finder import AnswerFinder
 from slime_vlm.model.cell_words import character_classes
 from slime_vlm.model.character_naming import CharacterNames
 from slime_vlm.model.configuration_slime import SlimeConfig
@@ -32,6 +33,7 @@ UNQUANTISED = (
     "character_names",
     "open_vocabulary",
     "copy_output",
+    "answer_finder",
 )
 """Parts of `SlimeModel` that stay in the model's own type when it is quantised: all but the language model."""
 
@@ -53,6 +55,7 @@ class SlimePreTrainedModel(HubMixin, PreTrainedModel):
         "CharacterNames",
         "OpenVocabulary",
         "CopyOutput",
+        "AnswerFinder",
     ]
     _skip_keys_device_placement = ["past_key_values", "cache"]  # noqa: RUF012
     _supports_flash_attn = True
@@ -113,6 +116,8 @@ class SlimePreTrainedModel(HubMixin, PreTrainedModel):
         elif isinstance(module, CopyOutput):
             init.copy_(module.gate.bias, module.first_gates())
             init.copy_(module.likeness, module.first_likeness())
+        elif isinstance(module, AnswerFinder):
+            module.start()
         elif isinstance(module, Linker):
             init.constant_(module.gates.bias, 0.5)
             init.zeros_(module.role.weight)

@@ -87,7 +87,8 @@ class SlimeMerging(SlimeWords):
             describe the images.
         """
         placeholders = input_ids == self.config.image_token_id
-        check_vision_tokens(vision_tokens, self.config.token_layout, kept_local_tokens, read is not None)
+        has_characters, has_finder = read is not None, self.config.answer_finder
+        check_vision_tokens(vision_tokens, self.config.token_layout, kept_local_tokens, has_characters, has_finder)
         counts = self._placeholder_counts(vision_tokens, input_ids.device)
         rows = image_rows(placeholders, counts) if vision_tokens or placeholders.any() else counts
         details: dict[str, Any] = {}

@@ -13,6 +13,7 @@ from transformers.cache_utils import Cache
 
 from slime_vlm.errors import InputError
 from slime_vlm.model.aligned_outputs import align_with_inputs
+from slime_vlm.model.answer_finder import AnswerFinder
 from slime_vlm.model.cache_name import CACHE
 from slime_vlm.model.cached_rows import (
     CachedRows,
@@ -51,6 +52,9 @@ class SlimeModel(SlimeMerging):
                 slots=config.character_slots,
                 characters=len(config.characters or "") + 2,
             )
+        self.answer_finder: AnswerFinder | None = None
+        if config.answer_finder:
+            self.answer_finder = AnswerFinder(word_dim=config.word_dim, text_dim=config.text_config.hidden_size)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:

@@ -168,11 +168,11 @@ class SlimeVision(SlimePreTrainedModel):
         """Compute what `VisionTokens` holds of local tokens from what `compress_tiles` gave, [L, ...] in image order.
 
         Returns:
-            Tokens [L, D], characters [L, K], words [L, W] and certainties [L, K], the last three None without
-            characters.
+            Tokens [L, D], characters [L, K], words [L, W], certainties [L, K] and contexts [L, W], all but the first
+            None without characters, and the last without an answer finder.
         """
         if self.open_vocabulary is None:
-            return stitched, None, None, None
+            return stitched, None, None, None, None
         assert isinstance(self.projector, VisualVocabulary)
         side = self.config.token_layout.tile_side
         shape = (grid[0] * side, grid[1] * side)
@@ -182,8 +182,9 @@ class SlimeVision(SlimePreTrainedModel):
         tokens = self.projector.embed_ids(ids)
         if self.page_positions is not None:
             tokens = tokens + self.page_positions(*grid, side, device=ids.device).view_as(tokens)
-        tokens, linked = self.open_vocabulary(tokens[None], ids[None])
-        return tuple(part.flatten(0, 1) for part in (tokens[0], ids, linked[0], certainties))
+        tokens, linked, contexts = self.open_vocabulary(tokens[None], ids[None])
+        parts = tuple(part.flatten(0, 1) for part in (tokens[0], ids, linked[0], certainties))
+        return (*parts, contexts[0].flatten(0, 1) if self.config.answer_finder else None)
 
     def encode_image(self, pixel_values: Tensor, grid: tuple[int, int]) -> VisionTokens:
         """Encode one image: its views [1 + T, 3, H, W], and the (rows, columns) of its tiles."""

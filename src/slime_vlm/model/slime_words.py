@@ -6,11 +6,15 @@ Everything here needs `SlimeConfig.characters`. See `character_tokens` and `open
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
+from functools import reduce
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from slime_vlm.model.answer_finder import FinderCells
 from slime_vlm.model.cached_rows import CachedRows
 from slime_vlm.model.character_tokens import EmbeddedText
 from slime_vlm.model.copy_output import following_places
@@ -54,6 +58,7 @@ class SlimeWords(SlimeSelection):
         own_words: list[list[Tensor]] = [[] for _ in range(num_rows)]
         following: list[list[Tensor]] = [[] for _ in range(num_rows)]
         cells = [none[:0]]
+        shown: list[list[FinderCells]] = [[] for _ in range(num_rows)]
         masks: Sequence[Tensor | None] = kept or [None] * len(vision_tokens)
         for tokens, mask, row in zip(vision_tokens, masks, rows.tolist(), strict=True):
             assert tokens.characters is not None
@@ -68,6 +73,8 @@ class SlimeWords(SlimeSelection):
             following[row].append(torch.where(after < 0, after, after + first * slots))
             index = torch.arange(first, first + len(ids), device=rows.device)
             cells += [none, index if mask is None else index[mask.to(rows.device)]]
+            if self.config.answer_finder:
+                shown[row].append(self._page_cells(tokens, raster, mask))
         # One cell at least, so that there is something to look up.
         empty = rows.new_zeros(1, slots)
         page = pad_sequence([torch.cat(parts or [empty]) for parts in pages], batch_first=True)
@@ -79,7 +86,39 @@ class SlimeWords(SlimeSelection):
             for found in (words, own_words)
         )
         nowhere = rows.new_full((num_rows,), -1)
-        return Copying(page, places, vectors, own, nowhere, has_images=bool(vision_tokens)), torch.cat(cells)
+        found = self._padded_cells(shown, vectors) if self.config.answer_finder else None
+        copying = Copying(page, places, vectors, own, nowhere, has_images=bool(vision_tokens), shown=found)
+        return copying, torch.cat(cells)
+
+    def _page_cells(self, tokens: VisionTokens, raster: Tensor, kept: Tensor | None) -> FinderCells:
+        """Return what an answer finder has to know of an image's cells, given their characters [R, C, K]."""
+        assert self.open_vocabulary is not None
+        assert tokens.contexts is not None
+        device = raster.device
+        height, width = raster.shape[:2]
+        index = torch.arange(height * width, device=device)
+        kept = torch.ones_like(index, dtype=torch.bool) if kept is None else kept.to(device)
+        return FinderCells(
+            contexts=tokens.contexts.to(device)[None],
+            rows=index.div(width, rounding_mode="floor")[None],
+            cols=(index % width)[None],
+            image=torch.zeros_like(index)[None],
+            begins=self.open_vocabulary.run_begins(raster).flatten()[None],
+            kept=(kept & self.open_vocabulary.shown(raster).flatten())[None],
+        )
+
+    @staticmethod
+    def _padded_cells(images: Sequence[Sequence[FinderCells]], vectors: Tensor) -> FinderCells:
+        """Put the cells of the images of rows side by side, as long as vectors [B, P, W]."""
+        num_rows, length = vectors.shape[:2]
+        place = torch.zeros(num_rows, length, dtype=torch.long, device=vectors.device)
+        whole = FinderCells(torch.zeros_like(vectors), place, place, place, place.bool(), place.bool()).map(torch.clone)
+        for row, pages in enumerate(images):
+            if pages:
+                joined = reduce(FinderCells.followed_by, pages)
+                for part in fields(FinderCells):
+                    getattr(whole, part.name)[row, : joined.rows.shape[1]] = getattr(joined, part.name)[0]
+        return whole
 
     def _own_words(self, tokens: VisionTokens, raster: Tensor) -> Tensor:
         """Return the vectors [L, W] of the words that local tokens touch, given their characters [R, C, K]."""
@@ -137,7 +176,41 @@ class SlimeWords(SlimeSelection):
         begins = step == 1
         known = before.new_zeros(read.questions.shape[:2]).scatter_reduce(1, turn, before * begins, "amax")
         best = pages.most_similar(read.questions, known)
-        return embeddings + self.copy_output.told_similarity(best.gather(1, turn)) * begins[..., None]
+        embeddings = embeddings + self.copy_output.told_similarity(best.gather(1, turn)) * begins[..., None]
+        turns = turn[begins].unique().tolist() if self.answer_finder is not None else []
+        if self.answer_finder is None or not turns:
+            return embeddings
+        merged.beginnings = self._find(pages, read, known, turns)
+        absent = merged.beginnings[..., -1].detach().gather(1, turn)
+        return embeddings + self.answer_finder.tell(absent) * begins[..., None]
+
+    def _find(self, pages: Copying, read: EmbeddedText, known: Tensor, turns: Sequence[int]) -> Tensor:
+        """Find where the answers of some turns begin: [B, T, P + 1], see `AnswerFinder`.
+
+        Args:
+            pages: The pages of the rows.
+            read: The text of the rows.
+            known: int64 [B, T] cells that came before every question.
+            turns: Those whose answers begin among the new tokens of some row.
+        """
+        assert self.answer_finder is not None
+        assert self.open_vocabulary is not None
+        assert pages.shown is not None
+        of_turns = read.of_turns()
+        asked = self.open_vocabulary.asked_words(read.word_vectors[of_turns], of_turns > 0)
+        # As `questions`: turns without a word have none behind the last with one.
+        asked = F.pad(asked, (0, 0, 0, 0, 0, read.questions.shape[1] - asked.shape[1]))
+        index = torch.arange(pages.page.shape[1], device=known.device)
+        found = []
+        for turn in range(known.shape[1]):
+            if turn not in turns:
+                found.append(known.new_zeros(len(known), pages.page.shape[1] + 1, dtype=torch.float32))
+                continue
+            kept = pages.shown.kept & (index < known[:, turn, None])
+            one = slice(turn, turn + 1)
+            words = read.questions[:, one], asked[:, one]
+            found.append(self.answer_finder.on_pages(pages.shown, pages.own_words, pages.words, *words, kept)[:, 0])
+        return torch.stack(found, dim=1)
 
     def embed_answer(self, input_ids: Tensor, question: Tensor, said: Tensor) -> Tensor:
         """Embed characters of answers, without what the copy output tells of what follows.
@@ -192,6 +265,9 @@ class SlimeWords(SlimeSelection):
         index = merged.token_index.clamp(min=0)
         step = read.step.gather(1, index)
         turn = read.turn.gather(1, index)
+        belief: Tensor | None = None
+        if merged.beginnings is not None and self.answer_finder is not None:
+            belief = self.answer_finder.belief(merged.beginnings[..., :-1])
         return CopyingInputs(
             embeds=embeds,
             attention_mask=attention_mask,
@@ -202,4 +278,7 @@ class SlimeWords(SlimeSelection):
             cells=rows.cells,
             questions=read.questions.gather(1, turn[..., None].expand(-1, -1, read.questions.shape[2])),
             copying=rows.copying,
+            begins=(step == 1) & is_real,
+            turn=turn,
+            belief=belief,
         )

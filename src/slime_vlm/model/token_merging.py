@@ -35,6 +35,8 @@ class MergedRows:
         token_index: [B, S] index of every token before merging, -1 in padding.
         cells: [B, S] index in `copying.page` of every token, -1 for none. None without a copy output.
         copying: What answers copy from. None without a copy output.
+        beginnings: [B, T, P + 1] what an answer finder says of the cells for every turn (`AnswerFinder`), 0 for turns
+            whose answer does not begin here. None if none does, or without one.
     """
 
     input_ids: Tensor
@@ -44,6 +46,7 @@ class MergedRows:
     token_index: Tensor
     cells: Tensor | None = None
     copying: Copying | None = None
+    beginnings: Tensor | None = None
 
 
 def check_vision_tokens(
@@ -51,6 +54,7 @@ def check_vision_tokens(
     layout: TokenLayout,
     kept_local_tokens: Sequence[Tensor] | None = None,
     has_characters: bool = False,
+    has_contexts: bool = False,
 ) -> None:
     """Check that every image has as many tokens as placeholders.
 
@@ -61,6 +65,7 @@ def check_vision_tokens(
         layout: Expected numbers of tokens.
         kept_local_tokens: [L] bool for every image.
         has_characters: Whether local tokens of the model name characters.
+        has_contexts: Whether the model has an answer finder.
 
     Raises:
         InputError: An image is no `VisionTokens` or has another number of them, or a mask does not fit its image.
@@ -76,6 +81,11 @@ def check_vision_tokens(
             raise InputError(
                 f"the tokens of image {index} name {'no ' if has_characters else ''}characters, and this model's do "
                 f"{'' if has_characters else 'not'}: encode it with this model and its config"
+            )
+        if has_contexts and tokens.contexts is None:
+            raise InputError(
+                f"the tokens of image {index} have no contexts, which this model's answer finder needs: encode it with "
+                "this model and its config"
             )
         expected = (layout.num_global_tokens, layout.num_local_tokens(rows, cols))
         found = tuple(0 if part is None else len(part) for part in (tokens.global_tokens, tokens.local_tokens))
@@ -242,6 +252,7 @@ def after_beginning(rows: MergedRows, cached: int) -> MergedRows:
         token_index=rows.token_index[:, cached:],
         cells=None if rows.cells is None else rows.cells[:, cached:],
         copying=rows.copying,
+        beginnings=rows.beginnings,
     )
 
 

@@ -51,6 +51,11 @@ class WordEmbedding(nn.Module):
         return summed.index_add(0, found.cells, vectors[found.word])
 
 
+def unit(vectors: Tensor) -> Tensor:
+    """Return vectors [..., W] of length 1; those of 0 stay, in float16, too, where the least length rounds to 0."""
+    return F.normalize(vectors.float(), dim=-1).to(vectors)
+
+
 class QuestionVector(nn.Module):
     """The mean of a question's words, weighted by how much a word tells: "total" more than "the".
 
@@ -66,5 +71,8 @@ class QuestionVector(nn.Module):
 
     def forward(self, words: Tensor, mask: Tensor) -> Tensor:
         """Return unit vectors [..., W] for words [..., S, W] and their mask [..., S]; 0 without words."""
-        weights = F.softplus(self.weight(words)) * mask[..., None]
-        return F.normalize((words * weights).sum(dim=-2), dim=-1)
+        return unit(self.weighted(words, mask).sum(dim=-2))
+
+    def weighted(self, words: Tensor, mask: Tensor) -> Tensor:
+        """Return words [..., S, W] times their weights, 0 where the mask [..., S] is False."""
+        return words * F.softplus(self.weight(words)) * mask[..., None]

@@ -53,7 +53,9 @@ class AnswerState:
         columns = columns if len(columns) else columns.new_zeros(1)
         places = None if copying.places is None else copying.places[:, columns]
         size = (len(columns), copying.page.shape[1])
-        return AnswerState(prompt.question, columns[None], cells[:, columns], replace(copying, places=places), [size])
+        # The finder is asked where an answer begins, and never again.
+        copying = replace(copying, places=places, shown=None)
+        return AnswerState(prompt.question, columns[None], cells[:, columns], copying, [size])
 
     @property
     def num_rows(self) -> int:

@@ -48,7 +48,7 @@ class CachedImage:
         """Memory of the tensors."""
         tokens = self.encoded.tokens
         # The first question adds `VisionTokens.own_words`, which take as much as the linked ones.
-        words = (tokens.words, tokens.words)
+        words = (tokens.words, tokens.words, tokens.contexts)
         parts = (tokens.gates, tokens.global_tokens, tokens.local_tokens, tokens.characters, *words)
         size = sum(part.nbytes for part in parts if part is not None)
         return size + (0 if self.prefix is None else self.prefix.num_bytes)

@@ -102,6 +102,8 @@ def _run_copying(
         is_real=whole.is_real[:, part],
         cells=whole.cells[:, : part.stop],
         questions=whole.questions[:, part],
+        begins=whole.begins[:, part],
+        turn=whole.turn[:, part],
         copying=whole.copying if before is None else before.copying,
     )
     space = network.open_vocabulary.space

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from slime_vlm.checkpoints.from_pretrained_parts import assemble
-from slime_vlm.checkpoints.loading import SHIPPED, load
+from slime_vlm.checkpoints.loading import load
+from slime_vlm.checkpoints.shipped import SHIPPED
 from slime_vlm.checkpoints.tensor_files import folder_tensors
 from slime_vlm.errors import ConfigError
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration

@@ -19,6 +19,7 @@ PART_PREFIXES: dict[str, tuple[str, ...]] = {
     "character_names": ("model.character_names.",),
     "open_vocabulary": ("model.open_vocabulary.",),
     "copy_output": ("model.copy_output.",),
+    "answer_finder": ("model.answer_finder.",),
     "language_model": ("model.language_model.", "lm_head."),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 import slime_vlm
+from slime_vlm.diagnostics.cost import count_parameters
 from slime_vlm.errors import ConfigError, InputError
 from slime_vlm.inference.answering import ask, encode
 from slime_vlm.model.cached_rows import record_of
@@ -34,6 +35,7 @@ from slime_vlm.training.pages.reading import LabelledTiles, PageReader, labelled
 from slime_vlm.training.pages.words.answerer import AnswererSettings, Answers, PageAnswerer
 from slime_vlm.training.pages.words.batch import ASSISTANT, BEGIN, END, NOT_THERE, USER, make_batch
 from slime_vlm.training.pages.words.cells import SPACE, Asked, PageCells
+from slime_vlm.training.parts import PART_PREFIXES, parameters_of
 
 VIEW, CELL, MARGIN, TILES = 64, 24, 8, 6
 QUESTION = "What's the Sub-total due?"
@@ -60,11 +62,11 @@ def characters_after(ids: np.ndarray) -> Tensor:
 
 
 @cache
-def parts(copies: bool = True, guided: bool = True) -> tuple[PageReader, PageAnswerer]:
+def parts(copies: bool = True, guided: bool = True, finds: bool = True) -> tuple[PageReader, PageAnswerer]:
     torch.manual_seed(0)
     reader = PageReader(RecogniserEncoder(encoder_config()), cell=CELL, margin=MARGIN, hidden=24, context=1).eval()
     settings = AnswererSettings(
-        dim=32, layers=2, heads=4, word_dim=16, buckets=512, slots=4, copies=copies, guided=guided
+        dim=32, layers=2, heads=4, word_dim=16, buckets=512, slots=4, copies=copies, guided=guided, finds=finds
     )
     answerer = PageAnswerer(settings).eval()
     torch.manual_seed(1)
@@ -98,8 +100,8 @@ def tiles_of(drawn: ReadablePage) -> LabelledTiles:
 
 
 @cache
-def model_of(copies: bool = True, guided: bool = True, **fields: Any) -> tuple[Any, SlimeProcessor]:
-    reader, answerer = parts(copies, guided)
+def model_of(copies: bool = True, guided: bool = True, finds: bool = True, **fields: Any) -> tuple[Any, SlimeProcessor]:
+    reader, answerer = parts(copies, guided, finds)
     return joined(
         reader.state_dict(),
         answerer.state_dict(),
@@ -146,9 +148,9 @@ class Said:
     at: list[tuple[int, int]]
 
 
-def reference(said: Said, question: str, budget: int | None, seed: int, copies: bool, guided: bool) -> Answers:
-    """The answerer's output for an answer that is given, its first half first."""
-    answerer = parts(copies, guided)[1]
+def reference(said: Said, question: str, budget: int | None, seed: int, *which: bool) -> Answers:
+    """The answerer's output for an answer that is given, its first half first; `which` are those of `parts`."""
+    answerer = parts(*which)[1]
     where = np.array([*said.at, (-1, -1)]).reshape(-1, 2)
     # One more, whose place is not looked at: the last label is that of the token after the answer.
     asked = Asked(PageQuestion(question, "", "field"), np.array([*said.ids, 5]), *where.T, np.zeros(0, np.int64), False)
@@ -163,16 +165,17 @@ def reference_answer(
     seed: int = 0,
     copies: bool = True,
     guided: bool = True,
+    finds: bool = True,
     given: Sequence[int] = (),
 ) -> tuple[Said, Tensor]:
     """Answer by the answerer alone, in plain loops: the answer, and the log-probabilities of every token of it."""
-    answerer = parts(copies, guided)[1]
+    answerer = parts(copies, guided, finds)[1]
     ids = cells(page(seed))
     following = characters_after(ids)
     raster = ids.reshape(-1, ids.shape[2])
     said, found = Said([], []), []
     for step in range(count):
-        answers = reference(said, question, budget, seed, copies, guided)
+        answers = reference(said, question, budget, seed, copies, guided, finds)
         found.append(answers.log_probs[step].clone())
         allowed = found[-1].clone()
         allowed[NEVER] = -torch.inf
@@ -203,12 +206,16 @@ def pointed(answerer: PageAnswerer, answers: Answers, step: int, token: int, ras
     image_columns = answers.packed["is_image"][0].nonzero()[:, 0].tolist()
     slot = output.slot(hidden).softmax(dim=-1)
     # What belongs to the question is pointed at more, what says it less; all local tokens together as before.
-    assert answers.look.own_cosines is not None
     linked, own = (cosines[0, 0].tolist() for cosines in (answers.look.cosines, answers.look.own_cosines))
     belongs, says = (10 * output.likeness).tolist()
     before = float(attention[image_columns].sum())
     for cell, at in zip(kept, image_columns, strict=True):
         attention[at] *= math.exp(belongs * linked[cell] - says * own[cell])
+        if step == 0 and answerer.answer_finder is not None:
+            assert answers.look.beginnings is not None
+            attention[at] *= math.exp(
+                float(answerer.answer_finder.trust) * max(-15.0, float(answers.look.beginnings[0, 0, cell]))
+            )
     attention[image_columns] *= before / float(attention[image_columns].sum())
     best, most, total = (-1, -1), -1.0, 0.0
     for cell, at in zip(kept, image_columns, strict=True):
@@ -240,18 +247,19 @@ def test_local_tokens_name_what_the_reader_names() -> None:
     torch.testing.assert_close(streamed.local_tokens, tokens.local_tokens, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("copies", [True, False])
+@pytest.mark.parametrize(("copies", "finds"), [(True, True), (True, False), (False, False)])
 @pytest.mark.parametrize("guided", [True, False])
 @pytest.mark.parametrize("budget", [None, 7])
-def test_answers_are_those_of_the_parts(copies: bool, guided: bool, budget: int | None) -> None:
+def test_answers_are_those_of_the_parts(copies: bool, finds: bool, guided: bool, budget: int | None) -> None:
     fields = {} if budget is None else {"max_local_tokens": budget}
-    model, processor = model_of(copies, guided, **fields)
+    model, processor = model_of(copies, guided, finds, **fields)
+    assert (model.model.answer_finder is not None) == finds
     inputs = inputs_of(processor, QUESTION)
     with torch.inference_mode():
         outputs = model(**inputs)
     found = outputs.logits[0, -1]
     found = found if copies else found.log_softmax(dim=-1)
-    said, expected = reference_answer(6, budget=budget, copies=copies, guided=guided)
+    said, expected = reference_answer(6, budget=budget, copies=copies, guided=guided, finds=finds)
     torch.testing.assert_close(found, expected[0], atol=1e-5, rtol=1e-5)
     assert greedy(model, inputs) == [said.ids]
     (kept,) = outputs.kept_local_tokens
@@ -529,3 +537,45 @@ def test_in_bfloat16(tmp_path: Path) -> None:
     assert tokens.to(torch.bfloat16).characters.dtype == torch.long
     (answer,) = ask(loaded, processor, image(), QUESTION, max_new_tokens=6)
     assert answer.text
+
+
+def test_the_finder_looks_once_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, processor = model_of()
+    calls: list[Tensor] = []
+    whole = model.model.answer_finder.on_pages
+    monkeypatch.setattr(model.model.answer_finder, "on_pages", lambda *given: calls.append(given[-1]) or whole(*given))
+    greedy(model, inputs_of(processor, QUESTION))
+    assert len(calls) == 1
+    assert calls[0].any()
+
+
+def test_tokens_of_a_model_without_a_finder_are_refused() -> None:
+    model, processor = model_of()
+    inputs = inputs_of(processor, QUESTION)
+    (tokens,) = model.encode_images(inputs.pop("pixel_values"), inputs.pop("image_grids"))
+    with pytest.raises(InputError, match="have no contexts, which this model's answer finder needs"):
+        model(**inputs, vision_tokens=[replace(tokens, contexts=None)])
+
+
+def test_every_parameter_belongs_to_one_part() -> None:
+    model, _ = model_of()
+    named = [name for part in PART_PREFIXES for name in parameters_of(model, part)]
+    assert set(named) == {name for name, _ in model.named_parameters()}
+    assert sum(count_parameters(model).values()) == sum(p.numel() for p in model.parameters())
+
+
+def test_a_new_finder_starts_as_in_training(tmp_path: Path) -> None:
+    model, _ = model_of(finds=False)
+    model.save_pretrained(tmp_path)
+    loaded = SlimeForConditionalGeneration.from_pretrained(tmp_path, answer_finder=True).model.answer_finder
+    assert loaded.trust.tolist() == [1.0]
+    assert not loaded.told.weight.any()
+    assert loaded.own_in.weight.std().item() == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_text_without_a_question_in_float16() -> None:
+    """The least length of a vector rounds to 0 there."""
+    model, _ = model_of()
+    ids = torch.tensor([[BEGIN, ASSISTANT, *character_ids("No words").tolist()]])
+    with torch.inference_mode():
+        assert torch.isfinite(deepcopy(model).half()(input_ids=ids).logits).all()

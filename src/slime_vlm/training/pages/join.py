@@ -154,6 +154,7 @@ def _config(
         "word_dim": word_dim,
         "word_buckets": buckets,
         "copy_output": "copy_output.gate.weight" in words,
+        "answer_finder": "answer_finder.trust" in words,
         "page_positions": True,
         "keep_position_ids": True,
         # As published, a comma.

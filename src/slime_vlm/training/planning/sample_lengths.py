@@ -203,9 +203,10 @@ def _processor(recipe: Recipe, config: SlimeConfig) -> tuple[SlimeProcessor | No
     import copy
 
     from slime_vlm.checkpoints.from_pretrained_parts import conversation_of
-    from slime_vlm.checkpoints.hub import SHIPPED, at_hand
+    from slime_vlm.checkpoints.hub import at_hand
     from slime_vlm.checkpoints.native import read_native
     from slime_vlm.checkpoints.pretrained_parts import read_tokenizer
+    from slime_vlm.checkpoints.shipped import SHIPPED
     from slime_vlm.processing.image_processing_slime import SlimeImageProcessor
     from slime_vlm.processing.processing_slime import SlimeProcessor
 

@@ -9,7 +9,7 @@ from slime_vlm.pages.word_lists import read_words
 from slime_vlm.training.pages.words.answerer import AnswererSettings, PageAnswerer
 from slime_vlm.training.pages.words.batch import ASSISTANT, END, NOT_THERE, make_batch
 from slime_vlm.training.pages.words.cells import CellSettings, PageCells, cells_of
-from slime_vlm.training.pages.words.losses import LossWeights, contrast_loss, word_losses
+from slime_vlm.training.pages.words.losses import LossWeights, contrast_loss, finding_loss, word_losses
 from slime_vlm.training.pages.words.measuring import measure
 
 SMALL = AnswererSettings(dim=32, layers=2, heads=4, word_dim=16, buckets=1024)
@@ -54,6 +54,29 @@ def test_a_budget_of_all_tokens_changes_nothing_and_a_small_one_does(model: Page
         assert not torch.allclose(model(batch, budget=3).log_probs, whole)
 
 
+def test_where_answers_begin_in_a_padded_raster() -> None:
+    pages = pages_of(3)
+    batch = make_batch(pages, SMALL.buckets)
+    cells = batch.ids.shape[1] * batch.ids.shape[2]
+    for row, page in enumerate(pages):
+        wide = page.ids.shape[1]
+        for begins, asked in zip(batch.begins[row].tolist(), page.asked, strict=False):
+            first = -1 if asked.absent else int(asked.cells[0])
+            there = first // wide * batch.ids.shape[2] + first % wide
+            assert begins == (cells if asked.absent else there if first >= 0 else -1)
+        assert (batch.begins[row, len(page.asked) :] == -1).all()
+
+
+def test_finding_by_hand() -> None:
+    beginnings = torch.tensor([[[0.5, 0.25, 0.25], [0.1, 0.1, 0.8], [0.2, 0.6, 0.2]]]).log()
+    loss, logs = finding_loss(beginnings, torch.tensor([[0, 2, -1]]))
+    assert loss.item() == pytest.approx(-(np.log(0.5) + np.log(0.8)) / 2)
+    assert logs == {"found": 1.0, "none": 1.0}
+    nothing, logs = finding_loss(beginnings, torch.tensor([[-1, -1, -1]]))
+    assert nothing.item() == 0
+    assert logs == {}
+
+
 def test_thinning_keeps_what_is_asked() -> None:
     pages = pages_of(2)
     batch = make_batch(pages, SMALL.buckets, [0.0, 0.0], np.random.default_rng(0))
@@ -82,6 +105,8 @@ def test_contrast_by_hand() -> None:
     loss, right = contrast_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0]] * 2), torch.tensor([1]))
     torch.testing.assert_close(loss, torch.tensor(0.0))
     assert right == 1.0
+    # A key without a word has no direction, and no infinite loss.
+    assert torch.isfinite(contrast_loss(torch.tensor([[1.0, 0.0]]), torch.zeros(2, 2), torch.tensor([1]))[0])
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from slime_vlm.model.answer_finder import AnswerFinder, FinderCells
 from slime_vlm.model.copy_output import CopyOutput
 from slime_vlm.model.open_vocabulary import OpenVocabulary
 from slime_vlm.model.query_attention import sincos_positions
@@ -36,6 +37,7 @@ class AnswererSettings:
         copies: Whether the output may copy from tokens.
         guided: Whether every token of an answer is told what is asked and how much has been said, not the first alone.
             Then decoding has to keep both beside the cache.
+        finds: Whether an answer finder tells the copy output where answers begin.
     """
 
     dim: int = 256
@@ -46,6 +48,7 @@ class AnswererSettings:
     slots: int = 8
     copies: bool = True
     guided: bool = True
+    finds: bool = True
 
 
 @dataclass
@@ -58,8 +61,12 @@ class PageLook:
         words: [1 + number of words, W] words of the questions, zeros before them.
         question: [B, Q, W] vectors of the questions.
         cosines: [B, Q, N] similarity of every token to every question.
-        own_cosines: [B, Q, N] the same of the words that a token touches alone. None without a copy output.
+        own_cosines: [B, Q, N] the same of the words that a token touches alone.
         shown: bool [B, N] cells that show more than spaces.
+        contexts: [B, N, W] what the linker knows of cells.
+        own: [B, N, W] unit vectors of the words that a token touches.
+        asked: [B, Q, S, W] words of the questions, see `AnswerFinder`.
+        beginnings: [B, Q, N + 1] what the answer finder says of the cells that are read. None without one.
     """
 
     tokens: Tensor
@@ -67,8 +74,12 @@ class PageLook:
     words: Tensor
     question: Tensor
     cosines: Tensor
-    own_cosines: Tensor | None
+    own_cosines: Tensor
     shown: Tensor
+    contexts: Tensor
+    own: Tensor
+    asked: Tensor
+    beginnings: Tensor | None = None
 
 
 @dataclass
@@ -101,6 +112,13 @@ class Answers:
     hidden_states: tuple[Tensor, ...]
     packed: dict[str, Tensor] = field(repr=False)
     held: Tensor = field(repr=False)
+
+
+def answers_begin(rows: Tensor, questions: Tensor) -> Tensor:
+    """Return which labelled tokens are the first of their answer, bool [L], by the row and question of each."""
+    begins = torch.ones_like(rows, dtype=torch.bool)
+    begins[1:] = (rows[1:] != rows[:-1]) | (questions[1:] != questions[:-1])
+    return begins
 
 
 class PageAnswerer(nn.Module):
@@ -139,6 +157,9 @@ class PageAnswerer(nn.Module):
         self.copy_output = (
             CopyOutput(dim=dim, slots=settings.slots, characters=NUM_CHARACTER_IDS) if settings.copies else None
         )
+        self.answer_finder = (
+            AnswerFinder(word_dim=word_dim, text_dim=dim) if settings.finds and settings.copies else None
+        )
         self.copying_head = CopyingHead(dim, [NUM_CHARACTER_IDS] * settings.slots)
         self.context_head = nn.Linear(dim, word_dim, bias=False)
         self._start()
@@ -176,15 +197,61 @@ class PageAnswerer(nn.Module):
         places = sincos_positions(at[1], at[2], self.settings.dim)
         shown_tokens = self.projector.embed_ids(batch.ids[at]) + self.page_positions(places)
         tokens = shown_tokens.new_zeros(*batch.ids.shape[:3], self.settings.dim).index_put(at, shown_tokens)
-        tokens, linked = (part.flatten(1, 2) for part in self.open_vocabulary(tokens, batch.ids))
-        asked = self.open_vocabulary.question_words(batch.question_words)
-        question = self.open_vocabulary.question_vector(asked[batch.words_of], batch.words_of > 0)
+        tokens, linked, contexts = (part.flatten(1, 2) for part in self.open_vocabulary(tokens, batch.ids))
+        words = self.open_vocabulary.question_words(batch.question_words)
+        of_questions = words[batch.words_of], batch.words_of > 0
+        question = self.open_vocabulary.question_vector(*of_questions)
         shown = self.open_vocabulary.shown(batch.ids).flatten(1)
-        cosines = torch.einsum("bnw,bqw->bqn", linked, question)
-        own = None
-        if self.copy_output is not None:
-            own = torch.einsum("bnw,bqw->bqn", self.open_vocabulary.own_words(batch.ids).flatten(1, 2), question)
-        return PageLook(tokens, linked, asked, question, cosines, own, shown)
+        own = self.open_vocabulary.own_words(batch.ids).flatten(1, 2)
+        return PageLook(
+            tokens=tokens,
+            linked=linked,
+            words=words,
+            question=question,
+            cosines=torch.einsum("bnw,bqw->bqn", linked, question),
+            own_cosines=torch.einsum("bnw,bqw->bqn", own, question),
+            shown=shown,
+            contexts=contexts,
+            own=own,
+            asked=self.open_vocabulary.asked_words(*of_questions),
+        )
+
+    def look_and_find(self, batch: WordBatch) -> PageLook:
+        """Do what comes before the language model, and find where answers begin among the cells that it would read."""
+        look = self.look(batch)
+        if self.answer_finder is not None:
+            look.beginnings = self.find(batch, look, batch.kept.flatten(1) & look.shown)
+        return look
+
+    def find(self, batch: WordBatch, look: PageLook, kept: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Find where answers begin: [B, Q, N + 1], see `AnswerFinder.on_pages`.
+
+        Args:
+            batch: The batch.
+            look: What is known of its pages.
+            kept: bool [B, N] cells that are read.
+            seen: bool [B, Q, N] those of them that a question reads, None for all.
+        """
+        assert self.answer_finder is not None
+        index = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
+        cols = batch.ids.shape[2]
+        cells = FinderCells(
+            contexts=look.contexts,
+            rows=index.div(cols, rounding_mode="floor"),
+            cols=index % cols,
+            image=torch.zeros_like(index),
+            begins=self.open_vocabulary.run_begins(batch.ids).flatten(1),
+            kept=kept,
+        )
+        words = (look.own, look.linked)
+        if seen is None:
+            return self.answer_finder.on_pages(cells, *words, look.question, look.asked, kept)
+        found = []
+        for number in range(seen.shape[1]):
+            one = slice(number, number + 1)
+            asked = (look.question[:, one], look.asked[:, one])
+            found.append(self.answer_finder.on_pages(cells, *words, *asked, kept & seen[:, number]))
+        return torch.cat(found, dim=1)
 
     def forward(self, batch: WordBatch, budget: int | None = None) -> Answers:
         """Run a batch.
@@ -197,6 +264,8 @@ class PageAnswerer(nn.Module):
         kept = batch.kept.flatten(1) & look.shown
         seen = self._seen(look.cosines.detach(), kept, budget)
         kept = kept & (seen & (batch.asked > 0)[..., None]).any(dim=1)
+        if self.answer_finder is not None:
+            look.beginnings = self.find(batch, look, kept, None if budget is None else seen)
         images = []
         for page, (high, wide) in enumerate(batch.sizes):
             # Positions are counted on the page itself, whatever stands beside it in the batch.
@@ -244,6 +313,10 @@ class PageAnswerer(nn.Module):
             return text
         best = look.cosines.masked_fill(~look.shown[:, None], -1.0).amax(dim=-1).gather(1, which)
         text = text + self.copy_output.told_similarity(best) * (step == 1)[..., None]
+        if look.beginnings is not None:
+            assert self.answer_finder is not None
+            absent = look.beginnings[..., -1].detach().gather(1, which)
+            text = text + self.answer_finder.tell(absent) * (step == 1)[..., None]
         return text + self.copy_output.told(rows["follows"])
 
     def _answers(
@@ -284,14 +357,20 @@ class PageAnswerer(nn.Module):
 
     def _likeness(
         self, look: PageLook, packed: dict[str, Tensor], kept: Tensor, rows: Tensor, asked: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return both likenesses of all columns to the questions of labelled tokens, and which are local, [L, S']."""
-        assert look.own_cosines is not None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Return what `CopyOutput.liken` takes beside attention, of all columns and labelled tokens, [L, S']."""
         is_image = packed["is_image"]
-        found = []
-        for cosines in (look.cosines, look.own_cosines):
+
+        def spread(scores: Tensor) -> Tensor:
             # Columns of a page's kept cells are in the order of the page.
-            spread = cosines.new_zeros(cosines.shape[1], *is_image.shape)
-            spread[:, is_image] = cosines.transpose(0, 1)[:, kept]
-            found.append(spread[asked, rows])
-        return found[0], found[1], is_image[rows]
+            whole = scores.new_zeros(scores.shape[1], *is_image.shape)
+            whole[:, is_image] = scores.transpose(0, 1)[:, kept]
+            return whole[asked, rows]
+
+        belief: Tensor | None = None
+        if look.beginnings is not None:
+            assert self.answer_finder is not None
+            # Only where answers begin: what follows is copied by place.
+            begins = answers_begin(rows, asked)
+            belief = spread(self.answer_finder.belief(look.beginnings[..., :-1])) * begins[:, None]
+        return spread(look.cosines), spread(look.own_cosines), is_image[rows], belief

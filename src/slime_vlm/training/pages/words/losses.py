@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slime_vlm.training.pages.losses import pointing_loss, selector_loss
-from slime_vlm.training.pages.words.answerer import Answers, PageAnswerer, PageLook
+from slime_vlm.training.pages.words.answerer import Answers, PageAnswerer, PageLook, answers_begin
 from slime_vlm.training.pages.words.batch import WordBatch
 
 _SHARPNESS = 15.0
@@ -27,6 +27,7 @@ class LossWeights:
         context: The same for a hidden state of the language model.
         first: Weight of the first token of an answer; the others have 1. It says where the answer is, or that there is
             none. The others mostly follow it.
+        finding: See `finding_loss`.
     """
 
     pointing: float = 0.5
@@ -35,6 +36,7 @@ class LossWeights:
     contrast: float = 0.3
     context: float = 0.3
     first: float = 4.0
+    finding: float = 1.0
 
 
 def contrast_loss(told: Tensor, keys: Tensor, fact: Tensor) -> tuple[Tensor, float]:
@@ -47,7 +49,8 @@ def contrast_loss(told: Tensor, keys: Tensor, fact: Tensor) -> tuple[Tensor, flo
     """
     logits = told @ keys.T * _SHARPNESS
     with torch.no_grad():
-        alike = keys @ keys.T > 0.999
+        # A key without a word, such as "%", is like itself alone.
+        alike = (keys @ keys.T > 0.999) | torch.eye(len(keys), dtype=torch.bool, device=keys.device)
         right = alike[fact, logits.argmax(dim=-1)].float().mean().item()
     mine = logits.masked_fill(~alike[fact], -torch.inf).logsumexp(dim=-1)
     return (logits.logsumexp(dim=-1) - mine).mean(), right
@@ -57,10 +60,7 @@ def word_losses(
     model: PageAnswerer, batch: WordBatch, answers: Answers, weights: LossWeights
 ) -> tuple[Tensor, dict[str, float]]:
     """Return the loss and numbers to log."""
-    begins = torch.ones_like(answers.labels, dtype=torch.bool)
-    begins[1:] = (answers.label_row[1:] != answers.label_row[:-1]) | (
-        answers.label_question[1:] != answers.label_question[:-1]
-    )
+    begins = answers_begin(answers.label_row, answers.label_question)
     weight = torch.where(begins, weights.first, 1.0)
     loss = (F.nll_loss(answers.log_probs, answers.labels, reduction="none") * weight).sum() / weight.sum()
     right = (answers.log_probs.argmax(dim=-1) == answers.labels).float().mean().item()
@@ -82,6 +82,23 @@ def word_losses(
     return loss, logs | {"loss": loss.item()}
 
 
+def finding_loss(beginnings: Tensor, begins: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Return how surprising the beginnings of answers are to the answer finder, and numbers to log.
+
+    Args:
+        beginnings: [B, Q, N + 1] its log-probabilities.
+        begins: int64 [B, Q] the cell, N where there is no answer, -1 where none can be told.
+    """
+    known = begins >= 0
+    log_probs, target = beginnings[known], begins[known]
+    if not len(target):
+        return beginnings.sum() * 0.0, {}
+    none = target == beginnings.shape[-1] - 1
+    right = (log_probs.argmax(dim=-1) == target).float()
+    parts = {"found": right[~none], "none": right[none]}
+    return F.nll_loss(log_probs, target), {name: part.mean().item() for name, part in parts.items() if len(part)}
+
+
 def look_losses(
     model: PageAnswerer, batch: WordBatch, look: PageLook, weights: LossWeights
 ) -> tuple[Tensor, dict[str, float], Tensor]:
@@ -92,6 +109,9 @@ def look_losses(
     words = model.open_vocabulary.word_embedding(batch.fact_words)
     count = max((int(numbers.max()) + 1 for numbers in (batch.told[:, 2], batch.fact_of) if len(numbers)), default=0)
     keys = F.normalize(words.new_zeros(count, words.shape[1]).index_add(0, batch.fact_of, words), dim=-1)
+    if look.beginnings is not None:
+        part, found = finding_loss(look.beginnings, batch.begins)
+        loss, logs = loss + weights.finding * part, logs | found
     if weights.contrast and len(batch.told):
         page, cell, fact = batch.told.unbind(1)
         part, logs["linked"] = contrast_loss(look.linked[page, cell], keys, fact)

@@ -1,4 +1,4 @@
-"""Spaces that a reader sees within numbers, and that are none: "46. 05" is 46.05, and "5 ,999 .81" is 5,999.81.
+"""Spaces that a reader sees and that are none: "46. 05" is 46.05, "5 ,999 .81" is 5,999.81, and "Motor s" is Motors.
 
 Deviation: not in the paper, see `character_naming`. Where all characters are equally wide, a point stands as far from
 the digits beside it as a word from the next one in other faces, so a place cannot tell.
@@ -14,6 +14,12 @@ _NUMBER = re.compile(
     r"(?:\d{1,3}(?: ?[.,] ?\d{3})+(?: ?[.,] ?\d\d)?|\d+ ?[.,:] ?\d\d"  # thousands, or one mark and two digits
     r"|\d{4} ?([-/.]) ?\d\d ?\1 ?\d\d|\d\d ?([-/.]) ?\d\d ?\2 ?\d{4})"  # dates
     r"(?! ?[.,:] ?\d|\d)"
+)
+_WORD = re.compile(
+    r" (?= )"  # one of two
+    r"|(?<=[A-Za-z][a-z]{3}) (?=[b-wyz](?![A-Za-z0-9]))"  # one letter behind a word; "a" and "x" may stand alone
+    r"|(?<=[A-Za-z]-) (?=[A-Za-z])"  # behind a hyphen that has none before it
+    r"|(?<=[A-Za-z]) (?=[.,;](?: |$))"  # before a mark
 )
 _MARK = re.compile(r"\d( ?)[-/.,:]( ?)\d")
 _UNEVEN = 2
@@ -41,3 +47,11 @@ def spaces_in_numbers(line: str, places: Sequence[int]) -> list[int]:
             if max(before, behind) <= _UNEVEN * min(before, behind):
                 found += [mark.start(group) for group in (1, 2) if mark[group]]
     return found
+
+
+def spaces_in_words(line: str) -> list[int]:
+    """Return the indices of the spaces of a line that no English text has.
+
+    "weight in g" keeps its space, since "in" is short, and "Total g" does not.
+    """
+    return [space.start() for space in _WORD.finditer(line)]

@@ -1,10 +1,10 @@
-"""Spaces within numbers."""
+"""Spaces within numbers and words."""
 
 from __future__ import annotations
 
 import pytest
 
-from slime_vlm.model.number_spaces import spaces_in_numbers
+from slime_vlm.model.stray_spaces import spaces_in_numbers, spaces_in_words
 
 
 def tidied(line: str, places: list[int] | None = None) -> str:
@@ -49,3 +49,27 @@ def test_a_far_column_is_no_part_of_a_number() -> None:
     # The mark stands beside its digit, and what follows is in the next column.
     assert tidied("1. 12", [0, 2, 12, 20, 23]) == "1. 12"
     assert tidied("1. 12", [0, 2, 3, 5, 8]) == "1.12"
+
+
+@pytest.mark.parametrize(
+    ("read", "meant"),
+    [
+        ("Mantillas Distant Motor s", "Mantillas Distant Motors"),
+        ("Set lunc h", "Set lunch"),
+        ("Local  mileage", "Local mileage"),
+        ("Bianca Moser- Lund", "Bianca Moser-Lund"),
+        ("S . Zeerback", "S. Zeerback"),
+        ("Payable within 30 days .", "Payable within 30 days."),
+    ],
+)
+def test_words_are_whole(read: str, meant: str) -> None:
+    dropped = set(spaces_in_words(read))
+    assert "".join(character for index, character in enumerate(read) if index not in dropped) == meant
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "what a day", "weight in g", "size 12 cm", "4 x 5", "cards x 2", "Total : 5", "10 - 12", "1 200 .5", "Plan B"],
+)
+def test_spaces_between_words_stay(line: str) -> None:
+    assert spaces_in_words(line) == []

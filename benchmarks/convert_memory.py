@@ -27,10 +27,10 @@ from transformers.utils import logging
 
 import slime_vlm
 from slime_vlm.checkpoints import tensor_files as weight_files
-from slime_vlm.checkpoints.hub import SHIPPED
 from slime_vlm.checkpoints.published.config import published_fields
 from slime_vlm.checkpoints.published.convert import convert
 from slime_vlm.checkpoints.published.weight_names import published_names
+from slime_vlm.checkpoints.shipped import SHIPPED
 
 REAL_WIDTH, SHARDS, RANK = 5120, 3, 128
 KINDS = ("safetensors", "bin", "lora", "back")

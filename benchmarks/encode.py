@@ -51,9 +51,9 @@ from transformers import (
 from transformers.utils import logging
 
 import slime_vlm
-from slime_vlm.checkpoints.hub import SHIPPED
 from slime_vlm.checkpoints.int8_linear import use_int8
 from slime_vlm.checkpoints.packed_linear import can_pack, use_packed
+from slime_vlm.checkpoints.shipped import SHIPPED
 from slime_vlm.diagnostics.cpu_features import cpu_has_bf16
 from slime_vlm.inference.answering import encode
 from slime_vlm.inference.questions import encode_question

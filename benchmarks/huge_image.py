@@ -56,7 +56,7 @@ def build_model(encoder: str, max_tiles: int, budget: int) -> tuple[Any, Any]:
     from transformers import AutoTokenizer, CLIPVisionConfig, LlamaConfig
 
     import slime_vlm
-    from slime_vlm.checkpoints.hub import SHIPPED
+    from slime_vlm.checkpoints.shipped import SHIPPED
 
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(SHIPPED["nano"])

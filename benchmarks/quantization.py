@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, CLIPVisionConfig, LlamaConfig
 from transformers.utils import logging
 
 import slime_vlm
-from slime_vlm.checkpoints.loading import SHIPPED
+from slime_vlm.checkpoints.shipped import SHIPPED
 from slime_vlm.media import open_image
 
 IMAGE = Path(__file__).parent.parent / "examples" / "invoice.png"

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 import slime_vlm
-from slime_vlm.checkpoints.loading import SHIPPED
+from slime_vlm.checkpoints.shipped import SHIPPED
 
 
 def main(source: str, name: str) -> None:

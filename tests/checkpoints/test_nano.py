@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import slime_vlm
-from slime_vlm.checkpoints.loading import SHIPPED
+from slime_vlm.checkpoints.shipped import SHIPPED
 from slime_vlm.evaluation.pages.encoder_reading import read_pages
 from slime_vlm.evaluation.pages.exact_match import answer_pages, summarise
 from slime_vlm.pages import PageSettings

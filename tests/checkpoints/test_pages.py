@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 import slime_vlm
-from slime_vlm.checkpoints.hub import SHIPPED
+from slime_vlm.checkpoints.shipped import SHIPPED
 from slime_vlm.inference.answering import EncodedImage, encode
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 

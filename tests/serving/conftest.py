@@ -21,6 +21,7 @@ from openai import OpenAI
 from PIL import Image, ImageDraw
 
 from slime_vlm import load
+from slime_vlm.checkpoints.shipped import DEFAULT_MODEL
 from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
 from slime_vlm.processing.processing_slime import SlimeProcessor
 from slime_vlm.serving.app import Server, create_app
@@ -60,7 +61,7 @@ class Running:
 @contextmanager
 def running(loaded: Loaded, port: int = 0, **settings: Any) -> Iterator[Running]:
     """Serve a model while the block runs."""
-    app = create_app(*loaded, Settings(**{"decoders": 1, **settings}))
+    app = create_app(*loaded, Settings(**{"decoders": 1, "model": "nano", **settings}))
     # As on a larger machine: tests have one thread.
     app.state.server.engine.scheduler.encoder.cores = 4
     listener = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", lifespan="on"))
@@ -104,6 +105,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
 @pytest.fixture(scope="session")
 def nano_server(nano: Loaded) -> Iterator[Running]:
     with running(nano) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pages_server() -> Iterator[Running]:
+    """The model that `slime serve` has if nobody names one."""
+    with running(load(DEFAULT_MODEL, device="cpu"), model=DEFAULT_MODEL) as server:
         yield server
 
 

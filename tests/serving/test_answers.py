@@ -59,11 +59,13 @@ def test_the_openai_client_asks_about_the_invoice(nano_server: Running) -> None:
     assert chunks[-2].choices[0].finish_reason == "stop"
 
 
-def test_the_example_of_the_readme(nano_server: Running) -> None:
+def test_the_example_of_the_readme(pages_server: Running) -> None:
     script = INVOICE.parent / "serving" / "ask.py"
-    assert "python examples/serving/ask.py examples/invoice.png" in (INVOICE.parents[1] / "README.md").read_text()
-    command = [sys.executable, str(script), str(INVOICE), "What is the amount due?", f"{nano_server.url}/v1"]
-    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "$87.84\n"
+    image = INVOICE.parent / "printed_invoice.png"
+    line = 'python examples/serving/ask.py examples/printed_invoice.png "When is payment due?"'
+    assert line in (INVOICE.parents[1] / "README.md").read_text()
+    command = [sys.executable, str(script), str(image), "When is payment due?", f"{pages_server.url}/v1"]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "13 April 2025\n"
 
 
 def test_a_second_question_about_an_image_does_not_encode(nano_server: Running) -> None:

@@ -118,6 +118,19 @@ def assert_accessible(page: Page) -> None:
 
 @IN_BROWSER
 @pytest.mark.slow
+@pytest.mark.parametrize(("server", "answer"), [("nano_server", "$87.84"), ("pages_server", "13 April 2025")])
+def test_the_example_suits_the_model(
+    server: str, answer: str, new_page: Callable[[str], Page], request: pytest.FixtureRequest
+) -> None:
+    page = new_page(request.getfixturevalue(server).url)
+    page.get_by_role("button", name="Take the example").click()
+    expect(page.locator("#question")).not_to_have_value("", timeout=MILLISECONDS)
+    page.locator("#question").press("Enter")
+    expect(page.locator("#turns .answer")).to_have_text(answer, timeout=MILLISECONDS)
+
+
+@IN_BROWSER
+@pytest.mark.slow
 def test_ask_and_see_where_the_model_looked(
     nano_server: Running, new_page: Callable[[str], Page], tmp_path: Path
 ) -> None:
@@ -279,7 +292,7 @@ def test_two_tabs_do_not_mix(tiny_server: Running, new_page: Callable[[str], Pag
 
 
 def test_page_may_load_its_own_files_only(tiny_server: Running) -> None:
-    for path in ("/", "/page/app.js", "/page/example.webp", "/page/vendor/openseadragon/LICENSE.txt"):
+    for path in ("/", "/page/app.js", "/page/printed_invoice.webp", "/page/vendor/openseadragon/LICENSE.txt"):
         response = tiny_server.client.get(path)
         assert response.status_code == 200
         policy = response.headers["content-security-policy"]

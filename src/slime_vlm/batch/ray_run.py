@@ -22,7 +22,7 @@ from ray.exceptions import RayError, RayTaskError
 from slime_vlm.batch.options import JobOptions
 from slime_vlm.batch.ray_worker import Outcome, Worker
 from slime_vlm.batch.records import Asked, reason_of
-from slime_vlm.checkpoints.hub import SHIPPED
+from slime_vlm.checkpoints.shipped import SHIPPED
 from slime_vlm.errors import ConfigError, SlimeError, one_line
 
 LOCAL = "local"

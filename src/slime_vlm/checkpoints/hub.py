@@ -12,10 +12,8 @@ from huggingface_hub import DryRunFileInfo, constants, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 from huggingface_hub.utils import tqdm
 
+from slime_vlm.checkpoints.shipped import SHIPPED
 from slime_vlm.errors import CheckpointError, SlimeError, one_line
-
-SHIPPED = {name: Path(__file__).parent / name for name in ("nano", "pages")}
-"""Checkpoints inside the package."""
 
 _SETTINGS = ["*.json", "*.model", "*.jinja", "*merges.txt", "*vocab.txt"]
 _WEIGHTS = ["*.safetensors", "*.bin"]

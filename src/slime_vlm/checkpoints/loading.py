@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PretrainedConfig
 
-from slime_vlm.checkpoints.hub import SHIPPED, resolve
+from slime_vlm.checkpoints.hub import resolve
 from slime_vlm.checkpoints.int8_linear import check_int8, use_int8
 from slime_vlm.checkpoints.json_files import read_json
 from slime_vlm.checkpoints.layouts import PUBLISHED_MODEL_TYPES, is_published
@@ -20,6 +20,7 @@ from slime_vlm.checkpoints.lora.adapter_folder import is_lora_folder, open_lora,
 from slime_vlm.checkpoints.native import build_model, read_native
 from slime_vlm.checkpoints.packed_linear import can_pack, use_packed
 from slime_vlm.checkpoints.quantization import check_quantization, quantization_config
+from slime_vlm.checkpoints.shipped import SHIPPED
 from slime_vlm.diagnostics.cpu_features import cpu_has_bf16
 from slime_vlm.errors import CheckpointError, ConfigError, nearest, one_line
 from slime_vlm.model.configuration_slime import SlimeConfig

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from slime_vlm.checkpoints.shipped import DEFAULT_MODEL
 from slime_vlm.cli.drawings import check_target, report_missing_letters, save_drawing
 from slime_vlm.cli.images import (
     STANDARD_INPUT,
@@ -48,7 +49,7 @@ def ask(
         list[str],
         typer.Option("--question", "-q", help="Question to ask. Repeat the option to ask several about every image."),
     ],
-    model: Model = "nano",
+    model: Model = DEFAULT_MODEL,
     show: Annotated[
         Path | None,
         typer.Option(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from slime_vlm.checkpoints.shipped import DEFAULT_MODEL
 from slime_vlm.cli.images import AllowUrl, Dpi, Frames, MaxDownload, MaxMemory, MaxPixels, WindowText, image_opener
 from slime_vlm.cli.model_options import (
     Device,
@@ -34,7 +35,7 @@ def batch(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the answers. The same one resumes.")],
-    model: Model = "nano",
+    model: Model = DEFAULT_MODEL,
     images: Annotated[
         Path | None,
         typer.Option(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from slime_vlm.checkpoints.shipped import DEFAULT_MODEL
 from slime_vlm.cli.drawings import check_target, report_missing_letters, save_drawing
 from slime_vlm.cli.images import (
     AllowUrl,
@@ -51,7 +52,7 @@ _HELP = """/image PATH   add an image, or a page such as scan.pdf#3; the next qu
 
 def chat(
     images: Images,
-    model: Model = "nano",
+    model: Model = DEFAULT_MODEL,
     look_again: Annotated[
         bool,
         typer.Option(

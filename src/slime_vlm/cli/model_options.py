@@ -13,8 +13,8 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Model to load: `nano` or `pages` (shipped with the package), a checkpoint folder or a hub id, in the "
-        "native or the published layout.",
+        help="Model to load: `pages` (printed documents) or `nano` (rendered pages), which ship with the package, a "
+        "checkpoint folder or a hub id, in the native or the published layout.",
         rich_help_panel=_PANEL,
     ),
 ]

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from slime_vlm.checkpoints.shipped import DEFAULT_MODEL
 from slime_vlm.cli.model_options import (
     Device,
     Dtype,
@@ -27,7 +28,7 @@ _LIMITS = "Limits"
 
 
 def serve(
-    model: Model = "nano",
+    model: Model = DEFAULT_MODEL,
     host: Annotated[str, typer.Option(help="Address to listen on.", rich_help_panel=_SERVER)] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.", rich_help_panel=_SERVER)] = 8000,
     api_key: Annotated[

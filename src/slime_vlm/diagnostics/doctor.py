@@ -122,7 +122,7 @@ def _devices() -> list[Finding]:
 
 
 def _models() -> list[Finding]:
-    from slime_vlm.checkpoints.loading import SHIPPED
+    from slime_vlm.checkpoints.shipped import SHIPPED
 
     found = []
     for name, folder in SHIPPED.items():

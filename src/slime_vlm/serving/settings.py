@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from slime_vlm.checkpoints.shipped import DEFAULT_MODEL
 from slime_vlm.errors import ConfigError
 
 _PREFIX = "SLIME_SERVE_"
@@ -18,7 +19,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", protected_namespaces=())
 
-    model: str = "nano"
+    model: str = DEFAULT_MODEL
     """Name under which requests and `/v1/models` know the model."""
     api_keys: list[str] = []
     """Keys that requests may carry, as JSON in the environment. Empty lets everyone in."""

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import torch
 
-from slime_vlm.checkpoints.hub import SHIPPED, at_hand, resolve
+from slime_vlm.checkpoints.hub import at_hand, resolve
 from slime_vlm.checkpoints.json_files import read_json
 from slime_vlm.checkpoints.layouts import is_published
 from slime_vlm.checkpoints.lora.weights import ADAPTER_CONFIG, LoraWeights, read_lora
+from slime_vlm.checkpoints.shipped import SHIPPED
 from slime_vlm.checkpoints.tensor_files import StoredTensor, folder_tensors
 from slime_vlm.errors import CheckpointError
 from slime_vlm.model.configuration_slime import SlimeConfig

@@ -1,5 +1,5 @@
 // The page: an image, questions about it, and where the model looked.
-import { Refused, ServerGone, ask } from "./api.js";
+import { Refused, ServerGone, ask, modelName } from "./api.js";
 import { BUDGETS, COMPARED, budgetName, fieldsOf } from "./budgets.js";
 import { Connection } from "./connection.js";
 import { addDialogs } from "./dialogs.js";
@@ -11,7 +11,11 @@ import { drawRun, drawTurns, markRun, plain } from "./turns.js";
 import { Viewer } from "./viewer.js";
 
 const $ = (id) => document.getElementById(id);
-const DEFAULT_QUESTION = "What is the amount due?";
+// nano reads pages of its own renderer alone.
+const EXAMPLES = {
+  nano: ["rendered_invoice.webp", "What is the amount due?"],
+  others: ["printed_invoice.webp", "When is payment due?"],
+};
 
 // The conversation on the page, its image as an element and as a data URI, and what can stop the answer under way.
 let current = null;
@@ -70,9 +74,10 @@ async function open(blob, name, page = null, kept = null) {
 
 async function takeExample() {
   try {
-    const response = await fetch("page/example.webp");
+    const [file, question] = (await modelName()) === "nano" ? EXAMPLES.nano : EXAMPLES.others;
+    const response = await fetch(`page/${file}`);
     await openFile(await response.blob(), "invoice.webp");
-    $("question").value ||= DEFAULT_QUESTION;
+    $("question").value ||= question;
   } catch {
     problem("The example cannot be loaded. The server does not answer.", takeExample);
     connection.lost();

@@ -1,9 +1,9 @@
 """The answer finder reads a page with the question in mind, and tells where the answer begins or that there is none.
 
 Deviation: not in the paper. The language model reads local tokens before the question, as the paper has it, so its
-tokens of a page cannot know what is asked. A large model makes up for that by its depth; one of four layers points at
-wrong places in layouts that it has not seen (docs/log.md). The finder looks at the tokens that the selector kept, in
-both directions of the page, and each of them knows how alike it and its neighbours are to the question.
+tokens of a page cannot know what is asked. A large model makes up for that by its depth. One of four layers often
+points at a wrong place, also in layouts that it was trained on (docs/log.md). The finder looks at the tokens that the
+selector kept, in both directions of the page. Each of them knows how alike it and its neighbours are to the question.
 """
 
 from __future__ import annotations

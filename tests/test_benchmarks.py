@@ -28,6 +28,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
         # What Python does for a program.
         monkeypatch.syspath_prepend(str(BENCHMARKS))
+        monkeypatch.syspath_prepend(str((BENCHMARKS / name).parent))
         monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}")
         runpy.run_path(str(BENCHMARKS / name), run_name="__main__")
         return capfd.readouterr().out
@@ -41,6 +42,37 @@ def test_decode(run: Callable[..., str], tmp_path: Path) -> None:
     (row,) = json.loads(out.read_text())
     assert set(row) == {"rows", "tokens", "transformers", "in place"}
     assert row["transformers"]["megabytes"] > 0
+
+
+def test_answering_on_a_gpu(run: Callable[..., str], tmp_path: Path) -> None:
+    """On a CPU, where its ceilings and its ratios mean nothing."""
+    out = tmp_path / "answering.json"
+    few = ("--tiles", "2", "--batches", "1", "2", "--budget", "40", "--new-tokens", "2")
+    printed = run("gpu/answering.py", "--small", "--device", "cpu", *few, "--out", out)
+    assert printed.count("| ours of LLaVA-NeXT |") == 2
+    found = json.loads(out.read_text())
+    assert found["2 tiles, 2 rows, ours"]["tokens"] < found["2 tiles, 2 rows, LLaVA-NeXT"]["tokens"]
+    assert all(value > 0 for value in found["2 tiles, 1 rows, ours"].values())
+
+
+def test_training_on_a_gpu(run: Callable[..., str], tmp_path: Path) -> None:
+    out = tmp_path / "training.json"
+    run("gpu/training.py", "--small", "--device", "cpu", "--batches", "1", "--repeats", "1", "--out", out)
+    (row,) = json.loads(out.read_text())["rows"]
+    assert row["rows"] == 8
+    # Text tokens, and the global and the kept local ones of six images.
+    assert 1_000 < row["tokens"] < 3_000
+    assert 0 < row["of ceiling"] < 1
+
+
+@pytest.mark.parametrize("name", ["answering", "training"])
+def test_without_a_gpu_one_line_says_so(
+    run: Callable[..., str], name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit, match="2"):
+        run(f"gpu/{name}.py")
+    assert "no CUDA device was found" in capfd.readouterr().err
 
 
 def test_run_all(run: Callable[..., str], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,59 @@
+"""Measure what a device can do at most: how fast it multiplies matrices, and how fast it reads its memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What a device can do at most.
+
+    Attributes:
+        multiply: Floating point operations a second in products of large square matrices.
+        read: Bytes a second that are read when a large tensor is summed.
+    """
+
+    multiply: float
+    read: float
+
+    def __str__(self) -> str:
+        return f"products {self.multiply / 1e12:.1f} TFLOP/s, memory {self.read / 1e9:,.0f} GB/s"
+
+
+def wait(device: torch.device) -> None:
+    """Wait until a device has done all that it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds_of(function: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
+    """Return the least seconds of some calls, after one that is not counted."""
+    function()
+    found = []
+    for _ in range(repeats):
+        wait(device)
+        start = time.perf_counter()
+        function()
+        wait(device)
+        found.append(time.perf_counter() - start)
+    return min(found)
+
+
+def measure_ceilings(device: torch.device, dtype: torch.dtype, small: bool = False) -> Ceilings:
+    """Measure a device.
+
+    Args:
+        device: The device.
+        dtype: Type of the matrices.
+        small: Whether they are small, as in a quick check.
+    """
+    side, numbers = (256, 2**20) if small else (8192, 2**30)
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    multiply = 2 * side**3 / seconds_of(lambda: left @ right, device)
+    many = torch.zeros(numbers, dtype=dtype, device=device)
+    return Ceilings(multiply, many.nbytes / seconds_of(many.sum, device))

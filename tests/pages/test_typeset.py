@@ -103,6 +103,20 @@ def test_answers_are_the_printed_characters(cache: Path) -> None:
     } <= families
 
 
+def test_a_line_goes_on_to_its_end(cache: Path) -> None:
+    """Where an answer about running text stops is not left to chance."""
+    source = TypesetPages(cache, packages=LISTED, questions=12, absent=0.0)
+    text = dict((y, text) for _, y, _, text in PAGE)[670]
+    pages = [source.page(seed) for seed in range(20)]
+    found = 0
+    for page, question in ((one, question) for one in pages for question in one.questions):
+        key = page.text_at(question.key) if len(question.key) else ""
+        if question.family == "line" and text.startswith(key):
+            found += 1
+            assert question.answer == text.removeprefix(key).strip()
+    assert found > 3
+
+
 def test_the_same_seed_gives_the_same_page_and_workers_can_have_it(cache: Path) -> None:
     source = TypesetPages(cache, packages=LISTED)
     first = source.page(3)

@@ -35,7 +35,8 @@ _DATE = re.compile(
     rf"\b(?:(?:{_MONTHS}) \d{{1,2}}, \d{{4}}|\d{{1,2}} (?:{_MONTHS}) \d{{4}}|\d{{4}}[-/]\d{{2}}[-/]\d{{2}})\b"
 )
 _VERSION = re.compile(r"\b[Vv](?:ersion\s+v?|)(\d+(?:\.\d+){1,3}[a-z]?)\b")
-_EMAIL = re.compile(r"[\w.+-]{1,24}@[\w-]+(?:\.[\w-]+)+")
+# Angle brackets of some fonts come out as letters: "hx@y.fri" is no address.
+_EMAIL = re.compile(r"\b[\w.+-]{1,24}@[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|edu|gov|info|[a-z]{2})\b")
 _URL = re.compile(r"https?://[\w./~%#?=&+-]{6,40}(?<![.,])")
 _NOT_NOUNS = frozenset(listed("does this thus less across always perhaps times others lets has was towards"))
 
@@ -125,31 +126,19 @@ def _singles(page: ReadablePage, lines: list[_Line]) -> Iterator[_Statement]:
             yield _Statement("number_of", match[2], line.span(*match.span(2)), match[1], line.span(*match.span(1)))
 
 
-def _running_text(rng: random.Random, page: ReadablePage, lines: list[_Line]) -> Iterator[_Statement]:
-    """State what follows and what precedes some words of a line that stand on the page once."""
+def _rest_of_lines(rng: random.Random, page: ReadablePage, lines: list[_Line]) -> Iterator[_Statement]:
+    """State how lines go on that begin with words that stand on the page once."""
     whole = " ".join(line.text for line in lines)
     long = [line for line in lines if line.text.count(" ") >= 5 and sum(c.isalpha() for c in line.text) > 20]
     for line in rng.sample(long, min(3, len(long))):
         spans = [match.span() for match in re.finditer(r"\S+", line.text)]
         count = rng.choice((2, 3, 3))
-        family = rng.choice(("continue", "continue", "line", "before"))
-        at = 0 if family == "line" else rng.randrange(len(spans) - count)
-        if family == "before":
-            at = max(at, 2)
-            if at + count > len(spans):
-                continue
-        key = line.text[spans[at][0] : spans[at + count - 1][1]]
+        key = line.text[: spans[count - 1][1]]
         if whole.count(key) != 1 or '"' in key:
             continue
-        if family == "before":
-            first, end = spans[max(0, at - rng.choice((1, 2, 3)))][0], spans[at - 1][1]
-        else:
-            rest = spans[at + count :] if family == "line" else spans[at + count : at + count + rng.choice((1, 2, 3))]
-            if not rest:
-                continue
-            first, end = rest[0][0], rest[-1][1]
-        key_span = line.span(spans[at][0], spans[at + count - 1][1])
-        yield _Statement(family, key.strip(",.;:()"), key_span, line.text[first:end], line.span(first, end))
+        first = spans[count][0]
+        rest = line.span(first, len(line.text))
+        yield _Statement("line", key.strip(",.;:()"), line.span(0, len(key)), line.text[first:], rest)
 
 
 def statements(rng: random.Random, page: ReadablePage) -> list[_Statement]:
@@ -164,7 +153,7 @@ def statements(rng: random.Random, page: ReadablePage) -> list[_Statement]:
         caption = list(_matches(line, _CAPTION, "caption"))
         found += contents or caption or list(_matches(line, _FIELD, "field", "reverse"))
     found += _singles(page, lines)
-    found += _running_text(rng, page, lines)
+    found += _rest_of_lines(rng, page, lines)
     # The same words asking for different things cannot be answered.
     asked = Counter((s.family, s.phrase.lower()) for s in found)
     return [
@@ -208,7 +197,7 @@ def typeset_questions(
     found = statements(rng, page)
     rng.shuffle(found)
     # Rare kinds first: every page has running text, few have a caption.
-    found.sort(key=lambda s: s.family in ("continue", "line", "before"))
+    found.sort(key=lambda s: s.family == "line")
     text = " ".join(page.line_texts()).lower()
     questions: list[PageQuestion] = []
     seen: set[str] = set()

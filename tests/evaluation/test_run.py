@@ -16,14 +16,16 @@ from typer.testing import CliRunner
 from slime_vlm.cli import app
 from slime_vlm.errors import ConfigError, DataError
 from slime_vlm.evaluation.benchmarks import find_tasks
-from slime_vlm.evaluation.generation import parse_generation
+from slime_vlm.evaluation.generation import longest_answer, parse_generation
 from slime_vlm.evaluation.images import open_benchmark_image, open_visual
 from slime_vlm.evaluation.runner import RunOptions, run_benchmarks
 from slime_vlm.inference.answering import ask
 from slime_vlm.inference.batching import BatchAnswerer
+from tests.conftest import tiny_config
 from tests.evaluation.make_fixtures import FIXTURES, make_image
 from tests.tiny_reader import save_tiny_reader, tiny_reader
 from tests.training.launching import Launch
+from tests.training.pages.test_join import model_of
 
 TASKS = "mmmu,mme"
 PLOTS = ("score_by_task.png", "accuracy_against_tokens.png", "accuracy_by_image_size.png")
@@ -96,6 +98,27 @@ def test_padding_behind_an_answer_is_no_text() -> None:
     assert len({one.tokens["new"] for one in given}) > 1
     for (image,), prompt, one in zip(images, prompts, given, strict=True):
         assert one.text == ask(model, processor, image, prompt, max_new_tokens=SHORT)[0].text
+
+
+def test_a_model_of_characters_may_say_as_much_as_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """DocVQA allows 32 tokens, and in this model each is a character."""
+    assert longest_answer(tiny_config(), 32) == 32
+    model, processor = model_of()
+    assert longest_answer(model.config, 32) == 160
+    allowed: list[int] = []
+    said = BatchAnswerer.answer
+
+    def answer(self: BatchAnswerer, prompts: Any, images: Any, most: int, **sampling: Any) -> Any:
+        allowed.append(most)
+        return said(self, prompts, images, most, **sampling)
+
+    monkeypatch.setattr(BatchAnswerer, "answer", answer)
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "model")
+    given = {"tasks": find_tasks("docvqa"), "limit": 1}
+    run(tmp_path / "model", tmp_path / "usual", **given)
+    run(tmp_path / "model", tmp_path / "told", generation={"max_new_tokens": 7}, **given)
+    assert allowed == [160, 7]
 
 
 def test_videos_and_images_share_a_batch() -> None:

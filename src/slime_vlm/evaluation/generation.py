@@ -1,4 +1,4 @@
-"""Read the settings of generation that `--gen NAME=VALUE` changes."""
+"""Settings of generation: those that `--gen NAME=VALUE` changes, and how long an answer may be."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from slime_vlm.errors import ConfigError, nearest
+from slime_vlm.model.configuration_slime import SlimeConfig
+
+SHORT_ANSWER = 24
+"""Tokens of an answer to a question about a page, at most, see `longest_answer`."""
+
+_CHARACTERS_OF_A_TOKEN = 5
+"""Characters of a token of a usual vocabulary, rounded up."""
 
 # Lowest value of each setting. Those with a whole lowest value are whole numbers.
 _LOWEST: dict[str, int | float] = {
@@ -61,3 +68,11 @@ def _number(text: str, name: str, value: str) -> int | float:
         limit = f" of at least {lowest}" + (f" and at most {highest}" if highest is not None else "")
         raise ConfigError(f"--gen {text}: expected {kind}{limit}")
     return int(number) if whole else float(number)
+
+
+def longest_answer(config: SlimeConfig, tokens: int) -> int:
+    """Return how many tokens of a model are as long as so many of a usual vocabulary.
+
+    A model with `characters` writes one character a token. What a benchmark allows would cut its answers off.
+    """
+    return tokens * (1 if config.characters is None else _CHARACTERS_OF_A_TOKEN)

@@ -13,6 +13,7 @@ from rich.console import Console
 from slime_vlm.errors import ConfigError, DataError, SlimeError
 from slime_vlm.evaluation.benchmarks import Question, Task
 from slime_vlm.evaluation.folder_results import folder_results, known_settings
+from slime_vlm.evaluation.generation import longest_answer
 from slime_vlm.evaluation.images import open_visual
 from slime_vlm.evaluation.judge import Judge
 from slime_vlm.evaluation.predictions import PredictionStore, Row
@@ -241,7 +242,10 @@ def _ask(
 
         # A batch draws the same answers when a run is resumed, and other ones than the batch before it.
         torch.manual_seed(questions[0][0])
-    answers = answerer.answer(prompts, opened, _longest(task, options), **sampling)
+    longest = _longest(task, options)
+    if "max_new_tokens" not in options.generation:
+        longest = longest_answer(answerer.model.config, longest)
+    answers = answerer.answer(prompts, opened, longest, **sampling)
     return [
         {
             "task": task.benchmark.name,

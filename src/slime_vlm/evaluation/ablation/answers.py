@@ -16,6 +16,7 @@ from torch import Tensor
 from slime_vlm.evaluation.ablation.memory import measure_growth
 from slime_vlm.evaluation.ablation.samples import Sample, row_id
 from slime_vlm.evaluation.ablation.settings import Setting
+from slime_vlm.evaluation.generation import SHORT_ANSWER, longest_answer
 from slime_vlm.evaluation.metrics import exact_match
 from slime_vlm.evaluation.metrics.anls import anls
 from slime_vlm.evaluation.predictions import Row
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from slime_vlm.evaluation.ocr_baseline.reader import OcrReader
     from slime_vlm.model.modeling_slime import SlimeForConditionalGeneration
     from slime_vlm.processing.processing_slime import SlimeProcessor
-
-MAX_NEW_TOKENS = 24
 
 
 @dataclass
@@ -99,10 +98,11 @@ class AblationAnswerer:
         elif setting.as_many == "random":
             total = encoded.encoded_image.tokens.num_local_tokens
             kept = random_tokens(total, kept_before[number], f"{sample.id} {number}").to(self.model.device)
+        longest = longest_answer(self.model.config, SHORT_ANSWER)
         with _changed(self.model, self.processor, config), measure_growth(self.model.device) as growth:
             start = time.perf_counter()
             # A fresh copy has no cached prefix, so that every setting pays for its whole prompt.
-            answer = replace(encoded.encoded_image).ask(question, max_new_tokens=MAX_NEW_TOKENS, kept=kept)
+            answer = replace(encoded.encoded_image).ask(question, max_new_tokens=longest, kept=kept)
             seconds = time.perf_counter() - start
         tokens = {"global": answer.num_global, "local": answer.num_local, "kept": answer.num_kept}
         megabytes = None if growth.megabytes is None else max(growth.megabytes, encoded.megabytes or 0.0)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from slime_vlm.evaluation.generation import SHORT_ANSWER, longest_answer
 from slime_vlm.evaluation.metrics import exact_match
 from slime_vlm.inference.answering import encode
 from slime_vlm.pages import ABSENT, PageSettings, make_page, render
@@ -99,6 +100,7 @@ def answer_pages(
         ConfigError: `keep_share` is given, but the model has no selector.
     """
     rule = model.config.max_local_tokens
+    longest = longest_answer(model.config, SHORT_ANSWER)
     try:
         for seed in range(first_seed, first_seed + count):
             page = make_page(seed, settings)
@@ -111,7 +113,7 @@ def answer_pages(
             for question in page.questions:
                 encoded.seconds = {}
                 # A fresh copy has no cached prefix: every question pays for its whole prompt.
-                answer = replace(encoded).ask(question.text, max_new_tokens=24)
+                answer = replace(encoded).ask(question.text, max_new_tokens=longest)
                 yield PagePrediction(
                     seed=seed,
                     kind=page.kind,

@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--max-tiles", type=int, default=40, help="most tiles of an image")
     parser.add_argument("--budget", type=int, help="most local tokens that a question reads; none reads the selector's")
     parser.add_argument("--top-p", type=float, help="probability mass of local tokens that a question reads")
+    parser.add_argument("--trust", type=float, default=1.0, help="how many times as much the answer finder is believed")
     parser.add_argument("--refusal-bias", type=float, default=0.0, help='added to the logit of "not on this page"')
     parser.add_argument("--both", action="store_true", help="add a global view, whose adapters are new and untrained")
     options = parser.parse_args()
@@ -50,6 +51,7 @@ def main() -> None:
             views="both" if options.both else "local",
             max_tiles=options.max_tiles,
             refusal_bias=options.refusal_bias,
+            trust=options.trust,
             **fields,
         )
     except SlimeError as error:

@@ -5,6 +5,7 @@ measured uses keys, values and, where named, wordings that training never uses. 
 
     python scripts/fetch_fonts.py runs/fonts
     python scripts/train_words.py runs/words --words runs/fonts/wamerican/usr/share/dict/american-english
+    torchrun --nproc-per-node 2 scripts/train_words.py runs/words ...    # twice the pages a step, on two cores
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import argparse
 import json
 import time
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 
 from slime_vlm.pages.page import ABSENT
@@ -27,7 +30,7 @@ from slime_vlm.pages.word_lists import read_words
 from slime_vlm.training.pages.words.answerer import AnswererSettings, PageAnswerer
 from slime_vlm.training.pages.words.batch import make_batch
 from slime_vlm.training.pages.words.cells import CellSettings, PageCells, cells_of
-from slime_vlm.training.pages.words.losses import LossWeights, look_losses, word_losses
+from slime_vlm.training.pages.words.losses import LossWeights, finding_losses, look_losses, word_losses
 from slime_vlm.training.pages.words.measuring import measure
 from slime_vlm.training.pages.words.readings import as_read
 
@@ -61,6 +64,12 @@ UNPRINTED = ("kind", "colour", "position")
 STEPS_DRAWN = 8
 """Steps whose pages are drawn together."""
 
+HARD_CELLS = (80, 160)
+"""Cells among which the finder looks for answers, where they are chosen as the selector does."""
+
+MOST_QUESTIONS = 8
+"""Questions about a printed page that a step asks."""
+
 BUDGET_LINES = (12, 30, 200)
 """Lines of the sheets of which only the selector's best 128 tokens are read."""
 
@@ -86,6 +95,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--heldout-pages", type=Path, help="the same of held-out pages, measured at the end")
     parser.add_argument("--cpu-minutes", type=float, default=25.0)
     parser.add_argument("--look", type=float, default=0.0, help="share of the time before the language model trains")
+    parser.add_argument("--finder", type=float, default=0.0, help="share of the time before all but the finder trains")
     parser.add_argument("--cell", type=int, nargs=2, default=(32, 32), help="height and width of a cell in pixels")
     parser.add_argument("--plain", action="store_true", help="a plain softmax instead of the copy output")
     parser.add_argument("--unguided", action="store_true", help="tell what is asked where an answer begins, not later")
@@ -100,6 +110,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--eval-only", action="store_true", help="measure everything, and the budgets of tokens")
     options = parser.parse_args()
+    if options.finder and (options.no_finder or options.plain):
+        parser.error("--finder trains the answer finder, which there is none of with --no-finder or --plain")
     for path in (options.words, *options.pages, options.heldout_pages, options.start):
         if path is not None and not path.is_file():
             parser.error(f"{path} is no file, expected the output of fetch_fonts.py or gather_text_pages.py")
@@ -116,9 +128,22 @@ def printed_pages(path: Path) -> list[TextPage]:
     return pages
 
 
+def some_questions(page: TextPage, rng: np.random.Generator) -> TextPage:
+    """Return the page with some of its questions: more pages teach more than more questions about a page."""
+    if len(page.questions) <= MOST_QUESTIONS:
+        return page
+    chosen = rng.choice(len(page.questions), MOST_QUESTIONS, replace=False)
+    return replace(page, questions=[page.questions[k] for k in sorted(chosen)])
+
+
 def of_part(name: str) -> str:
     """Return the name that a tensor of a joined checkpoint has in the language side."""
     return name.removeprefix("model.").replace("page_positions.linear.", "page_positions.")
+
+
+def is_finder(name: str) -> bool:
+    """Whether a tensor belongs to the answer finder."""
+    return name.startswith("answer_finder.")
 
 
 class Run:
@@ -154,18 +179,29 @@ class Run:
                     f"{options.start} holds no language side of this size, expected the words.safetensors of another "
                     "run or the model.safetensors of a joined model"
                 )
+            if sum(map(is_finder, fits)) < sum(map(is_finder, known)):
+                # The finder of another size begins anew as a whole.
+                fits = {name: part for name, part in fits.items() if not is_finder(name)}
             self.model.load_state_dict(fits, strict=False)
         self.state = options.out / "state.pt"
         if self.state.exists():
             saved = torch.load(self.state)
-            self.model.load_state_dict(saved["model"])
+            try:
+                self.model.load_state_dict(saved["model"])
+            except RuntimeError as error:
+                raise SystemExit(
+                    f"{self.state} is of a model of other parts or sizes, train into a new folder "
+                    f"({str(error).splitlines()[-1].strip()})"
+                ) from None
             self.optimizer.load_state_dict(saved["optimizer"])
             self.seconds, self.page, self.step = saved["seconds"], saved["page"], saved["step"]
+        self.rank, self.ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.listed = read_words(options.words)
         self.cells = CellSettings(size=tuple(options.cell), slots=self.settings.slots)
         # What was misread is answered as it was read: a language model cannot know better.
-        pages = [page for path in options.pages for page in printed_pages(path)]
-        self.printed = [page for page in map(as_read, pages) if page.questions]
+        pages = (page for path in options.pages for page in printed_pages(path))
+        mine = islice(pages, self.rank, None, self.ranks)
+        self.printed = [page for page in map(as_read, mine) if page.questions]
         self.waiting: list[list[PageCells]] = []
 
     @property
@@ -223,17 +259,21 @@ class Run:
         cells = replace(self.cells, misread=self.options.misread, edge=True) if self._noisy else self.cells
         total = count * STEPS_DRAWN
         printed = int(total * self.options.pages_share) if self.printed and (self._looks or self.stage > 0.4) else 0
-        texts = [stretched(self.printed[k], rng) for k in rng.integers(max(1, len(self.printed)), size=printed)]
-        texts += [sheets.page(self.page + k) for k in range(total - printed)]
-        self.page += total
+        drawn = [self.printed[k] for k in rng.integers(max(1, len(self.printed)), size=printed)]
+        texts = [some_questions(stretched(page, rng), rng) for page in drawn]
+        first = self.page + self.rank * total
+        texts += [sheets.page(first + k) for k in range(total - printed)]
+        self.page += total * self.ranks
         pages = sorted((cells_of(text, cells, rng) for text in texts), key=lambda page: int(page.shown.sum()))
         steps = [pages[k : k + count] for k in range(0, total, count)]
-        return [steps[k] for k in rng.permutation(len(steps))]
+        # In the same order in all processes, which wait for each other: those of a step are about equally long.
+        order = np.random.default_rng([self.options.seed, self.page]).permutation(len(steps))
+        return [steps[k] for k in order]
 
     @property
     def _looks(self) -> bool:
         """Whether only what comes before the language model trains, which takes a fraction of the time."""
-        return self.progress < self.options.look
+        return self.progress < max(self.options.look, self.options.finder)
 
     @property
     def _noisy(self) -> bool:
@@ -249,15 +289,50 @@ class Run:
         pages, keep = self.next_pages(rng)
         batch = make_batch(pages, self.settings.buckets, keep, rng)
         if self._looks:
-            loss, logs, _ = look_losses(self.model, batch, self.model.look_and_find(batch), LossWeights())
+            most = int(rng.integers(*HARD_CELLS)) if rng.random() < 0.5 else None
+            frozen = progress < self.options.finder
+            look = self.model.look_and_find(batch, most, frozen)
+            if frozen:
+                loss, logs = finding_losses(batch, look, LossWeights())
+            else:
+                loss, logs, _ = look_losses(self.model, batch, look, LossWeights())
         else:
             loss, logs = word_losses(self.model, batch, self.model(batch), LossWeights())
         self.optimizer.zero_grad()
         loss.backward()
+        self._share_gradients()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
         return logs
+
+    def _share_gradients(self) -> None:
+        """Average the gradients of all processes."""
+        if self.ranks == 1:
+            return
+        parameters = list(self.model.parameters())
+        # What no process has a gradient of stays without: weight decay would shrink it.
+        learns = torch.tensor([float(parameter.grad is not None) for parameter in parameters])
+        dist.all_reduce(learns)
+        gradients = []
+        for parameter, count in zip(parameters, learns.tolist(), strict=True):
+            if count and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            if parameter.grad is not None:
+                gradients.append(parameter.grad)
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.ranks
+        for gradient, part in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def spend(self, seconds: float) -> None:
+        """Count the time that a step took, the mean of all processes, so that they end together."""
+        if self.ranks > 1:
+            spent = torch.tensor(seconds, dtype=torch.float64)
+            dist.all_reduce(spent)
+            seconds = float(spent) / self.ranks
+        self.seconds += seconds
 
     def heldout(self, settings: SheetSettings, **cells: Any) -> list[PageCells]:
         """Return held-out pages, the same ones every time."""
@@ -273,22 +348,25 @@ class Run:
 
 def train(run: Run) -> None:
     """Train until the time is over."""
-    rng = np.random.default_rng([run.options.seed, run.step])
+    rng = np.random.default_rng([run.options.seed, run.step, run.rank])
     measured, shown = run.seconds, run.seconds
     logs: list[dict[str, float]] = []
     while run.progress < 1:
         started = time.process_time()
-        logs.append(run.learn(rng))
-        run.seconds += time.process_time() - started
-        if run.seconds - shown > 30:
+        learnt = run.learn(rng)
+        if run.rank == 0:
+            logs.append(learnt)
+        run.spend(time.process_time() - started)
+        if run.seconds - shown > 30 and run.rank == 0:
             shown = run.seconds
             run.log(**{name: round(float(np.mean([log[name] for log in logs if name in log])), 3) for name in logs[-1]})
             logs.clear()
             run.save()
-        if run.seconds - measured > 60 * run.options.eval_minutes or run.progress >= 1:
+        if run.rank == 0 and (run.seconds - measured > 60 * run.options.eval_minutes or run.progress >= 1):
             measured = run.seconds
             run.log(**run.measured(TESTS))
-    run.save()
+    if run.rank == 0:
+        run.save()
 
 
 def main() -> None:
@@ -296,9 +374,15 @@ def main() -> None:
     options = arguments()
     torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
+    if dist.is_torchelastic_launched():
+        dist.init_process_group("gloo")
     run = Run(options)
     if not options.eval_only:
         train(run)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    if run.rank > 0:
+        return
     for name, test in (TESTS | MORE_TESTS).items():
         run.log(**run.measured({name: test}))
     for lines in BUDGET_LINES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slime_vlm.errors import ConfigError
-from slime_vlm.model.answer_finder import AnswerFinder, FinderCells
+from slime_vlm.model.answer_finder import NOWHERE, AnswerFinder, FinderCells
 from tests.conftest import tiny_config
 
 WIDTH = 8
@@ -20,7 +21,7 @@ WIDTH = 8
 @pytest.fixture
 def finder() -> AnswerFinder:
     torch.manual_seed(0)
-    found = AnswerFinder(word_dim=WIDTH, text_dim=12, dim=16, heads=1, head_dim=4, layers=2)
+    found = AnswerFinder(word_dim=WIDTH, text_dim=12, dim=16, heads=2, page_layers=1, layers=2)
     return found.eval()
 
 
@@ -61,10 +62,24 @@ def padded(parts: tuple[FinderCells, Tensor, Tensor], count: int) -> tuple[Finde
 
 def test_probabilities(finder: AnswerFinder) -> None:
     cells, own, linked = page(3, 5)
-    found = finder.on_pages(cells, own, linked, *questions(4), cells.kept)
+    found, ends = finder.on_pages(cells, own, linked, *questions(4), cells.kept)
     assert found.shape == (1, 4, 16)
-    torch.testing.assert_close(found.exp().sum(dim=-1), torch.ones(1, 4))
-    assert (found[..., :-1].exp() > 0).any(dim=(0, 1)).equal(cells.kept[0])
+    assert ends.shape == (1, 4, 15)
+    for part in (found, ends):
+        torch.testing.assert_close(part.exp().sum(dim=-1), torch.ones(1, 4))
+        assert (part[..., :15].exp() > 0).any(dim=(0, 1)).equal(cells.kept[0])
+
+
+def test_where_it_ends_depends_on_where_it_begins(finder: AnswerFinder) -> None:
+    cells, own, linked = page(3, 5)
+    everything = torch.ones_like(cells.kept)
+    asked = questions(1)
+    found, ends = finder.on_pages(cells, own, linked, *asked, everything)
+    begun = F.one_hot(found[..., :-1].argmax(dim=-1), 15).bool()
+    told = [finder.on_pages(cells, own, linked, *asked, everything, part) for part in (begun, begun.roll(4, dims=-1))]
+    torch.testing.assert_close(told[0], (found, ends))
+    torch.testing.assert_close(told[1][0], found)
+    assert (told[1][1] - ends).abs().max() > 0.01
 
 
 def test_padding_and_other_rows_change_nothing(finder: AnswerFinder) -> None:
@@ -76,10 +91,11 @@ def test_padding_and_other_rows_change_nothing(finder: AnswerFinder) -> None:
     pairs = zip(vars(longer[0]).values(), vars(second[0]).values(), strict=True)
     cells = FinderCells(*(torch.cat(pair) for pair in pairs))
     twice = [part.expand(2, *part.shape[1:]) for part in asked]
-    found = finder.on_pages(cells, *both, *twice, cells.kept)
-    torch.testing.assert_close(found[:1, :, :15], alone[0][..., :-1])
-    torch.testing.assert_close(found[:1, :, -1], alone[0][..., -1])
-    torch.testing.assert_close(found[1:], alone[1])
+    found, ends = finder.on_pages(cells, *both, *twice, cells.kept)
+    torch.testing.assert_close(found[:1, :, :15], alone[0][0][..., :-1])
+    torch.testing.assert_close(found[:1, :, -1], alone[0][0][..., -1])
+    torch.testing.assert_close((found[1:], ends[1:]), alone[1])
+    torch.testing.assert_close(ends[:1, :, :15], alone[0][1])
 
 
 def test_cells_that_are_not_read_say_nothing(finder: AnswerFinder) -> None:
@@ -98,12 +114,12 @@ def test_questions_by_themselves(finder: AnswerFinder) -> None:
     for number in range(3):
         one = slice(number, number + 1)
         alone = finder.on_pages(cells, own, linked, question[:, one], asked[:, one], cells.kept)
-        torch.testing.assert_close(found[:, one], alone)
+        torch.testing.assert_close(tuple(part[:, one] for part in found), alone)
 
 
 def test_a_page_without_a_cell_has_no_answer(finder: AnswerFinder) -> None:
     cells, own, linked = page(2, 3)
-    found = finder.on_pages(cells, own, linked, *questions(2), torch.zeros_like(cells.kept))
+    found, _ = finder.on_pages(cells, own, linked, *questions(2), torch.zeros_like(cells.kept))
     torch.testing.assert_close(found[..., -1], torch.zeros(1, 2), atol=1e-4, rtol=0)
 
 
@@ -120,7 +136,7 @@ def test_images_do_not_see_each_other(finder: AnswerFinder) -> None:
         joined = [torch.cat(pair, dim=1) for pair in zip(words, others, strict=True)]
         # How alike a cell is to the question counts beside the best of all images: the best is in the first one.
         joined[0][:, 15:] = joined[1][:, 15:] = 0.0
-        odds.append(finder.on_pages(both, *joined, *question, both.kept)[..., :15])
+        odds.append(finder.on_pages(both, *joined, *question, both.kept)[0][..., :15])
     torch.testing.assert_close(odds[0] - odds[0][..., :1], odds[1] - odds[1][..., :1])
 
 
@@ -132,6 +148,14 @@ def test_what_is_told_by_hand(finder: AnswerFinder) -> None:
     told = finder.tell(torch.tensor([0.5, 1.0, 1e-30]).log())
     torch.testing.assert_close(told[:, 0], torch.tensor([0.0, 0.2 * 9.21, -3.0]), atol=1e-2, rtol=0)
     torch.testing.assert_close(finder.belief(torch.tensor([-1.0, -100.0])), torch.tensor([-2.0, -30.0]))
+
+
+def test_what_is_told_of_the_end_by_hand(finder: AnswerFinder) -> None:
+    with torch.no_grad():
+        finder.told_end.weight.fill_(1.0)
+    # Even odds, a cell that was not looked at, and a character that was not copied from any.
+    told = finder.tell_end(torch.tensor([math.log(0.5), NOWHERE, -math.inf]))
+    torch.testing.assert_close(told[:, 0], torch.tensor([0.0, -3.0, 0.0]), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("fields", [{"characters": None, "copy_output": False}, {"copy_output": False}])

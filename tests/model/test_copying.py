@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from slime_vlm.errors import InputError
+from slime_vlm.model.answer_finder import NOWHERE
 from slime_vlm.model.copy_output import CopyOutput, following_places
 from slime_vlm.model.copying import Copying
+from slime_vlm.model.copying_run import CopyingInputs
 from slime_vlm.model.outputs import VisionTokens
 
 # Two rows of three cells: "ab", "c", nothing; nothing, "a ", "b". 9 is the space.
@@ -49,6 +53,44 @@ def said(state: Copying, tokens: list[int], real: tuple[bool, bool] = (True, Tru
     everywhere = torch.ones(2, dtype=torch.bool)
     state, follows = state.say(torch.tensor(tokens), everywhere, torch.tensor(real), CELLS, SPACE)
     return state.location.tolist(), follows.tolist()
+
+
+def test_where_answers_end_is_known_of_the_cell_of_the_last_character() -> None:
+    state = copying()
+    assert state.ending().tolist() == [-float("inf")] * 2
+    state = replace(state, ends=-torch.arange(12.0).view(2, 6), location=torch.tensor([9, -1]))
+    # Place 9 is the second of cell 4.
+    assert state.ending().tolist() == [-4.0, -float("inf")]
+    longer = state.followed_by(copying())
+    assert longer.ends is not None
+    assert longer.ends[0].tolist() == [0.0, -1.0, -2.0, -3.0, -4.0, -5.0] + [NOWHERE] * 6
+
+
+def test_each_row_knows_where_the_answer_ends_that_it_began_last() -> None:
+    """The first row goes on with its answer, the second begins two, of the turns 1 and 2."""
+    nothing = torch.zeros(2, 4)
+    inputs = CopyingInputs(
+        embeds=nothing[..., None],
+        attention_mask=nothing,
+        position_ids=nothing,
+        ids=nothing,
+        in_answer=nothing.bool(),
+        is_real=nothing.bool(),
+        cells=CELLS,
+        questions=nothing[..., None],
+        copying=copying(),
+        begins=torch.tensor([[False] * 4, [True, False, True, False]]),
+        turn=torch.tensor([[0] * 4, [1, 1, 2, 2]]),
+        endings=-torch.arange(36.0).view(2, 3, 6),
+    )
+    before = torch.full((2, 6), -0.5)
+    state = inputs.begun(replace(copying(), ends=before), slice(0, 4))
+    assert state.ends is not None
+    assert state.ends.tolist() == [[-0.5] * 6, [-30.0, -31.0, -32.0, -33.0, -34.0, -35.0]]
+    state = inputs.begun(copying(), slice(0, 2))
+    assert state.ends is not None
+    assert state.ends.tolist() == [[NOWHERE] * 6, [-24.0, -25.0, -26.0, -27.0, -28.0, -29.0]]
+    assert inputs.begun(copying(), slice(3, 4)).ends is None
 
 
 def test_a_character_stands_where_it_was_pointed_at() -> None:

@@ -9,6 +9,7 @@ import torch
 
 from slime_vlm.errors import ConfigError
 from slime_vlm.inference.answering import encode
+from slime_vlm.model.answer_finder import NOWHERE
 from slime_vlm.serving.answer_state import AnswerState
 from slime_vlm.serving.encoder_cache import EncoderCache
 from slime_vlm.serving.jobs import Done, Event, Failed, Job, JobImage, Started, Text, Views
@@ -197,6 +198,7 @@ def test_rows_join_and_leave_in_any_order() -> None:
             location=torch.tensor([number]),
             places=torch.full((1, num_local, 2), float(number)),
             wrote_space=torch.tensor([number % 2 == 0]),
+            ends=torch.full((1, num_cells), -float(number)),
         )
         columns = torch.full((1, num_local), number)
         return AnswerState(torch.full((1, 3), float(number)), columns, columns, copying, [(num_local, num_cells)])
@@ -213,6 +215,8 @@ def test_rows_join_and_leave_in_any_order() -> None:
     assert left.sizes == [(7, 5), (2, 30)]
     assert left.copying is not None
     assert left.copying.following[0].tolist() == [3] * 10 + [-1] * 50
+    assert left.copying.ends is not None
+    assert left.copying.ends[0].tolist() == [-3.0] * 5 + [NOWHERE] * 25
     last = left.without(1)
     assert last is not None
     assert last.copying is not None

@@ -77,7 +77,8 @@ class SlimeFields:
         guided_answers: Whether every token of an answer is told what is asked and how much has been said, not the first
             alone.
         copy_output: Whether answers may copy characters of local tokens, see `copy_output`.
-        answer_finder: Whether a module of its own finds where answers begin, see `answer_finder`. Needs copy_output.
+        answer_finder: Whether a module of its own finds where answers begin and end, see `answer_finder`. Needs
+            copy_output.
         answer_calibration: Slope and offset that turn the mean probability of an answer's tokens into the share of such
             answers that are right, and the slope of how certain its characters were read, see `inference.confidence`.
             None: the mean probability itself.

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slime_vlm.errors import InputError
-from slime_vlm.model.answer_finder import FinderCells
+from slime_vlm.model.answer_finder import NOWHERE, FinderCells
 from slime_vlm.model.copy_output import CopyOutput
 
 
@@ -35,6 +35,7 @@ class Copying:
             between two lines, and nothing follows it.
         has_images: Whether there is an image. Without one, P is 1 and the page empty.
         shown: What an answer finder has to know of the cells. None without one.
+        ends: [B, P] its log-probabilities that the answer which a row is in ends in a cell. None before any answer.
     """
 
     page: Tensor
@@ -46,6 +47,7 @@ class Copying:
     wrote_space: Tensor | None = None
     has_images: bool = True
     shown: FinderCells | None = None
+    ends: Tensor | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Copying:
         """Change the rows of all tensors."""
@@ -62,7 +64,9 @@ class Copying:
             # -1 stands for tokens without a cell.
             held = F.one_hot(cells + 1, shown.kept.shape[1] + 1).amax(dim=1)[:, 1:]
             shown = replace(shown, kept=shown.kept & held.bool())
-        return replace(self, location=torch.full_like(self.location, -1), places=None, wrote_space=None, shown=shown)
+        return replace(
+            self, location=torch.full_like(self.location, -1), places=None, wrote_space=None, shown=shown, ends=None
+        )
 
     def followed_by(self, new: Copying) -> Copying:
         """Return the same with the pages of further images behind these."""
@@ -77,6 +81,7 @@ class Copying:
             own_words=torch.cat([self.own_words, new.own_words], dim=1),
             has_images=True,
             shown=None if self.shown is None or new.shown is None else self.shown.followed_by(new.shown),
+            ends=None if self.ends is None else F.pad(self.ends, (0, new.page.shape[1]), value=NOWHERE),
         )
 
     def most_similar(self, questions: Tensor, known: Tensor) -> Tensor:
@@ -114,6 +119,13 @@ class Copying:
         """Return the characters [B, S, K] of tokens by their cells [B, S], -1 for none."""
         found = self.page.gather(1, cells.clamp(min=0)[..., None].expand(-1, -1, self.page.shape[2]))
         return found.masked_fill((cells < 0)[..., None], 0)
+
+    def ending(self) -> Tensor:
+        """Return the log-probabilities [B] that answers end in the cell of their last character, -inf without one."""
+        if self.ends is None:
+            return torch.full(self.location.shape, -torch.inf, device=self.location.device)
+        cell = self.location.div(self.page.shape[2], rounding_mode="floor")
+        return _at(self.ends, cell, -torch.inf)
 
     def say(
         self, said: Tensor, in_answer: Tensor, is_real: Tensor, cells: Tensor, space: int
@@ -182,6 +194,6 @@ class Copying:
         return replace(self, places=places, wrote_space=wrote)
 
 
-def _at(values: Tensor, index: Tensor, none: int) -> Tensor:
+def _at(values: Tensor, index: Tensor, none: float) -> Tensor:
     """Return one value [B] of every row [B, n], `none` where the index is below 0."""
     return values.gather(1, index.clamp(min=0)[:, None])[:, 0].masked_fill(index < 0, none)

@@ -7,7 +7,7 @@ and so is a step of decoding. Only answers that are given, as in training, take 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
 
 from slime_vlm.errors import InputError
+from slime_vlm.model.answer_finder import NOWHERE
 from slime_vlm.model.cache_name import CACHE
 from slime_vlm.model.copy_output import CopyOutput
 from slime_vlm.model.copying import Copying
@@ -62,6 +63,8 @@ class CopyingInputs:
         turn: int64 [B, n] number of the question that every token belongs to.
         belief: [B, T, P] what an answer finder adds to the logarithm of how much the cells are pointed at, for every
             question. None for nothing.
+        endings: [B, T, P] its log-probabilities that the answers end in the cells. None without one.
+        tell_end: What a character is told of that, log-probabilities [B] -> [B, D].
     """
 
     embeds: Tensor
@@ -76,6 +79,20 @@ class CopyingInputs:
     begins: Tensor
     turn: Tensor
     belief: Tensor | None = None
+    endings: Tensor | None = None
+    tell_end: Callable[[Tensor], Tensor] | None = None
+
+    def begun(self, copying: Copying, new: slice) -> Copying:
+        """Return the state of rows after some new tokens, which knows where the answers end that begin among them."""
+        begins = self.begins[:, new]
+        if self.endings is None or not bool(begins.any()):
+            return copying
+        index = torch.arange(begins.shape[1], device=begins.device)
+        last = (index * begins).amax(dim=1, keepdim=True)
+        turn = self.turn[:, new].gather(1, last)
+        ends = self.endings.gather(1, turn[..., None].expand(-1, -1, self.endings.shape[2]))[:, 0]
+        before = torch.full_like(ends, NOWHERE) if copying.ends is None else copying.ends
+        return replace(copying, ends=torch.where(begins.any(dim=1, keepdim=True), ends, before))
 
     def belief_of(self, new: slice, count: int) -> Tensor | None:
         """Return what is added for some new tokens and the first `count` tokens, [B, n, count], None for nothing."""
@@ -133,6 +150,8 @@ def run_copying(
                 inputs.ids[:, begin], inputs.in_answer[:, begin], inputs.is_real[:, begin], seen, space
             )
             embeds = embeds + output.told(told)
+            if inputs.tell_end is not None:
+                embeds = embeds + inputs.tell_end(copying.ending())[:, None]
         pointing: list[Tensor] = []
         mask = inputs.attention_mask[:, : cached + end]
         run = language_model(
@@ -152,6 +171,7 @@ def run_copying(
         looked = pointing[0][..., : cached + end]
         likeness = copying.likeness(inputs.questions[:, new].float(), inputs.cells[:, : cached + end])
         looked = output.liken(looked, *likeness, inputs.belief_of(new, cached + end))
+        copying = inputs.begun(copying, new)
         copying = _noted(to_logits, output, inputs, copying, run.last_hidden_state, looked, new, space)
         runs.append(run)
         pointings.append(F.pad(looked, (0, inputs.cells.shape[1] - looked.shape[-1])))

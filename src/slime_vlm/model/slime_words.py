@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from slime_vlm.model.answer_finder import FinderCells
+from slime_vlm.model.answer_finder import NOWHERE, FinderCells
 from slime_vlm.model.cached_rows import CachedRows
 from slime_vlm.model.character_tokens import EmbeddedText
 from slime_vlm.model.copy_output import following_places
@@ -180,12 +180,12 @@ class SlimeWords(SlimeSelection):
         turns = turn[begins].unique().tolist() if self.answer_finder is not None else []
         if self.answer_finder is None or not turns:
             return embeddings
-        merged.beginnings = self._find(pages, read, known, turns)
+        merged.beginnings, merged.endings = self._find(pages, read, known, turns)
         absent = merged.beginnings[..., -1].detach().gather(1, turn)
         return embeddings + self.answer_finder.tell(absent) * begins[..., None]
 
-    def _find(self, pages: Copying, read: EmbeddedText, known: Tensor, turns: Sequence[int]) -> Tensor:
-        """Find where the answers of some turns begin: [B, T, P + 1], see `AnswerFinder`.
+    def _find(self, pages: Copying, read: EmbeddedText, known: Tensor, turns: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Find where the answers of some turns begin and end: [B, T, P + 1] and [B, T, P], see `AnswerFinder`.
 
         Args:
             pages: The pages of the rows.
@@ -204,13 +204,17 @@ class SlimeWords(SlimeSelection):
         found = []
         for turn in range(known.shape[1]):
             if turn not in turns:
-                found.append(known.new_zeros(len(known), pages.page.shape[1] + 1, dtype=torch.float32))
+                size = (len(known), pages.page.shape[1] + 1)
+                none = torch.full(size, NOWHERE, dtype=torch.float32, device=known.device)
+                found.append((none, none[:, :-1]))
                 continue
             kept = pages.shown.kept & (index < known[:, turn, None])
             one = slice(turn, turn + 1)
             words = read.questions[:, one], asked[:, one]
-            found.append(self.answer_finder.on_pages(pages.shown, pages.own_words, pages.words, *words, kept)[:, 0])
-        return torch.stack(found, dim=1)
+            both = self.answer_finder.on_pages(pages.shown, pages.own_words, pages.words, *words, kept)
+            found.append((both[0][:, 0], both[1][:, 0]))
+        beginnings, endings = (torch.stack(parts, dim=1) for parts in zip(*found, strict=True))
+        return beginnings, endings
 
     def embed_answer(self, input_ids: Tensor, question: Tensor, said: Tensor) -> Tensor:
         """Embed characters of answers, without what the copy output tells of what follows.
@@ -281,4 +285,7 @@ class SlimeWords(SlimeSelection):
             begins=(step == 1) & is_real,
             turn=turn,
             belief=belief,
+            # Not detached: where a whole model is fine-tuned, nothing else teaches the finder where answers end.
+            endings=merged.endings,
+            tell_end=None if self.answer_finder is None else self.answer_finder.tell_end,
         )

@@ -35,8 +35,9 @@ class MergedRows:
         token_index: [B, S] index of every token before merging, -1 in padding.
         cells: [B, S] index in `copying.page` of every token, -1 for none. None without a copy output.
         copying: What answers copy from. None without a copy output.
-        beginnings: [B, T, P + 1] what an answer finder says of the cells for every turn (`AnswerFinder`), 0 for turns
-            whose answer does not begin here. None if none does, or without one.
+        beginnings: [B, T, P + 1] what an answer finder says of the cells for every turn (`AnswerFinder`), very little
+            for turns whose answer does not begin here. None if none does, or without one.
+        endings: [B, T, P] the same of where answers end.
     """
 
     input_ids: Tensor
@@ -47,6 +48,7 @@ class MergedRows:
     cells: Tensor | None = None
     copying: Copying | None = None
     beginnings: Tensor | None = None
+    endings: Tensor | None = None
 
 
 def check_vision_tokens(
@@ -253,6 +255,7 @@ def after_beginning(rows: MergedRows, cached: int) -> MergedRows:
         cells=None if rows.cells is None else rows.cells[:, cached:],
         copying=rows.copying,
         beginnings=rows.beginnings,
+        endings=rows.endings,
     )
 
 

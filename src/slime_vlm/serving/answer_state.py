@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from slime_vlm.model.answer_finder import NOWHERE
 from slime_vlm.model.copying import Copying
 from slime_vlm.model.copying_run import CopyingRun
 from slime_vlm.model.merged_prompt import MergedPrompt
@@ -109,6 +110,8 @@ class AnswerState:
             real = torch.ones_like(said, dtype=torch.bool)
             self.copying, follows = self.copying.say(said, real, real, self.cells, network.open_vocabulary.space)
             embeddings = embeddings + network.copy_output.told(follows)[:, None]
+            if network.answer_finder is not None:
+                embeddings = embeddings + network.answer_finder.tell_end(self.copying.ending())[:, None]
         return embeddings, follows
 
     def note(self, model: SlimeForConditionalGeneration, hidden: Tensor, pointing: Tensor) -> None:
@@ -184,6 +187,7 @@ class AnswerState:
                 words=_resized(copying.words, num_cells, 0),
                 own_words=_resized(copying.own_words, num_cells, 0),
                 places=None if copying.places is None else _resized(copying.places, num_local, 0),
+                ends=None if copying.ends is None else _resized(copying.ends, num_cells, NOWHERE),
             )
         columns, cells = _resized(self.columns, num_local, 0), _resized(self.cells, num_local, -1)
         return AnswerState(self.question, columns, cells, copying, self.sizes)
@@ -204,10 +208,11 @@ def _joined(one: Copying, two: Copying) -> Copying:
         places=torch.cat([one.places, two.places]),
         wrote_space=torch.cat([one.wrote_space, two.wrote_space]),
         has_images=one.has_images or two.has_images,
+        ends=None if one.ends is None or two.ends is None else torch.cat([one.ends, two.ends]),
     )
 
 
-def _resized(rows: Tensor, length: int, value: int) -> Tensor:
+def _resized(rows: Tensor, length: int, value: float) -> Tensor:
     """Pad rows [B, n, ...] to a length, or cut them."""
     missing = length - rows.shape[1]
     if missing <= 0:

@@ -564,6 +564,11 @@ def test_every_parameter_belongs_to_one_part() -> None:
     assert sum(count_parameters(model).values()) == sum(p.numel() for p in model.parameters())
 
 
+def test_a_finder_that_is_believed_twice_as_much() -> None:
+    usual, twice = (model_of(**fields)[0].model.answer_finder.trust for fields in ({}, {"trust": 2.0}))
+    torch.testing.assert_close(twice, 2 * usual)
+
+
 def test_a_new_finder_starts_as_in_training(tmp_path: Path) -> None:
     model, _ = model_of(finds=False)
     model.save_pretrained(tmp_path)

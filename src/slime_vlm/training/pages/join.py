@@ -43,6 +43,7 @@ def joined(
     global_pooling: int = 2,
     max_tiles: int = 7,
     refusal_bias: float = 0.0,
+    trust: float = 1.0,
     seed: int = 0,
     **fields: Any,
 ) -> tuple[SlimeForConditionalGeneration, SlimeProcessor]:
@@ -62,6 +63,8 @@ def joined(
         max_tiles: Maximum number of tiles of an image.
         refusal_bias: What generation adds to the logit of "not on this page". Training shows few absent things, so the
             model refuses too seldom without it.
+        trust: How many times as much as trained the answer finder is believed. Of a finder that learnt longer than the
+            language model beside it, twice is better (docs/log.md).
         seed: Seed of what is new.
         **fields: Other fields of `SlimeConfig`, such as `max_local_tokens`.
 
@@ -82,6 +85,8 @@ def joined(
     model.generation_config = GenerationConfig(
         bos_token_id=tokens.begin, eos_token_id=tokens.end, pad_token_id=0, suppress_tokens=never
     )
+    if model.model.answer_finder is not None:
+        model.model.answer_finder.trust.data *= trust
     if refusal_bias:
         model.generation_config.sequence_bias = [[[tokens.not_there], refusal_bias]]
     images = SlimeImageProcessor(image_mean=[0.5] * 3, image_std=[0.5] * 3)

@@ -54,17 +54,23 @@ def test_a_budget_of_all_tokens_changes_nothing_and_a_small_one_does(model: Page
         assert not torch.allclose(model(batch, budget=3).log_probs, whole)
 
 
-def test_where_answers_begin_in_a_padded_raster() -> None:
+def test_where_answers_begin_and_end_in_a_padded_raster() -> None:
     pages = pages_of(3)
     batch = make_batch(pages, SMALL.buckets)
     cells = batch.ids.shape[1] * batch.ids.shape[2]
     for row, page in enumerate(pages):
         wide = page.ids.shape[1]
-        for begins, asked in zip(batch.begins[row].tolist(), page.asked, strict=False):
+
+        def there(cell: int, wide: int = wide) -> int:
+            return cell // wide * batch.ids.shape[2] + cell % wide
+
+        ends = batch.ends[row].tolist()
+        for begins, end, asked in zip(batch.begins[row].tolist(), ends, page.asked, strict=False):
             first = -1 if asked.absent else int(asked.cells[0])
-            there = first // wide * batch.ids.shape[2] + first % wide
-            assert begins == (cells if asked.absent else there if first >= 0 else -1)
-        assert (batch.begins[row, len(page.asked) :] == -1).all()
+            assert begins == (cells if asked.absent else there(first) if first >= 0 else -1)
+            assert end == (there(int(asked.cells[-1])) if first >= 0 else -1)
+        for known in (batch.begins, batch.ends):
+            assert (known[row, len(page.asked) :] == -1).all()
 
 
 def test_finding_by_hand() -> None:

@@ -67,6 +67,7 @@ class PageLook:
         own: [B, N, W] unit vectors of the words that a token touches.
         asked: [B, Q, S, W] words of the questions, see `AnswerFinder`.
         beginnings: [B, Q, N + 1] what the answer finder says of the cells that are read. None without one.
+        endings: [B, Q, N] the same of where answers end.
     """
 
     tokens: Tensor
@@ -80,6 +81,7 @@ class PageLook:
     own: Tensor
     asked: Tensor
     beginnings: Tensor | None = None
+    endings: Tensor | None = None
 
 
 @dataclass
@@ -216,15 +218,30 @@ class PageAnswerer(nn.Module):
             asked=self.open_vocabulary.asked_words(*of_questions),
         )
 
-    def look_and_find(self, batch: WordBatch) -> PageLook:
-        """Do what comes before the language model, and find where answers begin among the cells that it would read."""
-        look = self.look(batch)
-        if self.answer_finder is not None:
-            look.beginnings = self.find(batch, look, batch.kept.flatten(1) & look.shown)
+    def look_and_find(self, batch: WordBatch, most: int | None = None, frozen: bool = False) -> PageLook:
+        """Do what comes before the language model, and find where answers begin among the cells that it would read.
+
+        Args:
+            batch: The batch.
+            most: Look for answers among as many cells that are most like its questions, with those of keys and values.
+                They are harder to tell apart than cells at random. None for those of the batch.
+            frozen: Whether only the answer finder learns.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            look = self.look(batch)
+        if self.answer_finder is None:
+            return look
+        kept = batch.kept.flatten(1) & look.shown
+        if most is not None:
+            alike = look.cosines.masked_fill(~((batch.asked > 0)[..., None] & look.shown[:, None]), -2.0).amax(dim=1)
+            best = alike.topk(min(most, alike.shape[1]), dim=1).indices
+            kept = torch.zeros_like(kept).scatter(1, best, True) | (batch.key | batch.value).any(dim=1)
+            kept &= look.shown
+        look.beginnings, look.endings = self.find(batch, look, kept)
         return look
 
-    def find(self, batch: WordBatch, look: PageLook, kept: Tensor, seen: Tensor | None = None) -> Tensor:
-        """Find where answers begin: [B, Q, N + 1], see `AnswerFinder.on_pages`.
+    def find(self, batch: WordBatch, look: PageLook, kept: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Find where answers begin and end: [B, Q, N + 1] and [B, Q, N], see `AnswerFinder.on_pages`.
 
         Args:
             batch: The batch.
@@ -244,14 +261,19 @@ class PageAnswerer(nn.Module):
             kept=kept,
         )
         words = (look.own, look.linked)
+        begun: Tensor | None = None
+        if self.training:
+            begun = batch.begins[..., None] == index[:, None]
         if seen is None:
-            return self.answer_finder.on_pages(cells, *words, look.question, look.asked, kept)
+            return self.answer_finder.on_pages(cells, *words, look.question, look.asked, kept, begun)
         found = []
         for number in range(seen.shape[1]):
             one = slice(number, number + 1)
             asked = (look.question[:, one], look.asked[:, one])
-            found.append(self.answer_finder.on_pages(cells, *words, *asked, kept & seen[:, number]))
-        return torch.cat(found, dim=1)
+            true = None if begun is None else begun[:, one]
+            found.append(self.answer_finder.on_pages(cells, *words, *asked, kept & seen[:, number], true))
+        beginnings, endings = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))
+        return beginnings, endings
 
     def forward(self, batch: WordBatch, budget: int | None = None) -> Answers:
         """Run a batch.
@@ -265,7 +287,7 @@ class PageAnswerer(nn.Module):
         seen = self._seen(look.cosines.detach(), kept, budget)
         kept = kept & (seen & (batch.asked > 0)[..., None]).any(dim=1)
         if self.answer_finder is not None:
-            look.beginnings = self.find(batch, look, kept, None if budget is None else seen)
+            look.beginnings, look.endings = self.find(batch, look, kept, None if budget is None else seen)
         images = []
         for page, (high, wide) in enumerate(batch.sizes):
             # Positions are counted on the page itself, whatever stands beside it in the batch.
@@ -313,10 +335,19 @@ class PageAnswerer(nn.Module):
             return text
         best = look.cosines.masked_fill(~look.shown[:, None], -1.0).amax(dim=-1).gather(1, which)
         text = text + self.copy_output.told_similarity(best) * (step == 1)[..., None]
-        if look.beginnings is not None:
+        if look.beginnings is not None and look.endings is not None:
             assert self.answer_finder is not None
             absent = look.beginnings[..., -1].detach().gather(1, which)
             text = text + self.answer_finder.tell(absent) * (step == 1)[..., None]
+            # Cells of answers are counted on the page itself.
+            wide = torch.tensor([wide for _, wide in batch.sizes], device=step.device)[:, None]
+            cell = rows["answer_tokens"] - 1
+            place = (cell.div(wide, rounding_mode="floor") * batch.ids.shape[2] + cell % wide).clamp(min=0)
+            row = torch.arange(len(step), device=step.device)[:, None]
+            ends = look.endings.detach()[row, which, place]
+            # A character that did not fit into its cell is copied from nowhere.
+            copied = (step > 1) & (rows["slots"] > 0)
+            text = text + self.answer_finder.tell_end(ends) * copied[..., None]
         return text + self.copy_output.told(rows["follows"])
 
     def _answers(

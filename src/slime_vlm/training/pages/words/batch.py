@@ -43,6 +43,7 @@ class WordBatch:
         key: bool [B, Q, R * C] cells of what is asked.
         value: bool [B, Q, R * C] cells of the answer.
         begins: int64 [B, Q] cell in which the answer begins, R * C for an absent one, -1 where it is not printed.
+        ends: int64 [B, Q] cell in which it ends, -1 where it is absent or not printed.
         fact_words: Words of all stated keys.
         fact_of: int64 [F] fact of each of these words.
         told: int64 [T, 3] page, cell and fact of every cell of a fact.
@@ -58,6 +59,7 @@ class WordBatch:
     key: Tensor
     value: Tensor
     begins: Tensor
+    ends: Tensor
     fact_words: Words
     fact_of: Tensor
     told: Tensor
@@ -146,7 +148,7 @@ def make_batch(
     question_words, text_of = words_of_texts(questions, buckets)
     words_by_text = [np.flatnonzero(text_of.numpy() == number) for number in range(len(questions))]
     fact_words, fact_of = words_of_texts([text for page in pages for text, _ in page.facts], buckets)
-    begins = np.full((len(pages), most), -1, np.int64)
+    begins, ends = (np.full((len(pages), most), -1, np.int64) for _ in range(2))
     texts, told, first_text, first_fact = [], [], 0, 0
     words_of = np.zeros((len(pages), most, max(map(len, words_by_text))), np.int64)
     asked = np.zeros((len(pages), most), np.int64)
@@ -159,7 +161,8 @@ def make_batch(
             if one.absent:
                 begins[k, number] = rows * cols
             elif len(one.cells) and one.cells[0] >= 0:
-                begins[k, number] = one.cells[0] // wide * cols + one.cells[0] % wide
+                for known, cell in ((begins, one.cells[0]), (ends, one.cells[-1])):
+                    known[k, number] = cell // wide * cols + cell % wide
         shown = page.shown
         pairs = zip(*((one.key, one.cells) for one in page.asked), strict=True)
         masks = [_mask(cells, high * wide) & shown for cells in pairs]
@@ -194,6 +197,7 @@ def make_batch(
         key=torch.from_numpy(key.reshape(flat)),
         value=torch.from_numpy(value.reshape(flat)),
         begins=torch.from_numpy(begins),
+        ends=torch.from_numpy(ends),
         fact_words=fact_words,
         fact_of=fact_of,
         told=torch.from_numpy(np.concatenate(told) if told else np.zeros((0, 3), np.int64)),

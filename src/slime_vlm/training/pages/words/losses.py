@@ -28,6 +28,7 @@ class LossWeights:
         first: Weight of the first token of an answer; the others have 1. It says where the answer is, or that there is
             none. The others mostly follow it.
         finding: See `finding_loss`.
+        ending: The same for where answers end.
     """
 
     pointing: float = 0.5
@@ -37,6 +38,7 @@ class LossWeights:
     context: float = 0.3
     first: float = 4.0
     finding: float = 1.0
+    ending: float = 0.5
 
 
 def contrast_loss(told: Tensor, keys: Tensor, fact: Tensor) -> tuple[Tensor, float]:
@@ -99,6 +101,20 @@ def finding_loss(beginnings: Tensor, begins: Tensor) -> tuple[Tensor, dict[str, 
     return F.nll_loss(log_probs, target), {name: part.mean().item() for name, part in parts.items() if len(part)}
 
 
+def finding_losses(batch: WordBatch, look: PageLook, weights: LossWeights) -> tuple[Tensor, dict[str, float]]:
+    """Return the losses of the answer finder, and numbers to log. Without one they are 0."""
+    if look.beginnings is None or look.endings is None:
+        return look.cosines.new_zeros(()), {}
+    part, logs = finding_loss(look.beginnings, batch.begins)
+    loss = weights.finding * part
+    known = batch.ends >= 0
+    log_probs, target = look.endings[known], batch.ends[known]
+    if len(target):
+        loss = loss + weights.ending * F.nll_loss(log_probs, target)
+        logs = logs | {"ended": (log_probs.argmax(dim=-1) == target).float().mean().item()}
+    return loss, logs
+
+
 def look_losses(
     model: PageAnswerer, batch: WordBatch, look: PageLook, weights: LossWeights
 ) -> tuple[Tensor, dict[str, float], Tensor]:
@@ -109,9 +125,8 @@ def look_losses(
     words = model.open_vocabulary.word_embedding(batch.fact_words)
     count = max((int(numbers.max()) + 1 for numbers in (batch.told[:, 2], batch.fact_of) if len(numbers)), default=0)
     keys = F.normalize(words.new_zeros(count, words.shape[1]).index_add(0, batch.fact_of, words), dim=-1)
-    if look.beginnings is not None:
-        part, found = finding_loss(look.beginnings, batch.begins)
-        loss, logs = loss + weights.finding * part, logs | found
+    part, found = finding_losses(batch, look, weights)
+    loss, logs = loss + part, logs | found
     if weights.contrast and len(batch.told):
         page, cell, fact = batch.told.unbind(1)
         part, logs["linked"] = contrast_loss(look.linked[page, cell], keys, fact)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ceilings import Ceilings, measure_ceilings, seconds_of
+from ceilings import Ceilings, device_of, measure_ceilings, name_of, seconds_of
 from transformers import LlamaConfig
 from transformers.utils import logging
 
@@ -165,13 +165,11 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="use tiny models and images")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
-    device = torch.device(arguments.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        parser.error("no CUDA device was found; --small --device cpu is a quick check that the script works")
+    device = device_of(parser, arguments.device)
     logging.set_verbosity_error()
     most = measure_ceilings(device, torch.bfloat16, arguments.small)
     parts = build_both(arguments.small, arguments.budget, device, torch.bfloat16)
-    named = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU"
+    named = name_of(device)
     print(f"{named}; {machine()}; torch {torch.__version__}, bfloat16\nAt most: {most}\n")
     print(f"| {' | '.join((*HEADS, 'of ceiling'))} |\n|{' --- |' * (len(HEADS) + 1)}")
     results: dict[str, Any] = {"device": named, "multiply": most.multiply, "read": most.read}

@@ -1,7 +1,8 @@
-"""Measure what a device can do at most: how fast it multiplies matrices, and how fast it reads its memory."""
+"""What the benchmarks in this folder share: the device, its name, and what it can do at most."""
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,19 @@ class Ceilings:
 
     def __str__(self) -> str:
         return f"products {self.multiply / 1e12:.1f} TFLOP/s, memory {self.read / 1e9:,.0f} GB/s"
+
+
+def device_of(parser: argparse.ArgumentParser, name: str) -> torch.device:
+    """Return a device by its name, and end the program if it is a GPU that is not there."""
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("no CUDA device was found; --small --device cpu is a quick check that the script works")
+    return device
+
+
+def name_of(device: torch.device) -> str:
+    """Return how the maker calls a device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU"
 
 
 def wait(device: torch.device) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ceilings import measure_ceilings, seconds_of
+from ceilings import device_of, measure_ceilings, name_of, seconds_of
 from transformers.utils import logging
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -98,12 +98,10 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="use tiny models")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
-    device = torch.device(arguments.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        parser.error("no CUDA device was found; --small --device cpu is a quick check that the script works")
+    device = device_of(parser, arguments.device)
     logging.set_verbosity_error()
     most = measure_ceilings(device, torch.bfloat16, arguments.small)
-    named = torch.cuda.get_device_name(device) if device.type == "cuda" else "no GPU"
+    named = name_of(device)
     print(f"{named}; {machine()}; torch {torch.__version__}\nAt most: {most}\n")
     print("| rows | tokens | s/step | tokens/s | of ceiling | peak, GB |\n|" + " --- |" * 6)
     rows = []
